@@ -1,0 +1,3 @@
+"""Image retrieval in multi-spectral satellite imagery with geospatial foundation models, as Unix tools."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""One module a command: translate arguments, call the core, write."""

@@ -1,0 +1,87 @@
+"""``rsr embed``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core import bands, streams
+from rsr_cli.core.placement import PRECISIONS
+
+if TYPE_CHECKING:
+    from rsr_cli.core.errors import Skips
+
+
+def _list_models(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from rsr_cli.core.encoders import list_models
+
+    with streams.Output(None) as out:
+        out.write(f"{line}\n".encode() for line in list_models())
+    ctx.exit()
+
+
+@click.command()
+@options.inputs
+@options.output
+@options.overwrite
+@click.option("--model", default="prithvi_eo_v1_100", show_default=True, metavar="NAME", help="See --list-models.")
+@click.option("--weights", type=click.Path(), metavar="FILE", help="A checkpoint.  [default: Hugging Face's]")
+@click.option("--pool", type=click.Choice(["mean", "cls", "max", "gem"]), help="How tokens become one vector.")
+@click.option("--layer", type=int, help="Which of the model's layers to pool, -1 the last.")
+@click.option("--size", type=click.IntRange(1), help="Resize tiles to so many pixels.  [default: the model's]")
+@options.bands("The model's input bands in order, where it does not say them itself.")
+@click.option("--mean", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")
+@click.option("--std", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")
+@click.option("--fill-missing", type=click.Choice(["mean"]), help="Give missing bands the model's mean.")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: an accelerator, else cpu]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Arithmetic.")
+@click.option("--batch-size", type=click.IntRange(1), help="Tiles a forward pass.  [default: cpu 8, else 64]")
+@options.seed("Of rcf's filters.  [default: 0]")
+@click.option(
+    "--list-models",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_models,
+    help="List models and exit.",
+)
+@options.keep_going
+@options.verbosity
+def embed(
+    inputs: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    names: tuple[str, ...] | None,
+    size: int | None,
+    seed: int | None,
+    fill_missing: str | None,
+    device: str | None,
+    precision: str,
+    batch_size: int | None,
+    skips: Skips,
+    **model: Any,
+) -> None:
+    """Encode tiles into embeddings with a foundation model.
+
+    Reads tiles, reads their pixels, and writes the same records with an embedding, in the same order. Invalid pixels
+    are given the model's mean; a tile without any valid pixel is an error.
+    """
+    with streams.Output(output, overwrite=overwrite) as out:
+        from rsr_cli.core.encoders import load_encoder
+        from rsr_cli.core.encoders.base import EncoderSettings
+        from rsr_cli.core.encoders.pipeline import Embedder
+        from rsr_cli.core.placement import place
+
+        settings = EncoderSettings(
+            **model, size_px=size, seed=seed or 0, bands=bands.check_names(names) if names else None
+        )
+        placement = place(device, precision, batch_size)
+        embedder = Embedder(load_encoder(settings), placement, skips, fill_missing=fill_missing is not None)
+        with streams.Progress("tiles") as progress:
+            for tiles in embedder.embed(streams.read(inputs, skips)):
+                out.write(map(streams.dump, tiles))
+                progress.update(len(tiles))

@@ -1,0 +1,42 @@
+"""``rsr index``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core import streams
+
+if TYPE_CHECKING:
+    from rsr_cli.core.errors import Skips
+
+
+@click.command()
+@options.inputs
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="DIRECTORY", help="The index to make.")
+@options.overwrite
+@click.option(
+    "--metric",
+    type=click.Choice(["l1", "l2", "cosine", "dot"]),
+    help="Distance of embeddings; codes have Hamming's.  [default: l1]",
+)
+@options.keep_going
+@options.verbosity
+def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, skips: Skips) -> None:
+    """Build an index of embeddings or codes.
+
+    Reads records with a code, or with an embedding, and makes a directory that rsr query searches: the vectors as a
+    faiss index, the records as an SQLite database, and a manifest. Records that carry both are indexed by their code,
+    with --metric by their embedding.
+    """
+    from rsr_cli.core.index import build
+
+    batches = streams.read(inputs, skips)
+    arguments = ["rsr", *sys.argv[1:]]
+    with streams.Progress("records") as progress:
+        for added in build(batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite):
+            progress.update(added)

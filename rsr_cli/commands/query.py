@@ -1,0 +1,64 @@
+"""``rsr query``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core import streams
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsr_cli.core.errors import Skips
+
+DEFAULT_K = 20  # the paper's
+
+
+@click.command()
+@click.argument("index", type=click.Path(), metavar="INDEX")
+@options.inputs
+@options.output
+@options.overwrite
+@click.option("-k", type=click.IntRange(1), help="Hits a query.  [default: 20; with --radius, all]")
+@click.option("--radius", type=float, help="Hits at most so far away.")
+@options.exclude_self
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Search for this item of the index; repeatable.")
+@options.keep_going
+@options.verbosity
+def query(
+    index: str,
+    inputs: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    k: int | None,
+    radius: float | None,
+    exclude_self: bool,
+    ids: tuple[str, ...],
+    skips: Skips,
+) -> None:
+    """Find the nearest items of an index.
+
+    Reads records with a code or an embedding and writes their hits, nearest first: the found records with query,
+    rank, distance and query_labels. Embeddings against an index of codes are binarized as the index was. Equal
+    distances rank by the index's rows.
+    """
+    if ids and inputs:
+        raise UsageError("--id searches for items of the index; name no INPUT beside it")
+    from rsr_cli.core.hits import Searcher
+    from rsr_cli.core.index import Index
+
+    with (
+        Index(Path(index)) as opened,
+        streams.Output(output, overwrite=overwrite) as out,
+        streams.Progress("queries") as progress,
+    ):
+        searcher = Searcher(
+            opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
+        )
+        found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips))
+        for hits in found:
+            out.write(map(streams.dump, hits))
+            progress.update(1)

@@ -1,0 +1,91 @@
+"""``rsr tile``."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core import bands, streams
+from rsr_cli.core.errors import Skips, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...")
+@options.output
+@options.overwrite
+@click.option("--size", type=click.IntRange(1), default=224, show_default=True, help="Height and width in pixels.")
+@click.option("--stride", type=click.IntRange(1), help="Step in pixels.  [default: --size]")
+@click.option(
+    "--edge",
+    type=click.Choice(["drop", "pad", "shift"]),
+    default="drop",
+    show_default=True,
+    help="Tiles that reach over the edge: leave them out, keep them with invalid pixels, or move them inside.",
+)
+@click.option("--whole", is_flag=True, help="One tile a scene, of its size.")
+@click.option(
+    "--min-valid",
+    type=click.FloatRange(0, 1),
+    help="Least share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
+)
+@click.option("--sensor", type=click.Choice(sorted(bands.SENSORS)), help="The product the rasters are of.")
+@options.bands("Names of a file's bands in order (STAC common names), - for one not used.")
+@click.option("--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's]")
+@click.option("--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's]")
+@click.option("--datetime", "when", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
+@click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
+@click.option("--labels-from-parent", is_flag=True, help="The scene's directory names its label.")
+@click.option("--id-prefix", default="", metavar="TEXT", help="Put before every id.")
+@click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF into this directory.")
+@click.option("--files-from", type=click.Path(allow_dash=True), metavar="FILE", help="Read paths, one a line.")
+@options.keep_going
+@options.verbosity
+def tile(
+    inputs: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    files_from: str | None,
+    when: str | None,
+    size: int,
+    stride: int | None,
+    names: tuple[str, ...] | None,
+    skips: Skips,
+    **given: Any,
+) -> None:
+    """Cut rasters into tiles.
+
+    Reads rasters, or directories of them, and writes one GeoJSON Feature a tile: where it is, which window of which
+    file, which bands. No pixels are copied. The bands' names come from the file where it names them, else from
+    --sensor or --bands.
+    """
+    if not inputs and files_from is None:
+        raise UsageError("no raster is named; name files or directories, or pass --files-from")
+    from rsr_cli.core import rasters
+
+    settings = rasters.TileSettings(
+        size_px=size,
+        stride_px=stride or size,
+        datetime=bands.parse_datetime(when) if when else None,
+        bands=bands.check_names(names) if names else None,
+        **given,
+    )
+    tiler = rasters.Tiler(settings, skips)
+    with streams.Output(output, overwrite=overwrite) as out, streams.Progress("tiles") as progress:
+        for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
+            out.write(map(streams.dump, tiles))
+            progress.update(len(tiles))
+        tiler.report()
+
+
+def _listed(files_from: str | None) -> Iterator[str]:
+    """Read the paths of a list, one a line."""
+    if files_from is None:
+        return
+    for _name, _first, lines in streams.read_lines(files_from):
+        yield from (line.decode(errors="surrogateescape") for line in lines if line.strip())

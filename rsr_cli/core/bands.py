@@ -1,0 +1,256 @@
+"""Sensors: which bands a product has, how its files are named, and how its numbers become reflectance.
+
+Band names are STAC common names. Reflectance x 10000 = DN * scale + offset.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.errors import BandError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Names that a band may carry: STAC's common names for optical bands.
+COMMON_NAMES = (
+    *("pan", "coastal", "blue", "green", "green05", "yellow", "red"),
+    *("rededge", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09", "cirrus"),
+    *("swir16", "swir22", "lwir", "lwir11", "lwir12"),
+)
+#: A band of a file that has no common name and is not used.
+UNUSED = "-"
+
+
+#: Family of sensors -> where the acquisition time (UTC) stands in a product's name, and its layout.
+DATES = {
+    "sentinel2": (re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)"), "%Y%m%dT%H%M%S"),
+    "hls": (re.compile(r"\.(\d{7}T\d{6})\."), "%Y%jT%H%M%S"),
+    "landsat": (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),
+}
+
+
+# B2, B02 or B8A after a separator, then perhaps a resolution (Sentinel-2's R10m files), then the ending.
+_BAND_FILE = re.compile(r"(?:^|[_.])(B\d?\d?A?)(?:_(\d+)m)?\.(?:tiff?|jp2|img|vrt)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A product of a sensor.
+
+    Attributes
+    ----------
+    name : str
+        As in ``--sensor``.
+    title : str
+        For the help text.
+    bands : dict of str to str
+        Band of the product (``B8A``) -> STAC common name.
+    order : tuple of str
+        STAC common names in the order of the product's multi-band files.
+    scale, offset : float
+        Reflectance x 10000 = DN * scale + offset.
+    dtypes : tuple of str
+        Of the numbers that ``scale`` and ``offset`` belong to.
+    nodata : float or None
+        Where the product declares one and its files may not.
+    family : str
+        Whose habit of naming products it follows: a key of `DATES`, or none.
+    """
+
+    name: str
+    title: str
+    bands: dict[str, str]
+    order: tuple[str, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+    dtypes: tuple[str, ...] = ("uint16", "int16")
+    nodata: float | None = None
+    family: str = ""
+
+    def band_of_file(self, name: str) -> tuple[str, int] | None:
+        """Read a single-band file's band from its name.
+
+        Parameters
+        ----------
+        name : str
+            File name, such as ``T33UUP_20170613T101031_B02_10m.jp2``.
+
+        Returns
+        -------
+        tuple of str and int, or None
+            STAC common name, and the resolution in metres that the name states (0 for none).
+        """
+        found = _BAND_FILE.search(name)
+        if not found or found[1].upper() not in self.bands:
+            return None
+        return self.bands[found[1].upper()], int(found[2] or 0)
+
+    def baseline_offset(self, path: str) -> bool:
+        """Tell whether a path lies in a Sentinel-2 product whose numbers carry the offset of 1000.
+
+        It does from processing baseline 04.00 on, which the product's name states (``_N0400_``); only the name of a
+        ``.SAFE`` directory is trusted, for files copied out of it may have been harmonised.
+        """
+        found = re.search(r"_N(\d{4})_[^/]*\.SAFE/", path)
+        return self.family == "sentinel2" and found is not None and int(found[1]) >= 400
+
+    def datetime_of(self, name: str) -> str | None:
+        """Read the acquisition time from a product's name, as RFC 3339 in UTC."""
+        pattern, layout = DATES.get(self.family, (None, ""))
+        found = pattern.search(name) if pattern else None
+        if not found:
+            return None
+        try:
+            when = datetime.strptime(found[1], layout).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+        return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_SENTINEL2 = {
+    "B01": "coastal",
+    "B02": "blue",
+    "B03": "green",
+    "B04": "red",
+    "B05": "rededge071",
+    "B06": "rededge075",
+    "B07": "rededge078",
+    "B08": "nir",
+    "B8A": "nir08",
+    "B09": "nir09",
+    "B10": "cirrus",
+    "B11": "swir16",
+    "B12": "swir22",
+}
+_S2_ORDER = tuple(_SENTINEL2.values())
+_S2_L2A = {band: name for band, name in _SENTINEL2.items() if name != "cirrus"}
+_EUROSAT_ORDER = (*(name for name in _S2_ORDER if name != "nir08"), "nir08")
+_TM = {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16", "B7": "swir22"}
+_TM_ORDER = tuple(_TM.values())
+_OLI = {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08", "B6": "swir16", "B7": "swir22"}
+_OLI_ORDER = tuple(_OLI.values())
+_HLS_L30 = {f"B0{band[1]}": name for band, name in _OLI.items()} | {"B09": "cirrus"}
+
+# Landsat Collection 2 Level 2: reflectance = DN * 0.0000275 - 0.2, 0 is fill
+# (USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide, LSDS-1619; Landsat 4-7: LSDS-1618).
+_C2 = (0.275, -2000.0, ("uint16",), 0.0, "landsat")
+
+SENSORS = {
+    sensor.name: sensor
+    for sensor in (
+        Sensor("sentinel2-l1c", "Sentinel-2 Level-1C", _SENTINEL2, _S2_ORDER, nodata=0, family="sentinel2"),
+        Sensor("sentinel2-l2a", "Sentinel-2 Level-2A", _S2_L2A, tuple(_S2_L2A.values()), nodata=0, family="sentinel2"),
+        Sensor("eurosat", "EuroSAT multi-spectral, B8A last", _SENTINEL2, _EUROSAT_ORDER),
+        Sensor("hls-s30", "HLS Sentinel-2 (S30)", _SENTINEL2, _S2_ORDER, nodata=-9999, family="hls"),
+        Sensor("hls-l30", "HLS Landsat (L30)", _HLS_L30, tuple(_HLS_L30.values()), nodata=-9999, family="hls"),
+        Sensor("landsat5", "Landsat 4-5, Collection 2 Level 2", _TM, _TM_ORDER, *_C2),
+        Sensor("landsat7", "Landsat 7, Collection 2 Level 2", _TM, _TM_ORDER, *_C2),
+        Sensor("landsat8", "Landsat 8-9, Collection 2 Level 2", _OLI, _OLI_ORDER, *_C2),
+        Sensor("rgb", "8-bit red, green, blue", {}, ("red", "green", "blue"), 10000 / 255, dtypes=("uint8",)),
+    )
+}
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Check names of bands that a user gave.
+
+    Raises
+    ------
+    UsageError
+        A name is unknown, or names two bands.
+    """
+    used = [name for name in names if name != UNUSED]
+    for name in used:
+        if name not in COMMON_NAMES:
+            raise UsageError(
+                f"{name!r} is not a STAC common name of a band; one of {' '.join(COMMON_NAMES)},"
+                f" or {UNUSED} for a band that is not used"
+            )
+    twice = {name for name in used if used.count(name) > 1}
+    if twice:
+        raise UsageError(f"{', '.join(sorted(twice))} named twice")
+    if not used:
+        raise UsageError("no band is named")
+    return tuple(names)
+
+
+def name_bands(
+    count: int, descriptions: Sequence[str | None], sensor: Sensor | None, given: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Name the bands of a multi-band file, from what the user said, else from the file; never by a guess.
+
+    Parameters
+    ----------
+    count : int
+        Number of bands in the file, without alpha.
+    descriptions : sequence of str or None
+        The file's own band descriptions.
+    sensor : Sensor, optional
+        Whose band numbers (``B8A``) the descriptions may be, and whose order of bands holds where there are none.
+    given : sequence of str, optional
+        Names in the file's order, ``-`` for a band that is not used.
+
+    Returns
+    -------
+    tuple of str
+        One name a band; ``-`` where a band has no common name.
+
+    Raises
+    ------
+    BandError
+        The bands cannot be told apart, or are not as many as named.
+    """
+    if given:
+        if len(given) != count:
+            raise BandError(f"has {count} bands and --bands names {len(given)}; name each, with - for one not used")
+        return tuple(given)
+    described = [(text or "").strip() for text in descriptions]
+    names = [_described(text, sensor) for text in described]
+    known = [name for name in names if name != UNUSED]
+    if known and len(set(known)) == len(known) and all(described):
+        return tuple(names)
+    if sensor is None:
+        found = f" ({', '.join(text or 'none' for text in described[:4])}, ...)" if any(described) else ""
+        raise BandError(
+            f"has {count} bands whose descriptions{found} name no STAC band each;"
+            " pass --sensor, or --bands with a name for each"
+        )
+    if len(sensor.order) == count:
+        return sensor.order
+    raise BandError(
+        f"has {count} bands, and a file of {sensor.name} has {len(sensor.order)}; pass --bands with a name for each"
+    )
+
+
+def _described(text: str, sensor: Sensor | None) -> str:
+    if text.lower() in COMMON_NAMES:
+        return text.lower()
+    if sensor and text.upper() in sensor.bands:
+        return sensor.bands[text.upper()]
+    return UNUSED
+
+
+def parse_datetime(text: str) -> str:
+    """Check a date or a time as RFC 3339 (STAC's ``datetime``) and write it in UTC.
+
+    Raises
+    ------
+    UsageError
+        It is neither.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z") from None
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def year_and_day(when: str) -> tuple[float, float]:
+    """Split STAC's ``datetime`` into year and zero-based day of the year."""
+    moment = datetime.fromisoformat(parse_datetime(when))
+    return float(moment.year), float((moment - datetime(moment.year, 1, 1, tzinfo=UTC)) // timedelta(days=1))

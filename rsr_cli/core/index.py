@@ -1,0 +1,497 @@
+"""The index directory: build, open, search. The only importer of faiss.
+
+An index is exact. Codes are compared by Hamming distance in integers. For embeddings faiss gives candidates in float32,
+and the candidates are measured again in float64; a bound on float32's rounding error tells when no row outside them can
+belong to the result. So the ranking is that of a brute-force search by (distance, row), whatever the batch or the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import faiss
+import numpy as np
+import orjson
+
+import rsr_cli
+from rsr_cli.core.codes import Binarizer
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, Skips
+from rsr_cli.core.records import Kind, Vectors, describe, kind_of
+from rsr_cli.core.streams import refuse_existing, temporary_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.streams import Batch, Record
+
+SCHEMA_VERSION = 1
+METRICS = ("l1", "l2", "cosine", "dot")
+
+#: Candidates of a search by radius alone, before more are asked for.
+FIRST_CANDIDATES = 256
+#: Candidates beyond those asked for, so that float32's rounding rarely asks for a second search.
+SPARE_CANDIDATES = 32
+GROWTH = 4
+RESCORE_ROWS = 1 << 14
+FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
+
+_FAISS_METRIC = {
+    "l1": faiss.METRIC_L1,
+    "l2": faiss.METRIC_L2,
+    "cosine": faiss.METRIC_INNER_PRODUCT,
+    "dot": faiss.METRIC_INNER_PRODUCT,
+}
+
+_SCHEMA = """
+CREATE TABLE records (
+    row INTEGER PRIMARY KEY, id TEXT NOT NULL,
+    west REAL, south REAL, east REAL, north REAL, datetime TEXT, labels TEXT, record TEXT NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes
+    ----------
+    schema_version : int
+        Of the directory's layout.
+    count : int
+        Number of rows.
+    kind : str
+        ``code`` or ``embedding``.
+    metric : str
+        ``hamming`` for codes, else one of `METRICS`.
+    vectors : dict or None
+        The records' ``code`` or ``embedding`` property without its data; ``None`` in an empty index.
+    max_norm : float
+        Greatest Euclidean norm of an embedding, for the bound on rounding errors; 0 for codes.
+    made_with : dict
+        Versions.
+    arguments : list of str
+        The command line.
+    """
+
+    schema_version: int
+    count: int
+    kind: Kind
+    metric: str
+    vectors: dict[str, Any] | None
+    max_norm: float
+    made_with: dict[str, str]
+    arguments: list[str]
+
+
+# Building ------------------------------------------------------------------------------------------------------------
+
+
+def build(
+    batches: Iterable[Batch],
+    path: Path,
+    metric: str | None,
+    skips: Skips,
+    *,
+    arguments: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Iterator[int]:
+    """Build an index directory from a stream of records.
+
+    Vectors and records go to disk as they come, so memory does not grow with the stream. The directory appears under
+    its name when it is whole.
+
+    Parameters
+    ----------
+    batches : iterable of Batch
+        Records with codes or embeddings of one vector space; what the first one has is indexed, codes before
+        embeddings unless ``metric`` is given.
+    path : Path
+        The directory to make.
+    metric : str, optional
+        One of `METRICS`, for embeddings; ``None`` is ``l1``, the paper's.
+    skips : Skips
+        Asked about records that cannot be indexed.
+    arguments : sequence of str
+        The command line, for the manifest.
+    overwrite : bool
+        Replace an existing index.
+
+    Yields
+    ------
+    int
+        Records added since the last one.
+
+    Raises
+    ------
+    RecordError
+        A record has no vector or no id, or an id comes twice.
+    FingerprintError
+        Vectors of two spaces.
+    OutputError
+        The directory is there already, or cannot be written.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    if path.exists() and not (path / "manifest.json").is_file():
+        raise OutputError("exists and is not an index; it is not replaced", str(path))
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        with _Builder(temporary, metric) as builder:
+            for batch in batches:
+                yield builder.add(batch, skips)
+            builder.finish(arguments)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(f"cannot write: {reason.lower()}", str(path)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Builder:
+    def __init__(self, directory: Path, metric: str | None) -> None:
+        self._directory = directory
+        self._metric = metric
+        self._vectors: Vectors | None = None
+        self._count = 0
+        self._max_norm = 0.0
+        self._file = (directory / "vectors.faiss").open("wb")
+        self._database = sqlite3.connect(directory / "records.sqlite", isolation_level=None)
+        # Nothing can be lost that is not thrown away anyhow: an unfinished directory is removed.
+        self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}; BEGIN")
+
+    def __enter__(self) -> _Builder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._database.close()
+
+    @property
+    def _kind(self) -> Kind:
+        return self._vectors.kind if self._vectors else "code"
+
+    def add(self, batch: Batch, skips: Skips) -> int:
+        if self._vectors is None:
+            self._vectors = self._first(batch)
+        values = self._vectors.take(batch, skips)
+        kept = []
+        for i, record in enumerate(batch.records):
+            if record.get("id") is None:
+                skips(RecordError("has no id", batch.place(i)))
+            else:
+                kept.append(i)
+        if len(kept) < len(batch):
+            batch.keep(kept)
+            values = values[kept]
+        if not kept:
+            return 0
+        if self._count == 0:
+            self._file.write(self._header(0))
+        if self._kind == "embedding":
+            values = self._prepared(values)
+        self._file.write(np.ascontiguousarray(values).tobytes())
+        rows = map(_row, range(self._count, self._count + len(batch)), batch.records)
+        self._database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._count += len(batch)
+        return len(batch)
+
+    def _first(self, batch: Batch) -> Vectors:
+        """Choose what to index by the first record."""
+        try:
+            kind = "embedding" if self._metric else kind_of(batch.records[0])
+        except RecordError as error:
+            error.place = batch.place(0)
+            raise
+        return Vectors(kind)
+
+    def _prepared(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        norms = np.linalg.norm(values, axis=1).astype(np.float32)
+        if self._metric == "cosine":
+            return values / np.where(norms > 0, norms, np.float32(1))[:, None]  # type: ignore[return-value]
+        self._max_norm = max(self._max_norm, float(norms.max()))
+        return values
+
+    def _header(self, count: int) -> bytes:
+        """Write all of a faiss flat index but its data, which the format keeps last."""
+        head = self._vectors.head if self._vectors else None
+        if self._kind == "code":
+            bits = -(-head["bits"] // 8) * 8 if head else 8
+            codes = faiss.IndexBinaryFlat(bits)
+            codes.ntotal = count
+            units = count * bits // 8  # of bytes
+            empty = faiss.serialize_index_binary(codes)
+        else:
+            assert head is not None
+            floats = faiss.IndexFlat(head["dim"], _FAISS_METRIC[self._metric or "l1"])
+            floats.ntotal = count
+            units = count * head["dim"]  # of floats
+            empty = faiss.serialize_index(floats)
+        return bytes(empty.tobytes()[:-8]) + struct.pack("<Q", units)
+
+    def finish(self, arguments: Sequence[str]) -> None:
+        self._file.seek(0)
+        self._file.write(self._header(self._count))
+        self._file.flush()
+        self._unique_ids()
+        self._database.execute("COMMIT")
+        embeds = self._kind == "embedding"
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            count=self._count,
+            kind=self._kind,
+            metric=(self._metric or "l1") if embeds else "hamming",
+            vectors=self._vectors.head if self._vectors and self._count else None,
+            max_norm=1.0 if self._metric == "cosine" and embeds else self._max_norm,
+            made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
+            arguments=list(arguments),
+        )
+        (self._directory / "manifest.json").write_bytes(orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2))
+        for name in ("vectors.faiss", "records.sqlite", "manifest.json"):
+            with (self._directory / name).open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _unique_ids(self) -> None:
+        try:
+            self._database.execute("CREATE UNIQUE INDEX by_id ON records (id)")
+        except sqlite3.IntegrityError:
+            twice, first, last = self._database.execute(
+                "SELECT id, min(row), max(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
+            ).fetchone()
+            raise RecordError(
+                f"the id {twice!r} comes twice, in records {first + 1} and {last + 1}; ids must be unique:"
+                " see rsr tile --id-prefix"
+            ) from None
+
+
+def _row(row: int, record: Record) -> tuple[Any, ...]:
+    properties = record["properties"]
+    box = record.get("bbox")
+    box = [box[0], box[1], box[-2], box[-1]] if isinstance(box, list) and len(box) == 4 else [None] * 4
+    labels = properties.get("labels")
+    return (
+        row,
+        str(record["id"]),
+        *box,
+        properties.get("datetime"),
+        None if labels is None else orjson.dumps(labels).decode(),
+        orjson.dumps(record).decode(),
+    )
+
+
+# Searching -----------------------------------------------------------------------------------------------------------
+
+
+class Index:
+    """An open index.
+
+    Parameters
+    ----------
+    path : Path
+        The directory.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What it is.
+
+    Raises
+    ------
+    IndexFormatError
+        The directory is not an index, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            facts = orjson.loads((path / "manifest.json").read_bytes())
+        except FileNotFoundError:
+            raise IndexFormatError("is not an index: it has no manifest.json", str(path)) from None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise IndexFormatError(f"its manifest.json cannot be read: {error}", str(path)) from None
+        version = facts.get("schema_version") if isinstance(facts, dict) else None
+        if version != SCHEMA_VERSION:
+            raise IndexFormatError(
+                f"is of version {version}, and this rsr reads version {SCHEMA_VERSION}; build it again", str(path)
+            )
+        try:
+            self.manifest = Manifest(**facts)
+            self._faiss = self._open_vectors()
+            location = f"file:{quote(str((path / 'records.sqlite').absolute()))}?mode=ro&immutable=1"
+            self._database = sqlite3.connect(location, uri=True)
+        except (TypeError, RuntimeError, sqlite3.Error) as error:
+            raise IndexFormatError(f"cannot be opened: {error}", str(path)) from None
+        if self._faiss is not None and self._faiss.ntotal != self.manifest.count:
+            raise IndexFormatError(
+                f"vectors.faiss has {self._faiss.ntotal} rows and the manifest {self.manifest.count}", str(path)
+            )
+
+    def _open_vectors(self) -> Any:
+        if self.manifest.count == 0:
+            return None
+        read = faiss.read_index_binary if self.manifest.kind == "code" else faiss.read_index
+        # Of faiss's flags this is the one that maps the vectors instead of reading them.
+        return read(str(self.path / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def row_of(self, name: str) -> int:
+        """Find the row of an id.
+
+        Raises
+        ------
+        RecordError
+            The index has no such id.
+        """
+        found = self._database.execute("SELECT row FROM records WHERE id = ?", (name,)).fetchone()
+        if found is None:
+            raise RecordError(f"has no item with the id {name!r}", str(self.path))
+        return int(found[0])
+
+    def record(self, row: int) -> Record:
+        """Read a row's Feature, without its vector."""
+        (text,) = self._database.execute("SELECT record FROM records WHERE row = ?", (row,)).fetchone()
+        record: Record = orjson.loads(text)
+        return record
+
+    def vector(self, row: int) -> NDArray[Any]:
+        """Read a row's vector: uint8 (bytes,) of a code, float32 (dim,) of an embedding."""
+        vector: NDArray[Any] = self._faiss.reconstruct(row)
+        return vector
+
+    def accept(self, vectors: Vectors) -> Binarizer | None:
+        """Check that queries are of the index's vector space, and say how to binarize them where they are embeddings.
+
+        Raises
+        ------
+        FingerprintError
+            They are of another space.
+        """
+        mine, theirs = self.manifest.vectors, vectors.head
+        if mine is None or theirs is None:
+            return None
+        binarizer = None
+        found = theirs
+        if self.manifest.kind == "code" and vectors.kind == "embedding":
+            dim = theirs["dim"]
+            bits = dim if mine["method"] == "sign" else mine["bits"]
+            binarizer = Binarizer(mine["method"], dim, theirs["fingerprint"], bits, mine.get("seed"))
+            found = binarizer.head
+        size = "bits" if self.manifest.kind == "code" else "dim"
+        if found["fingerprint"] == mine["fingerprint"] and found[size] == mine[size]:
+            return binarizer
+        made_of = f", made of embeddings {mine['of']}" if "of" in mine else ""
+        raise FingerprintError(
+            f"the queries are of another vector space ({describe(theirs)}) than the index {self.path}"
+            f" ({describe(mine)}{made_of}); make them with the same settings"
+        )
+
+    def search(
+        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """Find each query's nearest rows, in the order of (distance, row).
+
+        Parameters
+        ----------
+        queries : numpy.ndarray
+            uint8 (n, bytes) of codes, or float32 (n, dim) of embeddings.
+        k : int, optional
+            At most so many hits.
+        radius : float, optional
+            Hits at most so far away.
+
+        Returns
+        -------
+        list of tuple
+            For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
+            differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
+            or the negative dot product.
+        """
+        count = self.manifest.count
+        if count == 0 or not len(queries):
+            return [(np.empty(0), np.empty(0, np.int64))] * len(queries)
+        wanted = count if k is None else min(k, count)
+        exact = self.manifest.kind == "code"
+        if self.manifest.metric == "cosine":
+            norms = np.linalg.norm(queries, axis=1, keepdims=True).astype(np.float32)
+            queries = queries / np.where(norms > 0, norms, np.float32(1))
+        start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
+        width = min(count, start)
+        results: list[Any] = [None] * len(queries)
+        open_queries = np.arange(len(queries))
+        while len(open_queries):
+            found = self._faiss.search(np.ascontiguousarray(queries[open_queries]), width)
+            unsettled = []
+            for i, near, rows in zip(open_queries, *found, strict=True):
+                distances, rows, beyond = (
+                    (near.astype(np.float64), rows, float(near[-1])) if exact else self._rescore(queries[i], near, rows)
+                )
+                limit = np.inf if radius is None else radius
+                if len(distances) >= wanted:
+                    limit = min(limit, distances[wanted - 1])
+                settled = width == count or limit < beyond or (exact and width >= wanted)
+                if not settled:
+                    unsettled.append(i)
+                    continue
+                within = np.count_nonzero(distances <= (np.inf if radius is None else radius))
+                hits = min(wanted, within)
+                results[i] = (distances[:hits], rows[:hits])
+            open_queries = np.array(unsettled, dtype=np.intp)
+            width = min(count, width * GROWTH)
+        return results
+
+    def _rescore(
+        self, query: NDArray[np.float32], near: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
+        """Measure candidates in float64 and sort them by (distance, row).
+
+        Returns the distances, the rows, and a distance that no row outside the candidates is below: faiss's
+        last one less the greatest rounding error of a float32 sum of dim + 3 products in any order
+        (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
+        """
+        metric = self.manifest.metric
+        wide = query.astype(np.float64)
+        distances = np.concatenate(
+            [
+                _distances(metric, wide, self._faiss.reconstruct_batch(rows[start : start + RESCORE_ROWS]))
+                for start in range(0, len(rows), RESCORE_ROWS)
+            ]
+        )
+        order = np.lexsort((rows, distances))
+        terms = (query.size + 3) * FLOAT32_ROUNDING
+        gamma = terms / (1 - terms)
+        norm, last = float(np.linalg.norm(wide)), float(near[-1])
+        if metric == "l1":
+            beyond = last * (1 - gamma)
+        elif metric == "l2":
+            beyond = max(0.0, last - gamma * (norm + self.manifest.max_norm) ** 2) ** 0.5
+        else:
+            beyond = -last - gamma * norm * self.manifest.max_norm + (metric == "cosine")
+        return distances[order], rows[order], beyond
+
+
+def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    if metric == "l1":
+        return np.abs(vectors - query).sum(axis=1)
+    if metric == "l2":
+        return np.sqrt(np.square(vectors - query).sum(axis=1))
+    products = (vectors * query).sum(axis=1)
+    return 1.0 - products if metric == "cosine" else -products

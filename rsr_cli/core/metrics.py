@@ -1,0 +1,303 @@
+"""Retrieval metrics, and the value each has for a ranking in random order.
+
+All take, for each query, the relevance of its hits in the order of their ranks, the number R of relevant items in the
+whole database and the number N of items in it.
+
+The average precision at k exists in three definitions, which differ in what the sum of the precisions at the relevant
+ranks is divided by:
+
+- ``map@k``: the relevant items found among the first k (Blumenstiel et al. 2024; torchmetrics' RetrievalMAP). One hit
+  at rank 1 and k - 1 misses score 1.
+- ``map_cut@k``: R, all relevant items (trec_eval's map_cut; ir_measures' AP@k).
+- ``map_min@k``: min(R, k), the most that can be found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One query's hits, judged.
+
+    Attributes
+    ----------
+    gains : numpy.ndarray
+        float64 (hits,): relevance of the hits by rank, 0 for none. More than 0 is relevant.
+    ideal : numpy.ndarray or None
+        float64 (R,): relevance of all relevant items of the database, greatest first; ``None`` where it is not known.
+    n_items : int or None
+        Items in the database; ``None`` where it is not known.
+    """
+
+    gains: NDArray[np.float64]
+    ideal: NDArray[np.float64] | None = None
+    n_items: int | None = None
+    relevant: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relevant", (self.gains > 0).astype(np.float64))
+
+    @property
+    def n_relevant(self) -> int:
+        """R, the number of relevant items in the database."""
+        assert self.ideal is not None
+        return len(self.ideal)
+
+
+def _precisions(judged: Judged, k: int) -> float:
+    """Sum the precisions at the ranks of the relevant items among the first k."""
+    relevant = judged.relevant[:k]
+    return float((np.cumsum(relevant) / np.arange(1, len(relevant) + 1) * relevant).sum())
+
+
+def _ratio(value: float, by: float) -> float:
+    return value / by if by else 0.0
+
+
+def average_precision(judged: Judged, k: int) -> float:
+    """Divide by the relevant items found among the first k: the paper's definition."""
+    return _ratio(_precisions(judged, k), float(judged.relevant[:k].sum()))
+
+
+def average_precision_cut(judged: Judged, k: int) -> float:
+    """Divide by R: trec_eval's map_cut."""
+    return _ratio(_precisions(judged, k), judged.n_relevant)
+
+
+def average_precision_min(judged: Judged, k: int) -> float:
+    """Divide by min(R, k)."""
+    return _ratio(_precisions(judged, k), min(judged.n_relevant, k))
+
+
+def precision(judged: Judged, k: int) -> float:
+    """Share of relevant items among the first k; missing hits count as irrelevant."""
+    return float(judged.relevant[:k].sum()) / k
+
+
+def recall(judged: Judged, k: int) -> float:
+    """Share of the R relevant items that are among the first k."""
+    return _ratio(float(judged.relevant[:k].sum()), judged.n_relevant)
+
+
+def reciprocal_rank(judged: Judged, k: int) -> float:
+    """One over the rank of the first relevant item among the first k, 0 without one; its mean is the MRR."""
+    found = np.flatnonzero(judged.relevant[:k])
+    return 1.0 / (int(found[0]) + 1) if len(found) else 0.0
+
+
+def ndcg(judged: Judged, k: int) -> float:
+    """Discounted cumulative gain over the ideal one, gains as they are (Järvelin and Kekäläinen 2002)."""
+    assert judged.ideal is not None
+    return _ratio(_dcg(judged.gains[:k]), _dcg(judged.ideal[:k]))
+
+
+def _dcg(gains: NDArray[np.float64]) -> float:
+    return float((gains / np.log2(np.arange(2, len(gains) + 2))).sum())
+
+
+def nmrr(judged: Judged, k: int) -> float:
+    """Normalised modified retrieval rank (MPEG-7; Manjunath et al. 2001), 0 best, 1 worst; its mean is the ANMRR.
+
+    The standard's depth is ``k = min(4 R, 2 max R)``; an item that is not among the first k is given rank 1.25 k.
+    """
+    n_relevant = judged.n_relevant
+    if not n_relevant:
+        return 1.0
+    ranks = np.flatnonzero(judged.relevant[:k]) + 1.0
+    return _nmrr((ranks.sum() + (n_relevant - len(ranks)) * 1.25 * k) / n_relevant, n_relevant, k)
+
+
+def _nmrr(average_rank: float, n_relevant: int, k: int) -> float:
+    best = 0.5 + n_relevant / 2
+    return float((average_rank - best) / (1.25 * k - best))
+
+
+# Random order --------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _found(n_items: int, n_relevant: int, k: int) -> NDArray[np.float64]:
+    """Give the chances that m = 0 ... k of R relevant items are among the first k of N (hypergeometric)."""
+
+    def log_choose(n: int, m: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1)
+
+    total = log_choose(n_items, k)
+    return np.array(
+        [
+            math.exp(log_choose(n_relevant, m) + log_choose(n_items - n_relevant, k - m) - total)
+            if m <= n_relevant and k - m <= n_items - n_relevant
+            else 0.0
+            for m in range(k + 1)
+        ]
+    )
+
+
+def _random_precisions(judged: Judged, k: int, divide: Callable[[int], float]) -> float:
+    """Expect the sum of precisions over a divisor that depends on the number m found.
+
+    With m relevant items at random among the first k, the expected sum of the precisions at their ranks i is
+    ``m / k * sum(1 / i + (i - 1) / i * (m - 1) / (k - 1))``.
+    """
+    assert judged.n_items is not None
+    k = min(k, judged.n_items)
+    harmonic = float((1 / np.arange(1, k + 1)).sum())
+    others = (k - harmonic) / (k - 1) if k > 1 else 0.0
+    chances = _found(judged.n_items, judged.n_relevant, k)
+    return sum(
+        chance * m / k * (harmonic + (m - 1) * others) / divide(m) for m, chance in enumerate(chances) if m and chance
+    )
+
+
+def _random_share(judged: Judged) -> float:
+    assert judged.n_items is not None
+    return judged.n_relevant / judged.n_items if judged.n_items else 0.0
+
+
+def _random_precision(judged: Judged, k: int) -> float:
+    assert judged.n_items is not None
+    return _random_share(judged) * min(k, judged.n_items) / k
+
+
+def _random_recall(judged: Judged, k: int) -> float:
+    assert judged.n_items is not None
+    return min(k, judged.n_items) / judged.n_items if judged.n_relevant else 0.0
+
+
+def _random_reciprocal_rank(judged: Judged, k: int) -> float:
+    assert judged.n_items is not None
+    n, r = judged.n_items, judged.n_relevant
+    expected, none_before = 0.0, 1.0
+    for i in range(1, min(k, n - r + 1) + 1):
+        here = r / (n - i + 1)
+        expected += none_before * here / i
+        none_before *= 1 - here
+    return expected
+
+
+def _random_ndcg(judged: Judged, k: int) -> float:
+    assert judged.ideal is not None
+    assert judged.n_items is not None
+    k = min(k, judged.n_items)
+    mean_gain = float(judged.ideal.sum()) / judged.n_items
+    return _ratio(_dcg(np.full(k, mean_gain)), _dcg(judged.ideal[:k]))
+
+
+def _random_nmrr(judged: Judged, k: int) -> float:
+    assert judged.n_items is not None
+    n, r = judged.n_items, judged.n_relevant
+    if not r:
+        return 1.0
+    inside = min(k, n)
+    return _nmrr((inside * (inside + 1) / 2 + (n - inside) * 1.25 * k) / n, r, k)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric's definition.
+
+    Attributes
+    ----------
+    value : callable
+        (judged, k) -> value of one query.
+    random : callable
+        (judged, k) -> expected value for a random order.
+    needs_truth : bool
+        It depends on R, which the hits alone do not tell.
+    """
+
+    value: Callable[[Judged, int], float]
+    random: Callable[[Judged, int], float]
+    needs_truth: bool
+
+
+MEASURES = {
+    "map": Measure(average_precision, lambda j, k: _random_precisions(j, k, lambda m: m), needs_truth=False),
+    "map_cut": Measure(
+        average_precision_cut, lambda j, k: _random_precisions(j, k, lambda _: j.n_relevant), needs_truth=True
+    ),
+    "map_min": Measure(
+        average_precision_min, lambda j, k: _random_precisions(j, k, lambda _: min(j.n_relevant, k)), needs_truth=True
+    ),
+    "p": Measure(precision, _random_precision, needs_truth=False),
+    "r": Measure(recall, _random_recall, needs_truth=True),
+    "ndcg": Measure(ndcg, _random_ndcg, needs_truth=True),
+    "mrr": Measure(reciprocal_rank, _random_reciprocal_rank, needs_truth=False),
+    "anmrr": Measure(nmrr, _random_nmrr, needs_truth=True),
+}
+
+#: How the user writes them.
+SPELLINGS = tuple(name if name == "anmrr" else f"{name}@K" for name in MEASURES)
+DEFAULT_METRICS = ("map@20", "p@20", "mrr@20")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric at a depth, such as ``map@20``.
+
+    Attributes
+    ----------
+    name : str
+        As the user writes it.
+    measure : Measure
+        What it computes.
+    k : int or None
+        Depth; ``None`` only for ``anmrr``, where each query then has the standard's.
+    """
+
+    name: str
+    measure: Measure
+    k: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Metric:
+        """Read ``NAME@K``.
+
+        Raises
+        ------
+        UsageError
+            It is not a metric, or has no depth.
+        """
+        found = re.fullmatch(r"([a-z_]+)(?:@([1-9]\d*))?", text.lower())
+        measure = MEASURES.get(found[1]) if found else None
+        if not found or measure is None:
+            raise UsageError(f"unknown metric {text!r}; one of {' '.join(SPELLINGS)}")
+        if (found[2] is None) == (found[1] != "anmrr"):
+            raise UsageError(
+                f"{text!r} is written {found[1]}@K, such as {found[1]}@20"
+                if found[2] is None
+                else "anmrr has its own depth; write it without one"
+            )
+        return cls(text.lower(), measure, int(found[2]) if found[2] else None)
+
+    def depth(self, judged: Judged, most_relevant: int) -> int:
+        """Give k; for ``anmrr`` min(4 R, 2 max R)."""
+        return self.k or max(1, min(4 * judged.n_relevant, 2 * most_relevant))
+
+    def values(self, queries: Sequence[Judged]) -> NDArray[np.float64]:
+        """Measure each query: float64 (queries,)."""
+        most = self._most_relevant(queries)
+        return np.array([self.measure.value(judged, self.depth(judged, most)) for judged in queries])
+
+    def random_level(self, queries: Sequence[Judged]) -> float:
+        """Expect the mean over the queries if the database were ranked in random order."""
+        most = self._most_relevant(queries)
+        return float(np.mean([self.measure.random(judged, self.depth(judged, most)) for judged in queries]))
+
+    def _most_relevant(self, queries: Sequence[Judged]) -> int:
+        return 0 if self.k else max((judged.n_relevant for judged in queries), default=0)

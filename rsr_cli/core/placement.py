@@ -1,0 +1,81 @@
+"""Where and how a model runs: device, precision, batch size, threads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+CPU_BATCH, ACCELERATOR_BATCH = 8, 64
+READER_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A choice of device and how to use it.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the model runs.
+    dtype : torch.dtype
+        Of the weights and the arithmetic.
+    batch_size : int
+        Tiles a forward pass.
+    readers : int
+        Threads that read tiles ahead.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    readers: int
+
+
+def place(device: str | None, precision: str, batch_size: int | None) -> Placement:
+    """Choose a device and settings for it.
+
+    Parameters
+    ----------
+    device : str, optional
+        As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``None`` takes an accelerator where there is one.
+    precision : str
+        One of `PRECISIONS`.
+    batch_size : int, optional
+        Tiles a forward pass; ``None`` is 8 on a CPU, 64 elsewhere.
+
+    Raises
+    ------
+    UsageError
+        The device is not there, or cannot compute in this precision.
+    """
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"device {device!r} cannot be used: {reason}; leave --device out to use what is there"
+        ) from None
+    if chosen.type == "cpu" and precision == "fp16":
+        raise UsageError("fp16 needs an accelerator; on a CPU use fp32 or bf16")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", cores)))
+    return Placement(
+        device=chosen,
+        dtype=dtype,
+        batch_size=batch_size or (CPU_BATCH if chosen.type == "cpu" else ACCELERATOR_BATCH),
+        readers=min(READER_THREADS, cores + 1),
+    )

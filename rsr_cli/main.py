@@ -1,0 +1,141 @@
+"""The ``rsr`` command: loads a command's module only when it is called; signals, errors and exit status."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+import rsr_cli
+from rsr_cli.core.errors import RsrError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+log = logging.getLogger("rsr")
+
+#: Command -> the first sentence of its help, here so that `rsr --help` loads none of them.
+COMMANDS = {
+    "tile": "Cut rasters into tiles.",
+    "embed": "Encode tiles into embeddings with a foundation model.",
+    "binarize": "Turn embeddings into binary codes.",
+    "index": "Build an index of embeddings or codes.",
+    "query": "Find the nearest items of an index.",
+    "score": "Measure how good the hits are.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports ``rsr_cli.commands.NAME`` when NAME is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the commands in the order of the pipeline."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"rsr_cli.commands.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RSR", "max_content_width": 100},
+)
+@click.version_option(rsr_cli.__version__, prog_name="rsr")
+def cli() -> None:
+    """Find look-alike places in multi-spectral satellite imagery.
+
+    Six commands that pipe into each other; every stream is one GeoJSON Feature a line.
+
+    \b
+      rsr tile scene.tif | rsr embed | rsr binarize --method sign | rsr index -o lake.rsr
+      rsr tile --whole chip.tif | rsr embed | rsr query lake.rsr -k 20 > hits.geojsonl
+      rsr score hits.geojsonl
+    """
+
+
+class Signalled(BaseException):
+    """A signal asked the program to stop; unwinding removes unfinished files."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)
+    raise Signalled(number)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run ``rsr`` and exit: 0 done, 1 failed, 2 wrong usage, 3 records skipped, 128 + n stopped by signal n."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    # Records come and go by the thousand and hold no cycles: look for those less often.
+    gc.set_threshold(100_000, 20, 20)
+    argv = sys.argv[1:] if argv is None else argv
+    name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    status = _run(argv, name)
+    if status == 128 + signal.SIGPIPE:
+        # What the interpreter still holds for stdout has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _run(argv: list[str], name: str) -> int:
+    try:
+        result = cli.main(argv, prog_name="rsr", standalone_mode=False)
+        sys.stdout.flush()
+    except Signalled as stopped:
+        return 128 + stopped.number
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        log.error("%s; see %s --help", " ".join(error.format_message().split()).rstrip("."), name)
+        return error.exit_code
+    except RsrError as error:
+        return _failed(str(error), error.status)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return 128 + signal.SIGPIPE
+        return _failed(" ".join(str(error).split()), 1)
+    except MemoryError as error:
+        return _failed(f"out of memory {error}".strip(), 1)
+    except Exception as error:
+        return _failed(f"a defect in rsr: {type(error).__name__}: {error}; please report it with --debug's output", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(message: str, status: int) -> int:
+    log.error("%s", " ".join(message.split()))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("", exc_info=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Every option that two commands share, defined once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from rsr_cli.core.errors import Skips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("rsr")
+
+STATUS_SKIPPED = 3
+
+# Every command that reads records.
+inputs = click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Path(allow_dash=True))
+
+# Every command that writes records.
+output = click.option(
+    "-o", "--output", type=click.Path(allow_dash=True), metavar="FILE", help="Write here instead of to stdout."
+)
+
+# Every command that writes a file or a directory.
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+
+
+# binarize, embed: whatever draws random numbers.
+def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a command ``--seed``; ``None`` where it is not passed."""
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
+
+
+class NameList(click.ParamType):  # type: ignore[type-arg]
+    """Names, or numbers, separated by commas."""
+
+    def __init__(self, of: type = str) -> None:
+        self.of = of
+        self.name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split at commas; an empty item is a usage error."""
+        if not isinstance(value, str):
+            return value
+        try:
+            items = tuple(self.of(item.strip()) for item in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers separated by commas", param, ctx)
+        if "" in items:
+            self.fail(f"{value!r} has an empty item", param, ctx)
+        return items
+
+
+# tile: the file's bands; embed: the model's bands.
+def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a command ``--bands``, a list of STAC common names."""
+    return click.option("--bands", "names", type=NameList(), metavar="NAME,...", help=help_text)
+
+
+# query, score.
+exclude_self = click.option(
+    "--exclude-self", is_flag=True, help="Leave the query's own item (the same id) out of its hits."
+)
+
+
+def verbosity(function: Callable[P, R]) -> Callable[P, R]:
+    """Give a command ``-q``, ``-v`` and ``--debug``, and start logging with them."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
+    @click.option("-v", "--verbose", is_flag=True, help="Tell on stderr what is done.")
+    @click.option("--debug", is_flag=True, help="Tell more, and show the traceback of an error.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, quiet: bool, verbose: bool, debug: bool, **kwargs: Any) -> R:
+        log.setLevel(
+            logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+        )
+        return function(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def keep_going(function: Callable[P, R]) -> Callable[P, R]:
+    """Give a command ``--keep-going``: it is called with ``skips``, and ends with status 3 where that was used."""
+
+    @click.option("--keep-going", is_flag=True, help="Skip what cannot be used, say so, and end with status 3.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, keep_going: bool, **kwargs: Any) -> R:
+        skips = Skips(keep_going=keep_going)
+        result = function(*args, skips=skips, **kwargs)  # type: ignore[arg-type]
+        if skips.count:
+            log.warning("%d skipped", skips.count)
+            click.get_current_context().exit(STATUS_SKIPPED)
+        return result
+
+    return wrapped  # type: ignore[return-value]
