@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib
 import logging
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 import rsr_cli
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import ReaderGoneError, RsrError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -96,11 +94,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
     log.addHandler(handler)
     log.propagate = False
-    status = _run(argv, name)
-    if status == 128 + signal.SIGPIPE:
-        # What the interpreter still holds for stdout has no reader.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)
+    sys.exit(_run(argv, name))
 
 
 def _run(argv: list[str], name: str) -> int:
@@ -117,11 +111,11 @@ def _run(argv: list[str], name: str) -> int:
     except click.ClickException as error:
         log.error("%s; see %s --help", " ".join(error.format_message().split()).rstrip("."), name)
         return error.exit_code
+    except ReaderGoneError as gone:
+        return gone.status
     except RsrError as error:
         return _failed(str(error), error.status)
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            return 128 + signal.SIGPIPE
         return _failed(" ".join(str(error).split()), 1)
     except MemoryError as error:
         return _failed(f"out of memory {error}".strip(), 1)

@@ -68,6 +68,12 @@ class OutputError(RsrError):
     """The output cannot be written."""
 
 
+class ReaderGoneError(RsrError):
+    """Whoever read stdout has gone away; nothing is wrong."""
+
+    status = 141
+
+
 class Skips:
     """What becomes of a record that cannot be used: the end of the run, or with ``keep_going`` a line in the log.
 

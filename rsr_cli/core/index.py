@@ -361,16 +361,25 @@ class Index:
         RecordError
             The index has no such id.
         """
-        found = self._database.execute("SELECT row FROM records WHERE id = ?", (name,)).fetchone()
+        found = self._ask("SELECT row FROM records WHERE id = ?", name)
         if found is None:
             raise RecordError(f"has no item with the id {name!r}", str(self.path))
         return int(found[0])
 
     def record(self, row: int) -> Record:
         """Read a row's Feature, without its vector."""
-        (text,) = self._database.execute("SELECT record FROM records WHERE row = ?", (row,)).fetchone()
-        record: Record = orjson.loads(text)
+        found = self._ask("SELECT record FROM records WHERE row = ?", row)
+        if found is None:
+            raise IndexFormatError(f"records.sqlite has no row {row}", str(self.path))
+        record: Record = orjson.loads(found[0])
         return record
+
+    def _ask(self, statement: str, value: str | int) -> tuple[Any, ...] | None:
+        try:
+            found: tuple[Any, ...] | None = self._database.execute(statement, (value,)).fetchone()
+        except sqlite3.Error as error:
+            raise IndexFormatError(f"records.sqlite cannot be read: {error}", str(self.path)) from None
+        return found
 
     def vector(self, row: int) -> NDArray[Any]:
         """Read a row's vector: uint8 (bytes,) of a code, float32 (dim,) of an embedding."""

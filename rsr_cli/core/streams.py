@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips, UsageError
+from rsr_cli.core.errors import OutputError, ReaderGoneError, RecordError, RsrError, Skips, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -265,7 +265,7 @@ class Output:
             yield
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise
+                raise ReaderGoneError("the reader has gone away", self.name) from None
             raise OutputError(f"cannot write: {_reason(error)}", self.name) from None
 
 

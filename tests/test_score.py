@@ -1,0 +1,237 @@
+"""From hits to metrics: labels, truth, order of lines, and what the command writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+
+import ir_measures
+import numpy as np
+import orjson
+import pytest
+from ir_measures import AP, RR, P, R, nDCG
+
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.evaluation import Evaluation, LabelTruth, relevance
+from rsr_cli.core.metrics import Metric
+from rsr_cli.core.streams import Batch
+
+
+def hit(query, rank, item, labels, query_labels):
+    properties = {"query": query, "rank": rank, "distance": 1.5}
+    if labels is not None:
+        properties["labels"] = labels
+    if query_labels is not None:
+        properties["query_labels"] = query_labels
+    return {"type": "Feature", "id": item, "geometry": None, "properties": properties}
+
+
+def item(name, labels):
+    return {"type": "Feature", "id": name, "geometry": None, "properties": {"labels": labels}}
+
+
+def lines(records) -> bytes:
+    return b"".join(orjson.dumps(record) + b"\n" for record in records)
+
+
+def scored(rsr, tmp_path, hits, *options, truth=None, name="truth.geojsonl"):
+    (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
+    if truth is not None:
+        (tmp_path / name).write_bytes(truth if isinstance(truth, bytes) else lines(truth))
+        options = ("--truth", name, *options)
+    done = rsr("score", "hits.geojsonl", "--format", "jsonl", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "any_", "exact", "jaccard"),
+    [
+        ("ab", "ab", 1, 1, 1),
+        ("ab", "bc", 1, 0, 1 / 3),
+        ("ab", "a", 1, 0, 1 / 2),
+        ("ab", "c", 0, 0, 0),
+        ("", "", 0, 0, 0),
+        ("", "a", 0, 0, 0),
+    ],
+)
+def test_relevance(query, found, any_, exact, jaccard):
+    query, found = frozenset(query), frozenset(found)
+    assert [relevance(query, found, match) for match in ("any", "exact", "jaccard")] == [
+        any_,
+        exact,
+        pytest.approx(jaccard),
+    ]
+
+
+def world(seed=0, n_items=120, n_queries=25, depth=30):
+    """Items with one to three labels, and random hits of some of them for each query."""
+    rng = random.Random(seed)
+    labels = {f"i{n}": sorted(rng.sample("abcdefg", rng.choice([1, 1, 2, 3]))) for n in range(n_items)}
+    hits = []
+    for query in rng.sample(sorted(labels), n_queries):
+        for rank, name in enumerate(rng.sample(sorted(labels), depth), 1):
+            hits.append(hit(query, rank, name, labels[name], labels[query]))
+    return labels, hits
+
+
+@pytest.mark.parametrize("match", ["any", "exact", "jaccard"])
+def test_truth_of_features_agrees_with_ir_measures(rsr, tmp_path, match):
+    labels, hits = world()
+    truth = [item(name, its) for name, its in labels.items()]
+    names = "map_cut@20,p@20,r@20,ndcg@20,mrr@20"
+    rows = scored(rsr, tmp_path, hits, "--match", match, "--metrics", names, truth=truth)
+    queries = {h["properties"]["query"] for h in hits}
+
+    def grade(
+        a, b
+    ):  # an integer, for trec_eval knows no other: shares of 12ths are exact for up to three labels of each
+        shared, total = len(set(a) & set(b)), len(set(a) | set(b))
+        return {"any": bool(shared), "exact": set(a) == set(b), "jaccard": 60 * shared // total}[match]
+
+    qrels = [ir_measures.Qrel(q, n, int(grade(labels[q], labels[n]))) for q in queries for n in labels]
+    run = [ir_measures.ScoredDoc(h["properties"]["query"], h["id"], -h["properties"]["rank"]) for h in hits]
+    theirs = ir_measures.calc_aggregate([AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], qrels, run)
+    for row, measure in zip(rows, [AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], strict=True):
+        assert row["value"] == pytest.approx(theirs[measure], rel=1e-9), row["metric"]
+        assert row["queries"] == len(queries)
+
+
+def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(rsr, tmp_path):
+    labels, hits = world(3)
+    queries = sorted({h["properties"]["query"] for h in hits})
+    rng = random.Random(5)
+    qrels = [
+        ir_measures.Qrel(q, n, rng.choice([0, 0, 0, 1, 2])) for q in [*queries, "missing1", "missing2"] for n in labels
+    ]
+    text = "".join(f"{q.query_id} 0\t{q.doc_id}  {q.relevance}\n" for q in qrels).encode()
+    names = "map_cut@20,p@20,r@20,ndcg@20,mrr@20"
+    rows = scored(rsr, tmp_path, hits, "--metrics", names, truth=text, name="t.qrels")
+    run = [ir_measures.ScoredDoc(h["properties"]["query"], h["id"], -h["properties"]["rank"]) for h in hits]
+    theirs = ir_measures.calc_aggregate([AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], qrels, run)
+    for row, measure in zip(rows, [AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], strict=True):
+        assert row["queries"] == len(queries) + 2
+        assert row["value"] == pytest.approx(theirs[measure], rel=1e-9), row["metric"]
+
+
+def test_the_lines_may_come_in_any_order(rsr, tmp_path):
+    labels, hits = world(4)
+    truth = [item(name, its) for name, its in labels.items()]
+    names = "map@20,ndcg@20,anmrr"
+    in_order = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    random.Random(1).shuffle(hits)
+    shuffled = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    assert [row["value"] for row in shuffled] == pytest.approx([row["value"] for row in in_order], rel=1e-12)
+
+
+def test_rank_is_trusted_not_distance(rsr, tmp_path):
+    hits = [hit("q", 2, "x", ["a"], ["a"]), hit("q", 1, "y", ["b"], ["a"])]
+    for one in hits:
+        one["properties"]["distance"] = 0
+    assert scored(rsr, tmp_path, hits, "--metrics", "mrr@5")[0]["value"] == 0.5
+
+
+def test_exclude_self_leaves_the_query_out_of_hits_and_truth(rsr, tmp_path):
+    labels = {"q": ["a"], "x": ["a"], "y": ["b"]}
+    hits = [hit("q", 1, "q", ["a"], ["a"]), hit("q", 2, "y", ["b"], ["a"]), hit("q", 3, "x", ["a"], ["a"])]
+    truth = [item(name, its) for name, its in labels.items()]
+    names = "mrr@5,r@1,r@2,map_cut@5"
+    with_self = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    assert [row["value"] for row in with_self] == pytest.approx([1, 1 / 2, 1 / 2, (1 + 2 / 3) / 2])
+    without = scored(rsr, tmp_path, hits, "--metrics", names, "--exclude-self", truth=truth)
+    assert [row["value"] for row in without] == pytest.approx([1 / 2, 0, 1, 1 / 2])
+    # One relevant item among two: at rank 1 or 2, each as likely.
+    assert without[0]["random"] == pytest.approx(3 / 4)
+
+
+def test_counts_tell_what_the_mean_hides(rsr, tmp_path):
+    hits = [
+        hit("q1", 1, "x", ["a"], ["a"]),
+        hit("q2", 1, "x", ["a"], ["b"]),
+        hit("q3", 1, "x", ["a"], ["z"]),
+    ]
+    truth = [item("x", ["a"]), item("y", ["b"]), item("unlabelled", None)]
+    (row,) = scored(rsr, tmp_path, hits, "--metrics", "p@1", truth=truth)
+    assert (row["queries"], row["without_relevant"], row["nothing_found"]) == (3, 1, 2)
+    assert row["value"] == pytest.approx(1 / 3)
+    assert row["random"] == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
+    (row,) = scored(rsr, tmp_path, hits, "--metrics", "p@1")
+    assert (row["without_relevant"], row["random"], row["nothing_found"]) == (None, None, 2)
+
+
+def test_per_query_in_all_layouts(rsr, tmp_path):
+    hits = [hit("q1", 1, "x", ["a"], ["a"]), hit("q2", 1, "x", ["a"], ["b"]), hit("q2", 2, "y, z", ["b"], ["b"])]
+    rows = scored(rsr, tmp_path, hits, "--per-query", "--metrics", "map@20,p@2")
+    assert rows == [{"query": "q1", "map@20": 1.0, "p@2": 0.5}, {"query": "q2", "map@20": 0.5, "p@2": 0.5}]
+    done = rsr("score", "hits.geojsonl", "--format", "csv", "--per-query", "--metrics", "map@20,p@2", cwd=tmp_path)
+    parsed = list(csv.DictReader(io.StringIO(done.stdout.decode())))
+    assert [(r["query"], float(r["map@20"]), float(r["p@2"])) for r in parsed] == [("q1", 1, 0.5), ("q2", 0.5, 0.5)]
+    done = rsr("score", "hits.geojsonl", "--per-query", "--metrics", "map@20,p@2", cwd=tmp_path)
+    table = [line.split() for line in done.stdout.decode().splitlines()]
+    assert table == [["query", "map@20", "p@2"], ["q1", "1.0000", "0.5000"], ["q2", "0.5000", "0.5000"]]
+
+
+@pytest.mark.parametrize("layout", ["table", "jsonl", "csv"])
+def test_an_empty_stream_is_an_empty_result(rsr, layout):
+    done = rsr("score", "--format", layout, input=b"")
+    assert done.returncode == 0, done.stderr
+    assert b"nan" not in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        (item("x", ["a"]), "in:1: is not a hit"),
+        (hit("q", 0, "x", ["a"], ["a"]), "is not a hit"),
+        (hit("q", "1", "x", ["a"], ["a"]), "is not a hit"),
+        (hit("q", 1, "x", None, ["a"]), "'x' has no labels"),
+        (hit("q", 1, "x", ["a"], None), "query 'q' has no labels"),
+        (hit("q", 1, "x", "a", ["a"]), "not a list of names"),
+        (hit("q", 1, "x", [1], ["a"]), "not a list of names"),
+    ],
+)
+def test_records_that_cannot_be_judged(record, says):
+    evaluation = Evaluation("any", None, exclude_self=False)
+    with pytest.raises(RecordError, match=says):
+        evaluation.add(Batch("in", [1], [record]), Skips())
+
+
+def test_two_runs_in_one_stream_are_refused(rsr, tmp_path):
+    hits = [hit("q", 1, "x", ["a"], ["a"]), hit("q", 1, "y", ["a"], ["a"])]
+    (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
+    done = rsr("score", "hits.geojsonl", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "rsr score: the query 'q' has two hits of rank 1; score one run at a time\n"
+
+
+def test_metrics_that_need_the_truth_say_so(rsr):
+    done = rsr("score", "--metrics", "map@20,r@20,anmrr", input=b"")
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("rsr score: r@20, anmrr needs --truth")
+
+
+def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
+    (tmp_path / "t.qrels").write_text("q 0 x 1\n")
+    assert rsr("score", "--truth", "t.qrels", "--match", "exact", input=b"", cwd=tmp_path).returncode == 2
+    (tmp_path / "t.qrels").write_text("q 0 x 1\nq 0 x\n")
+    done = rsr("score", "--truth", "t.qrels", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"t.qrels:2: " in done.stderr) == (1, True)
+
+
+def test_the_levels_of_many_labels_are_those_of_counted_ones():
+    """R and N are counted by label set; here by the item."""
+    labels, hits = world(9)
+    truth = LabelTruth("jaccard")
+    for name, its in labels.items():
+        truth._of_id[name] = frozenset(its)
+    truth._counts.update(truth._of_id.values())
+    evaluation = Evaluation("jaccard", truth, exclude_self=True)
+    evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
+    for query, judged in evaluation.judged():
+        others = [frozenset(its) for name, its in labels.items() if name != query]
+        mine = frozenset(labels[query])
+        expected = sorted((len(mine & o) / len(mine | o) for o in others if mine & o), reverse=True)
+        assert judged.n_items == len(others)
+        np.testing.assert_allclose(judged.ideal, expected)
+        assert Metric.parse("p@20").random_level([judged]) == pytest.approx(len(expected) / len(others))
