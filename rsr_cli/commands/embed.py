@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,17 +12,11 @@ from rsr_cli.core import bands, streams
 from rsr_cli.core.placement import PRECISIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rsr_cli.core.errors import Skips
 
-
-def _list_models(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if not wanted or ctx.resilient_parsing:
-        return
-    from rsr_cli.core.encoders import list_models
-
-    with streams.Output(None) as out:
-        out.write(f"{line}\n".encode() for line in list_models())
-    ctx.exit()
+log = logging.getLogger("rsr")
 
 
 @click.command()
@@ -41,14 +36,7 @@ def _list_models(ctx: click.Context, _param: click.Parameter, wanted: bool) -> N
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Arithmetic.")
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles a forward pass.  [default: cpu 8, else 64]")
 @options.seed("Of rcf's filters.  [default: 0]")
-@click.option(
-    "--list-models",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_models,
-    help="List models and exit.",
-)
+@click.option("--list-models", is_flag=True, help="List the models, with -v terratorch's backbones too, and exit.")
 @options.keep_going
 @options.verbosity
 def embed(
@@ -62,6 +50,7 @@ def embed(
     device: str | None,
     precision: str,
     batch_size: int | None,
+    list_models: bool,
     skips: Skips,
     **model: Any,
 ) -> None:
@@ -71,6 +60,9 @@ def embed(
     are given the model's mean; a tile without any valid pixel is an error.
     """
     with streams.Output(output, overwrite=overwrite) as out:
+        if list_models:
+            out.write(_models())
+            return
         from rsr_cli.core.encoders import load_encoder
         from rsr_cli.core.encoders.base import EncoderSettings
         from rsr_cli.core.encoders.pipeline import Embedder
@@ -85,3 +77,16 @@ def embed(
             for tiles in embedder.embed(streams.read(inputs, skips)):
                 out.write(map(streams.dump, tiles))
                 progress.update(len(tiles))
+
+
+def _models() -> Iterator[bytes]:
+    """Describe the models, one a line; terratorch's backbones by name alone."""
+    from rsr_cli.core import encoders
+
+    for model in encoders.list_models():
+        size = f"{model.size_px} px" if model.size_px else "any size"
+        yield f"{model.name:24}{model.dim:5}-d  {size:9} {' '.join(model.bands)}; {model.weights}\n".encode()
+    if log.isEnabledFor(logging.INFO):
+        yield from (
+            f"{name:24}  --weights --bands --mean --std --size\n".encode() for name in encoders.list_backbones()
+        )

@@ -13,6 +13,8 @@ import pybase64
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from rsr_cli.core.streams import Batch, Record
@@ -163,15 +165,23 @@ def describe(head: dict[str, Any]) -> str:
     return f"{head.get('fingerprint')} of {made_by}"
 
 
-def embedding(vector: NDArray[np.float32], model: str, fingerprint: str) -> dict[str, Any]:
-    """Build the ``embedding`` property from one float32 vector (dim,)."""
-    return {
-        "model": model,
-        "fingerprint": fingerprint,
-        "dim": int(vector.size),
-        "dtype": "float32",
-        "data": encode(np.ascontiguousarray(vector, dtype="<f4")),
-    }
+def embedding(vector: NDArray[np.float32], model: str, fingerprint: str, filled: Sequence[str] = ()) -> dict[str, Any]:
+    """Build the ``embedding`` property.
+
+    Parameters
+    ----------
+    vector : numpy.ndarray
+        float32 (dim,).
+    model, fingerprint : str
+        What made it.
+    filled : sequence of str
+        Bands that were not there and were given the model's mean; told only where there are any.
+    """
+    made: dict[str, Any] = {"model": model, "fingerprint": fingerprint}
+    if filled:
+        made["filled"] = list(filled)
+    data = encode(np.ascontiguousarray(vector, dtype="<f4"))
+    return {**made, "dim": int(vector.size), "dtype": "float32", "data": data}
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

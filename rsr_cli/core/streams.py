@@ -72,7 +72,8 @@ def _open_input(path: str) -> Iterator[tuple[str, BinaryIO]]:
     """Open a file, or stdin for ``-``, unbuffered: a read gives what is there."""
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("reads records from stdin, which is a terminal; name a file or pipe records in")
+            what = "closed" if sys.stdin is None else "a terminal"
+            raise UsageError(f"reads records from stdin, which is {what}; name a file or pipe records in")
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
             if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
                 _widen_pipe(stream.fileno())
@@ -220,6 +221,8 @@ class Output:
         self._final = None if path in (None, "-") else Path(str(path))
         if self._final is None:
             self.name = "<stdout>"
+            if sys.stdout is None:
+                raise OutputError("cannot write: it is closed", self.name)
             self._stream = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
             return
         self.name = str(self._final)

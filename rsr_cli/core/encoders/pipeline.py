@@ -1,0 +1,188 @@
+"""From tiles to embeddings: threads read and normalise ahead while the model encodes; order is kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rsr_cli.core.bands import year_and_day
+from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.records import embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.encoders.base import Encoder
+    from rsr_cli.core.placement import Placement
+    from rsr_cli.core.streams import Batch, Record
+
+#: Batches read ahead of the model.
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A tile ready for the model: pixels float32 (bands, height, width), normalised."""
+
+    record: Record
+    place: str
+    pixels: torch.Tensor
+    context: dict[str, tuple[float, float]]
+
+
+class Embedder:
+    """Adds embeddings to tiles.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The model; it is moved to the placement's device and precision.
+    placement : Placement
+        Where it runs.
+    fill_missing : bool
+        Give bands that a tile does not have the model's mean, instead of an error.
+    skips : Skips
+        Asked about tiles that cannot be embedded.
+    """
+
+    def __init__(self, encoder: Encoder, placement: Placement, skips: Skips, *, fill_missing: bool = False) -> None:
+        self._encoder = encoder
+        self._placement = placement
+        self._skips = skips
+        self._fill_missing = fill_missing
+        self._fingerprint = encoder.fingerprint
+        self._mean = np.array(encoder.mean, np.float32)[:, None, None]
+        self._std = np.array(encoder.std, np.float32)[:, None, None]
+        encoder.module.to(placement.device, placement.dtype)
+
+    def embed(self, batches: Iterable[Batch]) -> Iterator[list[Record]]:
+        """Embed a stream of tiles.
+
+        Parameters
+        ----------
+        batches : iterable of Batch
+            Tiles; they are changed in place.
+
+        Yields
+        ------
+        list of dict
+            Consecutive tiles with their ``embedding``, and ``valid`` where it was not measured before.
+
+        Raises
+        ------
+        RecordError
+            A tile cannot be read, lacks a band, a date or a place, or has no valid pixel.
+        """
+        waiting: list[_Ready] = []
+        with torch.inference_mode():
+            for tile in self._read_ahead(batches):
+                if waiting and tile.pixels.shape != waiting[0].pixels.shape:
+                    yield self._encode(waiting)
+                    waiting = []
+                waiting.append(tile)
+                if len(waiting) == self._placement.batch_size:
+                    yield self._encode(waiting)
+                    waiting = []
+            if waiting:
+                yield self._encode(waiting)
+
+    def _read_ahead(self, batches: Iterable[Batch]) -> Iterator[_Ready]:
+        """Prepare tiles in threads, and give them in the order they came."""
+        pool = ThreadPoolExecutor(self._placement.readers, thread_name_prefix="reader")
+        futures: deque[Future[_Ready]] = deque()
+        try:
+            for batch in batches:
+                for i, record in enumerate(batch.records):
+                    futures.append(pool.submit(self._prepare, record, batch.place(i)))
+                    if len(futures) > AHEAD * self._placement.batch_size:
+                        yield from self._finished(futures.popleft())
+            while futures:
+                yield from self._finished(futures.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finished(self, future: Future[_Ready]) -> Iterator[_Ready]:
+        try:
+            yield future.result()
+        except RecordError as error:
+            self._skips(error)
+
+    def _prepare(self, record: Record, place: str) -> _Ready:
+        try:
+            pixels = self._pixels(record)
+            context = {name: _CONTEXT[name](record) for name in self._encoder.needs}
+        except RecordError as error:
+            error.place = f"{place}: {error.place}" if error.place else place
+            raise
+        return _Ready(record, place, pixels, context)
+
+    def _pixels(self, record: Record) -> torch.Tensor:
+        """Read a tile, normalise it with invalid pixels at the mean, and resize it to the model's input."""
+        bands = self._encoder.bands
+        pixels = read_pixels(record, bands, missing=self._fill_missing)
+        has = [band in record["properties"]["bands"] for band in bands]
+        valid = float(np.isfinite(pixels[has]).all(axis=0).mean())
+        if not valid:
+            raise RecordError("has no valid pixel; leave such tiles out with rsr tile --min-valid or --keep-going")
+        record["properties"].setdefault("valid", round(valid, 4))
+        normalised = np.nan_to_num((pixels - self._mean) / self._std, copy=False, nan=0.0)
+        tensor = torch.from_numpy(normalised)
+        size = self._encoder.size_px
+        if size is None or tensor.shape[1:] == (size, size):
+            return tensor
+        return torch.nn.functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+
+    def _encode(self, tiles: list[_Ready]) -> list[Record]:
+        device, dtype = self._placement.device, self._placement.dtype
+        pixels = torch.stack([tile.pixels for tile in tiles]).to(device, dtype)
+        context = {
+            name: torch.tensor([tile.context[name] for tile in tiles], dtype=torch.float32, device=device)
+            for name in self._encoder.needs
+        }
+        try:
+            vectors: NDArray[np.float32] = self._encoder.forward(pixels, **context).float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise UsageError(
+                f"{device} has too little memory for {len(tiles)} tiles at once; pass a smaller --batch-size"
+            ) from None
+        done = []
+        for tile, vector in zip(tiles, vectors, strict=True):
+            if not np.isfinite(vector).all():
+                self._skips(RecordError("the model gives NaN or infinite values; try --precision fp32", tile.place))
+                continue
+            properties = tile.record["properties"]
+            filled = [band for band in self._encoder.bands if band not in properties["bands"]]
+            properties["embedding"] = embedding(vector, self._encoder.name, self._fingerprint, filled)
+            done.append(tile.record)
+        return done
+
+
+def _when(record: Record) -> tuple[float, float]:
+    text = record["properties"].get("datetime")
+    try:
+        return year_and_day(text)
+    except (UsageError, TypeError):
+        raise RecordError(f"has datetime {text!r}, and the model takes a date; see rsr tile --datetime") from None
+
+
+def _where(record: Record) -> tuple[float, float]:
+    """Latitude and longitude of the middle of the bbox, which may lie across the antimeridian."""
+    box: Any = record.get("bbox")
+    try:
+        west, south, east, north = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise RecordError("has no bbox, and the model takes a place; its raster needs a CRS") from None
+    middle = (west + east + (360 if west > east else 0)) / 2
+    return (south + north) / 2, middle - 360 if middle > 180 else middle
+
+
+_CONTEXT = {"datetime": _when, "location": _where}

@@ -1,0 +1,168 @@
+"""``rsr query`` as its user runs it, against a brute-force search over the records themselves."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import orjson
+import pytest
+
+from rsr_cli.core.records import embedding
+
+
+def tile(name, vector, labels=None):
+    properties = {"source": "s.tif", "window": [0, 0, 8, 8], "embedding": embedding(vector, "m", "emb")}
+    if labels is not None:
+        properties["labels"] = labels
+    return {"type": "Feature", "id": name, "geometry": None, "properties": properties}
+
+
+def lines(records) -> bytes:
+    return b"".join(orjson.dumps(record) + b"\n" for record in records)
+
+
+def parsed(done) -> list[dict]:
+    assert done.returncode == 0, done.stderr
+    return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    drawn = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)
+    drawn[50:90] = drawn[3]  # ties
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def lake(rsr, tmp_path_factory, vectors):
+    """A directory with the tiles, an index of their embeddings, and one of their codes."""
+    folder = tmp_path_factory.mktemp("lake")
+    tiles = lines(tile(f"t{i}", v, [f"c{i % 3}"]) for i, v in enumerate(vectors))
+    (folder / "tiles.geojsonl").write_bytes(tiles)
+    assert rsr("index", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
+    codes = rsr("binarize", "tiles.geojsonl", "--method", "lsh", "--bits", "96", "--seed", "5", cwd=folder).stdout
+    (folder / "codes.geojsonl").write_bytes(codes)
+    assert rsr("index", "codes.geojsonl", "-o", "codes.rsr", cwd=folder).returncode == 0
+    return folder
+
+
+def brute(folder, vectors, kind):
+    """Distances between all tiles, from the records."""
+    if kind == "floats":
+        return np.abs(vectors[:, None].astype(float) - vectors[None]).sum(-1)
+    codes = [
+        np.unpackbits(np.frombuffer(base64.b64decode(orjson.loads(line)["properties"]["code"]["data"]), np.uint8))
+        for line in (folder / "codes.geojsonl").read_bytes().splitlines()
+    ]
+    return (np.stack(codes)[:, None] != np.stack(codes)[None]).sum(-1)
+
+
+@pytest.mark.parametrize("kind", ["floats", "codes"])
+@pytest.mark.parametrize("exclude", [False, True])
+def test_hits_are_those_of_a_brute_force_search(rsr, lake, vectors, kind, exclude):
+    options = ["--exclude-self"] if exclude else []
+    hits = parsed(
+        rsr(
+            "query",
+            f"{kind}.rsr",
+            f"{'tiles' if kind == 'floats' else 'codes'}.geojsonl",
+            "-k",
+            "7",
+            *options,
+            cwd=lake,
+        )
+    )
+    distances = brute(lake, vectors, kind)
+    assert len(hits) == 200 * 7
+    for i, all_ in enumerate(distances):
+        mine = hits[7 * i : 7 * i + 7]
+        expected = [j for j in sorted(range(200), key=lambda j, d=all_: (d[j], j)) if not (exclude and j == i)][:7]
+        assert [h["id"] for h in mine] == [f"t{j}" for j in expected]
+        assert [h["properties"]["rank"] for h in mine] == list(range(1, 8))
+        assert {h["properties"]["query"] for h in mine} == {f"t{i}"}
+        np.testing.assert_allclose([h["properties"]["distance"] for h in mine], all_[expected], rtol=1e-12)
+
+
+def test_a_hit_is_the_found_record_and_names_the_query(rsr, lake):
+    (hit,) = parsed(rsr("query", "floats.rsr", "--id", "t4", "-k", "1", cwd=lake))
+    original = orjson.loads((lake / "tiles.geojsonl").read_bytes().splitlines()[4])
+    del original["properties"]["embedding"]
+    original["properties"] |= {"query": "t4", "rank": 1, "distance": 0.0, "query_labels": ["c1"]}
+    assert hit == original
+
+
+def test_embeddings_are_binarized_as_the_index_was(rsr, lake):
+    by_code = rsr("query", "codes.rsr", "codes.geojsonl", cwd=lake)
+    by_embedding = rsr("query", "codes.rsr", "tiles.geojsonl", cwd=lake)
+    assert parsed(by_code)
+    assert by_code.stdout == by_embedding.stdout
+
+
+def test_ids_ask_as_their_records_do(rsr, lake):
+    by_id = rsr("query", "codes.rsr", "--id", "t9", "--id", "t60", "--exclude-self", cwd=lake)
+    wanted = (lake / "codes.geojsonl").read_bytes().splitlines(keepends=True)
+    by_record = rsr("query", "codes.rsr", "--exclude-self", input=wanted[9] + wanted[60], cwd=lake)
+    assert parsed(by_id)
+    assert by_id.stdout == by_record.stdout
+
+
+@pytest.mark.parametrize("kind", ["floats", "codes"])
+def test_radius_gives_all_within_and_k_the_first_of_them(rsr, lake, vectors, kind):
+    distances = brute(lake, vectors, kind)[17]
+    radius = float(np.sort(distances)[30])
+    within = [j for j in sorted(range(200), key=lambda j: (distances[j], j)) if distances[j] <= radius + 1e-9]
+    hits = parsed(rsr("query", f"{kind}.rsr", "--id", "t17", "--radius", radius + 1e-9, cwd=lake))
+    assert [h["id"] for h in hits] == [f"t{j}" for j in within]
+    hits = parsed(rsr("query", f"{kind}.rsr", "--id", "t17", "--radius", radius + 1e-9, "-k", "5", cwd=lake))
+    assert [h["id"] for h in hits] == [f"t{j}" for j in within[:5]]
+
+
+@pytest.mark.parametrize("kind", ["floats", "codes"])
+def test_the_same_bytes_whatever_the_threads_and_the_batches(rsr, lake, kind):
+    whole = rsr("query", f"{kind}.rsr", "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "1"}).stdout
+    assert whole == rsr("query", f"{kind}.rsr", "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "4"}).stdout
+    tiles = (lake / "tiles.geojsonl").read_bytes().splitlines(keepends=True)
+    single = b"".join(rsr("query", f"{kind}.rsr", input=line, cwd=lake).stdout for line in tiles[48:53])
+    assert single == b"".join(whole.splitlines(keepends=True)[48 * 20 : 53 * 20])
+
+
+def test_queries_that_cannot_be_asked(rsr, lake):
+    done = rsr("query", "codes.rsr", "--id", "nobody", cwd=lake)
+    assert (done.returncode, done.stderr) == (1, b"rsr query: codes.rsr: has no item with the id 'nobody'\n")
+    done = rsr("query", "codes.rsr", "--id", "nobody", "--id", "t1", "--keep-going", "-k", "1", cwd=lake)
+    assert (done.returncode, len(done.stdout.splitlines())) == (3, 1)
+    done = rsr("query", "floats.rsr", "codes.geojsonl", cwd=lake)
+    assert (done.returncode, b"codes.geojsonl:1: has no embedding" in done.stderr) == (1, True)
+    done = rsr("query", "nowhere.rsr", "codes.geojsonl", cwd=lake)
+    assert (done.returncode, b"is not an index" in done.stderr) == (1, True)
+    done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
+    assert done.returncode == 2
+    nameless = tile(None, np.ones(64, np.float32))
+    done = rsr("query", "codes.rsr", input=lines([nameless]), cwd=lake)
+    assert (done.returncode, b"<stdin>:1: has no id" in done.stderr) == (1, True)
+    for bad in (done,):
+        assert bad.stdout == b""
+
+
+def test_another_space_is_refused_by_both_names(rsr, lake):
+    stranger = tile("x", np.ones(64, np.float32))
+    stranger["properties"]["embedding"]["fingerprint"] = "elsewhere"
+    for kind in ("floats", "codes"):
+        done = rsr("query", f"{kind}.rsr", input=lines([stranger]), cwd=lake)
+        assert done.returncode == 1
+        assert b"elsewhere" in done.stderr
+        assert b"emb" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_whole_pipe_scores_what_it_found(rsr, lake):
+    hits = rsr("query", "codes.rsr", "codes.geojsonl", "--exclude-self", cwd=lake).stdout
+    rows = [
+        orjson.loads(line)
+        for line in rsr(
+            "score", "--truth", "tiles.geojsonl", "--exclude-self", "--format", "jsonl", input=hits, cwd=lake
+        ).stdout.splitlines()
+    ]
+    assert {row["metric"] for row in rows} == {"map@20", "p@20", "mrr@20"}
+    assert all(row["queries"] == 200 and 0 < row["random"] < 1 for row in rows)
