@@ -137,7 +137,7 @@ class Means(Encoder):
         self.dim, self.space = len(bands) + 1, {}
         self.module = torch.nn.Identity()
 
-    def forward(self, pixels, **context):
+    def forward(self, pixels, **_):
         count = torch.full((len(pixels), 1), float(pixels.shape[-1]))
         return torch.cat([pixels.mean((2, 3)), count], 1)
 
@@ -244,7 +244,7 @@ def test_a_broken_tile_is_named_by_its_line(rsr, scene, tmp_path, change, says):
 
 
 class Overflows(Means):
-    def forward(self, pixels, **context):
+    def forward(self, pixels, **_):
         values = super().forward(pixels)
         values[values[:, 0] > 100] = float("inf")
         return values

@@ -71,8 +71,9 @@ def embed(
         settings = EncoderSettings(
             **model, size_px=size, seed=seed or 0, bands=bands.check_names(names) if names else None
         )
+        encoder = load_encoder(settings)
         placement = place(device, precision, batch_size)
-        embedder = Embedder(load_encoder(settings), placement, skips, fill_missing=fill_missing is not None)
+        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing is not None)
         with streams.Progress("tiles") as progress:
             for tiles in embedder.embed(streams.read(inputs, skips)):
                 out.write(map(streams.dump, tiles))
@@ -85,7 +86,7 @@ def _models() -> Iterator[bytes]:
 
     for model in encoders.list_models():
         size = f"{model.size_px} px" if model.size_px else "any size"
-        yield f"{model.name:24}{model.dim:5}-d  {size:9} {' '.join(model.bands)}; {model.weights}\n".encode()
+        yield f"{model.name:24}{model.dim:5}-d  {size:9} {' '.join(model.bands) or 'any bands'}; {model.weights}\n".encode()
     if log.isEnabledFor(logging.INFO):
         yield from (
             f"{name:24}  --weights --bands --mean --std --size\n".encode() for name in encoders.list_backbones()

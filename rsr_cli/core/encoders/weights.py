@@ -1,0 +1,288 @@
+"""Finding a model's checkpoint and loading it, as data only and complete.
+
+A checkpoint is a file the user names, or one that the model's makers publish: then the local cache is asked first,
+and the network only when that fails. Nothing in a checkpoint is ever run (``weights_only=True`` or safetensors).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import sys
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+#: Endings of the files that ``torch.load`` reads; ``.safetensors`` is the other one.
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository on the Hugging Face hub."""
+
+    repo: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.name}"
+
+    @property
+    def home(self) -> str:
+        """The cache directory."""
+        from huggingface_hub import constants
+
+        return str(constants.HF_HUB_CACHE)
+
+    def cached(self) -> str | None:
+        """Path of the file in the cache, if it is there."""
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self.repo, self.name)
+        return path if isinstance(path, str) else None
+
+    def download(self) -> str:
+        """Fetch the file into the cache."""
+        from huggingface_hub import hf_hub_download
+
+        return str(hf_hub_download(self.repo, self.name))
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """A file of torchvision's, kept where ``torch.hub`` keeps it; its name ends in the start of its sha256."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def home(self) -> str:
+        """The cache directory."""
+        import torch
+
+        return str(Path(torch.hub.get_dir(), "checkpoints"))
+
+    def cached(self) -> str | None:
+        """Path of the file in the cache, if it is there."""
+        path = Path(self.home, self.url.rsplit("/", 1)[1])
+        return str(path) if path.is_file() else None
+
+    def download(self) -> str:
+        """Fetch the file into the cache."""
+        import torch
+
+        path = Path(self.home, self.url.rsplit("/", 1)[1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = path.stem.rsplit("-", 1)[1]
+        torch.hub.download_url_to_file(self.url, str(path), hash_prefix=digest, progress=sys.stderr.isatty())
+        return str(path)
+
+
+def find(model: str, given: str | None, published: HubFile | TorchFile | None) -> Path:
+    """Find a model's checkpoint.
+
+    Parameters
+    ----------
+    model : str
+        For the message.
+    given : str or None
+        The file that the user names.
+    published : HubFile or TorchFile or None
+        Where it comes from otherwise.
+
+    Returns
+    -------
+    pathlib.Path
+        A file that exists.
+
+    Raises
+    ------
+    WeightsError
+        No checkpoint is in reach.
+    """
+    if given is not None:
+        if not Path(given).is_file():
+            raise WeightsError("no such file", given)
+        return Path(given)
+    if published is None:
+        raise WeightsError(f"rsr knows no published weights of {model}; pass --weights FILE")
+    path = published.cached()
+    if path is None:
+        obstacle = _obstacle(published)
+        if obstacle:
+            raise WeightsError(
+                f"the weights of {model} are not in {published.home} and {obstacle}: "
+                f"bring {published} here and pass --weights FILE"
+            )
+        try:
+            path = published.download()
+        except Exception as error:  # requests', httpx's, urllib's or the hub's own errors, by version
+            raise WeightsError(
+                f"{published} cannot be downloaded ({_first_line(error)}); bring it here and pass --weights FILE"
+            ) from error
+    return Path(path)
+
+
+def _obstacle(published: HubFile | TorchFile) -> str | None:
+    """Tell what keeps us from downloading, within seconds: the hub's client would retry, aloud, for half a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    url = constants.ENDPOINT if isinstance(published, HubFile) else published.url
+    try:
+        get_session().head(url, timeout=5)
+    except Exception as error:  # requests' or httpx's, by the hub's version
+        return f"{url} does not answer ({_first_line(error)})"
+    return None
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Read a checkpoint as data.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.safetensors`` file, or one of ``torch.save``'s (``.pt .pth .bin .ckpt``).
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        Weights by name, on the CPU, mapped from the file where its layout allows it.
+    str
+        sha256 of the file, in hexadecimal digits.
+
+    Raises
+    ------
+    UsageError
+        The file's name has another ending.
+    WeightsError
+        The file is no checkpoint, or holds more than data.
+    """
+    place = str(path)
+    if path.suffix not in (*_TORCH_SUFFIXES, ".safetensors"):
+        raise UsageError(f"weights are read from {' '.join(_TORCH_SUFFIXES)} or .safetensors files", place)
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror}", place) from error
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError("is a git-lfs pointer, not the weights themselves; run 'git lfs pull'", place)
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        raise WeightsError("is a web page, not a checkpoint; download the file itself", place)
+
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            checkpoint = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
+                # only the zip layout can be mapped; a file cut short is not seen as one, and fails in torch.load
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # what the two raise for bytes that are no checkpoint is not documented
+        raise WeightsError(_what_it_is(path, head, error), place) from error
+
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
+            checkpoint = checkpoint[wrapper]
+    tensors = checkpoint.items() if isinstance(checkpoint, dict) else ()
+    state = {str(name): tensor for name, tensor in tensors if isinstance(tensor, torch.Tensor)}
+    if not state:
+        raise WeightsError("holds no weights by name", place)
+    return state, digest
+
+
+def _what_it_is(path: Path, head: bytes, error: Exception) -> str:
+    """Tell why a file is no checkpoint, as far as the file and the reader's error tell it."""
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code:
+        return f"holds code ({code[1]}), and only data is loaded; save its state_dict alone"
+    if not head:
+        return "is empty"
+    if path.suffix == ".safetensors":
+        short = "incomplete" in str(error).lower()
+    else:
+        short = head.startswith(b"PK") and not zipfile.is_zipfile(path)
+    if short:
+        return "is cut short; download it again"
+    # torch's own words for this one are advice to load it as code
+    return "is not a checkpoint" + ("" if isinstance(error, pickle.UnpicklingError) else f" ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def fit(
+    module: torch.nn.Module,
+    state: dict[str, torch.Tensor],
+    path: Path,
+    model: str,
+    published: HubFile | TorchFile | None,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Give a module its weights, all of them and no others, and make it ready for inference.
+
+    The module may live on the ``meta`` device: the tensors of `state` take the place of its own.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What is to be filled.
+    state : dict of str to torch.Tensor
+        Weights by the module's own names.
+    path : pathlib.Path
+        Where `state` comes from.
+    model, published : str, HubFile or TorchFile or None
+        For the message: whose weights, and where they are.
+    optional : tuple of str
+        Starts of the names that may be missing.
+
+    Raises
+    ------
+    WeightsError
+        A weight is missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {
+        "missing": [name for name in own if name not in state and not name.startswith(optional)],
+        "left over": [name for name in state if name not in own],
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in problems.items() if names)
+        way_out = f"; they are at {published}" if published else ""
+        raise WeightsError(f"does not hold the weights of {model} ({told}){way_out}", str(path))
+    converted = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
+    module.load_state_dict(converted, strict=not optional, assign=True)
+    module.eval().requires_grad_(False)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
