@@ -60,7 +60,7 @@ class RCF(Encoder):
     differences :math:`z` have a sign that means something, each bit of a binary code is 1 for half of the seeds, and
     no constant is needed that would have to be learned from data. The square root keeps the few filters that respond
     to everything bright from outweighing the rest. Each filter is compared with two others, as that takes half the
-    convolutions of a filter a dimension and finds the same tiles.
+    convolutions of a filter a dimension and retrieves no worse.
 
     The filters are Gaussian noise, whitened for images: neighbouring pixels are so alike that of plain noise, little
     but the mean of its nine weights would matter. MOSAIKS whitens with the covariance of patches of its own data. We
@@ -79,7 +79,7 @@ class RCF(Encoder):
     ------
     UsageError
         The settings do not fit: weights, pooling or layer are given, the statistics of a band are unknown, or
-        statistics are no positive numbers, one a band.
+        those given are not finite, not one a band, or a deviation is not positive.
 
     References
     ----------
