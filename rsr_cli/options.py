@@ -61,7 +61,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 # tile: the file's bands; embed: the model's bands.
 def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a command ``--bands``, a list of STAC common names."""
-    return click.option("--bands", "names", type=NameList(), metavar="NAME,...", help=help_text)
+    return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)
 
 
 # query, score.

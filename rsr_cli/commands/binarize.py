@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import codes, streams
+from rsr_cli.core import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.overwrite
 @click.option(
     "--method",
-    type=click.Choice(codes.METHODS),
+    type=click.Choice(["sign", "trivial", "lsh"]),
     default="sign",
     show_default=True,
     help="sign: one bit a dimension, x > 0. trivial: signs of means over dimensions. lsh: sides of random planes.",
@@ -42,6 +42,8 @@ def binarize(
     Reads records with an embedding and writes them with a code in its place: bits packed into bytes, most
     significant bit first, in base64.
     """
+    from rsr_cli.core import codes
+
     with streams.Output(output, overwrite=overwrite) as out, streams.Progress("records") as progress:
         for batch in codes.binarize(streams.read(inputs, skips), method, bits, seed, skips):
             out.write(map(streams.dump, batch.records))

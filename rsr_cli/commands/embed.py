@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import bands, streams
+from rsr_cli.core import streams
+from rsr_cli.core.bands import check_names
 from rsr_cli.core.placement import PRECISIONS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def embed(
     inputs: tuple[str, ...],
     output: str | None,
     overwrite: bool,
-    names: tuple[str, ...] | None,
+    bands: tuple[str, ...] | None,
     size: int | None,
     seed: int | None,
     fill_missing: str | None,
@@ -68,9 +69,7 @@ def embed(
         from rsr_cli.core.encoders.pipeline import Embedder
         from rsr_cli.core.placement import place
 
-        settings = EncoderSettings(
-            **model, size_px=size, seed=seed or 0, bands=bands.check_names(names) if names else None
-        )
+        settings = EncoderSettings(**model, size_px=size, seed=seed or 0, bands=check_names(bands) if bands else None)
         encoder = load_encoder(settings)
         placement = place(device, precision, batch_size)
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing is not None)
@@ -85,8 +84,8 @@ def _models() -> Iterator[bytes]:
     from rsr_cli.core import encoders
 
     for model in encoders.list_models():
-        size = f"{model.size_px} px" if model.size_px else "any size"
-        yield f"{model.name:24}{model.dim:5}-d  {size:9} {' '.join(model.bands) or 'any bands'}; {model.weights}\n".encode()
+        size, names = f"{model.size_px or 'any'} px", " ".join(model.bands) or "any bands"
+        yield f"{model.name:24}{model.dim:5}-d  {size:8} {names}; {model.weights}\n".encode()
     if log.isEnabledFor(logging.INFO):
         yield from (
             f"{name:24}  --weights --bands --mean --std --size\n".encode() for name in encoders.list_backbones()

@@ -25,7 +25,14 @@ DEFAULT_K = 20  # the paper's
 @click.option("-k", type=click.IntRange(1), help="Hits a query.  [default: 20; with --radius, all]")
 @click.option("--radius", type=float, help="Hits at most so far away.")
 @options.exclude_self
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Search for this item of the index; repeatable.")
+@click.option(
+    "--id",
+    "ids",
+    envvar="RSR_QUERY_ID",
+    multiple=True,
+    metavar="ID",
+    help="Search for this item of the index; repeatable.",
+)
 @options.keep_going
 @options.verbosity
 def query(

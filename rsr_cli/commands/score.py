@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics",
     "names",
+    envvar="RSR_SCORE_METRICS",
     type=options.NameList(),
     metavar="NAME@K,...",
     help="Of map map_cut map_min p r ndcg mrr, each with a depth, and anmrr.  [default: map@20,p@20,mrr@20]",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "layout",
+    envvar="RSR_SCORE_FORMAT",
     type=click.Choice(["table", "jsonl", "csv"]),
     default="table",
     show_default=True,

@@ -1,0 +1,47 @@
+# `make` lists what there is. PYTHON makes the environment in VENV, where everything below runs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test man completions bench clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+install: $(STAMP) ## Install rsr and what its tests need
+
+demo: $(STAMP) ## Index a synthetic scene, find look-alike places in it, and measure the hits
+	@PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh
+
+test: $(STAMP) ## Check the style and the types, and run the tests
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+
+man: $(STAMP) ## Write the manual pages anew
+	@$(BIN)/python man/build.py
+
+completions: $(STAMP) ## Write completion scripts for bash, zsh and fish into build/completions/
+	@mkdir -p build/completions
+	@_RSR_COMPLETE=bash_source $(BIN)/rsr > build/completions/rsr.bash
+	@_RSR_COMPLETE=zsh_source $(BIN)/rsr > build/completions/_rsr
+	@_RSR_COMPLETE=fish_source $(BIN)/rsr > build/completions/rsr.fish
+
+bench: $(STAMP) ## Measure how fast the commands are
+	@$(BIN)/python benchmarks/bench.py
+
+clean: ## Remove .venv, the demo's files, builds and caches
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Several GB, most of it torch; done again when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the log is $(VENV)/install.log" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+		> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,33 @@
+"""What `make demo` runs, in a copy of the folder that it lives in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_demo_runs_again_and_again(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RSR_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run = {"env": env, "cwd": "/", "capture_output": True, "text": True, "timeout": 300}
+    first, second = (subprocess.run([tmp_path / "examples" / "demo.sh"], **run) for _ in range(2))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert first.stdout == second.stdout
+
+    folder = tmp_path / "demo"
+    named = [line.split()[0] for line in first.stdout.splitlines() if line.startswith("    ")]
+    assert {"scene.tif", "lake.rsr", "lake-hits.geojsonl"} < set(named)
+    hits = [json.loads(line) for line in (folder / "lake-hits.geojsonl").read_text().splitlines()]
+    assert [hit["properties"]["rank"] for hit in hits] == list(range(1, 13))
+    assert all(hit["geometry"]["type"] == "Polygon" for hit in hits)
+    score = ["rsr", "score", folder / "hits.geojsonl", "--truth", folder / "tiles.geojsonl", "--exclude-self"]
+    metrics = subprocess.run([*score, "--format", "jsonl"], **run).stdout.splitlines()
+    for metric in map(json.loads, metrics):
+        assert metric["value"] > metric["random"]
