@@ -35,7 +35,7 @@ log = logging.getLogger("rsr")
 @click.option("--fill-missing", type=click.Choice(["mean"]), help="Give missing bands the model's mean.")
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: an accelerator, else cpu]")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Arithmetic.")
-@click.option("--batch-size", type=click.IntRange(1), help="Tiles a forward pass.  [default: cpu 8, else 64]")
+@click.option("--batch-size", type=click.IntRange(1), help="Tiles a forward pass.  [default: cpu 16, else 64]")
 @options.seed("Of rcf's filters.  [default: 0]")
 @click.option("--list-models", is_flag=True, help="List the models, with -v terratorch's backbones too, and exit.")
 @options.keep_going

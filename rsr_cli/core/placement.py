@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-CPU_BATCH, ACCELERATOR_BATCH = 8, 64
+CPU_BATCH, ACCELERATOR_BATCH = 16, 64
 READER_THREADS = 8
 
 
@@ -48,7 +48,7 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
     precision : str
         One of `PRECISIONS`.
     batch_size : int, optional
-        Tiles a forward pass; ``None`` is 8 on a CPU, 64 elsewhere.
+        Tiles a forward pass; ``None`` is 16 on a CPU, 64 elsewhere.
 
     Raises
     ------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,11 +144,20 @@ class RandomFeatures(torch.nn.Module):
         torch.Tensor
             float32 (n, len(STEPS) * filters).
         """
-        strengths = pixels.new_empty((len(pixels), len(self.filters)), dtype=torch.float32)
-        # tile by tile, so that a vector is the same to the last bit in every batch
-        for i in range(len(pixels)):
-            strengths[i] = self._strengths(pixels[i : i + 1])
+        # Tile by tile, so that a vector is the same to the last bit in every batch. On a CPU a thread takes a tile:
+        # threads that share one wait for each other at each of its hundred small steps, and long on a busy machine.
+        tiles = torch.split(pixels, 1)
+        if pixels.device.type == "cpu" and len(tiles) > 1:
+            strengths = torch.stack(list(self._threads.map(self._strengths, tiles)))
+        else:
+            strengths = torch.stack([self._strengths(tile) for tile in tiles])
         return torch.cat([strengths - strengths.roll(-step, dims=1) for step in STEPS], dim=1)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # here too: a team of threads that waits for its next step spins
+        return ThreadPoolExecutor(threads, "rcf", torch.set_num_threads, (1,))
 
     def _strengths(self, tile: torch.Tensor) -> torch.Tensor:
         """Average what the filters respond on a tile (1, bands, height, width): float32 (filters,)."""
