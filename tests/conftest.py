@@ -1,4 +1,4 @@
-"""What every test file shares: the real ``rsr``, and the real imagery where it is there."""
+"""What every test file shares: the real ``rsr``, real rasters, and the real imagery where it is there."""
 
 from __future__ import annotations
 
@@ -41,3 +41,48 @@ def rsr() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def write_raster():
+    """Give a function that writes a GeoTIFF, or lossless JPEG 2000 where the path ends so, and returns its path."""
+    import numpy as np
+    import rasterio
+
+    north_up = rasterio.Affine(10, 0, 600000, 0, -10, 5300040)
+
+    def write(path, pixels, *, crs="EPSG:32633", transform=north_up, mask=None, names=None, gcps=None, **profile):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.asarray(pixels)
+        pixels = pixels if pixels.ndim == 3 else pixels[None]
+        lossless = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+        profile = (lossless if path.suffix == ".jp2" else {"driver": "GTiff"}) | profile
+        shape = dict(zip(("count", "height", "width"), pixels.shape, strict=True), dtype=pixels.dtype)
+        place = {} if gcps else {"crs": crs, "transform": transform}
+        with rasterio.open(path, "w", **shape, **place, **profile) as raster:
+            raster.write(pixels)
+            if mask is not None:
+                raster.write_mask(mask)
+            if names:
+                raster.descriptions = names
+            if gcps:
+                raster.gcps = gcps, rasterio.crs.CRS.from_user_input(crs)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def cut():
+    """Give a function that cuts rasters into tiles in this process, and returns the records."""
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.rasters import Tiler, TileSettings
+
+    def tiles(*paths, size=None, **settings):
+        if size:
+            settings = {"size_px": size, "stride_px": size} | settings
+        tiler = Tiler(TileSettings(whole=not size, **settings), Skips())
+        return [tile for row in tiler.tiles(map(str, paths)) for tile in row]
+
+    return tiles

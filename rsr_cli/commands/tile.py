@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsr_cli import options
-from rsr_cli.core import bands, streams
+from rsr_cli.core import streams
+from rsr_cli.core.bands import SENSORS, check_names, parse_datetime
 from rsr_cli.core.errors import Skips, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...")
+@click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...", type=click.Path())
 @options.output
 @options.overwrite
 @click.option("--size", type=click.IntRange(1), default=224, show_default=True, help="Height and width in pixels.")
@@ -34,11 +36,11 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Least share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
 )
-@click.option("--sensor", type=click.Choice(sorted(bands.SENSORS)), help="The product the rasters are of.")
+@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help="The product the rasters are of.")
 @options.bands("Names of a file's bands in order (STAC common names), - for one not used.")
 @click.option("--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's]")
 @click.option("--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's]")
-@click.option("--datetime", "when", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
+@click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
 @click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
 @click.option("--labels-from-parent", is_flag=True, help="The scene's directory names its label.")
 @click.option("--id-prefix", default="", metavar="TEXT", help="Put before every id.")
@@ -51,10 +53,10 @@ def tile(
     output: str | None,
     overwrite: bool,
     files_from: str | None,
-    when: str | None,
+    datetime: str | None,
     size: int,
     stride: int | None,
-    names: tuple[str, ...] | None,
+    bands: tuple[str, ...] | None,
     skips: Skips,
     **given: Any,
 ) -> None:
@@ -66,13 +68,17 @@ def tile(
     """
     if not inputs and files_from is None:
         raise UsageError("no raster is named; name files or directories, or pass --files-from")
+    for flag in ("scale", "offset"):
+        if not math.isfinite(given[flag] or 0):
+            raise UsageError(f"--{flag} is not a finite number")
     from rsr_cli.core import rasters
 
     settings = rasters.TileSettings(
         size_px=size,
         stride_px=stride or size,
-        datetime=bands.parse_datetime(when) if when else None,
-        bands=bands.check_names(names) if names else None,
+        datetime=parse_datetime(datetime) if datetime else None,
+        bands=check_names(bands) if bands else None,
+        overwrite=overwrite,
         **given,
     )
     tiler = rasters.Tiler(settings, skips)

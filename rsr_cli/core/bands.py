@@ -6,6 +6,7 @@ Band names are STAC common names. Reflectance x 10000 = DN * scale + offset.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,14 +28,25 @@ UNUSED = "-"
 
 #: Family of sensors -> where the acquisition time (UTC) stands in a product's name, and its layout.
 DATES = {
-    "sentinel2": (re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)"), "%Y%m%dT%H%M%S"),
+    # Names of 2015 and 2016 (_OPER_) begin with the time of production.
+    "sentinel2": (re.compile(r"(?:_OPER_.*_V|^(?!.*_OPER_).*?(?<!\d))(\d{8}T\d{6})(?!\d)"), "%Y%m%dT%H%M%S"),
     "hls": (re.compile(r"\.(\d{7}T\d{6})\."), "%Y%jT%H%M%S"),
     "landsat": (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),
 }
+# Products whose names say what they are, where taking one for another would read the wrong bands or a wrong scale.
+_PRODUCTS = (
+    (re.compile(r"^HLS\.S30\."), "hls-s30"),
+    (re.compile(r"^HLS\.L30\."), "hls-l30"),
+    (re.compile(r"^LT0[45]_L2"), "landsat5"),
+    (re.compile(r"^LE07_L2"), "landsat7"),
+    (re.compile(r"^L[CO]0[89]_L2"), "landsat8"),
+)
 
-
-# B2, B02 or B8A after a separator, then perhaps a resolution (Sentinel-2's R10m files), then the ending.
-_BAND_FILE = re.compile(r"(?:^|[_.])(B\d?\d?A?)(?:_(\d+)m)?\.(?:tiff?|jp2|img|vrt)$", re.IGNORECASE)
+# B2, B02 or B8A after a separator, then perhaps a resolution (Sentinel-2's R10m files), then the ending. Sentinel-2's
+# masks (MSK_DETFOO_B02.jp2) are no bands.
+_BAND_FILE = re.compile(r"^(?!MSK_)(?:|.*[_.])(B\d?\d?A?)(?:_(\d+)m)?\.(?:tiff?|jp2|img|vrt)$", re.IGNORECASE)
+# As a product (B02, SR_B2) or Google Earth Engine (B2) writes it.
+_BAND = re.compile(r"(?:SR_)?B0?(\d+A?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,10 +96,38 @@ class Sensor:
         tuple of str and int, or None
             STAC common name, and the resolution in metres that the name states (0 for none).
         """
-        found = _BAND_FILE.search(name)
-        if not found or found[1].upper() not in self.bands:
-            return None
-        return self.bands[found[1].upper()], int(found[2] or 0)
+        found = _BAND_FILE.match(name)
+        common = self.common_name(found[1]) if found else None
+        return (common, int(found[2] or 0)) if found and common else None
+
+    def common_name(self, band: str) -> str | None:
+        """Translate the product's name of a band, such as ``B8A``, ``B02``, ``B2`` or ``SR_B2``."""
+        found = _BAND.fullmatch(band)
+        return {key.lstrip("B0"): name for key, name in self.bands.items()}.get(found[1].upper()) if found else None
+
+    def check_name(self, name: str, *, scaled: bool = False) -> None:
+        """Check that a file's name is not that of another sensor's product.
+
+        Parameters
+        ----------
+        name : str
+            File name.
+        scaled : bool
+            The user says how its numbers become reflectance.
+
+        Raises
+        ------
+        BandError
+            It is.
+        """
+        other = next((sensor for pattern, sensor in _PRODUCTS if pattern.match(name)), self.name)
+        if other != self.name:
+            raise BandError(f"is named as a product of {other}, and --sensor is {self.name}")
+        if self.family == "landsat" and re.match(r"L[COTE]0\d_L1", name) and not scaled:
+            raise BandError(
+                f"is named as a Level-1 product, and {self.name} is Level 2;"
+                " pass --scale and --offset: reflectance x 10000 = DN * scale + offset"
+            )
 
     def baseline_offset(self, path: str) -> bool:
         """Tell whether a path lies in a Sentinel-2 product whose numbers carry the offset of 1000.
@@ -98,17 +138,13 @@ class Sensor:
         found = re.search(r"_N(\d{4})_[^/]*\.SAFE/", path)
         return self.family == "sentinel2" and found is not None and int(found[1]) >= 400
 
-    def datetime_of(self, name: str) -> str | None:
-        """Read the acquisition time from a product's name, as RFC 3339 in UTC."""
+    def datetime_of(self, *names: str) -> str | None:
+        """Read the acquisition time from the first of a product's names that states it, as RFC 3339 in UTC."""
         pattern, layout = DATES.get(self.family, (None, ""))
-        found = pattern.search(name) if pattern else None
-        if not found:
-            return None
-        try:
-            when = datetime.strptime(found[1], layout).replace(tzinfo=UTC)
-        except ValueError:
-            return None
-        return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+        for found in filter(None, map(pattern.search, names)) if pattern else ():
+            with suppress(ValueError):
+                return datetime.strptime(found[1], layout).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return None
 
 
 _SENTINEL2 = {
@@ -229,9 +265,7 @@ def name_bands(
 def _described(text: str, sensor: Sensor | None) -> str:
     if text.lower() in COMMON_NAMES:
         return text.lower()
-    if sensor and text.upper() in sensor.bands:
-        return sensor.bands[text.upper()]
-    return UNUSED
+    return (sensor and sensor.common_name(text)) or UNUSED
 
 
 def parse_datetime(text: str) -> str:
