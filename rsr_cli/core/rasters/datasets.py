@@ -1,0 +1,89 @@
+"""Opening rasters, and saying in one line why one cannot be."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.enums import MaskFlags
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+
+from rsr_cli.core.errors import RasterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rasterio.io import DatasetReader
+
+logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages come back as our errors
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+warnings.filterwarnings("ignore", category=NodataShadowWarning)  # reading pixels looks at both
+
+
+@contextmanager
+def explained(place: str) -> Iterator[None]:
+    """Turn GDAL's errors into ours."""
+    try:
+        yield
+    except (RasterioError, OSError, rasterio.errors.CRSError) as error:
+        text = str(error.__cause__ or error) or type(error).__name__
+        raise RasterError(f"cannot be read: {text.removeprefix(f'{place}: ')}", place) from None
+
+
+def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
+    """Open a raster for reading.
+
+    Parameters
+    ----------
+    path : str
+        A path or URL that GDAL knows.
+    nodata : float, optional
+        The value of invalid pixels where the file declares none, has no mask and no alpha. It becomes the dataset's
+        own, so that resampling keeps it out of its neighbours.
+
+    Raises
+    ------
+    RasterError
+        It cannot be opened, or holds no raster band.
+    """
+    if ":" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        raise RasterError("no such file", path)
+    with explained(path):
+        dataset = rasterio.open(path)
+        if nodata is not None and dataset.count and is_all_valid(dataset):
+            with dataset:
+                dataset = _with_nodata(dataset, nodata)
+    if not dataset.count:
+        inside = dataset.subdatasets
+        dataset.close()
+        hint = f"name one of its {len(inside)} subdatasets, such as {inside[0]}" if inside else "it holds no image"
+        raise RasterError(f"has no raster band; {hint}", path)
+    if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+        dataset.close()
+        raise RasterError("holds complex numbers, which have no reflectance", path)
+    return dataset
+
+
+def is_all_valid(dataset: DatasetReader) -> bool:
+    """Tell whether no band declares nodata, a mask or alpha."""
+    return all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+
+
+def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
+    """Open a dataset once more, as a virtual one that declares ``nodata``."""
+    with rasterio.MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        xml = memory.read().decode()
+    return rasterio.open(re.sub(r"(<VRTRasterBand[^>]*>)", rf"\1<NoDataValue>{nodata:g}</NoDataValue>", xml))
+
+
+def is_virtual(dataset: DatasetReader) -> bool:
+    """Tell whether `_with_nodata` made it."""
+    return dataset.name.startswith("<VRTDataset")

@@ -1,0 +1,209 @@
+"""Reading a tile's pixels as reflectance x 10000, invalid ones masked."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.windows import Window
+
+from rsr_cli.core.errors import BandError, RasterError, RecordError
+from rsr_cli.core.rasters.datasets import explained, is_all_valid, open_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from rsr_cli.core.streams import Record
+
+OPEN_DATASETS = 64
+
+
+class _Datasets(threading.local):
+    """The datasets this thread opened last; GDAL's handles belong to one thread."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, float | None], DatasetReader] = OrderedDict()
+
+    def get(self, path: str, nodata: float | None) -> DatasetReader:
+        key = (path, nodata)
+        if key not in self._open:
+            self._open[key] = open_raster(path, nodata)
+            if len(self._open) > OPEN_DATASETS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(key)
+        return self._open[key]
+
+
+_datasets = _Datasets()
+
+
+def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) -> NDArray[np.float32]:
+    """Read a tile as reflectance x 10000.
+
+    Parameters
+    ----------
+    tile : dict
+        A record that `Tiler` wrote.
+    bands : sequence of str
+        STAC common names, in the order wanted.
+    missing : bool
+        Give NaN for bands that the tile does not have, instead of an error.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (bands, height, width) on the grid of the finest band; NaN where a pixel is invalid (nodata, masked,
+        NaN, transparent, outside the raster).
+
+    Raises
+    ------
+    RecordError
+        The record does not say what to read.
+    BandError
+        A band is missing.
+    RasterError
+        The raster cannot be read.
+    """
+    has = [band for band in bands if band in tile["properties"].get("bands", ())]
+    if len(has) < len(bands) and (not missing or not has):
+        lacks = [band for band in bands if band not in has]
+        raise BandError(
+            f"band {' '.join(lacks)} is missing (has {' '.join(tile['properties'].get('bands', ())) or 'none'});"
+            " pass --fill-missing mean to use the model's mean"
+        )
+    raw = read_raw(tile, has)
+    scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
+    pixels = raw.data.astype(np.float32)
+    if scale != 1:
+        pixels *= np.float32(scale)
+    if offset:
+        pixels += np.float32(offset)
+    pixels[np.ma.getmaskarray(raw)] = np.nan
+    pixels[~np.isfinite(pixels)] = np.nan
+    if len(has) == len(bands):
+        return pixels
+    full = np.full((len(bands), *pixels.shape[1:]), np.nan, np.float32)
+    full[[band in has for band in bands]] = pixels
+    return full
+
+
+def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
+    """Read a tile's numbers as stored, masked where invalid: (bands, height, width) in the file's dtype."""
+    parts, shape = parts_of(tile, bands)
+    layers = [_read(part, shape) for part in parts]
+    return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tile's bands in one file: their numbers there, and the tile's window (left, top, width, height) there."""
+
+    path: str
+    dataset: DatasetReader
+    indexes: list[int]
+    window: tuple[float, float, float, float]
+
+
+def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int, int]]:
+    """Say where the pixels of a tile's bands are, and its height and width.
+
+    Raises
+    ------
+    RecordError
+        The record does not say it.
+    RasterError
+        A file cannot be opened, or is not what the record says.
+    """
+    properties = tile["properties"]
+    try:
+        source, names = properties["source"], properties["bands"]
+        column, row, width, height = (int(number) for number in properties["window"])
+        nodata = properties.get("nodata")
+        if width < 1 or height < 1 or not isinstance(source, str | dict):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise RecordError("is not a tile: source, bands or window is missing or malformed") from None
+    window = (float(column), float(row), float(width), float(height))
+    if isinstance(source, str):
+        dataset = _datasets.get(source, nodata)
+        indexes = [index for index, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha]
+        if len(indexes) != len(names):
+            raise RasterError(f"has {len(indexes)} bands, and the record names {len(names)}", source)
+        return [Part(source, dataset, [indexes[names.index(band)] for band in bands], window)], (height, width)
+    parts = []
+    for band in bands:
+        dataset = _datasets.get(source[band], nodata)
+        place = window
+        if "proj:transform" in properties:
+            place = _window_on(dataset, Affine(*properties["proj:transform"]), width, height)
+        parts.append(Part(source[band], dataset, [1], place))
+    return parts, (height, width)
+
+
+def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
+    """Find a tile, given by its geotransform and size, on another band's grid, in that band's pixels."""
+    left, top = ~dataset.transform @ (transform @ (0, 0))
+    right, bottom = ~dataset.transform @ (transform @ (width, height))
+    return round(left, 6), round(top, 6), round(right - left, 6), round(bottom - top, 6)
+
+
+def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
+    """Read a window onto ``shape`` (height, width), bilinear where that is not its size, masked outside the raster."""
+    dataset = part.dataset
+    left, top, width, height = part.window
+    same_size = (width, height) == shape[::-1]
+    if same_size:  # then the nearest pixels are taken, and GDAL would take the ones to the left
+        left, top = round(left), round(top)
+    columns, across = _inside(left, width, dataset.width, shape[1])
+    rows, down = _inside(top, height, dataset.height, shape[0])
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    if min(size) < 1:
+        # Where bands' grids lie askew, the scene's last pixels may be beyond this band's.
+        beyond = max(left - dataset.width, -left - width, top - dataset.height, -top - height)
+        if beyond >= (0 if same_size else 0.5):
+            raise RasterError(f"the window {list(part.window)} lies outside the raster", part.path)
+        return np.ma.array(np.zeros((len(part.indexes), *shape), dataset.dtypes[part.indexes[0] - 1]), mask=True)
+    window = Window(left + columns.start * across, top + rows.start * down, size[1] * across, size[0] * down)
+    with explained(part.path):
+        numbers = dataset.read(
+            part.indexes,
+            window=window,
+            out_shape=(len(part.indexes), *size),
+            resampling=Resampling.nearest if same_size else Resampling.bilinear,
+        )
+        invalid = _invalid(dataset, part.indexes, window, size)
+    if size == shape:
+        return np.ma.array(numbers, mask=invalid)
+    whole = np.ma.array(np.zeros((len(part.indexes), *shape), numbers.dtype), mask=True)
+    whole[:, rows, columns] = np.ma.array(numbers, mask=invalid)
+    return whole
+
+
+def _inside(start: float, length: float, limit: int, count: int) -> tuple[slice, float]:
+    """Find which of ``count`` pixels, dealt over a window along one axis, lie in the raster, and their size there."""
+    size = length / count
+    first, last = math.ceil(-start / size - 1e-3), math.floor((limit - start) / size + 1e-3)
+    return slice(max(0, first), min(count, last)), size
+
+
+def _invalid(dataset: DatasetReader, indexes: list[int], window: Window, size: tuple[int, int]) -> Any:
+    """Tell which pixels are invalid, by nodata, mask or alpha: bool (bands, height, width), or nomask for none.
+
+    Where a coarse band is resampled, those are the ones inside its invalid pixels: interpolation fills no hole.
+    """
+    if is_all_valid(dataset):
+        return np.ma.nomask
+    invalid = dataset.read_masks(indexes, window=window, out_shape=(len(indexes), *size)) == 0
+    for index, kind in enumerate(dataset.colorinterp, 1):
+        if kind == ColorInterp.alpha:  # a declared nodata hides it from GDAL's masks
+            invalid |= dataset.read(index, window=window, out_shape=size) == 0
+    return invalid
