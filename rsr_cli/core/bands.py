@@ -29,7 +29,7 @@ UNUSED = "-"
 #: Family of sensors -> where the acquisition time (UTC) stands in a product's name, and its layout.
 DATES = {
     # Names of 2015 and 2016 (_OPER_) begin with the time of production.
-    "sentinel2": (re.compile(r"(?:_OPER_.*_V|^(?!.*_OPER_).*?(?<!\d))(\d{8}T\d{6})(?!\d)"), "%Y%m%dT%H%M%S"),
+    "sentinel2": (re.compile(r"(?:_OPER_.*_V|^(?!.*_OPER_).*?(?<!\d))(\d{8}T\d{5,6})(?!\d)"), "%Y%m%dT%H%M%S"),
     "hls": (re.compile(r"\.(\d{7}T\d{6})\."), "%Y%jT%H%M%S"),
     "landsat": (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),
 }
@@ -143,7 +143,8 @@ class Sensor:
         pattern, layout = DATES.get(self.family, (None, ""))
         for found in filter(None, map(pattern.search, names)) if pattern else ():
             with suppress(ValueError):
-                return datetime.strptime(found[1], layout).strftime("%Y-%m-%dT%H:%M:%SZ")
+                # BigEarthNet writes 09:30:20 as T93020
+                return datetime.strptime(re.sub(r"T(\d{5})$", r"T0\1", found[1]), layout).strftime("%Y-%m-%dT%H:%M:%SZ")
         return None
 
 
