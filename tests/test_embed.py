@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import subprocess
 import sys
 
@@ -304,12 +305,20 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, scene, tmp_path):
     """A pipe that never ends: the reading threads stop too, and nothing is left behind."""
     tiles = rsr("tile", "--size", "16", scene).stdout
     command = [sys.executable, "-m", "rsr_cli.main", "embed", "--model", "rcf", "-o", "out.geojsonl"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    ) as process:
         process.stdin.write(tiles * 20)
         process.stdin.flush()
         while not any(p.name.startswith(".out") and p.stat().st_size for p in tmp_path.iterdir()):
             assert process.poll() is None, process.stderr.read()
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr.read() == b""
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]

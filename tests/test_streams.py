@@ -21,6 +21,12 @@ from rsr_cli.core.records import embedding
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 
 
+def heed_signals() -> None:
+    """Undo what a shell does to jobs in the background, and nohup to all: a signal ignored there is ignored here."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def record(name, dim=16) -> dict:
     vector = np.random.default_rng(abs(hash(name))).standard_normal(dim).astype(np.float32)
     return {"type": "Feature", "id": name, "geometry": None, "properties": {"embedding": embedding(vector, "m", "f")}}
@@ -193,7 +199,9 @@ def test_a_reader_that_goes_away_is_no_error():
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_in_silence_and_leaves_no_half_file(tmp_path, number, status):
     for command in (["binarize", "-o", "out.geojsonl"], ["index", "-o", "out.rsr"]):
-        with subprocess.Popen([*RSR, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        with subprocess.Popen(
+            [*RSR, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, preexec_fn=heed_signals
+        ) as process:
             process.stdin.write(lines(3))
             process.stdin.flush()
             deadline = time.monotonic() + 30
@@ -204,6 +212,22 @@ def test_a_signal_stops_in_silence_and_leaves_no_half_file(tmp_path, number, sta
             assert process.wait(30) == status
             assert process.stderr.read() == b""
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As under nohup."""
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    with subprocess.Popen(
+        [*RSR, "binarize"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=ignore
+    ) as process:
+        process.stdin.write(lines(1))
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        process.stdin.write(lines(1))
+        process.stdin.close()
+        assert len(process.stdout.read().splitlines()) == 1
+    assert process.returncode == 0
 
 
 def test_a_full_disk_on_stdout(rsr):
