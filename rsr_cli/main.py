@@ -100,7 +100,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def _run(argv: list[str], name: str) -> int:
     try:
         result = cli.main(argv, prog_name="rsr", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as a daemon has it
+            sys.stdout.flush()
     except Signalled as stopped:
         return 128 + stopped.number
     except click.exceptions.Exit as done:

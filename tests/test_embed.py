@@ -207,7 +207,7 @@ def test_a_missing_band_is_an_error_or_the_mean(rsr, scene, tmp_path):
     np.testing.assert_allclose(vectors(records)[1, :7], np.arange(7), atol=1e-5)
     assert records[0]["properties"]["embedding"]["filled"] == ["coastal"]
     assert records[0]["properties"]["valid"] == 0.5  # of the bands that are there
-    with pytest.raises(RecordError, match="band pan is missing"):
+    with pytest.raises(RecordError, match=r"band pan is missing .*and none is there"):
         embedded(tiles, tmp_path, Means(("pan",)), fill_missing=True)
 
 
@@ -227,6 +227,15 @@ def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, scene, tmp_path)
         ({"window": "all"}, "is not a tile"),
         ({"window": [9999, 0, 8, 8]}, "lies outside the raster"),
         ({"source": "gone.tif"}, "no such file"),
+        ({"source": {"blue": "gone.tif"}}, "is not a tile"),
+        ({"window": [0, 0, 10**12, 10**12]}, "is not a tile"),
+        ({"window": [0, 0, -4, -4]}, "is not a tile"),
+        ({"bands": None}, "is not a tile"),
+        ({"bands": [1]}, "is not a tile"),
+        ({"scale": "x"}, "is not a tile"),
+        ({"nodata": []}, "is not a tile"),
+        ({"proj:transform": [1]}, "is not a tile"),
+        ({"bands": ["pan", "-", "-", "-", "-", "-"]}, "and none is there"),
         ({"bands": ["blue"]}, "band green red nir08 swir16 swir22 is missing"),
         ({"bands": [*PRITHVI, "pan"]}, "has 6 bands, and the record names 7"),
     ],

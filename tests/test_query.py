@@ -141,8 +141,9 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     nameless = tile(None, np.ones(64, np.float32))
     done = rsr("query", "codes.rsr", input=lines([nameless]), cwd=lake)
     assert (done.returncode, b"<stdin>:1: has no id" in done.stderr) == (1, True)
-    for bad in (done,):
-        assert bad.stdout == b""
+    assert done.stdout == b""
+    done = rsr("query", "codes.rsr", "--radius", "nan", "codes.geojsonl", cwd=lake)
+    assert done.returncode == 2
 
 
 def test_another_space_is_refused_by_both_names(rsr, lake):
@@ -166,3 +167,30 @@ def test_the_whole_pipe_scores_what_it_found(rsr, lake):
     ]
     assert {row["metric"] for row in rows} == {"map@20", "p@20", "mrr@20"}
     assert all(row["queries"] == 200 and 0 < row["random"] < 1 for row in rows)
+
+
+def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
+    tiles = [tile(n, np.eye(4, dtype=np.float32)[n]) for n in range(4)]
+    assert rsr("index", "-o", "i.rsr", input=lines(tiles), cwd=tmp_path).returncode == 0
+    asked = lines([tile("2", np.eye(4, dtype=np.float32)[2])])
+    hits = parsed(rsr("query", "i.rsr", "--exclude-self", input=asked, cwd=tmp_path))
+    assert [hit["id"] for hit in hits] == [0, 1, 3]
+
+
+def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeypatch):
+    from rsr_cli.core import hits
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index import Index
+    from rsr_cli.core.streams import read
+
+    rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
+    (tmp_path / "in").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))
+    assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
+    found = []
+    for candidates in (1 << 20, 120):
+        monkeypatch.setattr(hits, "CANDIDATES", candidates)
+        with Index(tmp_path / "i.rsr") as index:
+            searcher = hits.Searcher(index, 40, None, exclude_self=False, skips=Skips())
+            found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips()))))
+    assert found[0] == found[1]
+    assert [len(one) for one in found[0]] == [40] * 50

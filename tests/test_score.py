@@ -185,6 +185,8 @@ def test_an_empty_stream_is_an_empty_result(rsr, layout):
         (item("x", ["a"]), "in:1: is not a hit"),
         (hit("q", 0, "x", ["a"], ["a"]), "is not a hit"),
         (hit("q", "1", "x", ["a"], ["a"]), "is not a hit"),
+        (hit("q", True, "x", ["a"], ["a"]), "is not a hit"),
+        (hit("q", 2**32, "x", ["a"], ["a"]), "is not a hit"),
         (hit("q", 1, "x", None, ["a"]), "'x' has no labels"),
         (hit("q", 1, "x", ["a"], None), "query 'q' has no labels"),
         (hit("q", 1, "x", "a", ["a"]), "not a list of names"),
@@ -235,3 +237,27 @@ def test_the_levels_of_many_labels_are_those_of_counted_ones():
         assert judged.n_items == len(others)
         np.testing.assert_allclose(judged.ideal, expected)
         assert Metric.parse("p@20").random_level([judged]) == pytest.approx(len(expected) / len(others))
+
+
+@pytest.mark.parametrize(("extra", "says"), [(item(None, ["a"]), "has no id"), (item("x", ["b"]), "'x' comes twice")])
+def test_a_truth_that_names_its_items_badly(rsr, tmp_path, extra, says):
+    (tmp_path / "truth").write_bytes(lines([item("x", ["a"]), extra]))
+    done = rsr("score", "--truth", "truth", input=b"", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"truth:2: {'the id ' if 'twice' in says else ''}{says}" in done.stderr.decode()
+
+
+def test_a_query_whose_hits_were_all_skipped(rsr):
+    broken = lines([hit("q", 1, "x", None, ["a"]), hit("p", 1, "x", ["a"], ["a"])])
+    done = rsr("score", "--keep-going", "--format", "jsonl", "--metrics", "p@1", input=broken)
+    assert done.returncode == 3
+    assert [orjson.loads(line)["queries"] for line in done.stdout.splitlines()] == [1]
+
+
+def test_many_queries_of_few_labels_share_what_is_relevant():
+    truth = LabelTruth("any")
+    truth._of_id = {f"i{n}": frozenset("a") for n in range(1000)}
+    truth._counts.update(truth._of_id.values())
+    first, _ = truth.judge("i1", frozenset("a"), exclude_self=True)
+    again, _ = truth.judge("i2", frozenset("a"), exclude_self=True)
+    assert again is first

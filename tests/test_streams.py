@@ -185,6 +185,19 @@ def test_memory_does_not_grow_with_the_stream(tmp_path):
         assert many - few < 8 * 1024, command
 
 
+def test_a_pipe_that_does_not_block_is_read_to_its_end():
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    with subprocess.Popen([*RSR, "binarize"], stdin=ours, stdout=subprocess.PIPE) as process:
+        os.close(ours)
+        for i in range(3):
+            os.write(theirs, orjson.dumps(record(f"t{i}")) + b"\n")
+            assert orjson.loads(process.stdout.readline())["id"] == f"t{i}"
+        os.close(theirs)
+        assert process.stdout.read() == b""
+    assert process.returncode == 0
+
+
 # Ends ----------------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +295,32 @@ def test_an_existing_file_is_refused_before_anything_is_read(rsr, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
     assert rsr("binarize", "-o", "out", "--overwrite", input=lines(2), cwd=tmp_path).returncode == 0
     assert len((tmp_path / "out").read_bytes().splitlines()) == 2
+
+
+def test_a_file_that_another_job_made_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(OutputError, match="--overwrite"), streams.Output(str(path)):
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_not_needed(tmp_path, closing):
+    """As cron and daemons may have it."""
+    (tmp_path / "in").write_bytes(lines(2))
+    script = f"{sys.executable} -m rsr_cli.main binarize in -o out {closing}"
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=60, check=False).returncode == 0
+    assert len((tmp_path / "out").read_bytes().splitlines()) == 2
+
+
+def test_a_record_that_is_nested_too_deeply(rsr):
+    deep = record("x")
+    deep["properties"]["deep"] = None
+    line = orjson.dumps(deep).replace(b'"deep":null', b'"deep":' + b"[" * 400 + b"]" * 400)
+    done = rsr("binarize", input=line + b"\n")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert b"x: cannot be written as JSON" in done.stderr
 
 
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="sign: one bit a dimension, x > 0. trivial: signs of means over dimensions. lsh: sides of random planes.",
 )
-@click.option("--bits", type=click.IntRange(1), help="Length of the code; trivial and lsh need it.")
+@click.option("--bits", type=click.IntRange(1, 1 << 20), help="Length of the code; trivial and lsh need it.")
 @options.seed("Of lsh's planes.  [default: 42]")
 @options.keep_going
 @options.verbosity

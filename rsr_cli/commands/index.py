@@ -10,6 +10,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core import streams
+from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -33,6 +34,8 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
     faiss index, the records as an SQLite database, and a manifest. Records that carry both are indexed by their code,
     with --metric by their embedding.
     """
+    if output == "-":
+        raise UsageError("an index is a directory; name one")
     from rsr_cli.core.index import build
 
     batches = streams.read(inputs, skips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ def query(
     """
     if ids and inputs:
         raise UsageError("--id searches for items of the index; name no INPUT beside it")
+    if radius is not None and math.isnan(radius):
+        raise UsageError("--radius is not a number")
     from rsr_cli.core.hits import Searcher
     from rsr_cli.core.index import Index
 
@@ -67,5 +70,5 @@ def query(
         )
         found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips))
         for hits in found:
-            out.write(map(streams.dump, hits))
+            out.write(hits)
             progress.update(1)

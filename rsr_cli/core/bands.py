@@ -279,9 +279,9 @@ def parse_datetime(text: str) -> str:
     """
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z") from None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

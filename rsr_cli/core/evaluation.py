@@ -16,10 +16,15 @@ from rsr_cli.core.metrics import Judged
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from rsr_cli.core.streams import Batch, Record
 
 Match = Literal["any", "exact", "jaccard"]
 Labels = frozenset[str]
+
+#: The deepest ranking that is believed; a query's ranks fill an array.
+MAX_RANK = 10**7
 
 
 def relevance(query: Labels, item: Labels, match: Match) -> float:
@@ -49,6 +54,8 @@ class LabelTruth:
         self._match = match
         self._of_id: dict[str, Labels] = {}
         self._counts: Counter[Labels] = Counter()
+        # What all queries of the same labels share: the array of a common label is as long as the database.
+        self._judged: dict[tuple[Labels, Labels | None], tuple[NDArray[np.float64], int]] = {}
 
     def read(self, path: str, skips: Skips) -> None:
         """Read the database's Features.
@@ -62,22 +69,32 @@ class LabelTruth:
         for batch in streams.read([path], skips):
             for i, record in enumerate(batch.records):
                 try:
+                    name = record.get("id")
+                    if name is None:
+                        raise RecordError("has no id")
+                    if str(name) in self._of_id:
+                        raise RecordError(f"the id {name!r} comes twice")
                     labels = _labels(record, "labels") or frozenset()
                 except RecordError as error:
                     error.place = batch.place(i)
                     skips(error)
                     continue
-                self._of_id[str(record.get("id"))] = distinct.setdefault(labels, labels)
+                self._of_id[str(name)] = distinct.setdefault(labels, labels)
         self._counts.update(self._of_id.values())
 
     def labels(self, name: str) -> Labels | None:
         """Look up an item's labels."""
         return self._of_id.get(name)
 
-    def judge(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[np.ndarray[Any, Any], int]:
+    def judge(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[NDArray[np.float64], int]:
         """Give the relevance of all relevant items, greatest first, and the number of items."""
-        counts = self._counts
         own = self._of_id.get(query) if exclude_self else None
+        if (labels, own) not in self._judged:
+            self._judged[labels, own] = self._judge(labels, own)
+        return self._judged[labels, own]
+
+    def _judge(self, labels: Labels, own: Labels | None) -> tuple[NDArray[np.float64], int]:
+        counts = self._counts
         if own is not None:
             counts = counts.copy()
             counts[own] -= 1
@@ -110,7 +127,7 @@ class Qrels:
                     continue
                 try:
                     query, _, item, grade = fields
-                    self.grades.setdefault(query, {})[item] = max(0.0, float(grade))
+                    self.grades.setdefault(query, {})[item] = max(0.0, float(int(grade)))
                 except ValueError:
                     raise RecordError("is not a line of a qrels file: query 0 item grade", f"{name}:{number}") from None
 
@@ -156,7 +173,7 @@ class Evaluation:
     def _add(self, hit: Record) -> None:
         properties = hit["properties"]
         query, rank = properties.get("query"), properties.get("rank")
-        if query is None or not isinstance(rank, int) or rank < 1:
+        if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise RecordError("is not a hit: it has no query and rank; pass the stream through rsr query")
         query, item = str(query), str(hit.get("id"))
         number, labels = self._queries.get(query) or self._new(query, hit)
@@ -203,6 +220,8 @@ class Evaluation:
         bounds = np.searchsorted(queries[order], np.arange(len(self._queries) + 1))
         for query, (number, labels) in self._queries.items():
             mine = order[bounds[number] : bounds[number + 1]]
+            if not len(mine):  # none of its hits could be judged
+                continue
             positions = ranks[mine]
             if (np.diff(positions) == 0).any():
                 twice = int(positions[:-1][np.diff(positions) == 0][0])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.records import Vectors, kind_of
+from rsr_cli.core.index import HIT_FIELDS
+from rsr_cli.core.records import Kind, Vectors, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.index import Index
     from rsr_cli.core.streams import Batch, Record
+
+#: Candidates held at once: of so many queries a batch is searched that theirs are no more.
+CANDIDATES = 1 << 20
 
 
 class Searcher:
@@ -40,7 +46,7 @@ class Searcher:
         self._exclude_self = exclude_self
         self._skips = skips
 
-    def by_record(self, batches: Iterable[Batch]) -> Iterator[list[Record]]:
+    def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
         """Search for records with a code or an embedding.
 
         Parameters
@@ -50,9 +56,9 @@ class Searcher:
 
         Yields
         ------
-        list of dict
-            The hits of one query, nearest first: the found Features with ``query``, ``rank``, ``distance`` and, where
-            the query has labels, ``query_labels``.
+        list of bytes
+            The hits of one query, nearest first, as lines of JSON: the found Features with ``query``, ``rank``,
+            ``distance`` and, where the query has labels, ``query_labels``.
 
         Raises
         ------
@@ -73,7 +79,7 @@ class Searcher:
             values = values[kept]
             yield from self._hits([batch.records[i] for i in kept], binarizer(values) if binarizer else values)
 
-    def by_id(self, names: Sequence[str]) -> Iterator[list[Record]]:
+    def by_id(self, names: Sequence[str]) -> Iterator[list[bytes]]:
         """Search for items of the index itself, as `by_record` does."""
         for name in names:
             try:
@@ -81,17 +87,14 @@ class Searcher:
             except RecordError as error:
                 self._skips(error)
                 continue
-            yield from self._hits([self._index.record(row)], self._index.vector(row)[None])
+            query: Record = orjson.loads(self._index.record(row)[1])
+            yield from self._hits([query], self._index.vector(row)[None])
 
-    def _kind(self, batch: Batch) -> Any:
+    def _kind(self, batch: Batch) -> Kind:
         """Choose the vector to compare: a code only where the index holds codes."""
         if self._index.manifest.kind == "embedding" and self._index.manifest.count:
             return "embedding"
-        try:
-            return kind_of(batch.records[0])
-        except RecordError as error:
-            error.place = batch.place(0)
-            raise
+        return kind_of(batch.records)
 
     def _named(self, batch: Batch, i: int, record: Record) -> bool:
         if record.get("id") is not None:
@@ -99,18 +102,28 @@ class Searcher:
         self._skips(RecordError("has no id, by which its hits name it", batch.place(i)))
         return False
 
-    def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[Record]]:
+    def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
         more = self._k if self._k is None or not self._exclude_self else self._k + 1
-        for query, (distances, rows) in zip(queries, self._index.search(values, more, self._radius), strict=True):
-            hits: list[Record] = []
-            labels = query["properties"].get("labels")
-            for distance, row in zip(distances.tolist(), rows.tolist(), strict=True):
-                if self._k is not None and len(hits) == self._k:
-                    break
-                hit = self._index.record(row)
-                if self._exclude_self and hit["id"] == query["id"]:
-                    continue
-                found = {"query": query["id"], "rank": len(hits) + 1, "distance": distance}
-                hit["properties"] |= found if labels is None else {**found, "query_labels": labels}
-                hits.append(hit)
-            yield hits
+        count = self._index.manifest.count
+        step = max(1, CANDIDATES // max(1, count if more is None else min(more, count)))
+        for start in range(0, len(queries), step):
+            found = self._index.search(values[start : start + step], more, self._radius)
+            for query, (distances, rows) in zip(queries[start : start + step], found, strict=True):
+                yield self._lines(query, distances.tolist(), rows.tolist())
+
+    def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
+        """Write one query's hits, from the text of the found records: to parse it would take longer than to find it."""
+        asked, labels = query["id"], query["properties"].get("labels")
+        own = str(asked) if self._exclude_self else None
+        lines: list[bytes] = []
+        for distance, row in zip(distances, rows, strict=True):
+            if len(lines) == self._k:
+                break
+            name, text = self._index.record(row)
+            if name == own:
+                continue
+            values = (asked, len(lines) + 1, distance, labels)
+            added = orjson.dumps({field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None})
+            comma = b"" if text.endswith("{}}") else b","
+            lines.append(text[:-2].encode() + comma + added[1:] + b"}\n")
+        return lines

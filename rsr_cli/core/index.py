@@ -24,8 +24,8 @@ import orjson
 
 import rsr_cli
 from rsr_cli.core.codes import Binarizer
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, Skips
-from rsr_cli.core.records import Kind, Vectors, describe, kind_of
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.records import KINDS, Kind, Vectors, describe, kind_of
 from rsr_cli.core.streams import refuse_existing, temporary_beside
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.streams import Batch, Record
 
 SCHEMA_VERSION = 1
-METRICS = ("l1", "l2", "cosine", "dot")
+#: What a search adds to the properties of a found record.
+HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 
 #: Candidates of a search by radius alone, before more are asked for.
 FIRST_CANDIDATES = 256
@@ -45,6 +46,7 @@ SPARE_CANDIDATES = 32
 GROWTH = 4
 RESCORE_ROWS = 1 << 14
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
+MAX_NORM = 1e18  # its square, and the square of a difference, are float32
 
 _FAISS_METRIC = {
     "l1": faiss.METRIC_L1,
@@ -74,7 +76,7 @@ class Manifest:
     kind : str
         ``code`` or ``embedding``.
     metric : str
-        ``hamming`` for codes, else one of `METRICS`.
+        ``hamming`` for codes, else ``l1``, ``l2``, ``cosine`` or ``dot``.
     vectors : dict or None
         The records' ``code`` or ``embedding`` property without its data; ``None`` in an empty index.
     max_norm : float
@@ -120,7 +122,7 @@ def build(
     path : Path
         The directory to make.
     metric : str, optional
-        One of `METRICS`, for embeddings; ``None`` is ``l1``, the paper's.
+        ``l1``, ``l2``, ``cosine`` or ``dot``, for embeddings; ``None`` is ``l1``, the paper's.
     skips : Skips
         Asked about records that cannot be indexed.
     arguments : sequence of str
@@ -136,7 +138,9 @@ def build(
     Raises
     ------
     RecordError
-        A record has no vector or no id, or an id comes twice.
+        A record has no vector, or no usable id, bbox, datetime.
+    RsrError
+        An id comes twice, or an embedding is too long for float32's squares.
     FingerprintError
         Vectors of two spaces.
     OutputError
@@ -145,21 +149,32 @@ def build(
     refuse_existing(path, overwrite=overwrite)
     if path.exists() and not (path / "manifest.json").is_file():
         raise OutputError("exists and is not an index; it is not replaced", str(path))
-    temporary = temporary_beside(path)
+    final = Path(os.path.realpath(path))  # what a link points to
+    temporary = temporary_beside(final)
     try:
         temporary.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
         with _Builder(temporary, metric) as builder:
             for batch in batches:
                 yield builder.add(batch, skips)
             builder.finish(arguments)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        refuse_existing(path, overwrite=overwrite)  # somebody may have made it meanwhile
+        replaced = temporary_beside(final)
+        if final.exists():
+            final.rename(replaced)
+        temporary.rename(final)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OutputError(f"cannot write: {reason.lower()}", str(path)) from None
+        raise _unwritable(path, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: Exception) -> OutputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return OutputError(f"cannot write: {reason.lower()}", str(path))
 
 
 class _Builder:
@@ -187,43 +202,37 @@ class _Builder:
 
     def add(self, batch: Batch, skips: Skips) -> int:
         if self._vectors is None:
-            self._vectors = self._first(batch)
+            self._vectors = Vectors("embedding" if self._metric else kind_of(batch.records))
         values = self._vectors.take(batch, skips)
-        kept = []
-        for i, record in enumerate(batch.records):
-            if record.get("id") is None:
-                skips(RecordError("has no id", batch.place(i)))
-            else:
-                kept.append(i)
-        if len(kept) < len(batch):
-            batch.keep(kept)
-            values = values[kept]
-        if not kept:
-            return 0
-        if self._count == 0:
-            self._file.write(self._header(0))
         if self._kind == "embedding":
             values = self._prepared(values)
+        rows: list[tuple[Any, ...]] = []
+        kept: list[int] = []
+        for i, record in enumerate(batch.records):
+            try:
+                rows.append((self._count + len(rows), *_columns(record)))
+                kept.append(i)
+            except RecordError as error:
+                error.place = batch.place(i)
+                skips(error)
+        if not kept:
+            return 0
+        if len(kept) < len(batch):
+            values = values[kept]
+        if self._count == 0:
+            self._file.write(self._header(0))
         self._file.write(np.ascontiguousarray(values).tobytes())
-        rows = map(_row, range(self._count, self._count + len(batch)), batch.records)
         self._database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        self._count += len(batch)
-        return len(batch)
-
-    def _first(self, batch: Batch) -> Vectors:
-        """Choose what to index by the first record."""
-        try:
-            kind = "embedding" if self._metric else kind_of(batch.records[0])
-        except RecordError as error:
-            error.place = batch.place(0)
-            raise
-        return Vectors(kind)
+        self._count += len(kept)
+        return len(kept)
 
     def _prepared(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        norms = np.linalg.norm(values, axis=1).astype(np.float32)
         if self._metric == "cosine":
-            return values / np.where(norms > 0, norms, np.float32(1))[:, None]  # type: ignore[return-value]
-        self._max_norm = max(self._max_norm, float(norms.max()))
+            return _unit(values)
+        norm = float(np.linalg.norm(values.astype(np.float64), axis=1).max(initial=0))
+        if norm > MAX_NORM:
+            raise RsrError(f"an embedding is {norm:.1e} long, too long for float32; scale the embeddings down")
+        self._max_norm = max(self._max_norm, norm)
         return values
 
     def _header(self, count: int) -> bytes:
@@ -258,7 +267,7 @@ class _Builder:
             vectors=self._vectors.head if self._vectors and self._count else None,
             max_norm=1.0 if self._metric == "cosine" and embeds else self._max_norm,
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
-            arguments=list(arguments),
+            arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )
         (self._directory / "manifest.json").write_bytes(orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2))
         for name in ("vectors.faiss", "records.sqlite", "manifest.json"):
@@ -272,25 +281,50 @@ class _Builder:
             twice, first, last = self._database.execute(
                 "SELECT id, min(row), max(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
             ).fetchone()
-            raise RecordError(
+            raise RsrError(
                 f"the id {twice!r} comes twice, in records {first + 1} and {last + 1}; ids must be unique:"
                 " see rsr tile --id-prefix"
             ) from None
 
 
-def _row(row: int, record: Record) -> tuple[Any, ...]:
+def _columns(record: Record) -> tuple[Any, ...]:
+    """Lay a record out as a row of the table, all but its number.
+
+    Raises
+    ------
+    RecordError
+        Its id is no name or number, or its bbox or datetime is not what GeoJSON and STAC have there.
+    """
     properties = record["properties"]
-    box = record.get("bbox")
-    box = [box[0], box[1], box[-2], box[-1]] if isinstance(box, list) and len(box) == 4 else [None] * 4
+    name, box, when = record.get("id"), record.get("bbox"), properties.get("datetime")
+    if not isinstance(name, str | int | float) or isinstance(name, bool):
+        raise RecordError("has no id" if name is None else f"has an id that is no name or number: {name!r}")
+    if when is not None and not isinstance(when, str):
+        raise RecordError(f"has a datetime that is no text: {when!r}")
+    try:
+        west, south, east, north = map(float, box or [np.nan] * 4)
+    except (TypeError, ValueError, OverflowError):
+        raise RecordError(f"has a bbox that is not four numbers: {box!r}") from None
+    for field in (*KINDS, *HIT_FIELDS):
+        properties.pop(field, None)
     labels = properties.get("labels")
+    # The properties come last, so that a search can add to the text what makes it a hit.
+    record["properties"] = record.pop("properties")
+    text = orjson.dumps(record)
     return (
-        row,
-        str(record["id"]),
-        *box,
-        properties.get("datetime"),
+        str(name),
+        *((west, south, east, north) if box else [None] * 4),
+        when,
         None if labels is None else orjson.dumps(labels).decode(),
-        orjson.dumps(record).decode(),
+        text.decode(),
     )
+
+
+def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors (n, dim) to length 1; a vector of zeros stays."""
+    wide = values.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 # Searching -----------------------------------------------------------------------------------------------------------
@@ -331,7 +365,7 @@ class Index:
         try:
             self.manifest = Manifest(**facts)
             self._faiss = self._open_vectors()
-            location = f"file:{quote(str((path / 'records.sqlite').absolute()))}?mode=ro&immutable=1"
+            location = f"file:{quote(os.fsencode((path / 'records.sqlite').absolute()))}?mode=ro&immutable=1"
             self._database = sqlite3.connect(location, uri=True)
         except (TypeError, RuntimeError, sqlite3.Error) as error:
             raise IndexFormatError(f"cannot be opened: {error}", str(path)) from None
@@ -343,6 +377,8 @@ class Index:
     def _open_vectors(self) -> Any:
         if self.manifest.count == 0:
             return None
+        if "\udc80" <= max(str(self.path)) <= "\udcff":
+            raise RuntimeError("faiss takes no path that is not UTF-8")
         read = faiss.read_index_binary if self.manifest.kind == "code" else faiss.read_index
         # Of faiss's flags this is the one that maps the vectors instead of reading them.
         return read(str(self.path / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
@@ -366,13 +402,12 @@ class Index:
             raise RecordError(f"has no item with the id {name!r}", str(self.path))
         return int(found[0])
 
-    def record(self, row: int) -> Record:
-        """Read a row's Feature, without its vector."""
-        found = self._ask("SELECT record FROM records WHERE row = ?", row)
+    def record(self, row: int) -> tuple[str, str]:
+        """Read a row's id, and its Feature without its vector, as JSON that ends in ``properties``."""
+        found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
         if found is None:
             raise IndexFormatError(f"records.sqlite has no row {row}", str(self.path))
-        record: Record = orjson.loads(found[0])
-        return record
+        return found[0], found[1]
 
     def _ask(self, statement: str, value: str | int) -> tuple[Any, ...] | None:
         try:
@@ -440,8 +475,7 @@ class Index:
         wanted = count if k is None else min(k, count)
         exact = self.manifest.kind == "code"
         if self.manifest.metric == "cosine":
-            norms = np.linalg.norm(queries, axis=1, keepdims=True).astype(np.float32)
-            queries = queries / np.where(norms > 0, norms, np.float32(1))
+            queries = _unit(queries)
         start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
         width = min(count, start)
         results: list[Any] = [None] * len(queries)
@@ -462,7 +496,7 @@ class Index:
                     continue
                 within = np.count_nonzero(distances <= (np.inf if radius is None else radius))
                 hits = min(wanted, within)
-                results[i] = (distances[:hits], rows[:hits])
+                results[i] = (distances[:hits].copy(), rows[:hits].copy())
             open_queries = np.array(unsettled, dtype=np.intp)
             width = min(count, width * GROWTH)
         return results
@@ -493,7 +527,9 @@ class Index:
         elif metric == "l2":
             beyond = max(0.0, last - gamma * (norm + self.manifest.max_norm) ** 2) ** 0.5
         else:
-            beyond = -last - gamma * norm * self.manifest.max_norm + (metric == "cosine")
+            beyond = -last - gamma * norm * self.manifest.max_norm
+            if metric == "cosine":  # of unit vectors whose lengths were rounded too
+                beyond += 1 - 8 * FLOAT32_ROUNDING
         return distances[order], rows[order], beyond
 
 
@@ -503,4 +539,7 @@ def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floa
     if metric == "l2":
         return np.sqrt(np.square(vectors - query).sum(axis=1))
     products = (vectors * query).sum(axis=1)
-    return 1.0 - products if metric == "cosine" else -products
+    if metric == "dot":
+        return -products
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query)
+    return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))

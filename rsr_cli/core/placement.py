@@ -72,7 +72,8 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", cores)))
+        given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+        torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores)
     return Placement(
         device=chosen,
         dtype=dtype,

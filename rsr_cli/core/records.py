@@ -13,30 +13,28 @@ import pybase64
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.streams import Batch, Record
 
 Kind = Literal["embedding", "code"]
+KINDS: tuple[Kind, ...] = ("code", "embedding")
 
+#: The longest vector that is believed, in values or bits.
+MAX_SIZE = 1 << 24
 #: The dtypes an embedding may have, little-endian in the record.
 DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
 
-def kind_of(record: Record) -> Kind:
-    """Tell which vector a record carries; a code comes before an embedding.
-
-    Raises
-    ------
-    RecordError
-        It carries neither.
-    """
-    for kind in ("code", "embedding"):
-        if kind in record["properties"]:
-            return kind
-    raise RecordError("has neither an embedding nor a code; pass the stream through rsr embed")
+def kind_of(records: Iterable[Record]) -> Kind:
+    """Tell which vector the first record that has one carries; a code comes before an embedding."""
+    for record in records:
+        for kind in KINDS:
+            if kind in record["properties"]:
+                return kind
+    return "embedding"
 
 
 def encode(values: NDArray[Any]) -> str:
@@ -116,10 +114,11 @@ class Vectors:
                 raise
         if len(kept) < len(batch):
             batch.keep(kept)
-        stacked = np.frombuffer(b"".join(raws), dtype=self._dtype)
+        stacked: NDArray[Any] = np.frombuffer(b"".join(raws), dtype=self._dtype)
         if self.kind == "code":
             return stacked.reshape(len(raws), -1) if raws else np.empty((0, self._n_bytes), np.uint8)
-        values = stacked.astype(np.float32, copy=False).reshape(len(raws), self.head["dim"] if self.head else 0)
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
+            values = stacked.astype(np.float32, copy=False).reshape(len(raws), self.head["dim"] if self.head else 0)
         return self._finite(values, batch, skips)
 
     def _take_one(self, found: Any) -> bytes:
@@ -127,9 +126,12 @@ class Vectors:
             hint = "rsr embed" if self.kind == "embedding" else "rsr binarize"
             raise RecordError(f"has no {self.kind}; pass the stream through {hint}")
         if self.head is None:
-            self._n_bytes, self._dtype = self._layout(found)
+            n_bytes, dtype = self._layout(found)
+            raw = decode(found.get("data"), n_bytes)
+            self._n_bytes, self._dtype = n_bytes, dtype
             self.head = {key: value for key, value in found.items() if key != "data"}
-        elif found.get("fingerprint") != self.head["fingerprint"] or found.get("dtype") != self.head.get("dtype"):
+            return raw
+        if found.get("fingerprint") != self.head["fingerprint"] or found.get("dtype") != self.head.get("dtype"):
             raise FingerprintError(
                 f"its {self.kind} is of another vector space ({describe(found)}) than the first one"
                 f" ({describe(self.head)}); make both with the same settings, or keep them apart"
@@ -140,11 +142,11 @@ class Vectors:
         if not isinstance(found.get("fingerprint"), str):
             raise RecordError(f"its {self.kind} has no fingerprint")
         size = found.get("bits" if self.kind == "code" else "dim")
-        if not isinstance(size, int) or size < 1:
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
             raise RecordError(f"its {self.kind} does not say its {'bits' if self.kind == 'code' else 'dim'}")
         if self.kind == "code":
             return (size + 7) // 8, np.dtype(np.uint8)
-        dtype = DTYPES.get(found.get("dtype", ""))
+        dtype = DTYPES.get(str(found.get("dtype")))
         if dtype is None:
             raise RecordError(f"its embedding's dtype is {found.get('dtype')!r}; one of {', '.join(DTYPES)} is read")
         return size * dtype.itemsize, dtype

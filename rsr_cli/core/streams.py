@@ -11,12 +11,14 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
+import select
 import stat
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -24,6 +26,7 @@ from rsr_cli.core.errors import OutputError, ReaderGoneError, RecordError, RsrEr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from io import FileIO
 
     from tqdm import tqdm
 
@@ -68,7 +71,7 @@ class Batch:
 
 
 @contextlib.contextmanager
-def _open_input(path: str) -> Iterator[tuple[str, BinaryIO]]:
+def _open_input(path: str) -> Iterator[tuple[str, FileIO]]:
     """Open a file, or stdin for ``-``, unbuffered: a read gives what is there."""
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
@@ -125,9 +128,12 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
         first, pending = 1, []
         while True:
             try:
-                block = stream.read(BLOCK_BYTES)
+                block: bytes | None = stream.read(BLOCK_BYTES)
             except OSError as error:
                 raise RsrError(_reason(error), name) from None
+            if block is None:  # a non-blocking pipe that is empty for now
+                select.select([stream], [], [])
+                continue
             if not block:
                 break
             head, newline, tail = block.rpartition(b"\n")
@@ -196,8 +202,17 @@ def _feature(text: bytes) -> Record:
 
 
 def dump(record: Record) -> bytes:
-    """Serialise one record as a line of JSON, line feed included."""
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    """Serialise one record as a line of JSON, line feed included.
+
+    Raises
+    ------
+    RecordError
+        It is nested too deeply.
+    """
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
+        raise RecordError(f"cannot be written as JSON: {error}", str(record.get("id"))) from None
 
 
 class Output:
@@ -232,6 +247,7 @@ class Output:
             if self._final.exists() and not self._final.is_file():
                 self._stream = self._final.open("wb")
             else:
+                self._overwrite = overwrite
                 refuse_existing(self._final, overwrite=overwrite)
                 self._temporary = temporary_beside(self._final)
                 self._stream = self._temporary.open("xb")
@@ -256,11 +272,24 @@ class Output:
                 with self._explained():
                     self._stream.flush()
                     os.fsync(self._stream.fileno())
-                    self._temporary.replace(str(self._final))
+                    self._publish(self._temporary, Path(self.name))
         finally:
             with contextlib.suppress(OSError):
                 self._stream.close()
             self._temporary.unlink(missing_ok=True)
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        """Give the file its name, and without ``overwrite`` only if nobody has taken it meanwhile."""
+        if not self._overwrite:
+            try:
+                final.hardlink_to(temporary)
+            except FileExistsError:
+                refuse_existing(final, overwrite=False)
+            except OSError:  # a file system without hard links
+                refuse_existing(final, overwrite=False)
+            else:
+                return
+        temporary.replace(final)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -279,8 +308,8 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Name a hidden file or directory next to ``path``, unused by any other process."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Name a hidden file or directory next to ``path``, unused by any other process on any other machine."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 class Progress:
@@ -294,8 +323,10 @@ class Progress:
         self.count = 0
         self._bar: tqdm[None] | None = None
         self._started = self._logged = time.monotonic()
-        self._logs = log.isEnabledFor(logging.WARNING) and not sys.stderr.isatty()
-        if log.isEnabledFor(logging.WARNING) and sys.stderr.isatty() and not _is_pipe(sys.stdout):
+        heard = log.isEnabledFor(logging.WARNING)
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._logs = heard and not terminal
+        if heard and terminal and not _is_pipe(sys.stdout):
             from tqdm import tqdm
 
             self._bar = tqdm(unit=f" {what}", unit_scale=True, file=sys.stderr, leave=False)

@@ -11,7 +11,6 @@ from rsr_cli.core.encoders.base import Encoder, EncoderSettings
 from rsr_cli.core.errors import UsageError
 
 __all__ = [
-    "DEFAULT_MODEL",
     "Encoder",
     "EncoderSettings",
     "ModelInfo",
@@ -19,8 +18,6 @@ __all__ = [
     "list_models",
     "load_encoder",
 ]
-
-DEFAULT_MODEL = "prithvi_eo_v1_100"
 
 
 @dataclass(frozen=True)

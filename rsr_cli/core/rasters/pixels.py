@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.streams import Record
 
 OPEN_DATASETS = 64
+#: The largest tile that is believed, and read into memory.
+MAX_PIXELS = 1 << 30
 
 
 class _Datasets(threading.local):
@@ -73,13 +75,13 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     RasterError
         The raster cannot be read.
     """
-    has = [band for band in bands if band in tile["properties"].get("bands", ())]
+    _check(tile)
+    names = tile["properties"]["bands"]
+    has = [band for band in bands if band in names]
     if len(has) < len(bands) and (not missing or not has):
         lacks = [band for band in bands if band not in has]
-        raise BandError(
-            f"band {' '.join(lacks)} is missing (has {' '.join(tile['properties'].get('bands', ())) or 'none'});"
-            " pass --fill-missing mean to use the model's mean"
-        )
+        way_out = "; pass --fill-missing mean to use the model's mean" if has else ", and none is there"
+        raise BandError(f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'}){way_out}")
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
@@ -103,6 +105,31 @@ def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
     return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
 
 
+def _check(tile: Record) -> None:
+    """Raise RecordError unless the record says in the right types what to read."""
+    properties = tile["properties"]
+    source, names, window = (properties.get(field) for field in ("source", "bands", "window"))
+    numbers = [properties.get(field, 0) for field in ("scale", "offset", "nodata")]
+    transform = properties.get("proj:transform", [0.0] * 6)
+    well_formed = (
+        _are(names, str)
+        and (isinstance(source, str) or (isinstance(source, dict) and _are([source.get(n) for n in names], str)))
+        and _are([window, transform], list)
+        and _are([*numbers, *window, *transform], int, float)
+        and (len(window), len(transform)) == (4, 6)
+        and all(map(math.isfinite, [*numbers, *window, *transform]))
+        and 1 <= window[2] * window[3] <= MAX_PIXELS
+        and max(map(abs, window)) <= MAX_PIXELS
+        and min(window[2:]) >= 1
+    )
+    if not well_formed:
+        raise RecordError("is not a tile: source, bands, window, scale or proj:transform is missing or malformed")
+
+
+def _are(values: Any, *types: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, types) for value in values)
+
+
 @dataclass(frozen=True)
 class Part:
     """A tile's bands in one file: their numbers there, and the tile's window (left, top, width, height) there."""
@@ -118,20 +145,12 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
 
     Raises
     ------
-    RecordError
-        The record does not say it.
     RasterError
         A file cannot be opened, or is not what the record says.
     """
     properties = tile["properties"]
-    try:
-        source, names = properties["source"], properties["bands"]
-        column, row, width, height = (int(number) for number in properties["window"])
-        nodata = properties.get("nodata")
-        if width < 1 or height < 1 or not isinstance(source, str | dict):
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise RecordError("is not a tile: source, bands or window is missing or malformed") from None
+    source, names, nodata = properties["source"], properties["bands"], properties.get("nodata")
+    column, row, width, height = map(int, properties["window"])
     window = (float(column), float(row), float(width), float(height))
     if isinstance(source, str):
         dataset = _datasets.get(source, nodata)
