@@ -133,9 +133,14 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     done = rsr("query", "codes.rsr", "--id", "nobody", "--id", "t1", "--keep-going", "-k", "1", cwd=lake)
     assert (done.returncode, len(done.stdout.splitlines())) == (3, 1)
     done = rsr("query", "floats.rsr", "codes.geojsonl", cwd=lake)
-    assert (done.returncode, b"codes.geojsonl:1: has no embedding" in done.stderr) == (1, True)
+    assert (
+        done.returncode,
+        b"codes.geojsonl:1: has a code, and floats.rsr is an index of embeddings" in done.stderr,
+    ) == (1, True)
     done = rsr("query", "nowhere.rsr", "codes.geojsonl", cwd=lake)
-    assert (done.returncode, b"is not an index" in done.stderr) == (1, True)
+    assert (done.returncode, b"it does not exist" in done.stderr) == (1, True)
+    done = rsr("query", "codes.geojsonl", "codes.rsr", cwd=lake)
+    assert (done.returncode, b"is a file and not an index" in done.stderr) == (1, True)
     done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
     assert done.returncode == 2
     nameless = tile(None, np.ones(64, np.float32))

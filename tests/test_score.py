@@ -261,3 +261,16 @@ def test_many_queries_of_few_labels_share_what_is_relevant():
     first, _ = truth.judge("i1", frozenset("a"), exclude_self=True)
     again, _ = truth.judge("i2", frozenset("a"), exclude_self=True)
     assert again is first
+
+
+def test_what_makes_a_score_meaningless_is_said(rsr, tmp_path):
+    hits = [hit("q", 1, "q", ["a"], ["a"]), hit("q", 2, "y", ["b"], ["a"])]
+    truth = lines([item("q", ["a"]), item("y", ["b"]), item("z", ["a"])])
+    (tmp_path / "truth").write_bytes(truth)
+    done = rsr("score", "--truth", "truth", "--metrics", "p@2,p@3,anmrr", input=lines(hits), cwd=tmp_path)
+    assert done.returncode == 0
+    said = done.stderr.decode().splitlines()
+    assert said[0] == "rsr score: 1 hits are the query's own item; see rsr query --exclude-self"
+    assert [line.split()[2] for line in said[1:]] == ["p@3", "anmrr"]
+    done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
+    assert done.stderr == b""

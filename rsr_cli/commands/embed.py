@@ -25,10 +25,12 @@ log = logging.getLogger("rsr")
 @options.output
 @options.overwrite
 @click.option("--model", default="prithvi_eo_v1_100", show_default=True, metavar="NAME", help="See --list-models.")
-@click.option("--weights", type=click.Path(), metavar="FILE", help="A checkpoint.  [default: Hugging Face's]")
+@click.option("--weights", type=click.Path(), metavar="FILE", help="A checkpoint.  [default: see --list-models]")
 @click.option("--pool", type=click.Choice(["mean", "cls", "max", "gem"]), help="How tokens become one vector.")
 @click.option("--layer", type=int, help="Which of the model's layers to pool, -1 the last.")
-@click.option("--size", type=click.IntRange(1), help="Resize tiles to so many pixels.  [default: the model's]")
+@click.option(
+    "--size", type=click.IntRange(1), help="Resize tiles to so many pixels.  [default: the model's; rcf takes any]"
+)
 @options.bands("The model's input bands in order, where it does not say them itself.")
 @click.option("--mean", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")
 @click.option("--std", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")

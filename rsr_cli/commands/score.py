@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.evaluation import Match
     from rsr_cli.core.metrics import Judged, Metric
+
+log = logging.getLogger("rsr")
 
 
 @click.command()
@@ -74,7 +77,11 @@ def score(
 
     Reads hits, trusts their ranks, and compares their labels with the query's. map@K is the paper's mean average
     precision: it divides by the relevant items found among the first K; map_cut@K divides by all relevant items, and
-    map_min@K by no more than K. These, r, ndcg and anmrr, and the value of a random ranking, need --truth.
+    map_min@K by no more than K. These, r, ndcg and anmrr, and the value of a random ranking, need --truth. anmrr is
+    0 at best and 1 at worst, and wants hits at least twice as deep as the largest class.
+
+    Beside each value stand the number of queries; without_relevant, those for which the truth has nothing relevant;
+    and nothing_found, those without a relevant hit. Both count as 0, for anmrr as 1.
     """
     from rsr_cli.core.evaluation import Evaluation, read_truth
     from rsr_cli.core.metrics import DEFAULT_METRICS, Metric
@@ -90,8 +97,22 @@ def score(
             evaluation.add(batch, skips)
             progress.update(len(batch))
         queries = dict(evaluation.judged())
+        if evaluation.selves and not exclude_self:
+            log.warning("%d hits are the query's own item; see rsr query --exclude-self", evaluation.selves)
+        _warn_of_depth(metrics, list(queries.values()))
         rows = _per_query(metrics, queries) if per_query else _means(metrics, list(queries.values()))
         out.write(_written(rows, layout))
+
+
+def _warn_of_depth(metrics: Sequence[Metric], queries: Sequence[Judged]) -> None:
+    """Say where a metric looks deeper than the hits go, which takes what is missing for irrelevant."""
+    deepest = max((len(judged.gains) for judged in queries), default=0)
+    most_relevant = max((judged.n_relevant for judged in queries if judged.ideal is not None), default=0)
+    for metric in metrics:
+        depth = max((metric.depth(judged, most_relevant) for judged in queries), default=0)
+        items = min((judged.n_items for judged in queries if judged.n_items is not None), default=depth)
+        if min(depth, items) > deepest:
+            log.warning("%s looks at %d ranks, and the hits have %d; see rsr query -k", metric.name, depth, deepest)
 
 
 def _per_query(metrics: Sequence[Metric], queries: dict[str, Judged]) -> list[dict[str, Any]]:

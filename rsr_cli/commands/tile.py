@@ -36,13 +36,19 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Least share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
 )
-@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help="The product the rasters are of.")
+@click.option(
+    "--sensor",
+    type=click.Choice(sorted(SENSORS)),
+    help="The product the rasters are of; of Landsat, Collection 2 Level 2.",
+)
 @options.bands("Names of a file's bands in order (STAC common names), - for one not used.")
-@click.option("--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's]")
+@click.option(
+    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
+)
 @click.option("--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's]")
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
 @click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
-@click.option("--labels-from-parent", is_flag=True, help="The scene's directory names its label.")
+@click.option("--labels-from-parent", is_flag=True, help="The directory above a scene names its label.")
 @click.option("--id-prefix", default="", metavar="TEXT", help="Put before every id.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF into this directory.")
 @click.option("--files-from", type=click.Path(allow_dash=True), metavar="FILE", help="Read paths, one a line.")

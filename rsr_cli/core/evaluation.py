@@ -143,13 +143,20 @@ class Evaluation:
         What is relevant in the whole database; without it the hits' own labels tell what was found.
     exclude_self : bool
         A query's own item does not count.
+
+    Attributes
+    ----------
+    selves : int
+        Hits so far that are the query's own item.
     """
 
     def __init__(self, match: Match, truth: LabelTruth | Qrels | None, *, exclude_self: bool) -> None:
         self._match: Match = match
         self._truth = truth
         self._exclude_self = exclude_self
+        self.selves = 0
         self._queries: dict[str, tuple[int, Labels]] = {}
+        self._distinct: dict[Labels, Labels] = {}
         # One entry a hit, in 16 bytes, so that millions fit.
         self._query = array("I")
         self._rank = array("I")
@@ -185,8 +192,10 @@ class Evaluation:
                 where = "the truth" if self._truth else "its properties"
                 raise RecordError(f"the hit {item!r} has no labels in {where}; see --truth")
             gain = relevance(labels, found, self._match)
-        if self._exclude_self and item == query:
-            gain = -1.0  # taken out of the ranking
+        if item == query:
+            self.selves += 1
+            if self._exclude_self:
+                gain = -1.0  # taken out of the ranking
         self._query.append(number)
         self._rank.append(rank)
         self._gain.append(gain)
@@ -198,9 +207,11 @@ class Evaluation:
             if labels is None and self._truth:
                 labels = self._truth.labels(query)
             if labels is None:
-                raise RecordError(f"the query {query!r} has no labels, neither in query_labels nor in --truth")
+                raise RecordError(
+                    f"the query {query!r} has no labels in query_labels or --truth; label tiles before rsr index"
+                )
         assert labels is not None
-        self._queries[query] = len(self._queries), labels
+        self._queries[query] = len(self._queries), self._distinct.setdefault(labels, labels)
         return self._queries[query]
 
     def judged(self) -> Iterator[tuple[str, Judged]]:

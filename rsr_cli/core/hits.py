@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import FingerprintError, RecordError, Skips
 from rsr_cli.core.index import HIT_FIELDS
 from rsr_cli.core.records import Kind, Vectors, kind_of
 
@@ -65,7 +65,7 @@ class Searcher:
         RecordError
             A query has no id, or no vector that the index compares.
         FingerprintError
-            The queries are of another vector space than the index.
+            The queries are of another vector space than the index, or codes against embeddings.
         """
         vectors, binarizer = None, None
         for batch in batches:
@@ -92,9 +92,14 @@ class Searcher:
 
     def _kind(self, batch: Batch) -> Kind:
         """Choose the vector to compare: a code only where the index holds codes."""
-        if self._index.manifest.kind == "embedding" and self._index.manifest.count:
-            return "embedding"
-        return kind_of(batch.records)
+        kind = kind_of(batch.records)
+        if self._index.manifest.kind == "code" or not self._index.manifest.count:
+            return kind
+        if kind == "code" and not any("embedding" in record["properties"] for record in batch.records):
+            raise FingerprintError(
+                f"has a code, and {self._index.path} is an index of embeddings; leave rsr binarize out", batch.place(0)
+            )
+        return "embedding"
 
     def _named(self, batch: Batch, i: int, record: Record) -> bool:
         if record.get("id") is not None:

@@ -8,6 +8,7 @@ number of threads.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.streams import Batch, Record
+
+log = logging.getLogger("rsr")
 
 SCHEMA_VERSION = 1
 #: What a search adds to the properties of a found record.
@@ -269,6 +272,8 @@ class _Builder:
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
             arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )
+        if not self._count:
+            log.warning("no record came in, and the index is empty")
         (self._directory / "manifest.json").write_bytes(orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2))
         for name in ("vectors.faiss", "records.sqlite", "manifest.json"):
             with (self._directory / name).open("rb") as file:
@@ -354,7 +359,12 @@ class Index:
         try:
             facts = orjson.loads((path / "manifest.json").read_bytes())
         except FileNotFoundError:
-            raise IndexFormatError("is not an index: it has no manifest.json", str(path)) from None
+            reason = (
+                "is not an index: it has no manifest.json" if path.exists() else "is not an index: it does not exist"
+            )
+            raise IndexFormatError(reason, str(path)) from None
+        except NotADirectoryError:
+            raise IndexFormatError("is a file and not an index, which comes before the queries", str(path)) from None
         except (OSError, orjson.JSONDecodeError) as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {error}", str(path)) from None
         version = facts.get("schema_version") if isinstance(facts, dict) else None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -47,10 +47,11 @@ class Judged:
     gains: NDArray[np.float64]
     ideal: NDArray[np.float64] | None = None
     n_items: int | None = None
-    relevant: NDArray[np.float64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "relevant", (self.gains > 0).astype(np.float64))
+    @property
+    def relevant(self) -> NDArray[np.float64]:
+        """1 where a hit is relevant, else 0: float64 (hits,)."""
+        return (self.gains > 0).astype(np.float64)
 
     @property
     def n_relevant(self) -> int:
