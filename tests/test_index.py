@@ -15,6 +15,11 @@ from rsr_cli.core.records import Vectors, embedding, encode
 from rsr_cli.core.streams import Batch
 
 
+def nested(depth):
+    """A list in a list in a list."""
+    return [] if depth == 0 else [nested(depth - 1)]
+
+
 def feature(name, **properties):
     return {"type": "Feature", "id": name, "geometry": None, "properties": properties}
 
@@ -315,6 +320,7 @@ def test_long_and_short_embeddings(tmp_path):
         ("bbox", [1, 2, 3, None], "not four numbers"),
         ("bbox", "all", "not four numbers"),
         ("datetime", {"a": 1}, "no text"),
+        ("deep", nested(400), "cannot be written as JSON"),
     ],
 )
 def test_records_that_cannot_be_indexed_are_named_or_skipped(tmp_path, field, value, says):

@@ -27,7 +27,7 @@ import rsr_cli
 from rsr_cli.core.codes import Binarizer
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.records import KINDS, Kind, Vectors, describe, kind_of
-from rsr_cli.core.streams import refuse_existing, temporary_beside
+from rsr_cli.core.streams import dump, refuse_existing, temporary_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -298,7 +298,8 @@ def _columns(record: Record) -> tuple[Any, ...]:
     Raises
     ------
     RecordError
-        Its id is no name or number, or its bbox or datetime is not what GeoJSON and STAC have there.
+        Its id is no name or number, its bbox or datetime is not what GeoJSON and STAC have there, or it is nested too
+        deeply.
     """
     properties = record["properties"]
     name, box, when = record.get("id"), record.get("bbox"), properties.get("datetime")
@@ -315,7 +316,7 @@ def _columns(record: Record) -> tuple[Any, ...]:
     labels = properties.get("labels")
     # The properties come last, so that a search can add to the text what makes it a hit.
     record["properties"] = record.pop("properties")
-    text = orjson.dumps(record)
+    text = dump(record)[:-1]
     return (
         str(name),
         *((west, south, east, north) if box else [None] * 4),

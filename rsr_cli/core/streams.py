@@ -232,6 +232,7 @@ class Output:
     """
 
     def __init__(self, path: str | None, *, overwrite: bool = False) -> None:
+        self._overwrite = overwrite
         self._temporary: Path | None = None
         self._final = None if path in (None, "-") else Path(str(path))
         if self._final is None:
@@ -247,7 +248,6 @@ class Output:
             if self._final.exists() and not self._final.is_file():
                 self._stream = self._final.open("wb")
             else:
-                self._overwrite = overwrite
                 refuse_existing(self._final, overwrite=overwrite)
                 self._temporary = temporary_beside(self._final)
                 self._stream = self._temporary.open("xb")

@@ -12,14 +12,13 @@ import contextlib
 import difflib
 import io
 import logging
-import math
 import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
-from rsr_cli.core.encoders.base import Encoder, EncoderSettings
+from rsr_cli.core.encoders.base import Encoder, EncoderSettings, check_statistics
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,13 +52,11 @@ class Backbone(Encoder):
         self.std = tuple(map(float, settings.std or std))
         self.size_px: int = size_px if settings.size_px is None else settings.size_px
         self.pool = settings.pool or pool
-        for what, values in (("--bands", self.bands), ("--mean", self.mean), ("--std", self.std)):
-            if len(values) != len(bands):
-                raise UsageError(f"{self.name} reads {len(bands)} bands, {what} gives {len(values)}")
+        if len(self.bands) != len(bands):
+            raise UsageError(f"{self.name} reads {len(bands)} bands, --bands gives {len(self.bands)}")
+        check_statistics(self.name, len(bands), self.mean, self.std)
         if any(given != own and given in bands for given, own in zip(self.bands, bands, strict=True)):
             raise UsageError(f"{self.name} reads its bands in this order: {', '.join(bands)}")
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise UsageError("--mean wants finite numbers and --std positive ones")
         if self.pool not in POOLS:
             raise UsageError(f"unknown pooling {self.pool}; choose from {', '.join(POOLS)}")
         if self.size_px < 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records import fingerprint
 
 if TYPE_CHECKING:
@@ -47,6 +49,21 @@ class EncoderSettings:
     bands: Sequence[str] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+
+
+def check_statistics(model: str, n_bands: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Check what normalises a model's input.
+
+    Raises
+    ------
+    UsageError
+        They are not one number a band, or no finite means and positive deviations.
+    """
+    for option, values in (("--mean", mean), ("--std", std)):
+        if len(values) != n_bands:
+            raise UsageError(f"{model} reads {n_bands} bands, {option} gives {len(values)}")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise UsageError("--mean wants finite numbers and --std positive ones")
 
 
 class Encoder(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from rsr_cli.core.encoders import prithvi
-from rsr_cli.core.encoders.base import Encoder
+from rsr_cli.core.encoders.base import Encoder, check_statistics
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -206,9 +205,5 @@ def _statistics(settings: EncoderSettings, bands: tuple[str, ...]) -> tuple[tupl
             raise UsageError(f"{settings.model} knows no statistics of {', '.join(unknown)}; pass --mean and --std")
         return tuple(STATISTICS[band][0] for band in bands), tuple(STATISTICS[band][1] for band in bands)
     mean, std = tuple(map(float, settings.mean)), tuple(map(float, settings.std))
-    for option, values in (("--mean", mean), ("--std", std)):
-        if len(values) != len(bands):
-            raise UsageError(f"{settings.model} reads {len(bands)} bands, {option} gives {len(values)}")
-    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise UsageError("--mean wants finite numbers and --std positive ones")
+    check_statistics(settings.model, len(bands), mean, std)
     return mean, std
