@@ -8,16 +8,30 @@ import pytest
 from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, nDCG
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.metrics import MEASURES, SPELLINGS, Judged, Metric
+from rsr_cli.core.metrics import MEASURES, SPELLINGS, Ideal, Judged, Means, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:
     gains = np.array(gains, float)
-    return Judged(gains, None if ideal is None else np.sort(np.array(ideal, float))[::-1], n_items)
+    return Judged(gains, None if ideal is None else Ideal.of(ideal), n_items)
+
+
+def values(name: str, queries: list[Judged]) -> list[float]:
+    most_relevant = max(one.n_relevant for one in queries) if name == "anmrr" else 0
+    means = Means([Metric.parse(name)], most_relevant)
+    measured = [means.add(one)[0] for one in queries]
+    assert next(means.rows())[1] == pytest.approx(np.mean(measured))
+    return measured
 
 
 def value(name: str, one: Judged) -> float:
-    return float(Metric.parse(name).values([one])[0])
+    return values(name, [one])[0]
+
+
+def random_level(name: str, one: Judged) -> float:
+    means = Means([Metric.parse(name)], one.n_relevant)
+    means.add(one)
+    return next(means.rows())[2]
 
 
 def test_the_three_average_precisions_of_the_papers_example():
@@ -53,7 +67,7 @@ def test_nmrr_by_hand():
 def test_the_depth_of_anmrr_depends_on_all_queries():
     """With another query of R = 8: K = min(4 * 2, 2 * 8) = 8, so rank 5 is inside: (3 - 1.5) / (10 - 1.5)."""
     queries = [judged([1, 0, 0, 0, 1], [1, 1]), judged([1] * 8, [1] * 8)]
-    assert Metric.parse("anmrr").values(queries) == pytest.approx([1.5 / 8.5, 0])
+    assert values("anmrr", queries) == pytest.approx([1.5 / 8.5, 0])
 
 
 ORACLES = {
@@ -89,9 +103,7 @@ def test_agrees_with_ir_measures():
         theirs[name][int(measured.query_id)] = measured.value
     for name, by_query in theirs.items():
         assert len(by_query) == len(queries)
-        np.testing.assert_allclose(
-            Metric.parse(name).values(queries), [by_query[i] for i in range(len(queries))], rtol=1e-9
-        )
+        np.testing.assert_allclose(values(name, queries), [by_query[i] for i in range(len(queries))], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["map@10", "map_cut@10", "map_min@10", "p@10", "r@10", "ndcg@10", "mrr@10", "anmrr"])
@@ -101,16 +113,22 @@ def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_releva
     ideal = np.sort(rng.integers(1, 4, n_relevant))[::-1] if name.startswith("ndcg") else np.ones(n_relevant)
     all_gains = np.concatenate([ideal, np.zeros(n_items - n_relevant)])
     drawn = [judged(rng.permutation(all_gains), ideal, n_items) for _ in range(6000)]
-    metric = Metric.parse(name)
-    values = metric.values(drawn)
+    measured = np.array(values(name, drawn))
     # Five standard errors: a right formula fails once in two million.
-    assert metric.random_level(drawn[:1]) == pytest.approx(values.mean(), abs=5 * values.std() / 6000**0.5 + 1e-12)
+    assert random_level(name, drawn[0]) == pytest.approx(measured.mean(), abs=5 * measured.std() / 6000**0.5 + 1e-12)
 
 
 def test_a_random_ranking_of_fewer_items_than_k():
     one = judged([1, 0, 0], [1], 3)
-    assert Metric.parse("p@10").random_level([one]) == pytest.approx(1 / 10)
-    assert Metric.parse("r@10").random_level([one]) == 1
+    assert random_level("p@10", one) == pytest.approx(1 / 10)
+    assert random_level("r@10", one) == 1
+
+
+def test_levels_of_relevance_are_counted():
+    counted = Ideal.of([0.5, 0, 1, 0.5, 0], [3, 9, 1, 2, 0])
+    assert (counted.gains.tolist(), counted.counts.tolist()) == ([1, 0.5], [1, 5])
+    assert Ideal.of([]).counts.sum() == 0
+    assert Ideal.of([0.0, 1.0], [4, 0]).counts.tolist() == []
 
 
 @pytest.mark.parametrize("text", ["map", "map@0", "map@-1", "foo@20", "p@x", "anmrr@20", "", "map@20@3"])

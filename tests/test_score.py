@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import random
+import subprocess
+import sys
 
 import ir_measures
 import numpy as np
@@ -13,8 +15,8 @@ import pytest
 from ir_measures import AP, RR, P, R, nDCG
 
 from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.evaluation import Evaluation, LabelTruth, relevance
-from rsr_cli.core.metrics import Metric
+from rsr_cli.core.evaluation import Evaluation, relevance, truth_of
+from rsr_cli.core.metrics import Means, Metric
 from rsr_cli.core.streams import Batch
 
 
@@ -194,8 +196,7 @@ def test_an_empty_stream_is_an_empty_result(rsr, layout):
     ],
 )
 def test_records_that_cannot_be_judged(record, says):
-    evaluation = Evaluation("any", None, exclude_self=False)
-    with pytest.raises(RecordError, match=says):
+    with Evaluation("any", None, exclude_self=False) as evaluation, pytest.raises(RecordError, match=says):
         evaluation.add(Batch("in", [1], [record]), Skips())
 
 
@@ -204,7 +205,21 @@ def test_two_runs_in_one_stream_are_refused(rsr, tmp_path):
     (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
     done = rsr("score", "hits.geojsonl", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.decode() == "rsr score: the query 'q' has two hits of rank 1; score one run at a time\n"
+    says = "rsr score: hits.geojsonl:2: the query 'q' has two hits of rank 1; score one run at a time"
+    assert done.stderr.decode() == f"{says}\n"
+    done = rsr("score", "hits.geojsonl", "--keep-going", "--metrics", "p@1", cwd=tmp_path)
+    assert (done.returncode, done.stderr.decode().splitlines()) == (3, [f"{says}; skipped", "rsr score: 1 skipped"])
+
+
+def test_a_full_disk_below_the_temporary_files_is_said(tmp_path):
+    """More hits than are kept in memory, where no file may outgrow 64 KiB."""
+    line = '{"type":"Feature","id":"x","properties":{"query":"%d","rank":%d,"labels":[],"query_labels":[]}}\n'
+    (tmp_path / "hits").write_text("".join(line % (n // 1000, n % 1000 + 1) for n in range(400_000)))
+    command = f"ulimit -f 64; exec {sys.executable} -m rsr_cli.main score -q hits"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    (said,) = done.stderr.decode().splitlines()
+    assert "temporary file" in said
 
 
 def test_metrics_that_need_the_truth_say_so(rsr):
@@ -221,22 +236,35 @@ def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
     assert (done.returncode, b"t.qrels:2: " in done.stderr) == (1, True)
 
 
-def test_the_levels_of_many_labels_are_those_of_counted_ones():
+@pytest.fixture
+def label_truth(tmp_path):
+    """Give a function that reads labels by id as a truth."""
+
+    def read(match, labels):
+        path = tmp_path / "truth.geojsonl"
+        path.write_bytes(lines(item(name, its) for name, its in labels.items()))
+        truth = truth_of(str(path), match)
+        truth.read(str(path), Skips())
+        return truth
+
+    return read
+
+
+@pytest.mark.parametrize("match", ["any", "exact", "jaccard"])
+def test_the_levels_of_many_labels_are_those_of_counted_ones(label_truth, match):
     """R and N are counted by label set; here by the item."""
     labels, hits = world(9)
-    truth = LabelTruth("jaccard")
-    for name, its in labels.items():
-        truth._of_id[name] = frozenset(its)
-    truth._counts.update(truth._of_id.values())
-    evaluation = Evaluation("jaccard", truth, exclude_self=True)
-    evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
-    for query, judged in evaluation.judged():
-        others = [frozenset(its) for name, its in labels.items() if name != query]
-        mine = frozenset(labels[query])
-        expected = sorted((len(mine & o) / len(mine | o) for o in others if mine & o), reverse=True)
-        assert judged.n_items == len(others)
-        np.testing.assert_allclose(judged.ideal, expected)
-        assert Metric.parse("p@20").random_level([judged]) == pytest.approx(len(expected) / len(others))
+    with label_truth(match, labels) as truth, Evaluation(match, truth, exclude_self=True) as evaluation:
+        evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
+        for query, judged in evaluation.judged():
+            others = [frozenset(its) for name, its in labels.items() if name != query]
+            grades = [relevance(frozenset(labels[query]), other, match) for other in others]
+            expected = sorted(filter(None, grades), reverse=True)
+            assert judged.n_items == len(others)
+            np.testing.assert_allclose(np.repeat(judged.ideal.gains, judged.ideal.counts), expected)
+            means = Means([Metric.parse("p@20")])
+            means.add(judged)
+            assert next(means.rows())[2] == pytest.approx(len(expected) / len(others))
 
 
 @pytest.mark.parametrize(("extra", "says"), [(item(None, ["a"]), "has no id"), (item("x", ["b"]), "'x' comes twice")])
@@ -254,13 +282,11 @@ def test_a_query_whose_hits_were_all_skipped(rsr):
     assert [orjson.loads(line)["queries"] for line in done.stdout.splitlines()] == [1]
 
 
-def test_many_queries_of_few_labels_share_what_is_relevant():
-    truth = LabelTruth("any")
-    truth._of_id = {f"i{n}": frozenset("a") for n in range(1000)}
-    truth._counts.update(truth._of_id.values())
-    first, _ = truth.judge("i1", frozenset("a"), exclude_self=True)
-    again, _ = truth.judge("i2", frozenset("a"), exclude_self=True)
-    assert again is first
+def test_many_queries_of_few_labels_share_what_is_relevant(label_truth):
+    with label_truth("any", {f"i{n}": ["a"] for n in range(1000)}) as truth:
+        first, _ = truth.ideal("i1", frozenset("a"), exclude_self=True)
+        again, _ = truth.ideal("i2", frozenset("a"), exclude_self=True)
+        assert again is first
 
 
 def test_what_makes_a_score_meaningless_is_said(rsr, tmp_path):

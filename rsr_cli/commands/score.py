@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
+from collections import deque
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,11 +17,10 @@ from rsr_cli.core import streams
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.evaluation import Match
-    from rsr_cli.core.metrics import Judged, Metric
 
 log = logging.getLogger("rsr")
 
@@ -83,80 +85,72 @@ def score(
     Beside each value stand the number of queries; without_relevant, those for which the truth has nothing relevant;
     and nothing_found, those without a relevant hit. Both count as 0, for anmrr as 1.
     """
-    from rsr_cli.core.evaluation import Evaluation, read_truth
-    from rsr_cli.core.metrics import DEFAULT_METRICS, Metric
+    from rsr_cli.core.evaluation import Evaluation, truth_of
+    from rsr_cli.core.metrics import DEFAULT_METRICS, MEANS_COLUMNS, Means, Metric
 
     metrics = [Metric.parse(name) for name in names or DEFAULT_METRICS]
     blind = [metric.name for metric in metrics if metric.measure.needs_truth and truth is None]
     if blind:
         raise UsageError(f"{', '.join(blind)} needs --truth: the hits do not tell what was not found")
-    with streams.Output(output, overwrite=overwrite) as out, streams.Progress("hits") as progress:
-        known = None if truth is None else read_truth(truth, match, skips)
-        evaluation = Evaluation(match, known, exclude_self=exclude_self)
+    with (
+        streams.Output(output, overwrite=overwrite) as out,
+        streams.Progress("hits") as progress,
+        contextlib.ExitStack() as spools,
+    ):
+        known = None
+        if truth is not None:
+            known = truth_of(truth, match)
+            spools.enter_context(known)
+            known.read(truth, skips)
+        evaluation = spools.enter_context(Evaluation(match, known, exclude_self=exclude_self))
         for batch in streams.read(inputs, skips):
             evaluation.add(batch, skips)
             progress.update(len(batch))
-        queries = dict(evaluation.judged())
         if evaluation.selves and not exclude_self:
             log.warning("%d hits are the query's own item; see rsr query --exclude-self", evaluation.selves)
-        _warn_of_depth(metrics, list(queries.values()))
-        rows = _per_query(metrics, queries) if per_query else _means(metrics, list(queries.values()))
-        out.write(_written(rows, layout))
+        most_relevant = 0
+        if any(metric.k is None for metric in metrics):
+            most_relevant = max((judged.n_relevant for _, judged in evaluation.judged()), default=0)
+        means = Means(metrics, most_relevant)
+        values = ((query, *means.add(judged)) for query, judged in evaluation.judged())
+        if per_query:
+            _write(out, ("query", *(metric.name for metric in metrics)), values, layout)
+        else:
+            deque(values, maxlen=0)
+            _write(out, MEANS_COLUMNS, means.rows(), layout)
+        for name, depth, deepest in means.too_shallow():
+            log.warning("%s looks at %d ranks, and the hits have %d; see rsr query -k", name, depth, deepest)
 
 
-def _warn_of_depth(metrics: Sequence[Metric], queries: Sequence[Judged]) -> None:
-    """Say where a metric looks deeper than the hits go, which takes what is missing for irrelevant."""
-    deepest = max((len(judged.gains) for judged in queries), default=0)
-    most_relevant = max((judged.n_relevant for judged in queries if judged.ideal is not None), default=0)
-    for metric in metrics:
-        depth = max((metric.depth(judged, most_relevant) for judged in queries), default=0)
-        items = min((judged.n_items for judged in queries if judged.n_items is not None), default=depth)
-        if min(depth, items) > deepest:
-            log.warning("%s looks at %d ranks, and the hits have %d; see rsr query -k", metric.name, depth, deepest)
+def _write(out: streams.Output, columns: Sequence[str], rows: Iterable[Sequence[Any]], layout: str) -> None:
+    lines = iter(_LAYOUTS[layout](columns, rows))
+    while some := list(islice(lines, 1000)):
+        out.write(some)
 
 
-def _per_query(metrics: Sequence[Metric], queries: dict[str, Judged]) -> list[dict[str, Any]]:
-    values = {metric.name: metric.values(list(queries.values())).tolist() for metric in metrics}
-    return [{"query": query, **{name: values[name][i] for name in values}} for i, query in enumerate(queries)]
+def _jsonl(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    return (streams.dump(dict(zip(columns, row, strict=True))) for row in rows)
 
 
-def _means(metrics: Sequence[Metric], queries: Sequence[Judged]) -> list[dict[str, Any]]:
-    knows_all = all(judged.ideal is not None for judged in queries)
-    counts = {
-        "queries": len(queries),
-        "without_relevant": sum(not judged.n_relevant for judged in queries) if knows_all else None,
-        "nothing_found": sum(not judged.relevant.any() for judged in queries),
-    }
-    levels = bool(queries) and all(judged.n_items is not None for judged in queries)
-    return [
-        {
-            "metric": metric.name,
-            "value": float(metric.values(queries).mean()) if queries else None,
-            "random": metric.random_level(queries) if levels else None,
-            **counts,
-        }
-        for metric in metrics
-    ]
-
-
-def _written(rows: Sequence[dict[str, Any]], layout: str) -> Iterable[bytes]:
-    if layout == "jsonl":
-        return map(streams.dump, rows)
-    if not rows:
-        return []
-    if layout == "csv":
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    for row in chain([columns], rows):
         text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return [text.getvalue().encode()]
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+        csv.writer(text, lineterminator="\n").writerow(row)
+        yield text.getvalue().encode()
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
+    if len(cells) == 1:
+        return
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip().encode() + b"\n"
-        for row in cells
-    ]
+    for row in cells:
+        line = "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        yield line.rstrip().encode() + b"\n"
 
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+_LAYOUTS = {"table": _table, "jsonl": _jsonl, "csv": _csv}

@@ -1,17 +1,23 @@
-"""Judging hits: labels and qrels into relevance, queries into metrics."""
+"""Judging hits: labels and qrels into relevance, queries into metrics.
+
+Hits may come in any order and by the hundred million. They, and the truth they are compared with, are kept in private
+SQLite databases, which go to temporary files as they outgrow a few megabytes.
+"""
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
+import sqlite3
+from collections import Counter, defaultdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from rsr_cli.core import streams
-from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.metrics import Judged
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
+from rsr_cli.core.metrics import Ideal, Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +31,51 @@ Labels = frozenset[str]
 
 #: The deepest ranking that is believed; a query's ranks fill an array.
 MAX_RANK = 10**7
+CACHE_KIB = 4096
+
+
+class _Spool:
+    """Tables that may outgrow memory: a private database in a temporary file, gone when it is closed.
+
+    As a context manager it ends with RsrError where the temporary file could not be written or read.
+    """
+
+    def __init__(self, tables: str) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        # There is nothing to recover: the file has no name, and goes with the process.
+        self._database.executescript(
+            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{CACHE_KIB}; {tables}; BEGIN"
+        )
+        self._execute = self._database.execute
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        self._database.close()
+        if isinstance(error, sqlite3.Error):
+            raise RsrError(f"cannot keep what was read in a temporary file: {error}; see SQLITE_TMPDIR") from None
+
+
+class _LabelSets:
+    """Sets of labels, each kept once and known by its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Labels, int] = {}
+        self._sets: list[Labels] = []
+
+    def number(self, labels: Labels) -> int:
+        """Give a set its number; sets are numbered from 0 as they come."""
+        number = self._numbers.setdefault(labels, len(self._sets))
+        if number == len(self._sets):
+            self._sets.append(labels)
+        return number
+
+    def __getitem__(self, number: int) -> Labels:
+        return self._sets[number]
+
+    def __len__(self) -> int:
+        return len(self._sets)
 
 
 def relevance(query: Labels, item: Labels, match: Match) -> float:
@@ -33,15 +84,20 @@ def relevance(query: Labels, item: Labels, match: Match) -> float:
     ``any``: 1 where they share a label (the paper's). ``exact``: 1 where they have the same labels. ``jaccard``: shared
     labels over all labels, a grade for nDCG; above 0 is relevant. Without labels nothing is relevant.
     """
-    shared = len(query & item)
+    return float(_grade(len(query & item), len(query), len(item), match))
+
+
+def _grade(shared: Any, in_query: int, in_item: Any, match: Match) -> Any:
+    """Grade items by how many labels they share with a query: `relevance` for one number or for arrays of them."""
     if match == "any":
-        return float(shared > 0)
+        return shared > 0
     if match == "exact":
-        return float(shared > 0 and query == item)
-    return shared / len(query | item) if shared else 0.0
+        return (shared > 0) & (shared == in_query) & (shared == in_item)
+    total = in_query + in_item - shared
+    return shared / (total + (total == 0))
 
 
-class LabelTruth:
+class LabelTruth(_Spool):
     """The database's labels.
 
     Parameters
@@ -51,11 +107,12 @@ class LabelTruth:
     """
 
     def __init__(self, match: Match) -> None:
+        super().__init__("CREATE TABLE items (id TEXT PRIMARY KEY, labels INTEGER) WITHOUT ROWID")
         self._match = match
-        self._of_id: dict[str, Labels] = {}
-        self._counts: Counter[Labels] = Counter()
-        # What all queries of the same labels share: the array of a common label is as long as the database.
-        self._judged: dict[tuple[Labels, Labels | None], tuple[NDArray[np.float64], int]] = {}
+        self._sets = _LabelSets()
+        self._counts: Counter[int] = Counter()
+        # What all queries of the same labels share.
+        self._ideals: dict[tuple[Labels, int | None], tuple[Ideal, int]] = {}
 
     def read(self, path: str, skips: Skips) -> None:
         """Read the database's Features.
@@ -63,57 +120,69 @@ class LabelTruth:
         Raises
         ------
         RecordError
-            A line is not a Feature, or its labels are not a list of names.
+            A line is not a Feature, its id is missing or comes twice, or its labels are not a list of names.
         """
-        distinct: dict[Labels, Labels] = {}
         for batch in streams.read([path], skips):
             for i, record in enumerate(batch.records):
                 try:
-                    name = record.get("id")
-                    if name is None:
-                        raise RecordError("has no id")
-                    if str(name) in self._of_id:
-                        raise RecordError(f"the id {name!r} comes twice")
-                    labels = _labels(record, "labels") or frozenset()
+                    self._add(record)
                 except RecordError as error:
                     error.place = batch.place(i)
                     skips(error)
-                    continue
-                self._of_id[str(name)] = distinct.setdefault(labels, labels)
-        self._counts.update(self._of_id.values())
+        self._items = np.array([self._counts[number] for number in range(len(self._sets))], np.int64)
+        self._sizes = np.array([len(self._sets[number]) for number in range(len(self._sets))], np.int64)
+        with_label = defaultdict(list)
+        for number in range(len(self._sets)):
+            for label in self._sets[number]:
+                with_label[label].append(number)
+        self._with_label = {label: np.array(numbers) for label, numbers in with_label.items()}
+
+    def _add(self, record: Record) -> None:
+        name = record.get("id")
+        if name is None:
+            raise RecordError("has no id")
+        number = self._sets.number(_labels(record, "labels") or frozenset())
+        try:
+            self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
+        except sqlite3.IntegrityError:
+            raise RecordError(f"the id {name!r} comes twice") from None
+        self._counts[number] += 1
+
+    def _number(self, name: str) -> int | None:
+        found = self._execute("SELECT labels FROM items WHERE id = ?", (name,)).fetchone()
+        return found[0] if found else None
 
     def labels(self, name: str) -> Labels | None:
         """Look up an item's labels."""
-        return self._of_id.get(name)
+        number = self._number(name)
+        return None if number is None else self._sets[number]
 
-    def judge(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[NDArray[np.float64], int]:
-        """Give the relevance of all relevant items, greatest first, and the number of items."""
-        own = self._of_id.get(query) if exclude_self else None
-        if (labels, own) not in self._judged:
-            self._judged[labels, own] = self._judge(labels, own)
-        return self._judged[labels, own]
+    def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, int]:
+        """Tell of all relevant items, and count all items."""
+        own = self._number(query) if exclude_self else None
+        if (labels, own) not in self._ideals:
+            self._ideals[labels, own] = self._ideal(labels, own)
+        return self._ideals[labels, own]
 
-    def _judge(self, labels: Labels, own: Labels | None) -> tuple[NDArray[np.float64], int]:
-        counts = self._counts
+    def _ideal(self, labels: Labels, own: int | None) -> tuple[Ideal, int]:
+        counts = self._items.copy()
         if own is not None:
-            counts = counts.copy()
             counts[own] -= 1
-        grades: list[float] = []
-        for other, count in counts.items():
-            grade = relevance(labels, other, self._match)
-            if grade:
-                grades += [grade] * count
-        return np.sort(np.array(grades))[::-1], sum(counts.values())
+        shared = np.zeros(len(counts), np.int64)
+        for label in labels & self._with_label.keys():
+            shared[self._with_label[label]] += 1
+        return Ideal.of(_grade(shared, len(labels), self._sizes, self._match), counts), int(counts.sum())
 
 
-class Qrels:
+class Qrels(_Spool):
     """Relevance judgements of a TREC qrels file: ``query 0 item grade``, separated by white space."""
 
     def __init__(self) -> None:
-        self.grades: dict[str, dict[str, float]] = {}
+        columns = "query TEXT, item TEXT, grade REAL, PRIMARY KEY (query, item)"
+        super().__init__(f"CREATE TABLE qrels ({columns}) WITHOUT ROWID")
 
-    def read(self, path: str) -> None:
-        """Read the file.
+    def read(self, path: str, skips: Skips) -> None:
+        """Read the file; of two lines for one item the last one holds.
 
         Raises
         ------
@@ -127,12 +196,29 @@ class Qrels:
                     continue
                 try:
                     query, _, item, grade = fields
-                    self.grades.setdefault(query, {})[item] = max(0.0, float(int(grade)))
+                    row = query, item, max(0.0, float(int(grade)))
                 except ValueError:
-                    raise RecordError("is not a line of a qrels file: query 0 item grade", f"{name}:{number}") from None
+                    wrong = "is not a line of a qrels file: query 0 item grade"
+                    skips(RecordError(wrong, f"{name}:{number}"))
+                    continue
+                self._execute("INSERT OR REPLACE INTO qrels VALUES (?, ?, ?)", row)
+
+    def grade(self, query: str, item: str) -> float:
+        """Look up how relevant an item is to a query; 0 where nobody judged it."""
+        found = self._execute("SELECT grade FROM qrels WHERE query = ? AND item = ?", (query, item)).fetchone()
+        return found[0] if found else 0.0
+
+    def queries(self) -> Iterator[str]:
+        """Name the queries, sorted."""
+        return (query for (query,) in self._execute("SELECT DISTINCT query FROM qrels ORDER BY query"))
+
+    def ideal(self, query: str, *, exclude_self: bool) -> Ideal:
+        """Tell of all items that are relevant to a query."""
+        grades = self._execute("SELECT item, grade FROM qrels WHERE query = ?", (query,))
+        return Ideal.of([grade for item, grade in grades if not (exclude_self and item == query)])
 
 
-class Evaluation:
+class Evaluation(_Spool):
     """Collects hits in any order and judges them query by query.
 
     Parameters
@@ -151,16 +237,18 @@ class Evaluation:
     """
 
     def __init__(self, match: Match, truth: LabelTruth | Qrels | None, *, exclude_self: bool) -> None:
+        super().__init__(
+            "CREATE TABLE queries (number INTEGER PRIMARY KEY, name TEXT UNIQUE, labels INTEGER);"
+            "CREATE TABLE hits (query INTEGER, rank INTEGER, gain REAL, PRIMARY KEY (query, rank)) WITHOUT ROWID"
+        )
         self._match: Match = match
         self._truth = truth
         self._exclude_self = exclude_self
         self.selves = 0
-        self._queries: dict[str, tuple[int, Labels]] = {}
-        self._distinct: dict[Labels, Labels] = {}
-        # One entry a hit, in 16 bytes, so that millions fit.
-        self._query = array("I")
-        self._rank = array("I")
-        self._gain = array("d")
+        self._sets = _LabelSets()
+        self._count = 0
+        # Most hits come behind another one of their query.
+        self._last: tuple[str | None, int, Labels] = None, 0, frozenset()
 
     def add(self, batch: Batch, skips: Skips) -> None:
         """Judge a batch of hits.
@@ -168,7 +256,7 @@ class Evaluation:
         Raises
         ------
         RecordError
-            A record is not a hit, or its relevance cannot be told.
+            A record is not a hit, its relevance cannot be told, or its query has a hit of this rank already.
         """
         for i, hit in enumerate(batch.records):
             try:
@@ -183,24 +271,30 @@ class Evaluation:
         if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise RecordError("is not a hit: it has no query and rank; pass the stream through rsr query")
         query, item = str(query), str(hit.get("id"))
-        number, labels = self._queries.get(query) or self._new(query, hit)
+        if query != self._last[0]:
+            self._last = query, *self._query(query, hit)
+        _, number, labels = self._last
         if isinstance(self._truth, Qrels):
-            gain = self._truth.grades.get(query, {}).get(item, 0.0)
+            gain = self._truth.grade(query, item)
         else:
             found = self._truth.labels(item) if self._truth else _labels(hit, "labels")
             if found is None:
                 where = "the truth" if self._truth else "its properties"
                 raise RecordError(f"the hit {item!r} has no labels in {where}; see --truth")
             gain = relevance(labels, found, self._match)
-        if item == query:
-            self.selves += 1
-            if self._exclude_self:
-                gain = -1.0  # taken out of the ranking
-        self._query.append(number)
-        self._rank.append(rank)
-        self._gain.append(gain)
+        if item == query and self._exclude_self:
+            gain = -1.0  # taken out of the ranking
+        try:
+            self._execute("INSERT INTO hits VALUES (?, ?, ?)", (number, rank, gain))
+        except sqlite3.IntegrityError:
+            raise RecordError(f"the query {query!r} has two hits of rank {rank}; score one run at a time") from None
+        self.selves += item == query
 
-    def _new(self, query: str, hit: Record) -> tuple[int, Labels]:
+    def _query(self, query: str, hit: Record) -> tuple[int, Labels]:
+        """Look up a query's number and labels; note a new one."""
+        known = self._execute("SELECT number, labels FROM queries WHERE name = ?", (query,)).fetchone()
+        if known:
+            return known[0], self._sets[known[1]]
         labels: Labels | None = frozenset()
         if not isinstance(self._truth, Qrels):
             labels = _labels(hit, "query_labels")
@@ -211,48 +305,34 @@ class Evaluation:
                     f"the query {query!r} has no labels in query_labels or --truth; label tiles before rsr index"
                 )
         assert labels is not None
-        self._queries[query] = len(self._queries), self._distinct.setdefault(labels, labels)
-        return self._queries[query]
+        number, self._count = self._count, self._count + 1
+        self._execute("INSERT INTO queries VALUES (?, ?, ?)", (number, query, self._sets.number(labels)))
+        return number, labels
 
     def judged(self) -> Iterator[tuple[str, Judged]]:
         """Give each query and its judged hits, in the order in which the queries came first.
 
         Queries that only the qrels name come last, with no hit. A rank that no hit has counts as irrelevant.
-
-        Raises
-        ------
-        RecordError
-            Two hits of a query have the same rank.
         """
-        queries = np.frombuffer(self._query, np.uint32) if self._query else np.empty(0, np.uint32)
-        ranks = np.frombuffer(self._rank, np.uint32) if self._rank else np.empty(0, np.uint32)
-        gains = np.frombuffer(self._gain, np.float64) if self._gain else np.empty(0)
-        order = np.lexsort((ranks, queries))
-        bounds = np.searchsorted(queries[order], np.arange(len(self._queries) + 1))
-        for query, (number, labels) in self._queries.items():
-            mine = order[bounds[number] : bounds[number + 1]]
-            if not len(mine):  # none of its hits could be judged
-                continue
-            positions = ranks[mine]
-            if (np.diff(positions) == 0).any():
-                twice = int(positions[:-1][np.diff(positions) == 0][0])
-                raise RecordError(f"the query {query!r} has two hits of rank {twice}; score one run at a time")
-            by_rank = np.zeros(int(positions[-1]))
-            by_rank[positions - 1] = gains[mine]
-            yield query, self._judge(query, labels, by_rank[by_rank >= 0])
+        rows = self._execute(
+            "SELECT name, labels, rank, gain FROM hits JOIN queries ON number = query ORDER BY query, rank"
+        )
+        for (query, labels), hits in groupby(rows, key=itemgetter(0, 1)):
+            ranks, gains = np.array([hit[2:] for hit in hits]).T
+            by_rank = np.zeros(int(ranks[-1]))
+            by_rank[ranks.astype(np.intp) - 1] = gains
+            yield query, self._judge(query, self._sets[labels], by_rank[by_rank >= 0])
         if isinstance(self._truth, Qrels):
-            for query in self._truth.grades:
-                if query not in self._queries:
+            for query in self._truth.queries():
+                if not self._execute("SELECT 1 FROM queries WHERE name = ?", (query,)).fetchone():
                     yield query, self._judge(query, frozenset(), np.empty(0))
 
-    def _judge(self, query: str, labels: Labels, gains: np.ndarray[Any, Any]) -> Judged:
+    def _judge(self, query: str, labels: Labels, gains: NDArray[np.float64]) -> Judged:
         if self._truth is None:
             return Judged(gains)
-        if isinstance(self._truth, LabelTruth):
-            return Judged(gains, *self._truth.judge(query, labels, exclude_self=self._exclude_self))
-        grades = self._truth.grades.get(query, {})
-        kept = [grade for item, grade in grades.items() if grade and not (self._exclude_self and item == query)]
-        return Judged(gains, np.sort(np.array(kept))[::-1])
+        if isinstance(self._truth, Qrels):
+            return Judged(gains, self._truth.ideal(query, exclude_self=self._exclude_self))
+        return Judged(gains, *self._truth.ideal(query, labels, exclude_self=self._exclude_self))
 
 
 def _labels(record: Record, name: str) -> Labels | None:
@@ -264,20 +344,16 @@ def _labels(record: Record, name: str) -> Labels | None:
     return frozenset(labels)
 
 
-def read_truth(path: str, match: Match, skips: Skips) -> LabelTruth | Qrels:
-    """Read what is relevant: a TREC qrels file where the name ends in ``.qrels``, Features otherwise.
+def truth_of(path: str, match: Match) -> LabelTruth | Qrels:
+    """Choose how to read what is relevant: as TREC qrels where the name ends in ``.qrels``, as Features otherwise.
 
     Raises
     ------
     UsageError
         ``match`` is not ``any`` with qrels, which know no labels.
     """
-    if Path(path).suffix == ".qrels":
-        if match != "any":
-            raise UsageError("--match compares labels, and a qrels file has none; leave it out")
-        qrels = Qrels()
-        qrels.read(path)
-        return qrels
-    truth = LabelTruth(match)
-    truth.read(path, skips)
-    return truth
+    if Path(path).suffix != ".qrels":
+        return LabelTruth(match)
+    if match != "any":
+        raise UsageError("--match compares labels, and a qrels file has none; leave it out")
+    return Qrels()

@@ -18,16 +18,41 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """All relevant items of the database, told by how many there are of each relevance.
+
+    Attributes
+    ----------
+    gains : numpy.ndarray
+        float64 (levels,): the relevances above 0 that occur, greatest first.
+    counts : numpy.ndarray
+        int64 (levels,): how many items have each.
+    """
+
+    gains: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, gains: ArrayLike, counts: ArrayLike | None = None) -> Ideal:
+        """Count relevances (items,) in any order, each standing for ``counts`` items; those of 0 are left out."""
+        gains = np.asarray(gains, np.float64)
+        levels, level = np.unique(gains, return_inverse=True)
+        totals = np.bincount(level, counts, len(levels)).astype(np.int64)
+        some = (levels > 0) & (totals > 0)
+        return cls(levels[some][::-1], totals[some][::-1])
 
 
 @dataclass(frozen=True)
@@ -38,14 +63,14 @@ class Judged:
     ----------
     gains : numpy.ndarray
         float64 (hits,): relevance of the hits by rank, 0 for none. More than 0 is relevant.
-    ideal : numpy.ndarray or None
-        float64 (R,): relevance of all relevant items of the database, greatest first; ``None`` where it is not known.
+    ideal : Ideal or None
+        All relevant items of the database; ``None`` where they are not known.
     n_items : int or None
         Items in the database; ``None`` where it is not known.
     """
 
     gains: NDArray[np.float64]
-    ideal: NDArray[np.float64] | None = None
+    ideal: Ideal | None = None
     n_items: int | None = None
 
     @property
@@ -57,7 +82,7 @@ class Judged:
     def n_relevant(self) -> int:
         """R, the number of relevant items in the database."""
         assert self.ideal is not None
-        return len(self.ideal)
+        return int(self.ideal.counts.sum())
 
 
 def _precisions(judged: Judged, k: int) -> float:
@@ -104,11 +129,16 @@ def reciprocal_rank(judged: Judged, k: int) -> float:
 def ndcg(judged: Judged, k: int) -> float:
     """Discounted cumulative gain over the ideal one, gains as they are (Järvelin and Kekäläinen 2002)."""
     assert judged.ideal is not None
-    return _ratio(_dcg(judged.gains[:k]), _dcg(judged.ideal[:k]))
+    return _ratio(_dcg(judged.gains[:k]), _ideal_dcg(judged.ideal, k))
 
 
 def _dcg(gains: NDArray[np.float64]) -> float:
     return float((gains / np.log2(np.arange(2, len(gains) + 2))).sum())
+
+
+def _ideal_dcg(ideal: Ideal, k: int) -> float:
+    places = np.diff(np.minimum(np.cumsum(ideal.counts), k), prepend=0)  # that each level takes among the first k
+    return _dcg(np.repeat(ideal.gains, places))
 
 
 def nmrr(judged: Judged, k: int) -> float:
@@ -195,8 +225,8 @@ def _random_ndcg(judged: Judged, k: int) -> float:
     assert judged.ideal is not None
     assert judged.n_items is not None
     k = min(k, judged.n_items)
-    mean_gain = float(judged.ideal.sum()) / judged.n_items
-    return _ratio(_dcg(np.full(k, mean_gain)), _dcg(judged.ideal[:k]))
+    mean_gain = float(judged.ideal.gains @ judged.ideal.counts) / judged.n_items
+    return _ratio(_dcg(np.full(k, mean_gain)), _ideal_dcg(judged.ideal, k))
 
 
 def _random_nmrr(judged: Judged, k: int) -> float:
@@ -287,18 +317,86 @@ class Metric:
         return cls(text.lower(), measure, int(found[2]) if found[2] else None)
 
     def depth(self, judged: Judged, most_relevant: int) -> int:
-        """Give k; for ``anmrr`` min(4 R, 2 max R)."""
+        """Give k; for ``anmrr`` min(4 R, 2 max R), and ``most_relevant`` is the greatest R of all queries."""
         return self.k or max(1, min(4 * judged.n_relevant, 2 * most_relevant))
 
-    def values(self, queries: Sequence[Judged]) -> NDArray[np.float64]:
-        """Measure each query: float64 (queries,)."""
-        most = self._most_relevant(queries)
-        return np.array([self.measure.value(judged, self.depth(judged, most)) for judged in queries])
+    def value(self, judged: Judged, most_relevant: int = 0) -> float:
+        """Measure one query."""
+        return self.measure.value(judged, self.depth(judged, most_relevant))
 
-    def random_level(self, queries: Sequence[Judged]) -> float:
-        """Expect the mean over the queries if the database were ranked in random order."""
-        most = self._most_relevant(queries)
-        return float(np.mean([self.measure.random(judged, self.depth(judged, most)) for judged in queries]))
+    def random(self, judged: Judged, most_relevant: int = 0) -> float:
+        """Expect the value of one query if the database were ranked in random order."""
+        return self.measure.random(judged, self.depth(judged, most_relevant))
 
-    def _most_relevant(self, queries: Sequence[Judged]) -> int:
-        return 0 if self.k else max((judged.n_relevant for judged in queries), default=0)
+
+#: What `Means` tells of a metric: its mean, the mean of a random ranking, and what the two hide.
+MEANS_COLUMNS = ("metric", "value", "random", "queries", "without_relevant", "nothing_found")
+
+
+class Means:
+    """Metrics' means over queries that come one by one.
+
+    Parameters
+    ----------
+    metrics : sequence of Metric
+        What to measure.
+    most_relevant : int
+        The greatest R of all queries, for ``anmrr``.
+
+    Attributes
+    ----------
+    queries : int
+        Queries so far.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], most_relevant: int = 0) -> None:
+        self._metrics = metrics
+        self._most_relevant = most_relevant
+        self._sums = np.zeros(len(metrics))
+        self._random_sums = np.zeros(len(metrics))
+        self._depths = [0] * len(metrics)
+        self._deepest = 0
+        self._least_items: float = math.inf
+        self.queries = 0
+        self._nothing_found = 0
+        # None from the first query on of which it is not known
+        self._without_relevant: int | None = 0
+        self._levels = True
+
+    def add(self, judged: Judged) -> list[float]:
+        """Measure a query, count it in, and give its values."""
+        values = [metric.value(judged, self._most_relevant) for metric in self._metrics]
+        self._sums += values
+        self.queries += 1
+        self._nothing_found += not judged.relevant.any()
+        depths = [metric.depth(judged, self._most_relevant) for metric in self._metrics]
+        self._depths = list(map(max, self._depths, depths))
+        self._deepest = max(self._deepest, len(judged.gains))
+        if judged.ideal is None:
+            self._without_relevant = None
+        elif self._without_relevant is not None:
+            self._without_relevant += not judged.n_relevant
+        if judged.n_items is None:
+            self._levels = False
+        elif self._levels:
+            self._random_sums += [metric.random(judged, self._most_relevant) for metric in self._metrics]
+            self._least_items = min(self._least_items, judged.n_items)
+        return values
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Give a row of `MEANS_COLUMNS` a metric; ``None`` stands for what is not known."""
+        counts = (self.queries, self._without_relevant, self._nothing_found)
+        unknown = [None] * len(self._metrics)
+        means = (self._sums / self.queries).tolist() if self.queries else unknown
+        levels = (self._random_sums / self.queries).tolist() if self.queries and self._levels else unknown
+        for metric, mean, level in zip(self._metrics, means, levels, strict=True):
+            yield metric.name, mean, level, *counts
+
+    def too_shallow(self) -> Iterator[tuple[str, int, int]]:
+        """Name metrics that look deeper than any query's hits go: the metric, its depth, and that of the hits.
+
+        They take the hits that are missing for irrelevant ones.
+        """
+        for metric, depth in zip(self._metrics, self._depths, strict=True):
+            if min(depth, self._least_items) > self._deepest:
+                yield metric.name, depth, self._deepest
