@@ -926,6 +926,36 @@ def test_footprints_with_a_pole_at_the_corner(tmp_path, write_raster, cut, crs, 
     check_inside_and_outside(shape, crs, transform, (0, 0, 100, 100))
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031", "EPSG:3408"])
+@pytest.mark.parametrize("size", [2e3, 2e5, 6e6])
+@pytest.mark.parametrize("east", [0, 0.25, 0.4, 1])
+@pytest.mark.parametrize("south", [0, 0.1, 0.25, 0.5, 1])
+def test_footprints_with_a_pole_anywhere_on_the_edge(tmp_path, write_raster, cut, crs, size, east, south):
+    """Where the pole is inside too: ``east`` and ``south`` tell where, as a share of the window."""
+    transform = Affine(size / 100, 0, -size * east, 0, -size / 100, size * south)
+    shape = check_rules(locate(tmp_path, write_raster, cut, crs, transform, 100, 100))
+    check_inside_and_outside(shape, crs, transform, (0, 0, 100, 100))
+
+
+MODIS = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m"
+
+
+@pytest.mark.parametrize(
+    ("h", "v", "on_earth"),
+    [(18, 4, True), (35, 9, False), (0, 8, False), (1, 8, True), (14, 0, False), (17, 17, False)],
+)
+def test_tiles_of_a_sinusoidal_map_that_reach_off_the_earth_have_no_footprint(
+    tmp_path, write_raster, cut, h, v, on_earth
+):
+    """MODIS's tiles are 10 degrees high; beyond 180 degrees PROJ wraps what is not there around the Earth."""
+    metres = 6371007.181 * np.pi / 18
+    transform = Affine(metres / 240, 0, (h - 18) * metres, 0, -metres / 240, (9 - v) * metres)
+    record = locate(tmp_path, write_raster, cut, MODIS, transform, 240, 240)
+    assert (record["geometry"] is not None) == on_earth
+    if on_earth:
+        check_inside_and_outside(check_rules(record), MODIS, transform, (0, 0, 240, 240))
+
+
 @pytest.mark.parametrize(
     ("crs", "transform", "shape"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ DEGREE_DIGITS = 7  # about a centimetre
 # that none is longer than so many pixels.
 EDGE_SEGMENTS = 16
 SEGMENT_PX = 256
+#: From one point of an outline to the next, a turn that only comes about near a pole.
+NEAR_POLE_TURN = 60
+FAN_DEGREES = 5
 
 
 class Locator:
@@ -106,8 +110,37 @@ class Locator:
             lon, lat = transform_points(self._crs, CRS.from_epsg(4326), xs, ys)
         except (RasterioError, rasterio.errors.CRSError, CPLE_BaseError) as error:
             log.info("no footprint: %s", error)
-            lon = lat = np.full(columns.size, np.nan)
-        return np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
+            return np.full((*columns.shape, 2), np.nan)
+        outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
+        if self.transform is not None and not self._crs.is_geographic:
+            corners = np.stack([np.reshape(xs, columns.shape), np.reshape(ys, columns.shape)], axis=-1)[:, ::segments]
+            outlines[
+                self._astray(corners.reshape(-1, 2), _corners(outlines).reshape(-1, 2)).reshape(-1, 4).any(axis=1)
+            ] = np.nan
+        return outlines
+
+    def _astray(self, points: NDArray[np.float64], lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which points (n, 2) of the CRS are none of the Earth: they come back from lonlat (n, 2) elsewhere.
+
+        A sinusoidal map's corners are such. A cylindrical map may go around the Earth more than once.
+        """
+        assert self.transform is not None
+        pixel = abs(self.transform.determinant) ** 0.5
+        astray = ~(np.abs(lonlat[:, 1]) <= 90)
+        earthly = np.flatnonzero(~astray)
+
+        def forward(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.transpose(transform_points(CRS.from_epsg(4326), self._crs, lon, lat))
+
+        with np.errstate(invalid="ignore"):
+            back = forward(*lonlat[earthly].T)
+            moved = ~(np.hypot(*(back - points[earthly]).T) < pixel)
+            if moved.any():
+                lon, lat = lonlat[earthly[moved]].T
+                elsewhere = forward(lon, np.where(lat > 0, lat - 10, lat + 10))
+                moved[moved] = ~(np.abs(elsewhere - back[moved])[:, 0] < pixel)
+        astray[earthly] = moved
+        return astray
 
     def _to_crs(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[Any, Any]:
         if self.transform is not None:
@@ -168,54 +201,106 @@ def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, 
     excess = np.abs(outline[:, 1]).max() - 90
     if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre lies on the pole is half outside
         return {"geometry": None}
-    points = len(outline)
-    outline = _spread_poles(outline.clip((-np.inf, -90), (np.inf, 90)))
+    outline = outline.clip((-np.inf, -90), (np.inf, 90))
+    at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS
+    turns = np.abs((np.diff(outline[:, 0], append=outline[:1, 0]) + 180) % 360 - 180)
+    edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, any longitude is right
     lon = np.unwrap(outline[:, 0], discont=180.001, period=360)
-    if abs(lon[-1] - lon[0]) > 180:  # once around the Earth: a pole is inside
-        north = outline[:, 1].mean() > 0
-        return _close_at_pole(outline if (lon[-1] > lon[0]) == north else outline[::-1])
+    around = abs(lon[-1] - lon[0]) > 180  # once around the Earth
+    if around or np.count_nonzero(at_pole) == 1 or turns[edges].max() > NEAR_POLE_TURN:
+        return _seen_from_pole(outline)
     lon = lon.round(DEGREE_DIGITS)
     lon -= 360 * np.floor((lon.min() + 180) / 360)
     if np.ptp(lon) >= 360:  # wherever it begins, it is all of them
         lon = (lon - lon.min()) / np.ptp(lon) * 360 - 180
     outline[:, 0] = lon
     rings = outline[None]
-    if len(outline) == points and _is_straight(rings, size[None]).all():
+    if _is_straight(rings, size[None]).all():
         rings = _corners(rings)
     return _cut(rings[0]) if lon.max() > 180 else _polygons(rings)[0]
 
 
-def _spread_poles(outline: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Put a corner at a pole, where any longitude is right, at the longitudes of both its neighbours."""
-    at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS
-    alone = at_pole & ~np.roll(at_pole, 1) & ~np.roll(at_pole, -1)
-    for i in np.flatnonzero(alone)[::-1]:
-        before, after = outline[i - 1, 0], outline[(i + 1) % len(outline), 0]
-        turn = (round(after - before, DEGREE_DIGITS) + 180) % 360 - 180
-        outline[i, 0] = before
-        outline = np.insert(outline, i + 1, (before + turn, outline[i, 1]), axis=0)
-    return outline
+def _seen_from_pole(outline: NDArray[np.float64]) -> dict[str, Any]:
+    """Write an outline (points, 2) around, through or near a pole.
+
+    On a map centred on the pole it is a polygon like any other. There the antimeridian and meridian 0 are one straight
+    line: each side of it has longitudes of one sign, and is drawn on its own.
+    """
+    from shapely import Polygon, box, union_all
+
+    pole = 90.0 if outline[:, 1].mean() > 0 else -90.0
+    angle, distance = np.radians(outline[:, 0]), np.abs(pole - outline[:, 1])
+    # sin(pi) is not quite 0, and would leave slivers beyond the line
+    seen = Polygon(np.stack([distance * np.sin(angle), distance * np.cos(angle)], axis=-1).round(DEGREE_DIGITS + 3))
+    if not seen.is_valid:
+        return {"geometry": None}
+    sides = [
+        Polygon(_unrolled(np.array(face.exterior.coords)[:-1], pole, sign))
+        for sign in (-1, 1)
+        for face in _faces(seen.intersection(box(min(0, sign * 360), -360, max(0, sign * 360), 360)))
+    ]
+    parts = _faces(union_all(sides, grid_size=10**-DEGREE_DIGITS))
+    lats = [lat for part in parts for lat in part.bounds[1::2]]
+    west, east = _span([part.bounds[0::2] for part in parts])
+    return _geometry(parts, (west, min(lats), east, max(lats)))
+
+
+def _faces(shape: Any) -> list[Any]:
+    """Give the polygons of an intersection, which may have points and lines too."""
+    from shapely import get_parts
+
+    return [part for part in get_parts(shape) if part.geom_type == "Polygon" and part.area]
+
+
+def _unrolled(ring: NDArray[np.float64], pole: float, sign: int) -> NDArray[np.float64]:
+    """Turn an open ring (points, 2), on one side of a map centred on a pole, into lon and lat.
+
+    Near the pole the meridians fan out, and a straight edge there is bent in lon and lat: it is cut into pieces that
+    turn by no more than `FAN_DEGREES`. A corner on the pole is at the longitudes of both its neighbours.
+    """
+
+    def lonlat(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.degrees(np.arctan2(np.abs(points[:, 0]), points[:, 1])) * sign, np.hypot(*points.T)
+
+    for _ in range(24):
+        lon, distance = lonlat(ring)
+        at_pole = distance < 10**-DEGREE_DIGITS
+        wide = (np.abs(np.roll(lon, -1) - lon) > FAN_DEGREES) & ~(at_pole | np.roll(at_pole, -1))
+        if not wide.any():
+            break
+        ring = np.insert(ring, np.flatnonzero(wide) + 1, ((ring + np.roll(ring, -1, axis=0)) / 2)[wide], axis=0)
+    lon, distance = lonlat(ring)
+    lat = pole - np.copysign(distance, pole)
+    for i in np.flatnonzero(distance < 10**-DEGREE_DIGITS)[::-1]:
+        lon[i], after = lon[i - 1], lon[(i + 1) % len(lon)]
+        lon, lat = np.insert(lon, i + 1, after), np.insert(lat, i + 1, pole)
+    return np.stack([lon, lat], axis=-1)
+
+
+def _span(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Give west and east of spans of longitudes, of which some may meet across the antimeridian."""
+    merged: list[tuple[float, float]] = []
+    for west, east in sorted(spans):
+        if merged and west <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(east, merged[-1][1])
+        else:
+            merged.append((west, east))
+    if len(merged) > 1 and (merged[0][0], merged[-1][1]) == (-180, 180):
+        gaps = [(after[0] - before[1], after[0], before[1]) for before, after in itertools.pairwise(merged)]
+        return max(gaps)[1:]
+    return merged[0][0], merged[-1][1]
 
 
 def _cut(ring: NDArray[np.float64]) -> dict[str, Any]:
     """Cut a ring that goes on to the east of the antimeridian."""
-    from shapely import Polygon, box, get_parts
+    from shapely import Polygon, box
     from shapely.affinity import translate
 
     west = Polygon(ring).intersection(box(-180, -90, 180, 90))
     east = translate(Polygon(ring).intersection(box(180, -90, 540, 90)), -360)
-    parts = [part for side in (west, east) for part in get_parts(side) if part.area]
+    parts = [*_faces(west), *_faces(east)]
     left, bottom, right, top = ring[:, 0].min(), ring[:, 1].min(), ring[:, 0].max() - 360, ring[:, 1].max()
     return _geometry(parts, (left, bottom, right, top))
-
-
-def _close_at_pole(outline: NDArray[np.float64]) -> dict[str, Any]:
-    """Close an outline around the pole that it encloses, seen from above counter-clockwise."""
-    import antimeridian
-    from shapely import Polygon, get_parts
-
-    shape = antimeridian.fix_polygon(Polygon(outline), great_circle=False)
-    return _geometry(list(get_parts(shape)), shape.bounds)
 
 
 def _geometry(parts: Sequence[Any], box: Iterable[float]) -> dict[str, Any]:
