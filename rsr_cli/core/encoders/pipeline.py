@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Batches read ahead of the model.
 AHEAD = 2
+#: The blocks of a Sentinel-2 product, and several of most other rasters.
+NEIGHBOURHOOD_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,23 @@ class Embedder:
 
     def _read_ahead(self, batches: Iterable[Batch]) -> Iterator[_Ready]:
         """Prepare tiles in threads, and give them in the order they came."""
-        pool = ThreadPoolExecutor(self._placement.readers, thread_name_prefix="reader")
+        readers = [ThreadPoolExecutor(1, "reader") for _ in range(self._placement.readers)]
+        # Tiles that share blocks of a file go to one thread, which then decodes these blocks once.
+        turns = cycle(readers)
+        reader_of = lru_cache(maxsize=1024)(lambda _neighbourhood: next(turns))
         futures: deque[Future[_Ready]] = deque()
         try:
             for batch in batches:
                 for i, record in enumerate(batch.records):
-                    futures.append(pool.submit(self._prepare, record, batch.place(i)))
+                    reader = reader_of(_neighbourhood(record))
+                    futures.append(reader.submit(self._prepare, record, batch.place(i)))
                     if len(futures) > AHEAD * self._placement.batch_size:
                         yield from self._finished(futures.popleft())
             while futures:
                 yield from self._finished(futures.popleft())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for reader in readers:
+                reader.shutdown(wait=True, cancel_futures=True)
 
     def _finished(self, future: Future[_Ready]) -> Iterator[_Ready]:
         try:
@@ -129,13 +138,16 @@ class Embedder:
         """Read a tile, normalise it with invalid pixels at the mean, and resize it to the model's input."""
         bands = self._encoder.bands
         pixels = read_pixels(record, bands, missing=self._fill_missing)
+        finite = np.isfinite(pixels)
         has = [band in record["properties"]["bands"] for band in bands]
-        valid = float(np.isfinite(pixels[has]).all(axis=0).mean())
+        valid = float((finite if all(has) else finite[has]).all(axis=0).mean())
         if not valid:
             raise RecordError("has no valid pixel; leave such tiles out with rsr tile --min-valid or --keep-going")
         record["properties"].setdefault("valid", round(valid, 4))
-        normalised = np.nan_to_num((pixels - self._mean) / self._std, copy=False, nan=0.0)
-        tensor = torch.from_numpy(normalised)
+        pixels -= self._mean
+        pixels /= self._std
+        pixels[~finite] = 0
+        tensor = torch.from_numpy(pixels)
         size = self._encoder.size_px
         if size is None or tensor.shape[1:] == (size, size):
             return tensor
@@ -164,6 +176,16 @@ class Embedder:
             properties["embedding"] = embedding(vector, self._encoder.name, self._fingerprint, filled)
             done.append(tile.record)
         return done
+
+
+def _neighbourhood(record: Record) -> str:
+    """Name the part of a raster that a tile's corner lies in."""
+    properties = record["properties"]
+    try:
+        column, row = (int(start) // NEIGHBOURHOOD_PX for start in properties["window"][:2])
+    except (KeyError, TypeError, ValueError):  # not a tile, as whoever reads it will say
+        column = row = 0
+    return f"{properties.get('source')} {column} {row}"
 
 
 def _when(record: Record) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rasterio.io import DatasetReader
+
+#: What GDAL keeps of decoded blocks: enough for the row of blocks of a Sentinel-2 scene that its tiles are cut from.
+#: GDAL's own default, a twentieth of the machine's memory, is many gigabytes on a large node, and more than a job has.
+CACHE_MB = "256"
+os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages come back as our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)

@@ -29,18 +29,41 @@ OPEN_DATASETS = 64
 MAX_PIXELS = 1 << 30
 
 
+class Opened:
+    """A dataset, and what rasterio would work out again for each window.
+
+    Attributes
+    ----------
+    dataset : rasterio.DatasetReader
+        The dataset.
+    indexes : list of int
+        Of its bands but alpha.
+    alphas : list of int
+        Of its alpha bands.
+    all_valid : bool
+        Its pixels are all valid.
+    """
+
+    def __init__(self, dataset: DatasetReader) -> None:
+        self.dataset = dataset
+        kinds = dict(enumerate(dataset.colorinterp, 1))
+        self.alphas = [index for index, kind in kinds.items() if kind == ColorInterp.alpha]
+        self.indexes = [index for index in kinds if index not in self.alphas]
+        self.all_valid = is_all_valid(dataset)
+
+
 class _Datasets(threading.local):
     """The datasets this thread opened last; GDAL's handles belong to one thread."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[str, float | None], DatasetReader] = OrderedDict()
+        self._open: OrderedDict[tuple[str, float | None], Opened] = OrderedDict()
 
-    def get(self, path: str, nodata: float | None) -> DatasetReader:
+    def get(self, path: str, nodata: float | None) -> Opened:
         key = (path, nodata)
         if key not in self._open:
-            self._open[key] = open_raster(path, nodata)
+            self._open[key] = Opened(open_raster(path, nodata))
             if len(self._open) > OPEN_DATASETS:
-                self._open.popitem(last=False)[1].close()
+                self._open.popitem(last=False)[1].dataset.close()
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -89,8 +112,9 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
         pixels *= np.float32(scale)
     if offset:
         pixels += np.float32(offset)
-    pixels[np.ma.getmaskarray(raw)] = np.nan
     pixels[~np.isfinite(pixels)] = np.nan
+    if np.ma.is_masked(raw):
+        pixels[raw.mask] = np.nan
     if len(has) == len(bands):
         return pixels
     full = np.full((len(bands), *pixels.shape[1:]), np.nan, np.float32)
@@ -135,7 +159,7 @@ class Part:
     """A tile's bands in one file: their numbers there, and the tile's window (left, top, width, height) there."""
 
     path: str
-    dataset: DatasetReader
+    opened: Opened
     indexes: list[int]
     window: tuple[float, float, float, float]
 
@@ -153,18 +177,17 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
     column, row, width, height = map(int, properties["window"])
     window = (float(column), float(row), float(width), float(height))
     if isinstance(source, str):
-        dataset = _datasets.get(source, nodata)
-        indexes = [index for index, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha]
-        if len(indexes) != len(names):
-            raise RasterError(f"has {len(indexes)} bands, and the record names {len(names)}", source)
-        return [Part(source, dataset, [indexes[names.index(band)] for band in bands], window)], (height, width)
+        opened = _datasets.get(source, nodata)
+        if len(opened.indexes) != len(names):
+            raise RasterError(f"has {len(opened.indexes)} bands, and the record names {len(names)}", source)
+        return [Part(source, opened, [opened.indexes[names.index(band)] for band in bands], window)], (height, width)
     parts = []
     for band in bands:
-        dataset = _datasets.get(source[band], nodata)
+        opened = _datasets.get(source[band], nodata)
         place = window
         if "proj:transform" in properties:
-            place = _window_on(dataset, Affine(*properties["proj:transform"]), width, height)
-        parts.append(Part(source[band], dataset, [1], place))
+            place = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
+        parts.append(Part(source[band], opened, [1], place))
     return parts, (height, width)
 
 
@@ -177,7 +200,7 @@ def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: in
 
 def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
     """Read a window onto ``shape`` (height, width), bilinear where that is not its size, masked outside the raster."""
-    dataset = part.dataset
+    dataset = part.opened.dataset
     left, top, width, height = part.window
     same_size = (width, height) == shape[::-1]
     if same_size:  # then the nearest pixels are taken, and GDAL would take the ones to the left
@@ -199,7 +222,7 @@ def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
             out_shape=(len(part.indexes), *size),
             resampling=Resampling.nearest if same_size else Resampling.bilinear,
         )
-        invalid = _invalid(dataset, part.indexes, window, size)
+        invalid = _invalid(part, window, size)
     if size == shape:
         return np.ma.array(numbers, mask=invalid)
     whole = np.ma.array(np.zeros((len(part.indexes), *shape), numbers.dtype), mask=True)
@@ -214,15 +237,15 @@ def _inside(start: float, length: float, limit: int, count: int) -> tuple[slice,
     return slice(max(0, first), min(count, last)), size
 
 
-def _invalid(dataset: DatasetReader, indexes: list[int], window: Window, size: tuple[int, int]) -> Any:
+def _invalid(part: Part, window: Window, size: tuple[int, int]) -> Any:
     """Tell which pixels are invalid, by nodata, mask or alpha: bool (bands, height, width), or nomask for none.
 
     Where a coarse band is resampled, those are the ones inside its invalid pixels: interpolation fills no hole.
     """
-    if is_all_valid(dataset):
+    if part.opened.all_valid:
         return np.ma.nomask
-    invalid = dataset.read_masks(indexes, window=window, out_shape=(len(indexes), *size)) == 0
-    for index, kind in enumerate(dataset.colorinterp, 1):
-        if kind == ColorInterp.alpha:  # a declared nodata hides it from GDAL's masks
-            invalid |= dataset.read(index, window=window, out_shape=size) == 0
+    dataset = part.opened.dataset
+    invalid = dataset.read_masks(part.indexes, window=window, out_shape=(len(part.indexes), *size)) == 0
+    for index in part.opened.alphas:  # a declared nodata hides it from GDAL's masks
+        invalid |= dataset.read(index, window=window, out_shape=size) == 0
     return invalid

@@ -234,7 +234,7 @@ def write_chip(tile: Record, directory: str, *, overwrite: bool = False) -> Reco
 
 def _common_nodata(raw: np.ma.MaskedArray[Any, Any], parts: Sequence[Part]) -> float | None:
     """Find the one value that marks invalid pixels in all bands; NaN where numbers have it and none is declared."""
-    declared = {part.dataset.nodatavals[index - 1] for part in parts for index in part.indexes}
+    declared = {part.opened.dataset.nodatavals[index - 1] for part in parts for index in part.indexes}
     if len(declared) == 1 and (value := declared.pop()) is not None:
         return value
     return np.nan if raw.dtype.kind == "f" and np.ma.is_masked(raw) else None
@@ -243,8 +243,8 @@ def _common_nodata(raw: np.ma.MaskedArray[Any, Any], parts: Sequence[Part]) -> f
 def _copy_control(part: Part, chip: DatasetWriter) -> None:
     """Give a chip the control points or rational polynomials of its scene, counted from the chip's corner."""
     left, top = part.window[:2]
-    points, crs = part.dataset.gcps
-    rpcs = copy.copy(part.dataset.rpcs)
+    points, crs = part.opened.dataset.gcps
+    rpcs = copy.copy(part.opened.dataset.rpcs)
     if points:
         moved = [GroundControlPoint(p.row - top, p.col - left, p.x, p.y, p.z, p.id, p.info) for p in points]
         chip.gcps = moved, crs
