@@ -341,6 +341,7 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, scene, tmp_path):
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
         (["--bands", "blau"], "not a STAC common name"),
+        (["--bands", "red,-"], "'-' is not a STAC common name"),
         (["--mean", "1,x"], "list of numbers"),
     ],
 )

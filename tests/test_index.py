@@ -367,3 +367,27 @@ def test_an_item_found_again_carries_no_old_hit(tmp_path):
     made[0]["properties"] |= {"query": "old", "rank": 9, "mine": {}, "embedding": {"data": "long"}}
     with make(tmp_path / "i.rsr", made) as index:
         assert orjson.loads(index.record(0)[1])["properties"] == {"mine": {}}
+
+
+def test_what_else_lies_in_an_index_is_not_deleted(rsr, tmp_path):
+    assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
+    (tmp_path / "x.rsr" / "note.txt").write_text("mine")
+    done = rsr("index", "-o", "x.rsr", "--overwrite", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"holds more than one; it is not replaced" in done.stderr) == (1, True)
+    assert (tmp_path / "x.rsr" / "note.txt").read_text() == "mine"
+
+
+def test_the_directory_above_has_to_be_there(rsr, tmp_path):
+    done = rsr("index", "-o", "no/x.rsr", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"no/x.rsr: cannot write: no such file or directory" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_cut_short_are_said_in_our_words(rsr, tmp_path):
+    record = {"type": "Feature", "id": "x", "geometry": None, "properties": {}}
+    record["properties"]["embedding"] = embedding(np.ones(8, np.float32), "m", "emb")
+    assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0
+    vectors = tmp_path / "x.rsr" / "vectors.faiss"
+    vectors.write_bytes(vectors.read_bytes()[:-8])
+    done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
+    assert done.stderr == b"rsr query: x.rsr: cannot be opened: vectors.faiss is cut short or damaged\n"

@@ -107,7 +107,7 @@ def test_agrees_with_ir_measures():
 
 
 @pytest.mark.parametrize("name", ["map@10", "map_cut@10", "map_min@10", "p@10", "r@10", "ndcg@10", "mrr@10", "anmrr"])
-@pytest.mark.parametrize(("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0)])
+@pytest.mark.parametrize(("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0), (8, 0)])
 def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_relevant):
     rng = np.random.default_rng(1)
     ideal = np.sort(rng.integers(1, 4, n_relevant))[::-1] if name.startswith("ndcg") else np.ones(n_relevant)
@@ -131,7 +131,9 @@ def test_levels_of_relevance_are_counted():
     assert Ideal.of([0.0, 1.0], [4, 0]).counts.tolist() == []
 
 
-@pytest.mark.parametrize("text", ["map", "map@0", "map@-1", "foo@20", "p@x", "anmrr@20", "", "map@20@3"])
+@pytest.mark.parametrize(
+    "text", ["map", "map@0", "map@-1", "foo@20", "p@x", "anmrr@20", "", "map@20@3", "p@10000001", f"p@{'9' * 400}"]
+)
 def test_unknown_metrics_are_refused(text):
     with pytest.raises(UsageError):
         Metric.parse(text)

@@ -27,6 +27,29 @@ def parsed(done) -> list[dict]:
     return [orjson.loads(line) for line in done.stdout.splitlines()]
 
 
+def test_a_query_too_long_for_the_index(rsr, tmp_path):
+    (tmp_path / "t").write_bytes(lines([tile("x", np.ones(4, np.float32)), tile("y", np.ones(4, np.float32))]))
+    assert rsr("index", "t", "-o", "x.rsr", "--metric", "l2", cwd=tmp_path).returncode == 0
+    done = rsr("query", "x.rsr", input=lines([tile("q", np.full(4, 1e25, np.float32))]), cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"too long for float32" in done.stderr
+
+
+def test_embeddings_against_codes_of_another_program(rsr, tmp_path):
+    codes = rsr("binarize", input=lines([tile("x", np.ones(8, np.float32))])).stdout
+    (tmp_path / "codes").write_bytes(codes.replace(b'"method":"sign",', b""))
+    assert rsr("index", "codes", "-o", "x.rsr", cwd=tmp_path).returncode == 0
+    done = rsr("query", "x.rsr", input=lines([tile("q", np.ones(8, np.float32))]), cwd=tmp_path)
+    assert (done.returncode, b"were not made by rsr binarize" in done.stderr) == (1, True)
+
+
+def test_queries_without_a_hit_are_counted(rsr, lake, vectors):
+    done = rsr("query", "floats.rsr", "tiles.geojsonl", "--radius", "1e-3", "--exclude-self", cwd=lake)
+    alone = sum((vectors == vector).all(axis=1).sum() == 1 for vector in vectors)
+    says = f"rsr query: {alone} of 200 queries have no hit, and are not in the output\n"
+    assert (done.returncode, done.stderr.decode()) == (0, says)
+
+
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     drawn = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)

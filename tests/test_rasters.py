@@ -145,7 +145,7 @@ def test_scale_and_offset(tmp_path, write_raster, cut):
     np.testing.assert_allclose(read(own), red * 0.2 - 1000, rtol=1e-6)
     # USGS: reflectance = DN * 0.0000275 - 0.2
     np.testing.assert_allclose(read(own, sensor="landsat5"), (red * 0.0000275 - 0.2) * 10000, rtol=1e-5)
-    np.testing.assert_allclose(read(own, sensor="landsat5", scale=3.0), red * 3, rtol=1e-6)
+    np.testing.assert_allclose(read(own, sensor="landsat5", scale=3.0, offset=0.0), red * 3, rtol=1e-6)
     np.testing.assert_allclose(read(own, sensor="landsat5", offset=7.0), red * 0.275 + 7, rtol=1e-6)
     np.testing.assert_allclose(read(plain, scale=0.5, offset=-20.0), red * 0.5 - 20, rtol=1e-6)
     np.testing.assert_allclose(read(plain, offset=-1000.0), red - 1000, rtol=1e-6)
@@ -166,7 +166,7 @@ def test_numbers_of_another_dtype_than_the_sensors_are_refused(tmp_path, write_r
     path = write_raster(tmp_path / "toa.tif", reflectance)
     with pytest.raises(BandError, match=r"toa\.tif: holds float32 numbers, and landsat7 has uint16; pass --scale"):
         cut(path, sensor="landsat7")
-    (tile,) = cut(path, sensor="landsat7", scale=10000.0)
+    (tile,) = cut(path, sensor="landsat7", scale=10000.0, offset=0.0)
     np.testing.assert_allclose(rasters.read_pixels(tile, ["nir08"])[0], reflectance[3] * 10000, rtol=1e-6)
     named = write_raster(tmp_path / "named.tif", reflectance, names=SIX)
     cut(named)
@@ -197,7 +197,7 @@ LANDSAT8 = [*VISIBLE, "nir08", "swir16", "swir22"]
 def test_a_sensor_orders_bands_that_have_no_names(tmp_path, write_raster, cut, sensor, order):
     numbers = np.arange(1, len(order) + 1)
     path = write_raster(tmp_path / "x.tif", np.broadcast_to(numbers[:, None, None], (len(order), 4, 4)).astype("int16"))
-    (tile,) = cut(path, sensor=sensor, scale=1.0)
+    (tile,) = cut(path, sensor=sensor, scale=1.0, offset=0.0)
     assert tile["properties"]["bands"] == list(order)
     six = rasters.read_pixels(tile, SIX)[:, 0, 0].tolist()
     assert six == [order.index(name) + 1 for name in SIX]
@@ -219,7 +219,7 @@ def test_a_sensor_orders_bands_that_have_no_names(tmp_path, write_raster, cut, s
 )
 def test_names_in_the_file_come_before_the_sensors_order(tmp_path, write_raster, cut, sensor, names, bands):
     pixels = bands_of(len(names), 5, 5, "int16")
-    (tile,) = cut(write_raster(tmp_path / "x.tif", pixels, names=names), sensor=sensor, scale=1.0)
+    (tile,) = cut(write_raster(tmp_path / "x.tif", pixels, names=names), sensor=sensor, scale=1.0, offset=0.0)
     assert tile["properties"]["bands"] == bands
     for name in set(bands) - {"-"}:
         np.testing.assert_array_equal(rasters.read_pixels(tile, [name])[0], pixels[bands.index(name)])
@@ -228,10 +228,13 @@ def test_names_in_the_file_come_before_the_sensors_order(tmp_path, write_raster,
 def test_names_from_the_user_come_first(tmp_path, write_raster, cut):
     pixels = bands_of(4, 5, 5)
     path = write_raster(tmp_path / "x.tif", pixels, names=["blue", "green", "red", "nir"])
-    (tile,) = cut(path, bands=["nir08", "-", "red", "-"], sensor="landsat5", scale=1.0)
+    (tile,) = cut(path, bands=["nir08", "-", "red", "-"], sensor="landsat5", scale=1.0, offset=0.0)
     assert tile["properties"]["bands"] == ["nir08", "-", "red", "-"]
     np.testing.assert_array_equal(rasters.read_pixels(tile, ["red", "nir08"]), pixels[[2, 0]])
-    with pytest.raises(BandError, match=r"x\.tif: has 4 bands and --bands names 2; name each, with - for one not used"):
+    with pytest.raises(
+        BandError,
+        match=r"x\.tif: has 4 bands, not counting alpha, and --bands names 2; name each, with - for one not used",
+    ):
         cut(path, bands=["red", "nir"])
 
 
@@ -261,6 +264,14 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
     assert np.isnan(read[[0, 2]]).all()
     with pytest.raises(BandError, match="band nir08 is missing"):
         rasters.read_pixels(tile, ["nir08"], missing=True)
+
+
+def test_a_record_whose_grid_has_no_area(tmp_path, write_raster, cut):
+    write_raster(tmp_path / "B4.tif", np.ones((1, 4, 4), "uint16"))
+    (tile,) = cut(tmp_path, per_band=True, sensor="landsat8")
+    tile["properties"]["proj:transform"] = [0.0] * 6
+    with pytest.raises(RecordError, match="is not a tile"):
+        rasters.read_pixels(tile, ["red"])
 
 
 @pytest.mark.parametrize("key", ["source", "bands", "window"])
@@ -328,7 +339,7 @@ def holes(request, tmp_path, write_raster):
     path, invalid = with_holes(request.param, tmp_path / "x.tif", write_raster)
     assert (tmp_path / "x.tif.msk").exists() == (request.param == "mask beside")
     names = {"bands": ["red", "-", "nir"]} if request.param == "infinite" else {"bands": ["red", "green", "nir"]}
-    by_sensor = {"sensor": "landsat5", "scale": 1.0} if request.param == "nodata of the sensor" else {}
+    by_sensor = {"sensor": "landsat5", "scale": 1.0, "offset": 0.0} if request.param == "nodata of the sensor" else {}
     return path, invalid, names | by_sensor
 
 
@@ -396,7 +407,7 @@ def test_a_sensors_nodata_that_its_numbers_cannot_hold(tmp_path, write_raster, c
 def test_odd_file_names_with_a_sensors_nodata(tmp_path, write_raster, cut, name):
     pixels = bands_of(6, 6, 6)
     pixels[:, 2, 3] = 0
-    (tile,) = cut(write_raster(tmp_path / name, pixels), sensor="landsat7", scale=1.0)
+    (tile,) = cut(write_raster(tmp_path / name, pixels), sensor="landsat7", scale=1.0, offset=0.0)
     assert tile["id"] == name.removesuffix(".tif")
     assert tile["properties"]["source"] == str(tmp_path / name)
     np.testing.assert_array_equal(rasters.read_pixels(tile, SIX), np.where(pixels, pixels, np.nan))
@@ -433,7 +444,7 @@ def test_what_a_file_says_is_invalid_comes_before_the_sensors_nodata(tmp_path, w
         pixels = raster.read([1, 2, 3])
         pixels[IN_ONE_BAND] = 0
         raster.write(pixels, [1, 2, 3])
-    (tile,) = cut(path, bands=["red", "green", "nir"], sensor="landsat7", scale=1.0)
+    (tile,) = cut(path, bands=["red", "green", "nir"], sensor="landsat7", scale=1.0, offset=0.0)
     expected = np.where(invalid, np.nan, pixels)
     np.testing.assert_array_equal(rasters.read_pixels(tile, ["red", "green", "nir"]), expected)
 
@@ -552,7 +563,7 @@ def test_a_coarse_bands_holes_stay_holes_and_do_not_bleed(tmp_path, write_raster
             raster.build_overviews([2, 4], rasterio.enums.Resampling.average)
     sensor = "sentinel2-l2a" if kind.startswith("sensor") else "eurosat"  # which declares no nodata
     fine = repeat(invalid, factor)
-    for tile in cut(tmp_path, size=51, stride_px=41, per_band=True, sensor=sensor, scale=1.0):
+    for tile in cut(tmp_path, size=51, stride_px=41, per_band=True, sensor=sensor, scale=1.0, offset=0.0):
         read = rasters.read_pixels(tile, ["nir08"])[0]
         np.testing.assert_array_equal(read[np.isfinite(read)], 5000)
         if kind == "nan":  # a neighbour that is not a number is no number to interpolate with
@@ -568,7 +579,7 @@ def test_files_disagree_about_nodata(tmp_path, write_raster, cut):
     write_raster(tmp_path / "B1.tif", values[0])
     write_raster(tmp_path / "B2.tif", values[1], nodata=7)
     write_raster(tmp_path / "B3.tif", values[2])
-    (tile,) = cut(tmp_path, per_band=True, sensor="landsat5", scale=1.0)
+    (tile,) = cut(tmp_path, per_band=True, sensor="landsat5", scale=1.0, offset=0.0)
     read = rasters.read_pixels(tile, ["blue", "green", "red"])
     truth = values.astype(float)
     truth[[0, 1, 2], 0, [0, 1, 2]] = np.nan
@@ -598,7 +609,7 @@ def test_files_without_a_place_fit_together_by_their_size(tmp_path, write_raster
     values = bands_of(2, 20, 20)
     for name, band in zip(("B1", "B2"), values, strict=True):
         write_raster(tmp_path / "x" / f"{name}.tif", band, crs=None, transform=Affine.identity())
-    tile = cut(tmp_path, size=7, per_band=True, sensor="landsat5", scale=1.0)[3]
+    tile = cut(tmp_path, size=7, per_band=True, sensor="landsat5", scale=1.0, offset=0.0)[3]
     assert tile["geometry"] is None
     np.testing.assert_array_equal(rasters.read_pixels(tile, ["blue", "green"]), values[window_of(tile)])
     write_raster(tmp_path / "x" / "B3.tif", np.ones((10, 10), "uint16"), crs=None, transform=Affine.identity())
@@ -974,6 +985,16 @@ def test_the_whole_world_stays_one_polygon(tmp_path, write_raster, cut, crs, tra
     assert record["bbox"] == [-180, -north, 180, north]
     assert record["geometry"]["type"] == "Polygon"
     assert check_rules(record).area == pytest.approx(360 * 2 * north)
+
+
+def test_a_tile_off_the_earth_does_not_take_its_neighbours_footprints(tmp_path, write_raster, cut):
+    """PROJ fails all points of a row for one that is nowhere, and the first time only."""
+    pixels = np.ones((1, 20, 200), "uint8")
+    transform = Affine(2e5, 0, -2e7, 0, -2e5, 2e6)  # 20,000 km to the west of the middle to 20,000 km to the east
+    for name in ("first", "second"):
+        path = write_raster(tmp_path / f"{name}.tif", pixels, names=["red"], crs="+proj=moll", transform=transform)
+        found = [tile["geometry"] is not None for tile in cut(path, size=20)]
+        assert found == [False, *[True] * 8, False]
 
 
 def test_tiles_outside_a_satellites_view_have_no_footprint(tmp_path, write_raster, cut):

@@ -222,6 +222,28 @@ def test_a_full_disk_below_the_temporary_files_is_said(tmp_path):
     assert "temporary file" in said
 
 
+def test_an_item_at_two_ranks_is_refused(rsr):
+    """It would count twice, and R@k reach 2."""
+    hits = [hit("q", 1, "x", ["a"], ["a"]), hit("p", 1, "x", ["a"], ["a"]), hit("q", 3, "x", ["a"], ["a"])]
+    done = rsr("score", "--metrics", "p@1", input=lines(hits))
+    says = "rsr score: the query 'q' has an item at two ranks; score one run at a time\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
+def test_truth_and_hits_are_not_both_stdin(rsr):
+    assert rsr("score", "--truth", "-", input=b"").returncode == 2
+
+
+def test_a_table_of_queries_is_aligned(rsr):
+    hits = [hit(name, 1, "x", ["a"], ["a"]) for name in ("q", "a longer name")]
+    table = rsr("score", "--per-query", "--metrics", "p@1,map@1", input=lines(hits)).stdout.decode().splitlines()
+    assert table == [
+        "query             p@1   map@1",
+        "q              1.0000  1.0000",
+        "a longer name  1.0000  1.0000",
+    ]
+
+
 def test_metrics_that_need_the_truth_say_so(rsr):
     done = rsr("score", "--metrics", "map@20,r@20,anmrr", input=b"")
     assert done.returncode == 2
@@ -231,6 +253,8 @@ def test_metrics_that_need_the_truth_say_so(rsr):
 def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
     (tmp_path / "t.qrels").write_text("q 0 x 1\n")
     assert rsr("score", "--truth", "t.qrels", "--match", "exact", input=b"", cwd=tmp_path).returncode == 2
+    (tmp_path / "t.qrels").write_text(f"q 0 x 1\nq 0 x {'9' * 400}\n")
+    assert b"t.qrels:2: is not a line" in rsr("score", "--truth", "t.qrels", input=b"", cwd=tmp_path).stderr
     (tmp_path / "t.qrels").write_text("q 0 x 1\nq 0 x\n")
     done = rsr("score", "--truth", "t.qrels", input=b"", cwd=tmp_path)
     assert (done.returncode, b"t.qrels:2: " in done.stderr) == (1, True)

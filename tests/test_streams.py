@@ -120,7 +120,20 @@ def test_an_empty_stream_gives_an_empty_result(rsr, tmp_path):
     done = rsr("index", "-o", "lake.rsr", input=b"", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"rsr index: no record came in, and the index is empty\n")
     done = rsr("query", "lake.rsr", input=lines(2), cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    says = b"rsr query: 2 of 2 queries have no hit, and are not in the output: the index is empty\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", says)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(rsr):
+    assert rsr("binarize", input=b"\xef\xbb\xbf" + lines(1)).stdout == rsr("binarize", input=lines(1)).stdout
+
+
+def test_a_feature_collection_is_told_what_is_expected(rsr):
+    for text in (b'{"type": "FeatureCollection", "features": []}', b'{\n  "type": "FeatureCollection"\n}'):
+        done = rsr("binarize", input=text)
+        assert done.returncode == 1
+        assert b"<stdin>:1: not " in done.stderr
+        assert b"one Feature a line is expected, as jq -c '.features[]'" in done.stderr
 
 
 def test_keep_going_ends_with_3_and_says_what_was_skipped(rsr):
@@ -339,8 +352,8 @@ def test_devices_and_named_pipes_are_written_to_directly(rsr, tmp_path):
 
 
 def test_a_directory_that_is_not_there(tmp_path):
-    with pytest.raises(OutputError, match="no such file or directory"):
-        streams.Output(str(tmp_path / "no" / "out"))
+    with pytest.raises(OutputError, match="no such file or directory"), streams.Output(str(tmp_path / "no" / "out")):
+        pass
 
 
 # Errors --------------------------------------------------------------------------------------------------------------

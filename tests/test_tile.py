@@ -304,9 +304,9 @@ def test_hls(tmp_path, write_raster, cut):
         write_raster(tmp_path / "fill" / folder / name, np.array([[-9999, 5], [0, -9999]], "int16"))
         (tile,) = cut(tmp_path / "fill" / folder, per_band=True, sensor=sensor)
         np.testing.assert_array_equal(rasters.read_pixels(tile, ["red"])[0], [[np.nan, 5], [0, np.nan]])
-    with pytest.raises(BandError, match="is named as a product of hls-l30, and --sensor is hls-s30"):
+    with pytest.raises(BandError, match="is of a product of hls-l30, by its name or metadata, and --sensor is hls-s30"):
         cut(tmp_path / "l", per_band=True, sensor="hls-s30")
-    with pytest.raises(BandError, match="is named as a product of hls-s30, and --sensor is hls-l30"):
+    with pytest.raises(BandError, match="is of a product of hls-s30, by its name or metadata, and --sensor is hls-l30"):
         cut(tmp_path / "s", per_band=True, sensor="hls-l30")
 
 
@@ -335,7 +335,9 @@ def test_landsat_collection_2(tmp_path, write_raster, cut):
     np.testing.assert_allclose(read[:, 0, 0], [20000 * 0.275 - 2000, 500 * 0.275 - 2000, 700 * 0.275 - 2000])
     assert np.argwhere(np.isnan(read)).tolist() == [[0, 1, 2]]
     assert properties["valid"] == pytest.approx(15 / 16)
-    with pytest.raises(BandError, match="is named as a product of landsat8, and --sensor is landsat5"):
+    with pytest.raises(
+        BandError, match="is of a product of landsat8, by its name or metadata, and --sensor is landsat5"
+    ):
         cut(tmp_path, per_band=True, sensor="landsat5")
     # In a directory of another name, the time is in the files'.
     (tmp_path / LC08[:-1]).rename(tmp_path / "lake")
@@ -348,17 +350,72 @@ def test_landsat_4_to_7(tmp_path, write_raster, cut, platform, sensor):
     bands = ["SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7", "ST_B6", "SR_ATMOS_OPACITY"]
     stem = f"{platform}_L2SP_033033_19990110_20200908_02_T1_"
     product(tmp_path, write_raster, stem, bands, ".TIF", "uint16")
-    (tile,) = cut(tmp_path, per_band=True, sensor=sensor, scale=1.0)
+    (tile,) = cut(tmp_path, per_band=True, sensor=sensor, scale=1.0, offset=0.0)
     assert values(tile) == {"blue": 100, "green": 200, "red": 300, "nir08": 400, "swir16": 500, "swir22": 600}
     assert tile["properties"]["datetime"] == "1999-01-10T00:00:00Z"
 
 
 def test_landsat_level_1_has_another_scale(tmp_path, write_raster, cut):
     product(tmp_path, write_raster, LC08.replace("L2SP", "L1TP"), ["B4", "B5"], ".TIF", "uint16")
-    with pytest.raises(BandError, match="is named as a Level-1 product, and landsat8 is Level 2; pass --scale and"):
+    with pytest.raises(BandError, match="is of a Level-1 product, and landsat8 is Level 2; pass --scale and"):
         cut(tmp_path, per_band=True, sensor="landsat8")
     (tile,) = cut(tmp_path, per_band=True, sensor="landsat8", scale=0.2, offset=-1000.0)
     assert values(tile) == pytest.approx({"red": -980, "nir08": -960})
+
+
+def test_scale_alone_does_not_lose_the_offset(tmp_path, write_raster, cut):
+    product(tmp_path, write_raster, LC08, ["SR_B4", "SR_B5"], ".TIF", "uint16")
+    with pytest.raises(UsageError, match="--scale replaces that of landsat8, whose offset is -2000; pass --offset too"):
+        cut(tmp_path, per_band=True, sensor="landsat8", scale=0.275)
+
+
+def test_a_landsat_products_metadata_tells_what_it_is(tmp_path, write_raster, cut):
+    """Where the files' names do not: level, spacecraft, time."""
+    level_1, level_2 = tmp_path / "one", tmp_path / "two"
+    for folder, stem, level in ((level_1, "scene_", "L1TP"), (level_2, "scene_SR_", "L2SP")):
+        product(folder, write_raster, stem, ["B4", "B5"], ".TIF", "uint16")
+        facts = {"PROCESSING_LEVEL": level, "SPACECRAFT_ID": "LANDSAT_9", "DATE_ACQUIRED": "2023-07-04"}
+        lines = [f'    {key} = "{value}"' for key, value in facts.items()]
+        lines += ['    SCENE_CENTER_TIME = "10:02:14.1234567Z"', '    PROCESSING_LEVEL = "L1TP"', "END"]
+        (folder / "scene_MTL.txt").write_text("\n".join(lines))
+    with pytest.raises(BandError, match="is of a Level-1 product, and landsat8 is Level 2"):
+        cut(level_1, per_band=True, sensor="landsat8")
+    (tile,) = cut(level_2, per_band=True, sensor="landsat8")
+    assert tile["properties"]["datetime"] == "2023-07-04T10:02:14Z"
+    assert values(tile) == pytest.approx({"red": 100 * 0.275 - 2000, "nir08": 200 * 0.275 - 2000})
+    for sensor in ("landsat7", "sentinel2-l2a"):
+        with pytest.raises(BandError, match=f"is of a product of landsat8, by its name or metadata.*{sensor}"):
+            cut(level_2, per_band=True, sensor=sensor)
+
+
+@pytest.mark.parametrize("sensor", ["landsat8", "hls-s30", "sentinel2-l1c"])
+def test_a_sentinel_2_product_is_not_taken_for_another(tmp_path, write_raster, cut, sensor):
+    safe(tmp_path, write_raster, "N0509")
+    with pytest.raises(BandError, match=f"is of a product of sentinel2-l2a, by its name or metadata.*{sensor}"):
+        cut(tmp_path, per_band=True, sensor=sensor)
+
+
+def test_a_tile_that_cannot_be_read_is_skipped_alone(tmp_path, write_raster, rsr):
+    pixels = np.random.default_rng(0).integers(1, 9, (1, 64, 64), dtype="uint8")
+    blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+    path = Path(write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=0, **blocks))
+    with rasterio.open(path) as raster:
+        offset, size = (int(raster.get_tag_item(f"BLOCK_{what}_1_2", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:offset] + bytes(size) + whole[offset + size :])
+    done = rsr("tile", "--size", "16", "--keep-going", path)
+    assert done.returncode == 3
+    said = done.stderr.decode().splitlines()
+    assert len(said) == 3  # it, the count, and that uint8 is taken as reflectance
+    assert "(tile x_16_32); skipped" in said[1]
+    ids = {json.loads(line)["id"] for line in done.stdout.splitlines()}
+    assert ids == {f"x_{x}_{y}" for x in range(0, 64, 16) for y in range(0, 64, 16)} - {"x_16_32"}
+
+
+def test_a_list_of_paths_with_windows_line_ends(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", np.ones((1, 4, 4), "uint16"), names=["red"])
+    done = rsr("tile", "--whole", "--files-from", "-", input=b"x.tif\r\n", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def safe(folder, write_raster, baseline, level="L2A"):
@@ -549,7 +606,7 @@ def test_bigearthnet(shared_data, cut):
 
 def test_landsat_as_it_comes(shared_data, cut):
     folder = shared_data / "scenes" / "landsat8_per_band"
-    tiles = cut(folder, per_band=True, sensor="landsat8", scale=1.0, size=200)
+    tiles = cut(folder, per_band=True, sensor="landsat8", scale=1.0, offset=0.0, size=200)
     assert len(tiles) == 9
     assert tiles[0]["properties"]["bands"] == ["blue", "green", "red", "nir08", "swir16", "swir22"]
     with rasterio.open(folder / "l8_B5.tif") as raster:
@@ -568,7 +625,7 @@ def test_landsat_as_it_comes(shared_data, cut):
     np.testing.assert_array_equal(rasters.read_pixels(tile, names[:6]), masked.astype(float).filled(np.nan))
     assert tile["properties"].get("valid", 1) == pytest.approx(1 - masked.mask.any(axis=0).mean(), abs=1e-6)
     with pytest.raises(BandError, match="has 8 bands, and a file of landsat7 has 6; pass --bands"):
-        cut(path, sensor="landsat7", scale=1.0)
+        cut(path, sensor="landsat7", scale=1.0, offset=0.0)
 
 
 BANDS = {1: "red", 3: "red,green,blue", 4: "blue,green,red,nir"}
@@ -630,7 +687,7 @@ def bad(tmp_path, write_raster):
         "blank.tif": "not one of its 1 tiles has enough valid pixels; see --min-valid",
         "nan.tif": "not one of its 1 tiles has enough valid pixels",
         "complex.tif": "holds complex numbers, which have no reflectance",
-        "two.tif": "has 2 bands and --bands names 1; name each, with - for one not used",
+        "two.tif": "has 2 bands, not counting alpha, and --bands names 1; name each, with - for one not used",
         "/vsizip/none.zip/x.tif": "cannot be read: ",
     }
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
+
+log = logging.getLogger("rsr")
 
 DEFAULT_K = 20  # the paper's
 
@@ -69,6 +72,11 @@ def query(
             opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
         )
         found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips))
+        without = 0
         for hits in found:
             out.write(hits)
+            without += not hits
             progress.update(1)
+        if without:
+            why = "" if opened.manifest.count else ": the index is empty"
+            log.warning("%d of %d queries have no hit, and are not in the output%s", without, progress.count, why)

@@ -17,7 +17,7 @@ from rsr_cli.core import streams
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.evaluation import Match
@@ -79,8 +79,10 @@ def score(
 
     Reads hits, trusts their ranks, and compares their labels with the query's. map@K is the paper's mean average
     precision: it divides by the relevant items found among the first K; map_cut@K divides by all relevant items, and
-    map_min@K by no more than K. These, r, ndcg and anmrr, and the value of a random ranking, need --truth. anmrr is
-    0 at best and 1 at worst, and wants hits at least twice as deep as the largest class.
+    map_min@K by no more than K. These, r, ndcg and anmrr need --truth, and so does the value of a random ranking, which
+    qrels do not tell. anmrr is 0 at best and 1 at worst, and wants hits at least twice as deep as the largest class.
+
+    A query without any hit is not in the stream, and not in the mean; only qrels name it.
 
     Beside each value stand the number of queries; without_relevant, those for which the truth has nothing relevant;
     and nothing_found, those without a relevant hit. Both count as 0, for anmrr as 1.
@@ -92,6 +94,8 @@ def score(
     blind = [metric.name for metric in metrics if metric.measure.needs_truth and truth is None]
     if blind:
         raise UsageError(f"{', '.join(blind)} needs --truth: the hits do not tell what was not found")
+    if truth == "-" and (not inputs or "-" in inputs):
+        raise UsageError("--truth and the hits cannot both be stdin; name a file")
     with (
         streams.Output(output, overwrite=overwrite) as out,
         streams.Progress("hits") as progress,
@@ -112,45 +116,43 @@ def score(
         if any(metric.k is None for metric in metrics):
             most_relevant = max((judged.n_relevant for _, judged in evaluation.judged()), default=0)
         means = Means(metrics, most_relevant)
+        columns = ["query", *(metric.name for metric in metrics)]
         values = ((query, *means.add(judged)) for query, judged in evaluation.judged())
         if per_query:
-            _write(out, ("query", *(metric.name for metric in metrics)), values, layout)
+            _write(out, columns, values, layout, evaluation.longest_query())
         else:
             deque(values, maxlen=0)
-            _write(out, MEANS_COLUMNS, means.rows(), layout)
+            _write(out, MEANS_COLUMNS, means.rows(), layout, max(map(len, columns)))
         for name, depth, deepest in means.too_shallow():
             log.warning("%s looks at %d ranks, and the hits have %d; see rsr query -k", name, depth, deepest)
 
 
-def _write(out: streams.Output, columns: Sequence[str], rows: Iterable[Sequence[Any]], layout: str) -> None:
-    lines = iter(_LAYOUTS[layout](columns, rows))
-    while some := list(islice(lines, 1000)):
+def _write(out: streams.Output, columns: Sequence[str], rows: Iterable[Sequence[Any]], layout: str, width: int) -> None:
+    """Write rows as they come; ``width`` is the greatest of a table's first column."""
+    lines: Iterable[bytes]
+    if layout == "jsonl":
+        lines = (streams.dump(dict(zip(columns, row, strict=True))) for row in rows)
+    elif layout == "csv":
+        lines = (_csv(row) for row in chain([columns], rows))
+    else:
+        lines = _table(columns, rows, width)
+    chunks = iter(lines)
+    while some := list(islice(chunks, 1000)):
         out.write(some)
 
 
-def _jsonl(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    return (streams.dump(dict(zip(columns, row, strict=True))) for row in rows)
+def _csv(row: Sequence[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue().encode()
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int) -> Iterable[bytes]:
+    widths = [max(width, len(columns[0])), *(max(len(column), len("0.0000")) for column in columns[1:])]
     for row in chain([columns], rows):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
-        yield text.getvalue().encode()
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
-    if len(cells) == 1:
-        return
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        line = "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        yield line.rstrip().encode() + b"\n"
+        name, *cells = map(_cell, row)
+        yield "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip().encode() + b"\n"
 
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-_LAYOUTS = {"table": _table, "jsonl": _jsonl, "csv": _csv}

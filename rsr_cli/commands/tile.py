@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
 )
-@click.option("--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's]")
+@click.option(
+    "--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's, else 0]"
+)
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
 @click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
 @click.option("--labels-from-parent", is_flag=True, help="The directory above a scene names its label.")
@@ -83,7 +85,7 @@ def tile(
         size_px=size,
         stride_px=stride or size,
         datetime=parse_datetime(datetime) if datetime else None,
-        bands=check_names(bands) if bands else None,
+        bands=check_names(bands, unused=True) if bands else None,
         overwrite=overwrite,
         **given,
     )
@@ -100,4 +102,4 @@ def _listed(files_from: str | None) -> Iterator[str]:
     if files_from is None:
         return
     for _name, _first, lines in streams.read_lines(files_from):
-        yield from (line.decode(errors="surrogateescape") for line in lines if line.strip())
+        yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in lines if line.strip())

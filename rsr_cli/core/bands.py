@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rsr_cli.core.errors import BandError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Names that a band may carry: STAC's common names for optical bands.
 COMMON_NAMES = (
@@ -34,6 +34,7 @@ DATES = {
     "landsat": (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),
 }
 # Products whose names say what they are, where taking one for another would read the wrong bands or a wrong scale.
+_SPACECRAFT = {"LANDSAT_4": "landsat5", **{f"LANDSAT_{n}": f"landsat{min(n, 8)}" for n in (5, 7, 8, 9)}}
 _PRODUCTS = (
     (re.compile(r"^HLS\.S30\."), "hls-s30"),
     (re.compile(r"^HLS\.L30\."), "hls-l30"),
@@ -105,13 +106,15 @@ class Sensor:
         found = _BAND.fullmatch(band)
         return {key.lstrip("B0"): name for key, name in self.bands.items()}.get(found[1].upper()) if found else None
 
-    def check_name(self, name: str, *, scaled: bool = False) -> None:
-        """Check that a file's name is not that of another sensor's product.
+    def check_product(self, path: str, metadata: Mapping[str, str], *, scaled: bool = False) -> None:
+        """Check that a file is not of another sensor's product, by its name and by what the product says of itself.
 
         Parameters
         ----------
-        name : str
-            File name.
+        path : str
+            Absolute path of the file.
+        metadata : mapping of str to str
+            Of the Landsat product it lies in, as its MTL file has them; empty where there is none.
         scaled : bool
             The user says how its numbers become reflectance.
 
@@ -120,12 +123,19 @@ class Sensor:
         BandError
             It is.
         """
-        other = next((sensor for pattern, sensor in _PRODUCTS if pattern.match(name)), self.name)
-        if other != self.name:
-            raise BandError(f"is named as a product of {other}, and --sensor is {self.name}")
-        if self.family == "landsat" and re.match(r"L[COTE]0\d_L1", name) and not scaled:
+        name = path.rpartition("/")[2]
+        other = next((sensor for pattern, sensor in _PRODUCTS if pattern.match(name)), None)
+        other = other or _SPACECRAFT.get(metadata.get("SPACECRAFT_ID", ""))
+        level = re.findall(r"/S2[A-D]_MSIL(1C|2A)_", path)
+        if level and self.name != "rgb":  # a product has a picture in true colour too
+            other = f"sentinel2-l{level[-1].lower()}"
+        if other and other != self.name:
+            raise BandError(f"is of a product of {other}, by its name or metadata, and --sensor is {self.name}")
+        processing = metadata.get("PROCESSING_LEVEL", metadata.get("DATA_TYPE", ""))
+        is_level_1 = processing.startswith("L1") or re.match(r"L[COTE]0\d_L1", name)
+        if self.family == "landsat" and is_level_1 and not scaled:
             raise BandError(
-                f"is named as a Level-1 product, and {self.name} is Level 2;"
+                f"is of a Level-1 product, and {self.name} is Level 2;"
                 " pass --scale and --offset: reflectance x 10000 = DN * scale + offset"
             )
 
@@ -192,21 +202,19 @@ SENSORS = {
 }
 
 
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Check names of bands that a user gave.
+def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
+    """Check names of bands that a user gave; ``unused`` allows `UNUSED` among them.
 
     Raises
     ------
     UsageError
         A name is unknown, or names two bands.
     """
-    used = [name for name in names if name != UNUSED]
+    used = [name for name in names if name != UNUSED or not unused]
     for name in used:
         if name not in COMMON_NAMES:
-            raise UsageError(
-                f"{name!r} is not a STAC common name of a band; one of {' '.join(COMMON_NAMES)},"
-                f" or {UNUSED} for a band that is not used"
-            )
+            also = f", or {UNUSED} for a band that is not used" if unused else ""
+            raise UsageError(f"{name!r} is not a STAC common name of a band; one of {' '.join(COMMON_NAMES)}{also}")
     twice = {name for name in used if used.count(name) > 1}
     if twice:
         raise UsageError(f"{', '.join(sorted(twice))} named twice")
@@ -243,7 +251,10 @@ def name_bands(
     """
     if given:
         if len(given) != count:
-            raise BandError(f"has {count} bands and --bands names {len(given)}; name each, with - for one not used")
+            raise BandError(
+                f"has {count} bands, not counting alpha, and --bands names {len(given)};"
+                " name each, with - for one not used"
+            )
         return tuple(given)
     described = [(text or "").strip() for text in descriptions]
     names = [_described(text, sensor) for text in described]

@@ -17,7 +17,7 @@ import numpy as np
 
 from rsr_cli.core import streams
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
-from rsr_cli.core.metrics import Ideal, Judged
+from rsr_cli.core.metrics import MAX_RANK, Ideal, Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Match = Literal["any", "exact", "jaccard"]
 Labels = frozenset[str]
 
-#: The deepest ranking that is believed; a query's ranks fill an array.
-MAX_RANK = 10**7
 CACHE_KIB = 4096
 
 
@@ -197,7 +195,7 @@ class Qrels(_Spool):
                 try:
                     query, _, item, grade = fields
                     row = query, item, max(0.0, float(int(grade)))
-                except ValueError:
+                except (ValueError, OverflowError):
                     wrong = "is not a line of a qrels file: query 0 item grade"
                     skips(RecordError(wrong, f"{name}:{number}"))
                     continue
@@ -239,7 +237,8 @@ class Evaluation(_Spool):
     def __init__(self, match: Match, truth: LabelTruth | Qrels | None, *, exclude_self: bool) -> None:
         super().__init__(
             "CREATE TABLE queries (number INTEGER PRIMARY KEY, name TEXT UNIQUE, labels INTEGER);"
-            "CREATE TABLE hits (query INTEGER, rank INTEGER, gain REAL, PRIMARY KEY (query, rank)) WITHOUT ROWID"
+            "CREATE TABLE hits (query INTEGER, rank INTEGER, gain REAL, item INTEGER, PRIMARY KEY (query, rank))"
+            " WITHOUT ROWID"
         )
         self._match: Match = match
         self._truth = truth
@@ -285,7 +284,8 @@ class Evaluation(_Spool):
         if item == query and self._exclude_self:
             gain = -1.0  # taken out of the ranking
         try:
-            self._execute("INSERT INTO hits VALUES (?, ?, ?)", (number, rank, gain))
+            # of the item its hash will do: it is only compared
+            self._execute("INSERT INTO hits VALUES (?, ?, ?, ?)", (number, rank, gain, hash(item)))
         except sqlite3.IntegrityError:
             raise RecordError(f"the query {query!r} has two hits of rank {rank}; score one run at a time") from None
         self.selves += item == query
@@ -309,16 +309,30 @@ class Evaluation(_Spool):
         self._execute("INSERT INTO queries VALUES (?, ?, ?)", (number, query, self._sets.number(labels)))
         return number, labels
 
+    def longest_query(self) -> int:
+        """Give the length of the longest id that `judged` gives."""
+        (longest,) = self._execute("SELECT max(length(name)) FROM queries").fetchone()
+        others = self._truth.queries() if isinstance(self._truth, Qrels) else ()
+        return max(longest or 0, *map(len, others), 0)
+
     def judged(self) -> Iterator[tuple[str, Judged]]:
         """Give each query and its judged hits, in the order in which the queries came first.
 
         Queries that only the qrels name come last, with no hit. A rank that no hit has counts as irrelevant.
+
+        Raises
+        ------
+        RecordError
+            A query has the same item at two ranks.
         """
         rows = self._execute(
-            "SELECT name, labels, rank, gain FROM hits JOIN queries ON number = query ORDER BY query, rank"
+            "SELECT name, labels, rank, gain, item FROM hits JOIN queries ON number = query ORDER BY query, rank"
         )
-        for (query, labels), hits in groupby(rows, key=itemgetter(0, 1)):
-            ranks, gains = np.array([hit[2:] for hit in hits]).T
+        for (query, labels), group in groupby(rows, key=itemgetter(0, 1)):
+            hits = list(group)
+            if len({hit[4] for hit in hits}) < len(hits):
+                raise RecordError(f"the query {query!r} has an item at two ranks; score one run at a time")
+            ranks, gains = np.array([hit[2:4] for hit in hits]).T
             by_rank = np.zeros(int(ranks[-1]))
             by_rank[ranks.astype(np.intp) - 1] = gains
             yield query, self._judge(query, self._sets[labels], by_rank[by_rank >= 0])

@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 
 import rsr_cli
-from rsr_cli.core.codes import Binarizer
+from rsr_cli.core.codes import METHODS, Binarizer
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.records import KINDS, Kind, Vectors, describe, kind_of
 from rsr_cli.core.streams import dump, refuse_existing, temporary_beside
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsr")
 
 SCHEMA_VERSION = 1
+FILES = {"vectors.faiss", "records.sqlite", "manifest.json"}
 #: What a search adds to the properties of a found record.
 HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 
@@ -150,15 +151,12 @@ def build(
         The directory is there already, or cannot be written.
     """
     refuse_existing(path, overwrite=overwrite)
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise OutputError("exists and is not an index; it is not replaced", str(path))
+    if path.exists() and {entry.name for entry in path.iterdir()} != FILES:
+        raise OutputError("exists and is not an index, or holds more than one; it is not replaced", str(path))
     final = Path(os.path.realpath(path))  # what a link points to
     temporary = temporary_beside(final)
     try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
+        temporary.mkdir()
         with _Builder(temporary, metric) as builder:
             for batch in batches:
                 yield builder.add(batch, skips)
@@ -232,10 +230,7 @@ class _Builder:
     def _prepared(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._metric == "cosine":
             return _unit(values)
-        norm = float(np.linalg.norm(values.astype(np.float64), axis=1).max(initial=0))
-        if norm > MAX_NORM:
-            raise RsrError(f"an embedding is {norm:.1e} long, too long for float32; scale the embeddings down")
-        self._max_norm = max(self._max_norm, norm)
+        self._max_norm = max(self._max_norm, greatest_norm(values))
         return values
 
     def _header(self, count: int) -> bytes:
@@ -275,7 +270,7 @@ class _Builder:
         if not self._count:
             log.warning("no record came in, and the index is empty")
         (self._directory / "manifest.json").write_bytes(orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2))
-        for name in ("vectors.faiss", "records.sqlite", "manifest.json"):
+        for name in FILES:
             with (self._directory / name).open("rb") as file:
                 os.fsync(file.fileno())
 
@@ -324,6 +319,20 @@ def _columns(record: Record) -> tuple[Any, ...]:
         None if labels is None else orjson.dumps(labels).decode(),
         text.decode(),
     )
+
+
+def greatest_norm(values: NDArray[np.float32]) -> float:
+    """Give the greatest Euclidean norm of vectors (n, dim).
+
+    Raises
+    ------
+    RsrError
+        It is too great for the distances to be float32.
+    """
+    norm = float(np.linalg.norm(values.astype(np.float64), axis=1).max(initial=0))
+    if norm > MAX_NORM:
+        raise RsrError(f"an embedding is {norm:.1e} long, too long for float32; scale the embeddings down")
+    return norm
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -379,7 +388,9 @@ class Index:
             location = f"file:{quote(os.fsencode((path / 'records.sqlite').absolute()))}?mode=ro&immutable=1"
             self._database = sqlite3.connect(location, uri=True)
         except (TypeError, RuntimeError, sqlite3.Error) as error:
-            raise IndexFormatError(f"cannot be opened: {error}", str(path)) from None
+            # faiss says where in its source
+            reason = "vectors.faiss is cut short or damaged" if "faiss::" in str(error) else str(error)
+            raise IndexFormatError(f"cannot be opened: {reason}", str(path)) from None
         if self._faiss is not None and self._faiss.ntotal != self.manifest.count:
             raise IndexFormatError(
                 f"vectors.faiss has {self._faiss.ntotal} rows and the manifest {self.manifest.count}", str(path)
@@ -446,9 +457,13 @@ class Index:
         binarizer = None
         found = theirs
         if self.manifest.kind == "code" and vectors.kind == "embedding":
-            dim = theirs["dim"]
-            bits = dim if mine["method"] == "sign" else mine["bits"]
-            binarizer = Binarizer(mine["method"], dim, theirs["fingerprint"], bits, mine.get("seed"))
+            dim, method = theirs["dim"], mine.get("method")
+            if method not in METHODS:
+                raise FingerprintError(
+                    f"the codes of {self.path} were not made by rsr binarize (method {method}); bring codes made alike"
+                )
+            bits = dim if method == "sign" else mine["bits"]
+            binarizer = Binarizer(method, dim, theirs["fingerprint"], bits, mine.get("seed"))
             found = binarizer.head
         size = "bits" if self.manifest.kind == "code" else "dim"
         if found["fingerprint"] == mine["fingerprint"] and found[size] == mine[size]:
@@ -479,6 +494,11 @@ class Index:
             For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
             differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
             or the negative dot product.
+
+        Raises
+        ------
+        RsrError
+            A query is too long for float32's squares.
         """
         count = self.manifest.count
         if count == 0 or not len(queries):
@@ -487,6 +507,8 @@ class Index:
         exact = self.manifest.kind == "code"
         if self.manifest.metric == "cosine":
             queries = _unit(queries)
+        elif not exact:
+            greatest_norm(queries)
         start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
         width = min(count, start)
         results: list[Any] = [None] * len(queries)

@@ -161,25 +161,23 @@ def _nmrr(average_rank: float, n_relevant: int, k: int) -> float:
 # Random order --------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4096)
-def _found(n_items: int, n_relevant: int, k: int) -> NDArray[np.float64]:
-    """Give the chances that m = 0 ... k of R relevant items are among the first k of N (hypergeometric)."""
+@lru_cache(maxsize=256)
+def _found(n_items: int, n_relevant: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give the numbers m of R relevant items that may be among the first k of N, and their chances (hypergeometric)."""
 
     def log_choose(n: int, m: int) -> float:
         return math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1)
 
-    total = log_choose(n_items, k)
-    return np.array(
-        [
-            math.exp(log_choose(n_relevant, m) + log_choose(n_items - n_relevant, k - m) - total)
-            if m <= n_relevant and k - m <= n_items - n_relevant
-            else 0.0
-            for m in range(k + 1)
-        ]
-    )
+    others = n_items - n_relevant
+    least = max(0, k - others)
+    numbers = np.arange(least, min(k, n_relevant) + 1)
+    first = log_choose(n_relevant, least) + log_choose(others, k - least) - log_choose(n_items, k)
+    m = numbers[:-1].astype(np.float64)
+    ratios = (n_relevant - m) * (k - m) / ((m + 1) * (others - k + m + 1))  # of the chance of m + 1 to that of m
+    return numbers, np.exp(first + np.concatenate([[0.0], np.cumsum(np.log(ratios))]))
 
 
-def _random_precisions(judged: Judged, k: int, divide: Callable[[int], float]) -> float:
+def _random_precisions(judged: Judged, k: int, divide: Callable[[NDArray[np.int64]], Any]) -> float:
     """Expect the sum of precisions over a divisor that depends on the number m found.
 
     With m relevant items at random among the first k, the expected sum of the precisions at their ranks i is
@@ -189,10 +187,9 @@ def _random_precisions(judged: Judged, k: int, divide: Callable[[int], float]) -
     k = min(k, judged.n_items)
     harmonic = float((1 / np.arange(1, k + 1)).sum())
     others = (k - harmonic) / (k - 1) if k > 1 else 0.0
-    chances = _found(judged.n_items, judged.n_relevant, k)
-    return sum(
-        chance * m / k * (harmonic + (m - 1) * others) / divide(m) for m, chance in enumerate(chances) if m and chance
-    )
+    numbers, chances = _found(judged.n_items, judged.n_relevant, k)
+    m, chances = numbers[numbers > 0], chances[numbers > 0]
+    return float((chances * m / k * (harmonic + (m - 1) * others) / divide(m)).sum())
 
 
 def _random_share(judged: Judged) -> float:
@@ -213,6 +210,8 @@ def _random_recall(judged: Judged, k: int) -> float:
 def _random_reciprocal_rank(judged: Judged, k: int) -> float:
     assert judged.n_items is not None
     n, r = judged.n_items, judged.n_relevant
+    if not r:
+        return 0.0
     expected, none_before = 0.0, 1.0
     for i in range(1, min(k, n - r + 1) + 1):
         here = r / (n - i + 1)
@@ -274,6 +273,8 @@ MEASURES = {
 
 #: How the user writes them.
 SPELLINGS = tuple(name if name == "anmrr" else f"{name}@K" for name in MEASURES)
+#: The deepest ranking that is believed; a query's ranks fill an array.
+MAX_RANK = 10**7
 DEFAULT_METRICS = ("map@20", "p@20", "mrr@20")
 
 
@@ -308,6 +309,8 @@ class Metric:
         measure = MEASURES.get(found[1]) if found else None
         if not found or measure is None:
             raise UsageError(f"unknown metric {text!r}; one of {' '.join(SPELLINGS)}")
+        if len(found[2] or "") > len(str(MAX_RANK)) or int(found[2] or 0) > MAX_RANK:
+            raise UsageError(f"{text[:40]} looks deeper than {MAX_RANK} ranks")
         if (found[2] is None) == (found[1] != "anmrr"):
             raise UsageError(
                 f"{text!r} is written {found[1]}@K, such as {found[1]}@20"

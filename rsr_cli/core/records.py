@@ -104,7 +104,7 @@ class Vectors:
         kept, raws = [], []
         for i, record in enumerate(batch.records):
             try:
-                raws.append(self._take_one(record["properties"].pop(self.kind, None)))
+                raws.append(self._take_one(record["properties"]))
                 kept.append(i)
             except RecordError as error:
                 error.place = batch.place(i)
@@ -121,8 +121,11 @@ class Vectors:
             values = stacked.astype(np.float32, copy=False).reshape(len(raws), self.head["dim"] if self.head else 0)
         return self._finite(values, batch, skips)
 
-    def _take_one(self, found: Any) -> bytes:
+    def _take_one(self, properties: dict[str, Any]) -> bytes:
+        found = properties.pop(self.kind, None)
         if not isinstance(found, dict):
+            if self.kind == "embedding" and "code" in properties:
+                raise RecordError("has a code and no embedding any more; it was binarized already")
             hint = "rsr embed" if self.kind == "embedding" else "rsr binarize"
             raise RecordError(f"has no {self.kind}; pass the stream through {hint}")
         if self.head is None:

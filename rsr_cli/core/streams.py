@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -34,8 +34,10 @@ Record = dict[str, Any]
 
 log = logging.getLogger("rsr")
 
+ONE_A_LINE = "one Feature a line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
 BLOCK_BYTES = 1 << 17
 LOG_EVERY_S = 30.0
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142
 
 
@@ -126,6 +128,7 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
     """
     with _open_input(path) as (name, stream):
         first, pending = 1, []
+        mark = True
         while True:
             try:
                 block: bytes | None = stream.read(BLOCK_BYTES)
@@ -136,6 +139,8 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
                 continue
             if not block:
                 break
+            if mark:
+                block, mark = block.removeprefix(BYTE_ORDER_MARK), False
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 pending.append(block)
@@ -189,13 +194,10 @@ def _feature(text: bytes) -> Record:
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise RecordError(f"not JSON: {error}") from None
+        raise RecordError(f"not JSON: {error}; {ONE_A_LINE}") from None
     if not isinstance(record, dict) or record.get("type") != "Feature":
         found = record.get("type") if isinstance(record, dict) else type(record).__name__
-        raise RecordError(
-            f"not a GeoJSON Feature but {found or 'an object without a type'}; one Feature a line is expected"
-            " (ogr2ogr -f GeoJSONSeq writes it)"
-        )
+        raise RecordError(f"not a GeoJSON Feature but {found or 'an object without a type'}; {ONE_A_LINE}")
     if not isinstance(record.get("properties"), dict):
         raise RecordError("the Feature has no properties object")
     return record
@@ -235,31 +237,36 @@ class Output:
         self._overwrite = overwrite
         self._temporary: Path | None = None
         self._final = None if path in (None, "-") else Path(str(path))
-        if self._final is None:
-            self.name = "<stdout>"
-            if sys.stdout is None:
-                raise OutputError("cannot write: it is closed", self.name)
-            self._stream = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
-            return
-        self.name = str(self._final)
+        self.name = "<stdout>" if self._final is None else str(self._final)
         if self.name.endswith(".parquet"):
             raise OutputError("GeoParquet is not written yet; use an ending such as .geojsonl", self.name)
+
+    def __enter__(self) -> Output:
         with self._explained():
-            if self._final.exists() and not self._final.is_file():
-                self._stream = self._final.open("wb")
-            else:
-                refuse_existing(self._final, overwrite=overwrite)
-                self._temporary = temporary_beside(self._final)
-                self._stream = self._temporary.open("xb")
+            try:
+                self._stream = self._open()
+            except BaseException:  # a signal too
+                if self._temporary:
+                    self._temporary.unlink(missing_ok=True)
+                raise
+        return self
+
+    def _open(self) -> BinaryIO:
+        if self._final is None:
+            if sys.stdout is None:
+                raise OutputError("cannot write: it is closed", self.name)
+            return open(sys.stdout.fileno(), "wb", closefd=False)
+        if self._final.exists() and not self._final.is_file():
+            return self._final.open("wb")
+        refuse_existing(self._final, overwrite=self._overwrite)
+        self._temporary = temporary_beside(self._final)
+        return self._temporary.open("xb")
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines and hand them on at once."""
         with self._explained():
             self._stream.write(b"".join(lines))
             self._stream.flush()
-
-    def __enter__(self) -> Output:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._temporary is None:

@@ -109,6 +109,8 @@ class Locator:
             xs, ys = self._to_crs(columns.ravel(), rows.ravel())
             lon, lat = transform_points(self._crs, CRS.from_epsg(4326), xs, ys)
         except (RasterioError, rasterio.errors.CRSError, CPLE_BaseError) as error:
+            if len(windows) > 1:  # one point off the Earth fails them all
+                return np.concatenate([self._outlines(window[None]) for window in windows])
             log.info("no footprint: %s", error)
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
@@ -207,7 +209,7 @@ def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, 
     edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, any longitude is right
     lon = np.unwrap(outline[:, 0], discont=180.001, period=360)
     around = abs(lon[-1] - lon[0]) > 180  # once around the Earth
-    if around or np.count_nonzero(at_pole) == 1 or turns[edges].max() > NEAR_POLE_TURN:
+    if around or np.count_nonzero(at_pole) == 1 or turns[edges].max(initial=0) > NEAR_POLE_TURN:
         return _seen_from_pole(outline)
     lon = lon.round(DEGREE_DIGITS)
     lon -= 360 * np.floor((lon.min() + 180) / 360)

@@ -142,6 +142,7 @@ def _check(tile: Record) -> None:
         and _are([*numbers, *window, *transform], int, float)
         and (len(window), len(transform)) == (4, 6)
         and all(map(math.isfinite, [*numbers, *window, *transform]))
+        and ("proj:transform" not in properties or transform[0] * transform[4] != transform[1] * transform[3])
         and 1 <= window[2] * window[3] <= MAX_PIXELS
         and max(map(abs, window)) <= MAX_PIXELS
         and min(window[2:]) >= 1

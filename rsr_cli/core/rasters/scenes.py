@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from rsr_cli.core.bands import SENSORS, UNUSED, Sensor, name_bands
+from rsr_cli.core.bands import SENSORS, UNUSED, Sensor, name_bands, parse_datetime
 from rsr_cli.core.errors import BandError, RasterError, UsageError
 from rsr_cli.core.rasters.datasets import is_all_valid, is_virtual, open_raster
 from rsr_cli.core.rasters.footprints import Locator
@@ -297,8 +297,9 @@ def _choose_files(paths: Sequence[str], sensor: Sensor, wanted: Sequence[str] | 
 def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], settings: TileSettings) -> Scene:
     sensor = settings.profile
     first = datasets[0]
+    metadata = {} if isinstance(source, str) else _landsat_metadata(found.path)
     if sensor:
-        sensor.check_name(Path(found.path).name, scaled=settings.scale is not None)
+        sensor.check_product(str(_absolute(found.path)), metadata, scaled=settings.scale is not None)
     if isinstance(source, str):
         finest = first
         color = [ColorInterp.alpha == interpretation for interpretation in first.colorinterp]
@@ -321,6 +322,8 @@ def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], sett
     scale, offset = _scale(datasets, found, settings)
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(found.name, Path(found.path).name) if sensor else None)
+    if not when and {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
+        when = parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
     if when:
         properties["datetime"] = when
     if settings.labels_from_parent:
@@ -338,6 +341,15 @@ def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], sett
         properties=properties,
         maskable=any(_maskable(dataset) for dataset in datasets),
     )
+
+
+def _landsat_metadata(path: str) -> dict[str, str]:
+    """Read the MTL file beside a band's file, of a key that recurs the first; empty where there is not one file."""
+    files = list(Path(path).parent.glob("*_MTL.txt"))
+    if len(files) != 1:
+        return {}
+    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', files[0].read_text(errors="replace"), re.MULTILINE)
+    return dict(reversed(pairs))
 
 
 def _maskable(dataset: DatasetReader) -> bool:
@@ -360,6 +372,9 @@ def _scale(datasets: Sequence[DatasetReader], found: Found, settings: TileSettin
     kinds = {kind for dataset in datasets for kind in dataset.dtypes}
     declared = {pair for dataset in datasets for pair in zip(dataset.scales, dataset.offsets, strict=True)}
     if settings.scale is not None:
+        own = sensor and (-1000.0 if sensor.baseline_offset(str(_absolute(found.path))) else sensor.offset)
+        if own and settings.offset is None:
+            raise UsageError(f"--scale replaces that of {settings.sensor}, whose offset is {own:g}; pass --offset too")
         return settings.scale, settings.offset or 0.0
     if sensor:
         if not kinds <= set(sensor.dtypes):

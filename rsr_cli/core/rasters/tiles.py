@@ -129,7 +129,7 @@ class Tiler:
                 error.place = scene.place
                 raise
         measured = settings.min_valid != 0 and (scene.maskable or settings.edge == "pad")
-        kept = 0
+        kept, skipped = 0, self.skips.count
         for row in rows:
             windows = [(column, row, width, height) for column in columns]
             tiles = [
@@ -137,19 +137,25 @@ class Tiler:
                 for window, footprint in zip(windows, scene.locate.footprints(windows), strict=True)
             ]
             if measured:
-                tiles = [tile for tile in tiles if self._enough(tile, scene)]
+                tiles = [tile for tile in tiles if self._is_valid(tile, scene)]
             if settings.chips:
                 tiles = [write_chip(tile, settings.chips, overwrite=settings.overwrite) for tile in tiles]
             kept += len(tiles)
             if tiles:
                 yield tiles
-        if not kept:
+        if not kept and self.skips.count == skipped:
             raise RasterError(
                 f"not one of its {len(rows) * len(columns)} tiles has enough valid pixels; see --min-valid", scene.place
             )
 
-    def _enough(self, tile: Record, scene: Scene) -> bool:
-        pixels = read_pixels(tile, [band for band in scene.bands if band != UNUSED])
+    def _is_valid(self, tile: Record, scene: Scene) -> bool:
+        """Measure a tile and tell whether enough of it is valid; one that cannot be read is not."""
+        try:
+            pixels = read_pixels(tile, [band for band in scene.bands if band != UNUSED])
+        except RasterError as error:
+            error.message += f" (tile {tile['id']})"
+            self.skips(error)
+            return False
         valid = float(np.isfinite(pixels).all(axis=0).mean())
         tile["properties"]["valid"] = round(valid, 6)
         least = self.settings.min_valid
@@ -196,12 +202,9 @@ def write_chip(tile: Record, directory: str, *, overwrite: bool = False) -> Reco
     transform = properties.get("proj:transform")
     temporary = temporary_beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-            rasterio.open(
-                temporary,
-                "w",
+        # In memory first: where a disk is full, libtiff has its own words on stderr.
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
+            with memory.open(
                 driver="GTiff",
                 count=len(names),
                 height=shape[0],
@@ -212,20 +215,22 @@ def write_chip(tile: Record, directory: str, *, overwrite: bool = False) -> Reco
                 nodata=nodata,
                 compress="deflate",
                 photometric="minisblack",
-            ) as chip,
-        ):
-            chip.write(raw.data if nodata is None else raw.filled(nodata))
-            if nodata is None and np.ma.is_masked(raw):
-                chip.write_mask(~np.ma.getmaskarray(raw).any(axis=0))
-            chip.descriptions = names
-            if (properties["scale"], properties["offset"]) != (1, 0):
-                chip.scales = [properties["scale"] / 10000] * len(names)
-                chip.offsets = [properties["offset"] / 10000] * len(names)
-            if not transform:
-                _copy_control(parts[0], chip)
+            ) as chip:
+                chip.write(raw.data if nodata is None else raw.filled(nodata))
+                if nodata is None and np.ma.is_masked(raw):
+                    chip.write_mask(~np.ma.getmaskarray(raw).any(axis=0))
+                chip.descriptions = names
+                if (properties["scale"], properties["offset"]) != (1, 0):
+                    chip.scales = [properties["scale"] / 10000] * len(names)
+                    chip.offsets = [properties["offset"] / 10000] * len(names)
+                if not transform:
+                    _copy_control(parts[0], chip)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(memory.getbuffer())
         temporary.replace(path)
     except (RasterioError, OSError) as error:
-        raise OutputError(f"cannot write: {error}", str(path)) from None
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"cannot write: {reason}", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     placed = {"source": str(path), "bands": names, "window": [0, 0, shape[1], shape[0]]}
