@@ -16,12 +16,14 @@ from rsr_cli.core.errors import Skips, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DEFAULT_SIZE_PX = 224  # the models'
+
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...", type=click.Path())
 @options.output
 @options.overwrite
-@click.option("--size", type=click.IntRange(1), default=224, show_default=True, help="Height and width in pixels.")
+@click.option("--size", type=click.IntRange(1), help="Height and width in pixels.  [default: 224]")
 @click.option("--stride", type=click.IntRange(1), help="Step in pixels.  [default: --size]")
 @click.option(
     "--edge",
@@ -51,6 +53,16 @@ if TYPE_CHECKING:
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
 @click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
 @click.option("--labels-from-parent", is_flag=True, help="The directory above a scene names its label.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["bigearthnet", "forestnet", "folders"]),
+    help="A directory is a published data set of labelled patches; folders has one a class.",
+)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of --dataset.  [default: all of it]")
+@click.option(
+    "--classes", type=int, help="Of --dataset: bigearthnet 43 or 19, forestnet 12 or 4.  [default: the first]"
+)
+@options.seed("Of the draw of a split of folders.  [default: 0]")
 @click.option("--id-prefix", default="", metavar="TEXT", help="Put before every id.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF into this directory.")
 @click.option("--files-from", type=click.Path(allow_dash=True), metavar="FILE", help="Read paths, one a line.")
@@ -62,7 +74,8 @@ def tile(
     overwrite: bool,
     files_from: str | None,
     datetime: str | None,
-    size: int,
+    size: int | None,
+    seed: int | None,
     stride: int | None,
     bands: tuple[str, ...] | None,
     skips: Skips,
@@ -81,9 +94,13 @@ def tile(
             raise UsageError(f"--{flag} is not a finite number")
     from rsr_cli.core import rasters
 
+    if given["dataset"] and (size or stride):
+        raise UsageError("--dataset takes each patch whole; leave --size and --stride out")
+    size = size or DEFAULT_SIZE_PX
     settings = rasters.TileSettings(
         size_px=size,
         stride_px=stride or size,
+        seed=seed or 0,
         datetime=parse_datetime(datetime) if datetime else None,
         bands=check_names(bands, unused=True) if bands else None,
         overwrite=overwrite,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
@@ -43,13 +44,19 @@ def explained(place: str) -> Iterator[None]:
         raise RasterError(f"cannot be read: {text.removeprefix(f'{place}: ')}", place) from None
 
 
+def file_and_band(source: str) -> tuple[str, int | None]:
+    """Split the source of one band: a file, and which of its bands where it is written as GDAL's vrt://FILE?bands=N."""
+    found = re.fullmatch(r"vrt://(.+)\?bands=(\d+)", source)
+    return (found[1], int(found[2])) if found else (source, None)
+
+
 def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     """Open a raster for reading.
 
     Parameters
     ----------
     path : str
-        A path or URL that GDAL knows.
+        A path or URL that GDAL knows, or a numpy array's (``.npy``) of (height, width) or (height, width, bands).
     nodata : float, optional
         The value of invalid pixels where the file declares none, has no mask and no alpha. It becomes the dataset's
         own, so that resampling keeps it out of its neighbours.
@@ -62,7 +69,7 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     if ":" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise RasterError("no such file", path)
     with explained(path):
-        dataset = rasterio.open(path)
+        dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
         if nodata is not None and dataset.count and is_all_valid(dataset):
             with dataset:
                 dataset = _with_nodata(dataset, nodata)
@@ -74,6 +81,19 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
         dataset.close()
         raise RasterError("holds complex numbers, which have no reflectance", path)
+    return dataset
+
+
+def _open_array(path: str) -> DatasetReader:
+    """Open a numpy array as a raster in memory."""
+    try:
+        pixels = np.load(path, allow_pickle=False)
+        bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        shape = dict(zip(("count", "height", "width"), bands.shape, strict=True))
+        dataset = rasterio.open(path, "w+", driver="MEM", dtype=bands.dtype, transform=Affine.identity(), **shape)
+        dataset.write(bands)
+    except (ValueError, TypeError, EOFError) as error:
+        raise RasterError(f"is not an array of (height, width, bands): {error}", path) from None
     return dataset
 
 

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError
-from rsr_cli.core.rasters.datasets import explained, is_all_valid, open_raster
+from rsr_cli.core.rasters.datasets import explained, file_and_band, is_all_valid, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,13 +182,17 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         if len(opened.indexes) != len(names):
             raise RasterError(f"has {len(opened.indexes)} bands, and the record names {len(names)}", source)
         return [Part(source, opened, [opened.indexes[names.index(band)] for band in bands], window)], (height, width)
-    parts = []
+    parts: list[Part] = []
     for band in bands:
-        opened = _datasets.get(source[band], nodata)
+        path, index = file_and_band(source[band])
+        if parts and parts[-1].path == path:
+            parts[-1].indexes.append(index or 1)
+            continue
+        opened = _datasets.get(path, nodata)
         place = window
         if "proj:transform" in properties:
             place = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
-        parts.append(Part(source[band], opened, [1], place))
+        parts.append(Part(path, opened, [index or 1], place))
     return parts, (height, width)
 
 

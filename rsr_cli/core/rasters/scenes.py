@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 
 from rsr_cli.core.bands import SENSORS, UNUSED, Sensor, name_bands, parse_datetime
 from rsr_cli.core.errors import BandError, RasterError, UsageError
-from rsr_cli.core.rasters.datasets import is_all_valid, is_virtual, open_raster
+from rsr_cli.core.rasters.datasets import file_and_band, is_all_valid, is_virtual, open_raster
 from rsr_cli.core.rasters.footprints import Locator
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ class TileSettings:
         A directory of single-band files is one scene.
     labels_from_parent : bool
         The name of the directory that holds the scene is its label.
+    dataset, split : str, optional
+        A name in `archives.ARCHIVES`, and ``train``, ``val`` or ``test``.
+    classes : int, optional
+        Into how many classes the data set's labels fall.
+    seed : int
+        Of the draw of splits where a data set has none.
     id_prefix : str
         Put before every id.
     chips : str, optional
@@ -83,6 +89,10 @@ class TileSettings:
     datetime: str | None = None
     per_band: bool = False
     labels_from_parent: bool = False
+    dataset: str | None = None
+    split: str | None = None
+    classes: int | None = None
+    seed: int = 0
     id_prefix: str = ""
     chips: str | None = None
     overwrite: bool = False
@@ -109,6 +119,8 @@ class Scene:
         In pixels of the finest band used.
     locate : Locator
         From pixels to lon/lat.
+    geometry : dict or None
+        Where it is, where pixels cannot be located.
     properties : dict
         What all its tiles share.
     maskable : bool
@@ -121,6 +133,7 @@ class Scene:
     width: int
     height: int
     locate: Locator
+    geometry: dict[str, Any] | None
     properties: dict[str, Any]
     maskable: bool
 
@@ -132,21 +145,44 @@ class Scene:
 
 def place_of(source: Source) -> str:
     """Name a source in a message: its path, or the directory of its single-band files."""
-    return source if isinstance(source, str) else str(Path(next(iter(source.values()))).parent)
+    return source if isinstance(source, str) else str(Path(file_and_band(next(iter(source.values())))[0]).parent)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A scene's files, before they are opened: its name, and a path or the paths of single-band files."""
+    """A scene's files, before they are opened.
+
+    Attributes
+    ----------
+    name : str
+        What its tiles' ids begin with.
+    source : str, list of str, or dict of str to str
+        A file, single-band files whose names tell their bands, or STAC common name -> file of one band.
+    parent : str
+        Name of the directory above.
+    properties : dict
+        What its records say beside what the files tell.
+    geometry : dict or None
+        Where it is, for files that do not tell.
+    """
 
     name: str
-    source: str | list[str]
+    source: str | list[str] | dict[str, str]
     parent: str
+    properties: dict[str, Any] = field(default_factory=dict)
+    geometry: dict[str, Any] | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """The files."""
+        if isinstance(self.source, dict):
+            return list(self.source.values())
+        return [self.source] if isinstance(self.source, str) else self.source
 
     @property
     def path(self) -> str:
         """The file, or the first of the files."""
-        return self.source if isinstance(self.source, str) else self.source[0]
+        return self.paths[0]
 
 
 def find_scenes(paths: Iterable[str], settings: TileSettings) -> Iterator[Found]:
@@ -256,16 +292,15 @@ def open_scene(found: Found, settings: TileSettings) -> Scene:
     sensor = settings.profile
     nodata = sensor.nodata if sensor else None
     try:
-        (settings.id_prefix + found.name + "".join(found.source)).encode()
+        (settings.id_prefix + found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot hold; rename it", found.path) from None
-    if isinstance(found.source, str):
-        source: Source = found.source
-        paths = [found.source]
-    else:
+    if isinstance(found.source, list):
         assert sensor is not None
-        source = _choose_files(found.source, sensor, settings.bands)
-        paths = list(source.values())
+        source: Source = _choose_files(found.source, sensor, settings.bands)
+    else:
+        source = found.source
+    paths = [source] if isinstance(source, str) else [file_and_band(path)[0] for path in source.values()]
     datasets: list[DatasetReader] = []
     try:
         datasets.extend(open_raster(path, nodata) for path in paths)
@@ -311,8 +346,10 @@ def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], sett
         finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
         names = tuple(source)
         for name, dataset in zip(names, datasets, strict=True):
-            if dataset.count != 1:
-                raise BandError(f"{name} has {dataset.count} bands in its file, where one is expected", source[name])
+            band = file_and_band(source[name])[1]
+            if (band or 1) > dataset.count or (band is None and dataset.count != 1):
+                expected = "where one is expected" if band is None else f"and no band {band}"
+                raise BandError(f"{name} has {dataset.count} bands in its file, {expected}", source[name])
             if not _same_area(dataset, finest):
                 raise BandError(
                     f"{name} has another coordinate system, or covers another area, than the finest band"
@@ -328,6 +365,7 @@ def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], sett
         properties["datetime"] = when
     if settings.labels_from_parent:
         properties["labels"] = [found.parent]
+    properties |= found.properties
     properties |= {"source": source, "bands": list(names), "scale": scale, "offset": offset}
     if sensor and any(map(is_virtual, datasets)):
         properties["nodata"] = sensor.nodata
@@ -338,6 +376,7 @@ def _scene(found: Found, source: Source, datasets: Sequence[DatasetReader], sett
         width=finest.width,
         height=finest.height,
         locate=Locator(finest),
+        geometry=found.geometry,
         properties=properties,
         maskable=any(_maskable(dataset) for dataset in datasets),
     )

@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from rsr_cli.core.bands import UNUSED
 from rsr_cli.core.errors import OutputError, RasterError, RecordError, Skips
+from rsr_cli.core.rasters.archives import find_patches, settle
 from rsr_cli.core.rasters.pixels import Part, parts_of, read_pixels, read_raw
 from rsr_cli.core.rasters.scenes import Edge, Found, Scene, TileSettings, find_scenes, open_scene
 from rsr_cli.core.streams import refuse_existing, temporary_beside
@@ -66,7 +67,7 @@ class Tiler:
     """
 
     def __init__(self, settings: TileSettings, skips: Skips) -> None:
-        self.settings = settings
+        self.settings = settle(settings)
         self.skips = skips
         self.dropped = 0
         self._names: set[int] = set()
@@ -91,7 +92,7 @@ class Tiler:
         """
         for path in paths:
             try:
-                for found in find_scenes([path], self.settings):
+                for found in self._find(path):
                     try:
                         self._claim(found)
                         yield from self._cut(open_scene(found, self.settings))
@@ -99,6 +100,13 @@ class Tiler:
                         self.skips(error)
             except RecordError as error:
                 self.skips(error)
+
+    def _find(self, path: str) -> Iterator[Found]:
+        return (
+            find_patches(path, self.settings, self.skips)
+            if self.settings.dataset
+            else find_scenes([path], self.settings)
+        )
 
     def _claim(self, found: Found) -> None:
         """Raise RasterError where another scene has the name already."""
@@ -169,6 +177,8 @@ def _tile(scene: Scene, window: tuple[int, int, int, int], footprint: dict[str, 
     where = dict(scene.locate.properties)
     if scene.locate.transform is not None:
         where["proj:transform"] = list(scene.locate.transform @ Affine.translation(column, row))[:6]
+    if scene.geometry and footprint["geometry"] is None:
+        footprint = {"geometry": scene.geometry, "bbox": scene.geometry["coordinates"] * 2}
     return {
         "type": "Feature",
         "id": scene.name if whole else f"{scene.name}_{column}_{row}",
