@@ -1,0 +1,110 @@
+"""Lay out the scores of the experiments as the paper's table, with the paper's number beside ours.
+
+    python table.py OUT
+
+Reads OUT/DATASET/MODEL/METHOD.jsonl, as rsr score writes them, and writes OUT/table.md and OUT/table.csv.
+"""
+
+import csv
+import json
+import statistics
+import sys
+from pathlib import Path
+
+DATASETS = {"ben43": "BEN-43", "ben19": "BEN-19", "forestnet12": "ForestNet-12", "forestnet4": "ForestNet-4"}
+MODELS = {"prithvi": "Prithvi-100M", "prithvi-rgb": "Prithvi-100M-RGB", "vit-rgb": "ViT-B/16-RGB"}
+METHODS = {"embedding": "embedding", "binary": "binary embedding", "trivial": "trivial hash", "lsh": "LSH"}
+SEEDS = (42, 84, 126, 168, 210)
+
+#: mAP@20 in percent (arXiv 2403.02059, table 1), by data set; of LSH with its 95 % interval.
+PAPER = {
+    ("prithvi", "embedding"): (97.62, 97.98, 44.51, 60.76),
+    ("prithvi", "binary"): (97.44, 97.83, 43.28, 59.85),
+    ("prithvi", "trivial"): (82.75, 84.26, 34.91, 51.71),
+    ("prithvi", "lsh"): ((68.36, 4.96), (71.18, 4.66), (28.98, 1.85), (45.63, 1.39)),
+    ("prithvi-rgb", "embedding"): (92.15, 93.17, 38.65, 53.85),
+    ("prithvi-rgb", "binary"): (91.38, 92.43, 38.11, 53.31),
+    ("prithvi-rgb", "trivial"): (73.36, 75.47, 32.35, 50.47),
+    ("prithvi-rgb", "lsh"): ((53.09, 8.43), (55.21, 8.61), (29.02, 1.45), (45.42, 1.26)),
+    ("vit-rgb", "embedding"): (89.31, 90.21, 38.92, 56.49),
+    ("vit-rgb", "binary"): (88.71, 89.7, 39.19, 57.01),
+    ("vit-rgb", "trivial"): (75.74, 77.34, 33.01, 49.95),
+    ("vit-rgb", "lsh"): ((76.52, 0.95), (78.02, 0.92), (32.77, 1.32), (49.13, 2.09)),
+}
+
+
+def score(path, metric="map@20"):
+    """Read a metric, and what a random ranking reaches, from a file of rsr score; both in percent."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    (row,) = (row for row in rows if row["metric"] == metric)
+    return 100 * row["value"], 100 * row["random"]
+
+
+def mean_and_interval(values):
+    """Give the mean, and of several values 1.96 standard errors, as the paper has it; else None."""
+    if len(values) == 1:
+        return values[0], None
+    return statistics.fmean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5
+
+
+def cells(folder):
+    """Give each cell of the table, in the paper's order, as a dict."""
+    for (model, method), published in PAPER.items():
+        for dataset, theirs in zip(DATASETS, published, strict=True):
+            names = [f"lsh-{seed}" for seed in SEEDS] if method == "lsh" else [method]
+            scores = [score(folder / dataset / model / f"{name}.jsonl") for name in names]
+            ours, interval = mean_and_interval([value for value, _ in scores])
+            paper, paper_interval = theirs if method == "lsh" else (theirs, None)
+            yield {
+                "model": MODELS[model],
+                "method": METHODS[method],
+                "dataset": DATASETS[dataset],
+                "map@20": ours,
+                "interval": interval,
+                "random": scores[0][1],
+                "paper": paper,
+                "paper_interval": paper_interval,
+                "difference": ours - paper,
+            }
+
+
+def written(value, interval):
+    """Write a number, with its interval where it has one."""
+    return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
+
+
+def markdown(rows):
+    """Lay cells out as the paper does: a line a method, a column a data set."""
+    yield f"| model | method | {' | '.join(DATASETS.values())} | mean |"
+    yield "|---" * (len(DATASETS) + 3) + "|"
+    for start in range(0, len(rows), len(DATASETS)):
+        line = rows[start : start + len(DATASETS)]
+        texts = [
+            f"{written(row['map@20'], row['interval'])} (paper {written(row['paper'], row['paper_interval'])},"
+            f" {row['difference']:+.2f})"
+            for row in line
+        ]
+        ours, paper = (statistics.fmean(row[key] for row in line) for key in ("map@20", "paper"))
+        texts.append(f"{ours:.2f} (paper {paper:.2f}, {ours - paper:+.2f})")
+        yield f"| {line[0]['model']} | {line[0]['method']} | {' | '.join(texts)} |"
+    levels = [statistics.fmean(row["random"] for row in rows if row["dataset"] == name) for name in DATASETS.values()]
+    yield f"| a random ranking | | {' | '.join(f'{level:.2f}' for level in levels)} | {statistics.fmean(levels):.2f} |"
+
+
+def main():
+    """Write the table."""
+    folder = Path(sys.argv[1])
+    try:
+        rows = list(cells(folder))
+    except FileNotFoundError as error:
+        sys.exit(f"table.py: {error.filename} is missing; make makes it")
+    caption = "mAP@20 in percent: ours, then the paper's and the difference. LSH: five seeds, 95 % interval.\n\n"
+    (folder / "table.md").write_text(caption + "\n".join(markdown(rows)) + "\n")
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
