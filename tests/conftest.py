@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,12 @@ def cut():
         return [tile for row in tiler.tiles(map(str, paths)) for tile in row]
 
     return tiles
+
+
+@pytest.fixture(scope="session")
+def miniature_layouts():
+    """Give the module that writes miniature copies of BigEarthNet and ForestNet for the examples of the paper."""
+    spec = importlib.util.spec_from_file_location("miniature", ROOT / "examples" / "paper" / "miniature.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -125,7 +125,7 @@ def write_raster(path, pixels, names, **profile):
 
 
 @pytest.fixture
-def scenes(tmp_path):
+def scenes(tmp_path, miniature_layouts):
     """Make the files that the examples start from, all cut from one synthetic scene."""
     write = [sys.executable, ROOT / "examples" / "synthetic_scene.py", "write", tmp_path, "--size", "512"]
     subprocess.run(write, check=True, timeout=60)
@@ -147,6 +147,7 @@ def scenes(tmp_path):
     for name, band in zip(bands, pixels, strict=True):
         path = tmp_path / "granules" / product / f"{product}.{HLS_L30[name]}.tif"
         write_raster(path, band[None], [None], **profile)
+    miniature_layouts.write_bigearthnet(tmp_path / "BigEarthNet", {"test": 2})
     return tmp_path
 
 

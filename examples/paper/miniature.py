@@ -1,6 +1,6 @@
 """Write miniature copies of the paper's data sets, and checkpoints of random weights, to try the experiments with.
 
-    python miniature.py DATA WEIGHTS [--val 6] [--test 12] [--seed 0]
+    python miniature.py OUT [--val 4] [--test 8] [--seed 0]
 
 The layouts are those of the downloads: BigEarthNet-S2 v1.0 (a directory a patch, a file a band, a JSON file of labels,
 lists of the splits) and ForestNet (CSV files of the splits, a PNG and a NPY file an example). The pixels are cut from
@@ -155,16 +155,15 @@ def write_weights(folder):
 def main():
     """Write everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS")
-    parser.add_argument("--val", type=int, default=6, help="queries a data set (default %(default)s)")
-    parser.add_argument("--test", type=int, default=12, help="database items a data set (default %(default)s)")
+    parser.add_argument("folder", type=Path, metavar="OUT", help="to write data/ and weights/ into")
+    parser.add_argument("--val", type=int, default=4, help="queries a data set (default %(default)s)")
+    parser.add_argument("--test", type=int, default=8, help="database items a data set (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
     args = parser.parse_args()
     splits = {"val": args.val, "test": args.test}
-    write_bigearthnet(args.data / "BigEarthNet", splits, args.seed)
-    write_forestnet(args.data / "ForestNetDataset", splits, args.seed)
-    write_weights(args.weights)
+    write_bigearthnet(args.folder / "data" / "BigEarthNet", splits, args.seed)
+    write_forestnet(args.folder / "data" / "ForestNetDataset", splits, args.seed)
+    write_weights(args.folder / "weights")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""The paper's table, all 48 cells of it, on miniature data and random weights, and its arithmetic by hand."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+
+PAPER = Path(__file__).parents[1] / "examples" / "paper"
+MODELS = ("Prithvi-100M", "Prithvi-100M-RGB", "ViT-B/16-RGB")
+METHODS = ("embedding", "binary embedding", "trivial hash", "LSH")
+DATASETS = ("BEN-43", "BEN-19", "ForestNet-12", "ForestNet-4")
+
+
+@pytest.fixture(scope="module")
+def table():
+    spec = importlib.util.spec_from_file_location("table", PAPER / "table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Run `make smoke` into an empty folder."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    out = tmp_path_factory.mktemp("smoke")
+    done = subprocess.run(
+        ["make", "-C", PAPER, "-j2", "smoke", f"OUT={out}", f"RSR={sys.executable} -m rsr_cli.main"],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def vectors(path, split, kind="embedding"):
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = [record for record in records if record["properties"]["split"] == split]
+    data = [np.frombuffer(base64.b64decode(r["properties"][kind]["data"]), "<f4") for r in records]
+    return np.stack(data), [set(record["properties"]["labels"]) for record in records]
+
+
+def test_the_smoke_table_has_all_cells(smoke):
+    with (smoke / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["model"], row["method"], row["dataset"]) for row in rows} == set(
+        itertools.product(MODELS, METHODS, DATASETS)
+    )
+    assert len(rows) == 48
+    for row in rows:
+        assert 0 <= float(row["map@20"]) <= 100
+        assert float(row["difference"]) == pytest.approx(float(row["map@20"]) - float(row["paper"]))
+    lines = (smoke / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[4:-1]] == [[f"| {m}", n] for m in MODELS for n in METHODS]
+
+
+@pytest.mark.parametrize("dataset", ["ben19", "forestnet12"])
+@pytest.mark.parametrize("model", ["prithvi-rgb", "vit-rgb"])
+def test_a_cell_is_what_the_papers_recipe_gives(smoke, dataset, model):
+    """L1 distances, binary codes and trivial hashes by torch, average precision by torchmetrics."""
+    embedded = smoke / dataset / model / "embedded.geojsonl"
+    (queries, asked), (items, labels) = vectors(embedded, "val"), vectors(embedded, "test")
+
+    def hashed(x):
+        return x.reshape(len(x), -1, 32).mean(axis=1) > 0
+
+    spaces = {
+        "embedding": (queries, items),
+        "binary": (queries > 0, items > 0),
+        "trivial": (hashed(queries), hashed(items)),
+        "lsh-42": tuple(x @ np.random.RandomState(42).randn(32, 768).T > 0 for x in (queries, items)),
+    }
+    metric = torchmetrics.functional.retrieval.retrieval_average_precision
+    for method, (left, right) in spaces.items():
+        distances = np.abs(left[:, None].astype(np.float64) - right[None].astype(np.float64)).sum(-1)
+        expected = []
+        for row, mine in zip(distances, asked, strict=True):
+            # ties go to the lower row; scores are kept above 0, as torchmetrics wants them
+            ranks = np.argsort(np.argsort(row, kind="stable"), kind="stable")
+            relevant = torch.tensor([bool(mine & other) for other in labels])
+            scores = torch.tensor(len(row) - ranks, dtype=torch.float64)
+            expected.append(float(metric(scores, relevant, top_k=20)))
+        lines = (smoke / dataset / model / f"{method}.jsonl").read_text().splitlines()
+        assert json.loads(lines[0])["metric"] == "map@20"
+        assert json.loads(lines[0])["value"] == pytest.approx(statistics.fmean(expected), abs=1e-6), method
+
+
+def test_the_interval_is_the_papers(table):
+    """Five values 1 to 5: mean 3, deviation sqrt(2.5), 1.96 sqrt(2.5) / sqrt(5)."""
+    assert table.mean_and_interval([1, 2, 3, 4, 5]) == (3, pytest.approx(1.96 * 0.5**0.5))
+    assert table.mean_and_interval([7]) == (7, None)
+
+
+def test_the_papers_numbers_have_the_papers_means(table):
+    """The last column of its table; those of LSH do not all add up there."""
+    printed = {
+        ("prithvi", "embedding"): 75.22,
+        ("prithvi", "binary"): 74.6,
+        ("prithvi", "trivial"): 63.41,
+        ("prithvi-rgb", "embedding"): 69.46,
+        ("prithvi-rgb", "binary"): 68.81,
+        ("prithvi-rgb", "trivial"): 57.91,
+        ("vit-rgb", "embedding"): 68.73,
+        ("vit-rgb", "binary"): 68.65,
+        ("vit-rgb", "trivial"): 59.01,
+    }
+    for row, mean in printed.items():
+        assert statistics.fmean(table.PAPER[row]) == pytest.approx(mean, abs=0.011)
+
+
+def test_a_cell_that_is_missing_is_named(tmp_path):
+    done = subprocess.run([sys.executable, PAPER / "table.py", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ben43/prithvi/embedding.jsonl is missing" in done.stderr
