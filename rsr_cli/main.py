@@ -27,6 +27,7 @@ COMMANDS = {
     "index": "Build an index of embeddings or codes.",
     "query": "Find the nearest items of an index.",
     "score": "Measure how good the hits are.",
+    "show": "Draw hits with their pictures, or vectors as points.",
 }
 
 
@@ -59,12 +60,13 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Find look-alike places in multi-spectral satellite imagery.
 
-    Six commands that pipe into each other; every stream is one GeoJSON Feature a line.
+    Seven commands that pipe into each other; every stream is one GeoJSON Feature a line.
 
     \b
       rsr tile scene.tif | rsr embed | rsr binarize --method sign | rsr index -o lake.rsr
       rsr tile --whole chip.tif | rsr embed | rsr query lake.rsr -k 20 > hits.geojsonl
       rsr score hits.geojsonl
+      rsr show hits.geojsonl -o hits.html
     """
 
 

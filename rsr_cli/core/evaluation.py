@@ -139,7 +139,7 @@ class LabelTruth(_Spool):
         name = record.get("id")
         if name is None:
             raise RecordError("has no id")
-        number = self._sets.number(_labels(record, "labels") or frozenset())
+        number = self._sets.number(labels_of(record, "labels") or frozenset())
         try:
             self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
         except sqlite3.IntegrityError:
@@ -265,18 +265,15 @@ class Evaluation(_Spool):
                 skips(error)
 
     def _add(self, hit: Record) -> None:
-        properties = hit["properties"]
-        query, rank = properties.get("query"), properties.get("rank")
-        if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
-            raise RecordError("is not a hit: it has no query and rank; pass the stream through rsr query")
-        query, item = str(query), str(hit.get("id"))
+        query, rank = query_and_rank(hit)
+        item = str(hit.get("id"))
         if query != self._last[0]:
             self._last = query, *self._query(query, hit)
         _, number, labels = self._last
         if isinstance(self._truth, Qrels):
             gain = self._truth.grade(query, item)
         else:
-            found = self._truth.labels(item) if self._truth else _labels(hit, "labels")
+            found = self._truth.labels(item) if self._truth else labels_of(hit, "labels")
             if found is None:
                 where = "the truth" if self._truth else "its properties"
                 raise RecordError(f"the hit {item!r} has no labels in {where}; see --truth")
@@ -297,7 +294,7 @@ class Evaluation(_Spool):
             return known[0], self._sets[known[1]]
         labels: Labels | None = frozenset()
         if not isinstance(self._truth, Qrels):
-            labels = _labels(hit, "query_labels")
+            labels = labels_of(hit, "query_labels")
             if labels is None and self._truth:
                 labels = self._truth.labels(query)
             if labels is None:
@@ -349,7 +346,28 @@ class Evaluation(_Spool):
         return Judged(gains, *self._truth.ideal(query, labels, exclude_self=self._exclude_self))
 
 
-def _labels(record: Record, name: str) -> Labels | None:
+def query_and_rank(hit: Record) -> tuple[str, int]:
+    """Read what a hit was found for, and its rank.
+
+    Raises
+    ------
+    RecordError
+        The record is not a hit.
+    """
+    query, rank = hit["properties"].get("query"), hit["properties"].get("rank")
+    if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise RecordError("is not a hit: it has no query and rank; pass the stream through rsr query")
+    return str(query), rank
+
+
+def labels_of(record: Record, name: str) -> Labels | None:
+    """Read the property ``name``, a list of class names; ``None`` where it is missing.
+
+    Raises
+    ------
+    RecordError
+        It is not a list of names.
+    """
     labels = record["properties"].get(name)
     if labels is None:
         return None

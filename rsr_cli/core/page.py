@@ -1,0 +1,49 @@
+"""The figure as a page of HTML that needs nothing else: pictures, tables and maps inside."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pybase64
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+from rsr_cli.core.figures import draw_map
+from rsr_cli.core.gallery import FRAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.gallery import Row
+
+
+def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
+    """Write the page of page.html, row by row.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        Queries and their hits.
+    note : str
+        How the pictures were made.
+
+    Yields
+    ------
+    bytes
+        HTML in UTF-8. What stands in records is text there, never markup.
+    """
+    templates = Environment(loader=PackageLoader("rsr_cli.core", ""), autoescape=True, trim_blocks=True)
+    templates.filters["png"] = _png
+    sections = ({"row": row, "map": draw_map(row, number)} for number, row in enumerate(rows))
+    template = templates.get_template("page.html")
+    return (text.encode() for text in template.generate(sections=sections, frames=FRAMES, note=note))
+
+
+def _png(picture: NDArray[Any]) -> str:
+    """Write a picture, uint8 (height, width, 4), as the address of a PNG that holds itself."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="png", optimize=True)
+    return f"data:image/png;base64,{pybase64.b64encode_as_string(file.getvalue())}"
