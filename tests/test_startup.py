@@ -21,12 +21,18 @@ MODULES = {
     ".".join(("rsr_cli", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-HEAVY = {"torch", "torchvision", "terratorch", "faiss", "rasterio", "pyarrow", "scipy"}
+HEAVY = {
+    *("torch", "torchvision", "terratorch", "faiss", "rasterio", "pyarrow", "scipy"),
+    *("sklearn", "matplotlib", "PIL", "jinja2"),
+}
 # Library -> the modules, or packages, that may import it; a library that is not here may be imported by all
 IMPORTERS = {
     "click": ("rsr_cli.main", "rsr_cli.options", "rsr_cli.commands"),
     "rasterio": ("rsr_cli.core.rasters",),
     "faiss": ("rsr_cli.core.index",),
+    "matplotlib": ("rsr_cli.core.figures",),
+    "sklearn": ("rsr_cli.core.projection",),
+    **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.page",)),
     **dict.fromkeys(("torch", "torchvision", "terratorch"), ("rsr_cli.core.encoders", "rsr_cli.core.placement")),
 }
 

@@ -34,12 +34,13 @@ log = logging.getLogger("rsr")
 DPI = 200
 # Inches: a picture, the room between two, the column of the query's labels, the room for a hit's text, all margins.
 CELL_IN, GAP_IN, LABELS_IN, TEXT_IN, MARGIN_IN = 1.0, 0.12, 1.4, 0.58, 0.12
-HEAD_IN, FOOT_IN = 0.25, 0.3
+HEAD_IN, FOOT_IN, KEY_IN = 0.25, 0.4, 0.22
+LEAST_IN = 4.1  # the key's width
 TEXT_PT, SMALL_PT = 7.0, 6.0
 GREY = "#767676"
 #: Classes that are told apart; where there are more, the rarest are put together.
 MOST_CLASSES = 20
-MARKERS = "os^DvPX*<>"
+MARKERS = "os^DvPXp<>"
 #: The smallest map, in degrees.
 LEAST_SPAN = 0.02
 
@@ -64,13 +65,14 @@ def _style(**settings: Any) -> Iterator[None]:
             mpl.rcdefaults()
             mpl.rcParams.update(STYLE | settings)
             yield
-    for message in dict.fromkeys(str(warning.message) for warning in told):
-        log.warning("%s", message)
+    missing = {str(warning.message) for warning in told if "missing from font" in str(warning.message)}
+    if missing:
+        log.warning("%d characters are not in the figure's font, and stand as boxes; an .html has them", len(missing))
 
 
-def _save(figure: Figure, form: str) -> bytes:
+def _save(figure: Figure, form: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format=form, dpi=DPI, metadata=UNDATED[form])
+    figure.savefig(file, format=form, dpi=DPI, metadata=UNDATED[form], **options)
     return file.getvalue()
 
 
@@ -99,7 +101,7 @@ def draw_rows(rows: Sequence[Row], form: str, note: str) -> bytes:
         labels_in = max(0.5, *(_width_in(line, TEXT_PT) for text in labels for line in text.splitlines()))
         second_in = MARGIN_IN + CELL_IN + GAP_IN
         third_in = second_in + labels_in + 2 * GAP_IN
-        width_in = third_in + columns * (CELL_IN + GAP_IN) - GAP_IN + MARGIN_IN
+        width_in = max(LEAST_IN, third_in + columns * (CELL_IN + GAP_IN) - GAP_IN + MARGIN_IN)
 
         from matplotlib.figure import Figure
 
@@ -121,11 +123,12 @@ def draw_rows(rows: Sequence[Row], form: str, note: str) -> bytes:
             figure.text(second_in / width_in, top, labels[number], va="top", linespacing=1.2)
             for column, hit in enumerate(row.hits):
                 _draw_hit(cell(third_in + column * (CELL_IN + GAP_IN), number), hit)
-        _draw_key(figure, note, MARGIN_IN / width_in, 0.08 / height_in)
+        figure.text(MARGIN_IN / width_in, 0.06 / height_in, note, fontsize=SMALL_PT, color=GREY)
+        _draw_key(figure, (MARGIN_IN / width_in, KEY_IN / height_in))
         return _save(figure, form)
 
 
-def _draw_key(figure: Figure, note: str, left: float, bottom: float) -> None:
+def _draw_key(figure: Figure, place: tuple[float, float]) -> None:
     from matplotlib.patches import Patch
 
     marks = {"all": "\N{CHECK MARK}", "some": "n/m", "none": "\N{BALLOT X}"}
@@ -134,10 +137,7 @@ def _draw_key(figure: Figure, note: str, left: float, bottom: float) -> None:
         for agreement, (colour, meaning) in FRAMES.items()
     ]
     options = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "handlelength": 1.2, "columnspacing": 1.5}
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left, bottom), ncols=3, fontsize=TEXT_PT, **options
-    )
-    figure.text(1 - left, bottom, note, fontsize=SMALL_PT, color=GREY, ha="right", va="bottom")
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, fontsize=TEXT_PT, **options)
 
 
 def _draw_picture(axes: Axes, item: Item) -> None:
@@ -252,8 +252,8 @@ def draw_points(points: Points, form: str) -> bytes:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        axes = figure.add_subplot(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+        figure = Figure(figsize=(6.4, 6.4))
+        axes = figure.add_subplot(xticks=[], yticks=[], aspect="equal")
         colours = mpl.colormaps["tab10" if len(told) <= 10 else "tab20"]
         looks = [(name, colours(i), MARKERS[i % len(MARKERS)]) for i, name in enumerate(told)]
         for name, colour, marker in (*looks, (rest, "0.6", "."), ("no label", "0.6", ".")):
@@ -262,14 +262,9 @@ def draw_points(points: Points, form: str) -> bytes:
                 label = f"{name} ({len(xs)})"
                 axes.scatter(xs, ys, 18, color=colour, marker=marker, linewidths=0.3, edgecolors="white", label=label)
         axes.set_title(f"t-SNE of {len(classes)} {points.kind}s ({made_by}, {size} distance)", fontsize=TEXT_PT + 1)
-        several = any(len(labels) > 1 for labels in points.labels)
-        figure.legend(
-            loc="outside right upper",
-            title="First of the labels" if several else "Label",
-            frameon=False,
-            alignment="left",
-        )
-        return _save(figure, form)
+        title = "First of the labels" if any(len(labels) > 1 for labels in points.labels) else "Label"
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, frameon=False, alignment="left")
+        return _save(figure, form, bbox_inches="tight")
 
 
 def draw_map(row: Row, number: int) -> tuple[str, list[Item]]:
@@ -341,10 +336,11 @@ def _draw_place(axes: Axes, item: Item, parts: Sequence[NDArray[np.float64]], na
 def _parts(item: Item) -> list[NDArray[np.float64]]:
     """Read a footprint's polygons (their outer rings), lines and points: float64 (n, 2) of longitude and latitude."""
     import shapely
+    from shapely.errors import ShapelyError
 
     try:
         geometry = shapely.from_geojson(orjson.dumps((item.record or {}).get("geometry")))
-    except shapely.ShapelyError:  # none, or malformed
+    except ShapelyError:  # none, or malformed
         return []
     rings = [shapely.get_exterior_ring(part) or part for part in shapely.get_parts(geometry) if not part.is_empty]
     parts = [shapely.get_coordinates(ring) for ring in rings]

@@ -257,7 +257,7 @@ def paint(tiles: Sequence[NDArray[np.float32] | None], stretch: tuple[float, flo
     together = np.concatenate(values, axis=1) if values else np.empty((3, 0))
     if not together.size:  # then any stretch will do
         together = np.zeros((3, 1))
-    low, high = np.asarray(np.percentile(together, stretch, axis=1))[:, :, None, None]
+    low, high = np.percentile(together, stretch, axis=1)[:, :, None, None]
     pictures: list[NDArray[np.uint8] | None] = []
     for tile in tiles:
         if tile is None:
@@ -265,6 +265,6 @@ def paint(tiles: Sequence[NDArray[np.float32] | None], stretch: tuple[float, flo
             continue
         mask = np.isfinite(tile).all(axis=0)
         share = np.clip((tile - low) / np.where(high > low, high - low, 1), 0, 1)
-        layers = np.concatenate([np.where(mask, share, 0), mask[None]])
+        layers = np.concatenate([np.where(mask, share, 0), [mask]])
         pictures.append(np.rint(255 * layers).astype(np.uint8).transpose(1, 2, 0))
     return pictures
