@@ -208,9 +208,16 @@ def _width_in(text: str, size_pt: float) -> float:
     return width_pt / 72
 
 
+def _most(width_in: float, size_pt: float) -> int:
+    """Tell how many of the narrowest letters fit, a quarter as wide as high."""
+    return int(72 * width_in / (0.25 * size_pt))
+
+
 def _tail(name: str, width_in: float, size_pt: float) -> str:
     """Shorten an id to what fits, from the front: ids differ at their end."""
-    cut = name if _width_in(name, size_pt) <= width_in else name.rpartition("/")[2]
+    cut = name[-_most(width_in, size_pt) :]
+    if cut != name or _width_in(name, size_pt) > width_in:
+        cut = cut.rpartition("/")[2]
     while _width_in(cut, size_pt) > width_in:
         cut = f"\N{HORIZONTAL ELLIPSIS}{cut[2:]}"
     return cut
@@ -218,7 +225,7 @@ def _tail(name: str, width_in: float, size_pt: float) -> str:
 
 def _wrap(text: str, width_in: float, size_pt: float, most: int) -> list[str]:
     """Break text into at most so many lines that fit."""
-    for chars in range(min(len(text), 200), 0, -1):
+    for chars in range(min(len(text), _most(width_in, size_pt)), 0, -1):
         lines = textwrap.wrap(text, chars, max_lines=most, placeholder="\N{HORIZONTAL ELLIPSIS}")
         if all(_width_in(line, size_pt) <= width_in for line in lines):
             return lines
