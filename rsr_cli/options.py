@@ -32,7 +32,7 @@ output = click.option(
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 
 
-# binarize, embed: whatever draws random numbers.
+# binarize, embed, show, tile: whatever draws random numbers.
 def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a command ``--seed``; ``None`` where it is not passed."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
@@ -58,7 +58,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         return items
 
 
-# tile: the file's bands; embed: the model's bands.
+# tile: the file's bands; embed: the model's bands; show: the bands that are seen.
 def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a command ``--bands``, a list of STAC common names."""
     return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)

@@ -23,7 +23,7 @@ from rsr_cli.core.projection import Points, project
 from rsr_cli.core.records import embedding
 from rsr_cli.core.streams import Batch
 
-COLOURS = {name: tuple(bytes.fromhex(colour[1:])) for name, (colour, _) in FRAMES.items()}
+COLOURS = {name: tuple(bytes.fromhex(frame.colour[1:])) for name, frame in FRAMES.items()}
 NASTY = "<script>alert('it')</script>&amp;"
 # id -> labels, and how they agree with the query's, forest and lake
 HITS = {
@@ -172,7 +172,7 @@ def test_page_tells_how_labels_agree(page):
     assert frames == [[], ["all"], ["some"], ["none"], []] + [[]] * 5
     assert len(parsed.all("section")) == 2
     text = "".join(parsed.words)
-    assert [text.count(mark) for mark in ("\N{CHECK MARK}", "\N{BALLOT X}", "1/2")] == [2, 2, 1]  # with the key's
+    assert [text.count(sign) for sign in ("\N{CHECK MARK}", "\N{BALLOT X}", "1/2")] == [2, 2, 1]  # with the key's
     table = [row for row in parsed.rows if len(row) == 6]
     assert table[0] == ["Rank", "Distance", "Id", "Labels", "Shared", "Time"]
     assert table[1:5] == [
@@ -351,13 +351,12 @@ def test_page_renders_in_a_browser(tmp_path, page):
     with Image.open(tmp_path / "page.png") as image:
         pixels = np.array(image.convert("RGB"))
     assert pixels.shape == (900, 1400, 3)
-    strip = pixels[150:330]
     lefts = []
     for name in ("all", "some", "none"):
-        rows, cols = np.nonzero((strip == COLOURS[name]).all(-1))
-        assert np.ptp(cols) + 1 == 100
-        assert len(rows) > 4 * 92 * 4
-        lefts.append(cols.min())
+        parts, _ = ndimage.label((pixels == COLOURS[name]).all(-1))
+        boxes = [box for box in ndimage.find_objects(parts) if [side.stop - side.start for side in box] == [100, 100]]
+        assert len(boxes) == 1
+        lefts.append(boxes[0][1].start)
     assert np.diff(lefts).tolist() == [112, 112]
 
 
@@ -392,11 +391,21 @@ def test_map_goes_across_the_antimeridian():
             path = re.findall(r"[ML] ([\d.]+) ([\d.]+)", group)
             middles[name] = np.array(path, float).mean(0)[0]
     assert sorted(middles, key=middles.get) == ["3-0", "0-0", "1-0", "1-1", "2-0"]
-    assert FRAMES["none"][0] in groups["2-0"]
+    assert FRAMES["none"].colour in groups["2-0"]
     assert {"178\N{DEGREE SIGN}E", "178\N{DEGREE SIGN}W", "180\N{DEGREE SIGN}W"} <= set(
         re.findall(r">([\d.]+°\w?)<", drawn)
     )
     assert draw_map(Row(place(None), hits[3:]), 0)[0] == ""
+
+
+def test_map_keeps_the_order_of_longitudes():
+    lons = np.random.default_rng(0).uniform(-4, 12, 8).round(7).tolist()
+    hits = [place({"type": "Polygon", "coordinates": square(lon, 50)}, rank) for rank, lon in enumerate(lons, 1)]
+    for first in range(8):
+        drawn, _ = draw_map(Row(place(None), hits[first:]), 0)
+        found = re.findall(r'<g id="hit-0-(\d)-0">.*?M ([\d.]+) ', drawn, re.DOTALL)
+        order = [int(rank) for rank, _ in sorted(found, key=lambda pair: float(pair[1]))]
+        assert order == [rank + 1 for rank in np.argsort(lons) if rank >= first]
 
 
 def batches(vectors, labels=None):

@@ -131,10 +131,9 @@ def draw_rows(rows: Sequence[Row], form: str, note: str) -> bytes:
 def _draw_key(figure: Figure, place: tuple[float, float]) -> None:
     from matplotlib.patches import Patch
 
-    marks = {"all": "\N{CHECK MARK}", "some": "n/m", "none": "\N{BALLOT X}"}
     handles = [
-        Patch(fill=False, edgecolor=colour, linewidth=2, label=f"{marks[agreement]}  {meaning}")
-        for agreement, (colour, meaning) in FRAMES.items()
+        Patch(fill=False, edgecolor=frame.colour, linewidth=2, label=f"{frame.sign}  {frame.meaning}")
+        for frame in FRAMES.values()
     ]
     options = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "handlelength": 1.2, "columnspacing": 1.5}
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, fontsize=TEXT_PT, **options)
@@ -160,11 +159,11 @@ def _listed(labels: Sequence[str] | None) -> str:
 def _draw_hit(axes: Axes, hit: Hit) -> None:
     _draw_picture(axes, hit)
     if hit.agreement:
-        colour, _ = FRAMES[hit.agreement]
+        colour = FRAMES[hit.agreement].colour
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2.5)
         axes.annotate(
-            hit.mark,
+            hit.sign,
             (1, 1),
             xytext=(-3.5, -3.5),
             xycoords="axes fraction",
@@ -330,7 +329,7 @@ def _degrees(value: float, names: str) -> str:
 
 def _draw_place(axes: Axes, item: Item, parts: Sequence[NDArray[np.float64]], name: str) -> None:
     agreement = getattr(item, "agreement", None)
-    colour = FRAMES[agreement][0] if agreement else "black" if not hasattr(item, "rank") else GREY
+    colour = FRAMES[agreement].colour if agreement else "black" if not hasattr(item, "rank") else GREY
     for number, part in enumerate(parts):
         axes.fill(*part.T, facecolor=(colour, 0.25), edgecolor=colour, linewidth=1, gid=f"{name}-{number}")
     x, y = (np.min([part.min(0) for part in parts], 0) + np.max([part.max(0) for part in parts], 0)) / 2

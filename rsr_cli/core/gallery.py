@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 
 Agreement = Literal["all", "some", "none"]
 
-#: The colour of a hit's frame, and what it says: the paper's, in shades that differ in brightness too.
-FRAMES: dict[Agreement, tuple[str, str]] = {
-    "all": ("#1b8a3a", "all of the query's labels"),
-    "some": ("#f5a300", "some of them, n of m"),
-    "none": ("#c8102e", "none"),
+
+class Frame(NamedTuple):
+    """What surrounds a hit: a colour, a sign for those who cannot tell the colours apart, and what they mean."""
+
+    colour: str
+    sign: str
+    meaning: str
+
+
+#: The paper's colours, in shades that differ in brightness too.
+FRAMES: dict[Agreement, Frame] = {
+    "all": Frame("#1b8a3a", "\N{CHECK MARK}", "all of the query's labels"),
+    "some": Frame("#f5a300", "n/m", "some of them, n of m"),
+    "none": Frame("#c8102e", "\N{BALLOT X}", "none"),
 }
 #: A picture's longest side; of larger tiles every second, third ... pixel is shown.
 PICTURE_PX = 512
@@ -71,27 +80,23 @@ class Hit(Item):
         How many of the query's labels it has; ``None`` where either's are unknown, or the query has none.
     shared : int or None
         Their number.
-    mark : str
-        The same as a sign, for those who cannot tell the colours apart.
+    sign : str
+        As in `FRAMES`, with the numbers.
     """
 
     rank: int
     distance: float | None
     agreement: Agreement | None = None
     shared: int | None = None
-    mark: str = ""
+    sign: str = ""
 
     def compare(self, wanted: tuple[str, ...] | None) -> None:
         """Compare the labels with the query's."""
         if not wanted or self.labels is None:
             return
         self.shared = len(set(wanted) & set(self.labels))
-        if self.shared == len(set(wanted)):
-            self.agreement, self.mark = "all", "\N{CHECK MARK}"
-        elif self.shared:
-            self.agreement, self.mark = "some", f"{self.shared}/{len(set(wanted))}"
-        else:
-            self.agreement, self.mark = "none", "\N{BALLOT X}"
+        self.agreement = "all" if self.shared == len(wanted) else "some" if self.shared else "none"
+        self.sign = f"{self.shared}/{len(wanted)}" if self.agreement == "some" else FRAMES[self.agreement].sign
 
 
 @dataclass(slots=True)
