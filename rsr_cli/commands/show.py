@@ -10,7 +10,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core import streams
-from rsr_cli.core.bands import UNUSED, check_names
+from rsr_cli.core.bands import check_names
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def show(inputs: tuple[str, ...], output: str, overwrite: bool, tsne: bool, skip
         raise UsageError(f"{flags} does not go with --tsne" if tsne else f"{flags} needs --tsne")
     chosen = {**OF_HITS, **OF_TSNE, **{name: value for name, value in given.items() if value is not None}}
     bands, stretch = check_names(chosen["bands"]), chosen["stretch"]
-    if len(bands) != 3 or UNUSED in bands:
+    if len(bands) != 3:
         raise UsageError("--bands names three bands, for red, green and blue")
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:
         raise UsageError("--stretch is two percentiles from 0 to 100, the lower one first")
