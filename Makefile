@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# Milvus and its client, for bench-paper alone; they do not go together with rsr's own packages.
+MILVUS = .venv-milvus
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test man completions bench clean
+.PHONY: help install demo test man completions bench bench-paper clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 install: $(STAMP) ## Install rsr and what its tests need
 
@@ -34,8 +36,11 @@ completions: $(STAMP) ## Write completion scripts for bash, zsh and fish into bu
 bench: $(STAMP) ## Measure how fast the commands are
 	@$(BIN)/python benchmarks/bench.py
 
+bench-paper: $(STAMP) $(MILVUS)/.installed ## Measure the paper's speed rig beside faiss and an embedded Milvus
+	@$(BIN)/python benchmarks/paper_speed.py --milvus-python $(MILVUS)/bin/python
+
 clean: ## Remove .venv, the demo's files, builds and caches
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several GB, most of it torch; done again when what is to be installed has changed.
@@ -44,4 +49,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' \
 		> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
+	@touch $@
+
+# Its client wants a grpcio that has wheels up to Python 3.12.
+$(MILVUS)/.installed: benchmarks/milvus-requirements.txt
+	@echo "Installing into $(MILVUS); the log is $(MILVUS)/install.log" >&2
+	@$(PYTHON) -m venv $(MILVUS)
+	@$(MILVUS)/bin/python -m pip install --disable-pip-version-check -r $< \
+		> $(MILVUS)/install.log 2>&1 || { tail -n 20 $(MILVUS)/install.log >&2; exit 1; }
 	@touch $@
