@@ -143,3 +143,19 @@ def test_every_measure_is_spelled():
     assert len(SPELLINGS) == len(MEASURES)
     for text in SPELLINGS:
         assert Metric.parse(text.replace("K", "7")).measure is MEASURES[text.split("@")[0]]
+
+
+def test_the_papers_average_precision_is_torchmetrics():
+    """Random queries, and those that trip definitions: nothing relevant, everything, fewer hits than k."""
+    import torch
+    from torchmetrics.functional.retrieval import retrieval_average_precision
+
+    rng = np.random.default_rng(3)
+    gains = [rng.random(n) < share for n in (40, 20, 7, 1) for share in (0.05, 0.3, 0.9) for _ in range(5)]
+    gains += [np.zeros(30, bool), np.ones(30, bool), np.array([True]), np.array([False]), np.arange(25) == 20]
+    theirs = [
+        # scores above 0: from version 1.7.4 on, what is not is taken as not retrieved
+        float(retrieval_average_precision(torch.arange(len(one), 0, -1.0), torch.tensor(one), top_k=20))
+        for one in gains
+    ]
+    assert values("map@20", [judged(one) for one in gains]) == pytest.approx(theirs, abs=1e-6)

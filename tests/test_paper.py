@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from PIL import Image
 
 PAPER = Path(__file__).parents[1] / "examples" / "paper"
 MODELS = ("Prithvi-100M", "Prithvi-100M-RGB", "ViT-B/16-RGB")
@@ -70,6 +71,16 @@ def test_the_smoke_table_has_all_cells(smoke):
         assert float(row["difference"]) == pytest.approx(float(row["map@20"]) - float(row["paper"]))
     lines = (smoke / "table.md").read_text().splitlines()
     assert [line.split(" | ")[:2] for line in lines[4:-1]] == [[f"| {m}", n] for m in MODELS for n in METHODS]
+
+
+def test_the_smoke_figures_are_drawn(smoke):
+    names = {f"{d}-hits.png" for d in ("ben43", "forestnet12")}
+    names |= {f"forestnet4-{c}-tsne.png" for c in ("embedding", "binary", "trivial", "lsh-42")}
+    assert {path.name for path in (smoke / "figures").iterdir()} == names
+    for path in (smoke / "figures").iterdir():
+        with Image.open(path) as image:
+            assert min(image.size) > 400
+            assert len(set(image.convert("L").getdata())) > 20
 
 
 @pytest.mark.parametrize("dataset", ["ben19", "forestnet12"])
