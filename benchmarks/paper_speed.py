@@ -450,6 +450,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if min(options.rows) < max(options.nlist, 2 * K):
+        parser.error(f"--rows wants {max(options.nlist, 2 * K)} or more: an IVF has as many rows as lists")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no directory {options.json.parent}")
     if options.milvus_python and not options.serve:
         usable = isolated(options.milvus_python, "-W", "ignore", "-c", "import milvus, pymilvus")
         try:

@@ -275,6 +275,9 @@ def test_a_missing_file_names_its_download(miniature, patches, tmp_path, dataset
         (["--dataset", "bigearthnet", "--classes", "12"], "bigearthnet takes --classes 43 or 19"),
         (["--dataset", "folders", "--classes", "12"], "folders takes no --classes"),
         (["--dataset", "bigearthnet", "--sensor", "eurosat"], "bigearthnet decides --sensor itself"),
+        (["--dataset", "bigearthnet", "--datetime", "2001-01-01"], "bigearthnet decides --datetime itself"),
+        (["--dataset", "bigearthnet", "--per-band"], "bigearthnet decides --per-band itself"),
+        (["--dataset", "bigearthnet", "--seed", "1"], "--seed belongs to --dataset folders with --split"),
         (["--dataset", "forestnet", "--scale", "1"], "forestnet decides --scale itself"),
         (["--dataset", "bigearthnet", "--bands", "cirrus"], "bigearthnet has no band cirrus"),
         (["--dataset", "bigearthnet", "--size", "60"], "--dataset takes each patch whole"),
@@ -294,3 +297,68 @@ def test_a_data_set_pipes(rsr, miniature):
     done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == SPLITS["test"]
+
+
+def test_an_archive_of_arrays_is_no_picture(tmp_path, cut):
+    np.savez(tmp_path / "x.npz", a=np.zeros((4, 4)), b=np.zeros((4, 4)))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(RasterError, match=r"x\.npy: is not an array"):
+        cut(tmp_path / "x.npy", bands=["red"])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("Mining,Other,nan,101,2004,{0}", "is no example of ForestNet"),
+        ("Mining,Other,-1,999,2004,{0}", "is no example of ForestNet"),
+        ("Mining,Other,-1,101,99999,{0}", "is no example of ForestNet"),
+        (",Other,-1,101,2004,{0}", "is no example of ForestNet"),
+        ("Mining,Other,-1,101,{0}", "is no example of ForestNet"),
+        ("Mining,Other,-1,101,2004,../{0}", "does not lie in the data set"),
+        ("Mining,Other,-1,101,2004,/{0}", "does not lie in the data set"),
+    ],
+)
+def test_rows_that_are_no_example(miniature, patches, tmp_path, row, says):
+    folder = tmp_path / "ForestNetDataset"
+    shutil.copytree(miniature / "ForestNetDataset", folder)
+    header, first, *_ = (folder / "val.csv").read_text().splitlines()
+    (folder / "val.csv").write_text(f"{header}\n{row.format(first.split(',')[5])}\n{first}\n")
+    with pytest.raises(RasterError, match=says):
+        patches("forestnet", folder, split="val")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"), [('"Pastures"', "labels that are not a list"), ('["Pasture"]', "'Pasture', which is none of")]
+)
+def test_labels_that_are_none_of_the_43(miniature, patches, tmp_path, labels, says):
+    shutil.copytree(miniature / "BigEarthNet", tmp_path / "BigEarthNet")
+    name = rows_of(tmp_path / "BigEarthNet" / "val.csv")[0][0]
+    place = tmp_path / "BigEarthNet" / "BigEarthNet-v1.0" / name / f"{name}_labels_metadata.json"
+    place.write_text(f'{{"labels": {labels}, "acquisition_date": "2018-05-01 09:00:00"}}')
+    with pytest.raises(RasterError, match=says):
+        patches("bigearthnet", tmp_path / "BigEarthNet", split="val")
+
+
+def test_empty_lists(miniature, patches, tmp_path):
+    for dataset, name, text in (("bigearthnet", "BigEarthNet", ""), ("forestnet", "ForestNetDataset", "")):
+        shutil.copytree(miniature / name, tmp_path / name)
+        (tmp_path / name / "val.csv").write_text(text)
+        with pytest.raises(RasterError, match=r"val\.csv: is empty; it is at "):
+            patches(dataset, tmp_path / name, split="val")
+
+
+def test_a_table_that_is_none(newer, patches, tmp_path):
+    shutil.copytree(newer, tmp_path / "reben")
+    (tmp_path / "reben" / "metadata.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(RasterError, match=r"metadata\.parquet: cannot be read: .*zenodo"):
+        patches("bigearthnet", tmp_path / "reben")
+
+
+def test_zeros_are_numbers_where_the_files_declare_no_nodata(miniature, patches, tmp_path):
+    shutil.copytree(miniature / "BigEarthNet", tmp_path / "BigEarthNet")
+    name = rows_of(tmp_path / "BigEarthNet" / "val.csv")[0][0]
+    with rasterio.open(tmp_path / "BigEarthNet" / "BigEarthNet-v1.0" / name / f"{name}_B02.tif", "r+") as raster:
+        raster.write(np.zeros((120, 120), "uint16"), 1)
+    (tile, *_) = patches("bigearthnet", tmp_path / "BigEarthNet", split="val")
+    assert "nodata" not in tile["properties"]
+    assert (rasters.read_pixels(tile, ["blue"]) == 0).all()

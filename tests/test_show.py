@@ -480,6 +480,9 @@ def test_many_classes_and_none():
     tab20 = {tuple(round(255 * part) for part in colormaps["tab20"](number)[:3]) for number in range(20)}
     assert tab20 <= colours
     assert (153, 153, 153) in colours  # the other classes, and none
+    labelled = Points(places[:26], labels[:26], "embedding", {"model": "m", "dim": 8})
+    with Image.open(io.BytesIO(draw_points(labelled, "png"))) as image:
+        assert (153, 153, 153) in {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
     assert draw_points(points, "pdf") == draw_points(points, "pdf")
 
 

@@ -31,8 +31,8 @@ OF_TSNE = {"sample": 1000, "seed": 0}  # the paper's sample
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="FILE", help="A .png, .pdf or .html.")
 @options.overwrite
 @click.option("--queries", type=click.Path(), metavar="FILE", help="The queries' records, for their pictures.")
-@click.option("--rows", type=click.IntRange(1, 100), help="Show the first queries.  [default: 10]")
-@click.option("-k", type=click.IntRange(1, 100), help="Hits a query.  [default: 10]")
+@click.option("--rows", type=click.IntRange(1, 50), help="Show the first queries.  [default: 10]")
+@click.option("-k", type=click.IntRange(1, 50), help="Hits a query.  [default: 10]")
 @options.bands("Three to show as red, green and blue.  [default: red,green,blue]")
 @click.option(
     "--stretch",
@@ -42,7 +42,7 @@ OF_TSNE = {"sample": 1000, "seed": 0}  # the paper's sample
 )
 @click.option("--tsne", is_flag=True, help="Draw embeddings or codes as points instead, by t-SNE.")
 @click.option("--sample", type=click.IntRange(3), help="Of --tsne: draw at most so many records.  [default: 1000]")
-@options.seed("Of --tsne: of the draw and the layout.  [default: 0]")
+@options.seed("Of --tsne: of the draw.  [default: 0]")
 @options.keep_going
 @options.verbosity
 def show(inputs: tuple[str, ...], output: str, overwrite: bool, tsne: bool, skips: Skips, **given: Any) -> None:

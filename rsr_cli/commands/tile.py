@@ -96,6 +96,8 @@ def tile(
 
     if given["dataset"] and (size or stride):
         raise UsageError("--dataset takes each patch whole; leave --size and --stride out")
+    if seed is not None and not (given["dataset"] == "folders" and given["split"]):
+        raise UsageError("--seed belongs to --dataset folders with --split: nothing else is drawn")
     size = size or DEFAULT_SIZE_PX
     settings = rasters.TileSettings(
         size_px=size,

@@ -213,10 +213,8 @@ def _most(width_in: float, size_pt: float) -> int:
 
 
 def _tail(name: str, width_in: float, size_pt: float) -> str:
-    """Shorten an id to what fits, from the front: ids differ at their end."""
-    cut = name[-_most(width_in, size_pt) :]
-    if cut != name or _width_in(name, size_pt) > width_in:
-        cut = cut.rpartition("/")[2]
+    """Shorten an id to its last part, and to what fits of its end: ids differ there."""
+    cut = name.rpartition("/")[2][-_most(width_in, size_pt) :]
     while _width_in(cut, size_pt) > width_in:
         cut = f"\N{HORIZONTAL ELLIPSIS}{cut[2:]}"
     return cut
@@ -246,7 +244,7 @@ def draw_points(points: Points, form: str) -> bytes:
     bytes
         The file.
     """
-    classes = np.array([labels[0] if labels else "no label" for labels in points.labels])
+    classes = np.array([labels[0] if labels else "no label" for labels in points.labels], dtype=object)
     counts = Counter(name for name, labels in zip(classes.tolist(), points.labels, strict=True) if labels)
     told = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MOST_CLASSES])
     rest = f"{len(counts) - len(told)} other classes"

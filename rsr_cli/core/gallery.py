@@ -37,7 +37,7 @@ FRAMES: dict[Agreement, Frame] = {
     "none": Frame("#c8102e", "\N{BALLOT X}", "none"),
 }
 #: A picture's longest side; of larger tiles every second, third ... pixel is shown.
-PICTURE_PX = 512
+PICTURE_PX = 256
 
 
 @dataclass(kw_only=True, slots=True)

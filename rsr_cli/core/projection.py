@@ -58,7 +58,7 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
     size : int
         At most so many are drawn.
     seed : int
-        Of the draw and of t-SNE.
+        Of the draw, and of t-SNE where it does not begin with principal components.
     skips : Skips
         Asked about records that cannot be used.
 

@@ -226,7 +226,8 @@ def _what_it_is(path: Path, head: bytes, error: Exception) -> str:
     if short:
         return "is cut short; download it again"
     # torch's own words for this one are advice to load it as code
-    return "is not a checkpoint" + ("" if isinstance(error, pickle.UnpicklingError) else f" ({_first_line(error)})")
+    told = "" if isinstance(error, pickle.UnpicklingError) or str(error).isdecimal() else f" ({_first_line(error)})"
+    return f"is not a checkpoint{told}"
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import logging
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +135,10 @@ def _bigearthnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[F
     left_out = 0
     for directory, split, labels in _listed_2(root, settings) if newer else _listed_1(root, settings):
         try:
-            properties: dict[str, Any] = {}
+            when = SENSORS["sentinel2-l2a"].datetime_of(directory.name)
             if labels is None:
                 labels, when = _metadata_1(directory)
-                properties["datetime"] = when
-                if settings.classes == 19:
-                    labels = _as_19(labels, directory)
+                labels = _labels_1(labels, directory, settings.classes)
             if not labels:
                 left_out += 1
                 continue
@@ -148,7 +146,7 @@ def _bigearthnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[F
         except RasterError as error:
             skips(error)
             continue
-        properties |= {"labels": labels, **({"split": split} if split else {})}
+        properties = {"datetime": when, "labels": labels, **({"split": split} if split else {})}
         yield Found(directory.name, source, directory.parent.name, properties)
     if left_out:
         log.warning(
@@ -170,8 +168,9 @@ def _listed_1(root: Path, settings: TileSettings) -> Iterator[tuple[Path, str | 
         return
     # as published, and as torchgeo saves it
     lists = [root / f"{settings.split}.csv", root / f"bigearthnet-{settings.split}.csv"]
-    for row in _rows(next((file for file in lists if file.is_file()), lists[0]), _BIGEARTHNET_1_SPLITS):
-        yield patches / row[0].strip(), settings.split, None
+    listed = next((file for file in lists if file.is_file()), lists[0])
+    for row in _rows(listed, _BIGEARTHNET_1_SPLITS):
+        yield patches / _below(row[0].strip(), listed), settings.split, None
 
 
 def _listed_2(root: Path, settings: TileSettings) -> Iterator[tuple[Path, str, list[str]]]:
@@ -181,16 +180,16 @@ def _listed_2(root: Path, settings: TileSettings) -> Iterator[tuple[Path, str, l
 
     if settings.classes == 43:
         raise UsageError("BigEarthNet v2 has 19 classes, and v1.0 has 43", str(root))
+    path = root / "metadata.parquet"
     try:
-        table = pyarrow.parquet.ParquetFile(root / "metadata.parquet")
-        batches = table.iter_batches(columns=["patch_id", "labels", "split"])
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(columns=["patch_id", "labels", "split"])
         for row in (row for batch in batches for row in batch.to_pylist()):
+            name, labels = str(row["patch_id"]), list(row["labels"] or ())
             split = "val" if row["split"] == "validation" else row["split"]
             if settings.split in (None, split):
-                product = row["patch_id"].rsplit("_", 2)[0]
-                yield root / "BigEarthNet-S2" / product / row["patch_id"], split, row["labels"]
-    except (pyarrow.ArrowException, KeyError) as error:
-        raise RasterError(f"cannot be read: {error}; it is at {_BIGEARTHNET_2}", f"{root}/metadata.parquet") from None
+                yield root / "BigEarthNet-S2" / _below(name.rsplit("_", 2)[0], path) / name, split, labels
+    except (pyarrow.ArrowException, OSError, KeyError, TypeError) as error:
+        raise RasterError(f"cannot be read: {error}; it is at {_BIGEARTHNET_2}", str(path)) from None
 
 
 def _metadata_1(directory: Path) -> tuple[list[str], str]:
@@ -198,17 +197,23 @@ def _metadata_1(directory: Path) -> tuple[list[str], str]:
     path = directory / f"{directory.name}_labels_metadata.json"
     try:
         facts = orjson.loads(path.read_bytes())
-        return list(facts["labels"]), parse_datetime(facts["acquisition_date"])
+        labels, when = facts["labels"], parse_datetime(facts["acquisition_date"])
     except OSError:
         raise RasterError(f"is missing; it belongs to {_BIGEARTHNET_1}", str(path)) from None
     except (orjson.JSONDecodeError, KeyError, TypeError, UsageError) as error:
         raise RasterError(f"does not tell labels and acquisition_date: {error!r}", str(path)) from None
+    if not isinstance(labels, list):
+        raise RasterError("has labels that are not a list", str(path))
+    return labels, when
 
 
-def _as_19(labels: list[str], directory: Path) -> list[str]:
+def _labels_1(labels: list[str], directory: Path, classes: int | None) -> list[str]:
+    """Check v1.0's labels, and translate them to the 19 classes where these are asked for."""
     unknown = [label for label in labels if label not in _OF_43 and label not in WITHOUT_19]
     if unknown:
         raise RasterError(f"has the label {unknown[0]!r}, which is none of the 43", str(directory))
+    if classes != 19:
+        return labels
     return list(dict.fromkeys(_OF_43[label] for label in labels if label in _OF_43))
 
 
@@ -245,16 +250,19 @@ def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Fou
     column = "merged_label" if settings.classes == 4 else "label"
     for split in [settings.split] if settings.split else SPLITS:
         rows = _rows(root / f"{split}.csv", _FORESTNET)
-        names = next(rows, [])
+        names = next(rows)
         for number, row in enumerate(rows, 2):
             try:
                 facts = dict(zip(names, row, strict=True))
-                place = {"type": "Point", "coordinates": [float(facts["longitude"]), float(facts["latitude"])]}
-                year, example = int(facts["year"]), facts["example_path"]
-                labels = [facts[column]]
+                lon, lat, year = float(facts["longitude"]), float(facts["latitude"]), int(facts["year"])
+                example, label = _below(facts["example_path"], root / f"{split}.csv"), facts[column]
+                if not (abs(lon) <= 180 and abs(lat) <= 90 and 1900 <= year <= 2100 and label):
+                    raise ValueError(f"{lon}, {lat}, {year}, {label!r}")
+            except RasterError as error:
+                skips(error)
+                continue
             except (KeyError, ValueError) as error:
-                what = f"is no example of ForestNet: {error!r}"
-                skips(RasterError(what, f"{root}/{split}.csv:{number}"))
+                skips(RasterError(f"is no example of ForestNet: {error!r}", f"{root}/{split}.csv:{number}"))
                 continue
             files = {band: (root / example / "images" / file, n) for band, (file, n) in _COMPOSITE.items()}
             missing = [str(file) for file, _ in files.values() if not file.is_file()]
@@ -263,14 +271,14 @@ def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Fou
                 continue
             # the year is that of the loss; the composite is of the years after it
             properties = {
-                "labels": labels,
+                "labels": [label],
                 "split": split,
                 "datetime": None,
                 "start_datetime": f"{year}-01-01T00:00:00Z",
                 "end_datetime": f"{year}-12-31T23:59:59Z",
             }
             source = {band: f"vrt://{files[band][0]}?bands={files[band][1]}" for band in _wanted(settings, files)}
-            yield Found(Path(example).as_posix(), source, root.name, properties, place)
+            yield Found(Path(example).as_posix(), source, root.name, properties, _point(lon, lat))
 
 
 # Folders -------------------------------------------------------------------------------------------------------------
@@ -278,37 +286,52 @@ def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Fou
 
 def _folders(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Found]:
     """Folders of one class each, such as EuroSAT's, with splits drawn in each class."""
-    scenes: list[Found] = []
-    by_class: defaultdict[str, list[int]] = defaultdict(list)
+    drawn = _draw(root, settings) if settings.split else {}
     for found in find_scenes([str(root)], settings):
         if Path(found.path).parent == root:
             skips(RasterError(f"lies beside the folders of the classes, in {root}", found.path))
             continue
-        by_class[found.parent].append(len(scenes))
-        scenes.append(found)
-    splits: dict[int, str] = {}
-    if settings.split:
-        generator = np.random.RandomState(settings.seed)
-        for name in sorted(by_class):
-            count = len(by_class[name])
-            n_drawn = round(DRAWN_SHARE * count)
-            drawn = ["test"] * n_drawn + ["val"] * n_drawn + ["train"] * (count - 2 * n_drawn)
-            splits |= zip(np.array(by_class[name])[generator.permutation(count)].tolist(), drawn, strict=True)
-    for number, found in enumerate(scenes):
-        split = splits.get(number)
+        split = next(drawn[found.parent]) if drawn else None
         if split == settings.split:
             properties = {"labels": [found.parent], **({"split": split} if split else {})}
             yield dataclasses.replace(found, properties=properties)
 
 
+def _draw(root: Path, settings: TileSettings) -> dict[str, Iterator[str]]:
+    """Draw a split for each scene of each class, in the order in which they are found."""
+    counts = Counter(found.parent for found in find_scenes([str(root)], settings) if Path(found.path).parent != root)
+    generator = np.random.RandomState(settings.seed)
+    drawn: dict[str, Iterator[str]] = {}
+    for name, count in sorted(counts.items()):
+        n_drawn = round(DRAWN_SHARE * count)
+        splits = np.repeat(["test", "val", "train"], [n_drawn, n_drawn, count - 2 * n_drawn])
+        drawn[name] = map(str, generator.permutation(splits))
+    return drawn
+
+
+def _point(lon: float, lat: float) -> dict[str, Any]:
+    return {"type": "Point", "coordinates": [lon, lat]}
+
+
+def _below(name: str, listed: Path) -> str:
+    """Check a path of a list: it leads to below the data set, and so do the names that are made of it."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RasterError(f"lists {name!r}, which does not lie in the data set", str(listed))
+    return name
+
+
 def _rows(path: Path, download: str) -> Iterator[list[str]]:
-    """Read a CSV file's rows, but empty ones."""
+    """Read a CSV file's rows, but empty ones; at least one."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            yield from (row for row in csv.reader(file) if row)
+            row = None
+            for row in filter(None, csv.reader(file)):
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise RasterError(f"{reason}; it is at {download}", str(path)) from None
+    if row is None:
+        raise RasterError(f"is empty; it is at {download}", str(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,8 +353,10 @@ class Archive:
     decides: dict[str, Any]
 
 
+_OWN = {"sensor": None, "offset": 0.0, "datetime": None, "labels_from_parent": False, "per_band": False}
 ARCHIVES = {
-    "bigearthnet": Archive(_bigearthnet, (43, 19), {"sensor": "sentinel2-l2a"}),
-    "forestnet": Archive(_forestnet, (12, 4), {"scale": 10000 / 255, "offset": 0.0, "sensor": None}),
-    "folders": Archive(_folders, (), {}),
+    # not the sensor: its products have 0 for nodata, and these files do not say so
+    "bigearthnet": Archive(_bigearthnet, (43, 19), {**_OWN, "scale": 1.0}),
+    "forestnet": Archive(_forestnet, (12, 4), {**_OWN, "scale": 10000 / 255}),
+    "folders": Archive(_folders, (), {"labels_from_parent": False, "per_band": False}),
 }

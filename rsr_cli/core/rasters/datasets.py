@@ -88,6 +88,8 @@ def _open_array(path: str) -> DatasetReader:
     """Open a numpy array as a raster in memory."""
     try:
         pixels = np.load(path, allow_pickle=False)
+        if not isinstance(pixels, np.ndarray):
+            raise ValueError("it holds several arrays")
         bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
         shape = dict(zip(("count", "height", "width"), bands.shape, strict=True))
         dataset = rasterio.open(path, "w+", driver="MEM", dtype=bands.dtype, transform=Affine.identity(), **shape)
