@@ -137,6 +137,15 @@ def test_bigearthnet_2(newer, patches):
     assert np.isfinite(read).all()
 
 
+def test_a_patch_of_bigearthnet_2_without_a_label(newer, patches, tmp_path, caplog):
+    shutil.copytree(newer, tmp_path / "reben")
+    rows = pyarrow.parquet.read_table(newer / "metadata.parquet").to_pylist()
+    rows[0]["labels"] = []
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "reben" / "metadata.parquet")
+    assert len(patches("bigearthnet", tmp_path / "reben")) == len(rows) - 1
+    assert caplog.messages == ["1 patches have none of the 19 classes, and are left out"]
+
+
 def test_real_patches(shared_data, patches):
     folder = shared_data / "bigearthnet_s2"
     tiles = patches("bigearthnet", folder, classes=19)

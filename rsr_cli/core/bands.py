@@ -139,14 +139,14 @@ class Sensor:
                 " pass --scale and --offset: reflectance x 10000 = DN * scale + offset"
             )
 
-    def baseline_offset(self, path: str) -> bool:
-        """Tell whether a path lies in a Sentinel-2 product whose numbers carry the offset of 1000.
+    def offset_of(self, path: str) -> float:
+        """Give the offset of a file's numbers: the product's own, or -1000 in later Sentinel-2 products.
 
-        It does from processing baseline 04.00 on, which the product's name states (``_N0400_``); only the name of a
-        ``.SAFE`` directory is trusted, for files copied out of it may have been harmonised.
+        Their numbers carry it from processing baseline 04.00 on, which the product's name states (``_N0400_``); only
+        the name of a ``.SAFE`` directory is trusted, for files copied out of it may have been harmonised.
         """
         found = re.search(r"_N(\d{4})_[^/]*\.SAFE/", path)
-        return self.family == "sentinel2" and found is not None and int(found[1]) >= 400
+        return -1000.0 if self.family == "sentinel2" and found and int(found[1]) >= 400 else self.offset
 
     def datetime_of(self, *names: str) -> str | None:
         """Read the acquisition time from the first of a product's names that states it, as RFC 3339 in UTC."""

@@ -361,6 +361,12 @@ def query_and_rank(hit: Record) -> tuple[str, int]:
 
 
 def labels_of(record: Record, name: str) -> Labels | None:
+    """Read the property ``name`` as a set of labels, as `label_list` reads it."""
+    labels = label_list(record, name)
+    return None if labels is None else frozenset(labels)
+
+
+def label_list(record: Record, name: str) -> list[str] | None:
     """Read the property ``name``, a list of class names; ``None`` where it is missing.
 
     Raises
@@ -373,7 +379,7 @@ def labels_of(record: Record, name: str) -> Labels | None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise RecordError(f"its {name} are not a list of names")
-    return frozenset(labels)
+    return labels
 
 
 def truth_of(path: str, match: Match) -> LabelTruth | Qrels:

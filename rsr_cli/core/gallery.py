@@ -9,7 +9,7 @@ import numpy as np
 
 from rsr_cli.core import streams
 from rsr_cli.core.errors import BandError, RecordError, RsrError, Skips
-from rsr_cli.core.evaluation import labels_of, query_and_rank
+from rsr_cli.core.evaluation import label_list, query_and_rank
 from rsr_cli.core.rasters import read_pixels
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ class Gallery:
 
 
 def _labels(record: Record, name: str) -> tuple[str, ...] | None:
-    return None if labels_of(record, name) is None else tuple(dict.fromkeys(record["properties"][name]))
+    labels = label_list(record, name)
+    return None if labels is None else tuple(dict.fromkeys(labels))
 
 
 def paint(tiles: Sequence[NDArray[np.float32] | None], stretch: tuple[float, float]) -> list[NDArray[np.uint8] | None]:

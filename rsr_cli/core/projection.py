@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.evaluation import labels_of
+from rsr_cli.core.evaluation import label_list
 from rsr_cli.core.records import Vectors, kind_of
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
         vectors = vectors or Vectors(kind_of(batch.records))
         for i, vector in enumerate(vectors.take(batch, skips)):
             try:
-                known = labels_of(batch.records[i], "labels")
+                labels = tuple(label_list(batch.records[i], "labels") or ())
             except RecordError as error:
                 error.place = batch.place(i)
                 skips(error)
                 continue
-            one = vector.copy(), tuple(batch.records[i]["properties"]["labels"]) if known else ()
+            one = vector.copy(), labels
             seen += 1
             if len(drawn) < size:
                 drawn.append(one)

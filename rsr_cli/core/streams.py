@@ -127,8 +127,8 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
         The file cannot be read.
     """
     with _open_input(path) as (name, stream):
-        first, pending = 1, []
-        mark = True
+        first = 1
+        pending: list[bytes] = []
         while True:
             try:
                 block: bytes | None = stream.read(BLOCK_BYTES)
@@ -139,8 +139,8 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
                 continue
             if not block:
                 break
-            if mark:
-                block, mark = block.removeprefix(BYTE_ORDER_MARK), False
+            if first == 1 and not pending:
+                block = block.removeprefix(BYTE_ORDER_MARK)
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 pending.append(block)

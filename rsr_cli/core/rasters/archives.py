@@ -135,10 +135,12 @@ def _bigearthnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[F
     left_out = 0
     for directory, split, labels in _listed_2(root, settings) if newer else _listed_1(root, settings):
         try:
-            when = SENSORS["sentinel2-l2a"].datetime_of(directory.name)
+            when: str | None
             if labels is None:
                 labels, when = _metadata_1(directory)
                 labels = _labels_1(labels, directory, settings.classes)
+            else:
+                when = SENSORS["sentinel2-l2a"].datetime_of(directory.name)
             if not labels:
                 left_out += 1
                 continue
@@ -149,11 +151,8 @@ def _bigearthnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[F
         properties = {"datetime": when, "labels": labels, **({"split": split} if split else {})}
         yield Found(directory.name, source, directory.parent.name, properties)
     if left_out:
-        log.warning(
-            "%d patches have none of the %s classes, and are left out",
-            left_out,
-            settings.classes or ARCHIVES["bigearthnet"].classes[0],
-        )
+        classes = 19 if newer else settings.classes or 43
+        log.warning("%d patches have none of the %d classes, and are left out", left_out, classes)
 
 
 def _listed_1(root: Path, settings: TileSettings) -> Iterator[tuple[Path, str | None, None]]:
@@ -239,19 +238,21 @@ def _wanted(settings: TileSettings, known: dict[str, Any]) -> list[str]:
 
 # ForestNet -----------------------------------------------------------------------------------------------------------
 
+_PICTURES = _VISIBLE, _INFRARED = "visible/composite.png", "infrared/composite.npy"
 _COMPOSITE = {
-    **{band: ("visible/composite.png", index) for band, index in (("blue", 3), ("green", 2), ("red", 1))},
-    **{band: ("infrared/composite.npy", index) for index, band in enumerate(("nir08", "swir16", "swir22"), 1)},
+    **{band: (_VISIBLE, index) for band, index in (("blue", 3), ("green", 2), ("red", 1))},
+    **{band: (_INFRARED, index) for index, band in enumerate(("nir08", "swir16", "swir22"), 1)},
 }
 
 
 def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Found]:
     """ForestNet: composites of Landsat 8 around the places of forest loss, red, green and blue apart from infrared."""
     column = "merged_label" if settings.classes == 4 else "label"
+    bands = _wanted(settings, _COMPOSITE)
     for split in [settings.split] if settings.split else SPLITS:
         rows = _rows(root / f"{split}.csv", _FORESTNET)
         names = next(rows)
-        for number, row in enumerate(rows, 2):
+        for line, row in enumerate(rows, 2):
             try:
                 facts = dict(zip(names, row, strict=True))
                 lon, lat, year = float(facts["longitude"]), float(facts["latitude"]), int(facts["year"])
@@ -262,12 +263,12 @@ def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Fou
                 skips(error)
                 continue
             except (KeyError, ValueError) as error:
-                skips(RasterError(f"is no example of ForestNet: {error!r}", f"{root}/{split}.csv:{number}"))
+                skips(RasterError(f"is no example of ForestNet: {error!r}", f"{root}/{split}.csv:{line}"))
                 continue
-            files = {band: (root / example / "images" / file, n) for band, (file, n) in _COMPOSITE.items()}
-            missing = [str(file) for file, _ in files.values() if not file.is_file()]
+            images = root / example / "images"
+            missing = [images / file for file in _PICTURES if not (images / file).is_file()]
             if missing:
-                skips(RasterError(f"is missing; it belongs to {_FORESTNET}", missing[0]))
+                skips(RasterError(f"is missing; it belongs to {_FORESTNET}", str(missing[0])))
                 continue
             # the year is that of the loss; the composite is of the years after it
             properties = {
@@ -277,8 +278,10 @@ def _forestnet(root: Path, settings: TileSettings, skips: Skips) -> Iterator[Fou
                 "start_datetime": f"{year}-01-01T00:00:00Z",
                 "end_datetime": f"{year}-12-31T23:59:59Z",
             }
-            source = {band: f"vrt://{files[band][0]}?bands={files[band][1]}" for band in _wanted(settings, files)}
-            yield Found(Path(example).as_posix(), source, root.name, properties, _point(lon, lat))
+            parts = {band: _COMPOSITE[band] for band in bands}
+            source = {band: f"vrt://{images}/{file}?bands={index}" for band, (file, index) in parts.items()}
+            place = {"type": "Point", "coordinates": [lon, lat]}
+            yield Found(Path(example).as_posix(), source, root.name, properties, place)
 
 
 # Folders -------------------------------------------------------------------------------------------------------------
@@ -307,10 +310,6 @@ def _draw(root: Path, settings: TileSettings) -> dict[str, Iterator[str]]:
         splits = np.repeat(["test", "val", "train"], [n_drawn, n_drawn, count - 2 * n_drawn])
         drawn[name] = map(str, generator.permutation(splits))
     return drawn
-
-
-def _point(lon: float, lat: float) -> dict[str, Any]:
-    return {"type": "Point", "coordinates": [lon, lat]}
 
 
 def _below(name: str, listed: Path) -> str:

@@ -115,10 +115,9 @@ class Locator:
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
         if self.transform is not None and not self._crs.is_geographic:
-            corners = np.stack([np.reshape(xs, columns.shape), np.reshape(ys, columns.shape)], axis=-1)[:, ::segments]
-            outlines[
-                self._astray(corners.reshape(-1, 2), _corners(outlines).reshape(-1, 2)).reshape(-1, 4).any(axis=1)
-            ] = np.nan
+            projected = np.stack([np.reshape(xs, columns.shape), np.reshape(ys, columns.shape)], axis=-1)
+            astray = self._astray(_corners(projected).reshape(-1, 2), _corners(outlines).reshape(-1, 2))
+            outlines[astray.reshape(-1, 4).any(axis=1)] = np.nan
         return outlines
 
     def _astray(self, points: NDArray[np.float64], lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:

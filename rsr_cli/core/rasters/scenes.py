@@ -301,16 +301,17 @@ def open_scene(found: Found, settings: TileSettings) -> Scene:
     else:
         source = found.source
     paths = [source] if isinstance(source, str) else [file_and_band(path)[0] for path in source.values()]
-    datasets: list[DatasetReader] = []
+    opened: dict[str, DatasetReader] = {}
     try:
-        datasets.extend(open_raster(path, nodata) for path in paths)
+        for path in dict.fromkeys(paths):  # bands may share a file
+            opened[path] = open_raster(path, nodata)
         try:
-            return _scene(found, source, datasets, settings)
+            return _scene(found, source, [opened[path] for path in paths], settings)
         except BandError as error:
             error.place = error.place or place_of(source)
             raise
     finally:
-        for dataset in datasets:
+        for dataset in opened.values():
             dataset.close()
 
 
@@ -411,7 +412,7 @@ def _scale(datasets: Sequence[DatasetReader], found: Found, settings: TileSettin
     kinds = {kind for dataset in datasets for kind in dataset.dtypes}
     declared = {pair for dataset in datasets for pair in zip(dataset.scales, dataset.offsets, strict=True)}
     if settings.scale is not None:
-        own = sensor and (-1000.0 if sensor.baseline_offset(str(_absolute(found.path))) else sensor.offset)
+        own = sensor and sensor.offset_of(str(_absolute(found.path)))
         if own and settings.offset is None:
             raise UsageError(f"--scale replaces that of {settings.sensor}, whose offset is {own:g}; pass --offset too")
         return settings.scale, settings.offset or 0.0
@@ -421,9 +422,7 @@ def _scale(datasets: Sequence[DatasetReader], found: Found, settings: TileSettin
                 f"holds {' '.join(sorted(kinds))} numbers, and {sensor.name} has {' or '.join(sensor.dtypes)};"
                 " pass --scale and --offset: reflectance x 10000 = DN * scale + offset"
             )
-        scale, offset = sensor.scale, sensor.offset
-        if sensor.baseline_offset(str(_absolute(found.path))):
-            offset = -1000.0
+        scale, offset = sensor.scale, sensor.offset_of(str(_absolute(found.path)))
     elif len(declared) > 1:
         raise BandError("its bands declare different scales and offsets; pass --scale and --offset")
     else:
