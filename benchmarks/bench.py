@@ -138,7 +138,7 @@ def bench_tile(folder: Path) -> None:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.rasters import Tiler, TileSettings
-    from rsr_cli.core.streams import dump
+    from rsr_cli.core.records.jsonl import dump
 
     path = scene(folder / "scene.tif", 4096)
     size = 128
@@ -165,10 +165,11 @@ def bench_embed(folder: Path) -> None:
 
     from rsr_cli.core.encoders import load_encoder
     from rsr_cli.core.encoders.base import EncoderSettings
-    from rsr_cli.core.encoders.pipeline import Embedder
+    from rsr_cli.core.encoders.placement import place
+    from rsr_cli.core.encoders.run import Embedder
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.placement import place
-    from rsr_cli.core.streams import dump, read
+    from rsr_cli.core.records.jsonl import dump
+    from rsr_cli.core.records.streams import read
 
     path = scene(folder / "scene.tif", 2048)
     weights = random_prithvi(folder / "prithvi.pt")

@@ -39,11 +39,12 @@ import numpy as np
 import orjson
 from paper_milvus import serve, stop
 
-from rsr_cli.core.codes import Binarizer
+from rsr_cli.core.codes.base import Binarizer
 from rsr_cli.core.errors import Skips
-from rsr_cli.core.hits import Searcher
-from rsr_cli.core.index import Index, build
-from rsr_cli.core.streams import Batch, read
+from rsr_cli.core.index.build import Index, build
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.streams import read
+from rsr_cli.core.search.hits import Searcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

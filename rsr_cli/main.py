@@ -13,6 +13,7 @@ import click
 
 import rsr_cli
 from rsr_cli.core.errors import ReaderGoneError, RsrError
+from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -117,7 +118,7 @@ def _run(argv: list[str], name: str) -> int:
     except ReaderGoneError as gone:
         return gone.status
     except RsrError as error:
-        return _failed(str(error), error.status)
+        return _failed(explain(error), error.status)
     except OSError as error:
         return _failed(" ".join(str(error).split()), 1)
     except MemoryError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from rsr_cli.core.errors import Skips
+from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def keep_going(function: Callable[P, R]) -> Callable[P, R]:
     @click.option("--keep-going", is_flag=True, help="Skip what cannot be used, say so, and end with status 3.")
     @functools.wraps(function)
     def wrapped(*args: Any, keep_going: bool, **kwargs: Any) -> R:
-        skips = Skips(keep_going=keep_going)
+        skips = Skips(keep_going=keep_going, explain=explain)
         result = function(*args, skips=skips, **kwargs)  # type: ignore[arg-type]
         if skips.count:
             log.warning("%d skipped", skips.count)

@@ -14,7 +14,7 @@ import rasterio
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import RasterError, Skips, UsageError
-from rsr_cli.core.rasters.archives import NOMENCLATURE_19, WITHOUT_19
+from rsr_cli.core.sources.datasets import NOMENCLATURE_19, WITHOUT_19
 
 SPLITS = {"val": 3, "test": 5}
 

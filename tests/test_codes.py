@@ -7,10 +7,10 @@ import base64
 import numpy as np
 import pytest
 
-from rsr_cli.core.codes import Binarizer, binarize
+from rsr_cli.core.codes.base import Binarizer, binarize
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
-from rsr_cli.core.records import embedding
-from rsr_cli.core.streams import Batch
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.fields import embedding
 
 
 def batch_of(vectors: np.ndarray, fingerprint: str = "space") -> Batch:

@@ -15,10 +15,10 @@ import torch
 from rasterio.enums import Resampling
 
 from rsr_cli.core.encoders.base import Encoder
-from rsr_cli.core.encoders.pipeline import Embedder
+from rsr_cli.core.encoders.placement import place
+from rsr_cli.core.encoders.run import Embedder
 from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.placement import place
-from rsr_cli.core.streams import read
+from rsr_cli.core.records.streams import read
 
 PRITHVI = ("blue", "green", "red", "nir08", "swir16", "swir22")
 # Prithvi-EO-1.0-100M's, from its config.json.

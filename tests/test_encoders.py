@@ -232,7 +232,7 @@ def test_pools_and_layers_are_terratorchs_tokens(pool, layer, tiny, backbones):
 
 
 def test_gem_is_the_published_one_for_positive_features_and_keeps_signs():
-    from rsr_cli.core.encoders.backbones import Backbone
+    from rsr_cli.core.encoders.terratorch import Backbone
 
     class Plain(Backbone):
         def forward(self, pixels):

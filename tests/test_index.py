@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
-from rsr_cli.core.index import Index, build
-from rsr_cli.core.records import Vectors, embedding, encode
-from rsr_cli.core.streams import Batch
+from rsr_cli.core.index.build import Index, build
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.fields import Vectors, embedding, encode
 
 
 def nested(depth):

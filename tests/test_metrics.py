@@ -8,7 +8,7 @@ import pytest
 from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, nDCG
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.metrics import MEASURES, SPELLINGS, Ideal, Judged, Means, Metric
+from rsr_cli.core.scoring.metrics import MEASURES, SPELLINGS, Ideal, Judged, Means, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from rsr_cli.core.records import embedding
+from rsr_cli.core.records.fields import embedding
 
 
 def tile(name, vector, labels=None):
@@ -206,10 +206,10 @@ def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
 
 
 def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeypatch):
-    from rsr_cli.core import hits
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.index import Index
-    from rsr_cli.core.streams import read
+    from rsr_cli.core.index.build import Index
+    from rsr_cli.core.records.streams import read
+    from rsr_cli.core.search import hits
 
     rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
     (tmp_path / "in").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))

@@ -15,9 +15,9 @@ import pytest
 from ir_measures import AP, RR, P, R, nDCG
 
 from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.evaluation import Evaluation, relevance, truth_of
-from rsr_cli.core.metrics import Means, Metric
-from rsr_cli.core.streams import Batch
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.scoring.evaluation import Evaluation, relevance, truth_of
+from rsr_cli.core.scoring.metrics import Means, Metric
 
 
 def hit(query, rank, item, labels, query_labels):

@@ -17,11 +17,11 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from rsr_cli.core.errors import Skips
-from rsr_cli.core.figures import draw_map, draw_points
-from rsr_cli.core.gallery import FRAMES, Hit, Item, Row
-from rsr_cli.core.projection import Points, project
-from rsr_cli.core.records import embedding
-from rsr_cli.core.streams import Batch
+from rsr_cli.core.figures.gallery import FRAMES, Hit, Item, Row
+from rsr_cli.core.figures.plots import draw_map, draw_points
+from rsr_cli.core.figures.projection import Points, project
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.fields import embedding
 
 COLOURS = {name: tuple(bytes.fromhex(frame.colour[1:])) for name, frame in FRAMES.items()}
 NASTY = "<script>alert('it')</script>&amp;"

@@ -29,11 +29,11 @@ HEAVY = {
 IMPORTERS = {
     "click": ("rsr_cli.main", "rsr_cli.options", "rsr_cli.commands"),
     "rasterio": ("rsr_cli.core.rasters",),
-    "faiss": ("rsr_cli.core.index",),
-    "matplotlib": ("rsr_cli.core.figures",),
-    "sklearn": ("rsr_cli.core.projection",),
-    **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.page",)),
-    **dict.fromkeys(("torch", "torchvision", "terratorch"), ("rsr_cli.core.encoders", "rsr_cli.core.placement")),
+    "faiss": ("rsr_cli.core.index.build",),
+    "matplotlib": ("rsr_cli.core.figures.plots",),
+    "sklearn": ("rsr_cli.core.figures.projection",),
+    **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
+    **dict.fromkeys(("torch", "torchvision", "terratorch"), ("rsr_cli.core.encoders",)),
 }
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import orjson
 import pytest
 
-from rsr_cli.core import streams
+from rsr_cli.core import files
 from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips
-from rsr_cli.core.records import embedding
+from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records.fields import embedding
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 
@@ -61,7 +62,7 @@ def test_places_count_blank_lines(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 7, 100, 4096])
 def test_lines_that_span_blocks(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(streams, "BLOCK_BYTES", size)
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", size)
     (tmp_path / "in").write_bytes(lines(20))
     ids, places, _ = read_all(tmp_path / "in")
     assert ids == [f"t{i}" for i in range(20)]
@@ -289,11 +290,11 @@ def test_a_full_disk_under_a_file(rsr, small_disk, command):
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "out"
-    with streams.Output(str(path)) as out:
+    with files.Output(str(path)) as out:
         out.write([b"a\n"])
         assert not path.exists()
     assert path.read_bytes() == b"a\n"
-    with contextlib.suppress(KeyError), streams.Output(str(path), overwrite=True) as out:
+    with contextlib.suppress(KeyError), files.Output(str(path), overwrite=True) as out:
         out.write([b"b\n"])
         raise KeyError
     assert path.read_bytes() == b"a\n"
@@ -312,7 +313,7 @@ def test_an_existing_file_is_refused_before_anything_is_read(rsr, tmp_path):
 
 def test_a_file_that_another_job_made_meanwhile_is_kept(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(OutputError, match="--overwrite"), streams.Output(str(path)):
+    with pytest.raises(OutputError, match="--overwrite"), files.Output(str(path)):
         path.write_text("theirs")
     assert path.read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -337,7 +338,7 @@ def test_a_record_that_is_nested_too_deeply(rsr):
 
 
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
-    with streams.Output(str(tmp_path / "ours")) as out:
+    with files.Output(str(tmp_path / "ours")) as out:
         out.write([b"a\n"])
     (tmp_path / "theirs").write_text("a")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
@@ -352,7 +353,7 @@ def test_devices_and_named_pipes_are_written_to_directly(rsr, tmp_path):
 
 
 def test_a_directory_that_is_not_there(tmp_path):
-    with pytest.raises(OutputError, match="no such file or directory"), streams.Output(str(tmp_path / "no" / "out")):
+    with pytest.raises(OutputError, match="no such file or directory"), files.Output(str(tmp_path / "no" / "out")):
         pass
 
 

@@ -14,8 +14,8 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 
 from rsr_cli.core import rasters
-from rsr_cli.core.bands import COMMON_NAMES, SENSORS
 from rsr_cli.core.errors import BandError, RasterError, UsageError
+from rsr_cli.core.sensors.base import COMMON_NAMES, SENSORS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
+from rsr_cli.core import files
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import jsonl, streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -42,9 +44,9 @@ def binarize(
     Reads records with an embedding and writes them with a code in its place: bits packed into bytes, most
     significant bit first, in base64.
     """
-    from rsr_cli.core import codes
+    from rsr_cli.core.codes import base as codes
 
-    with streams.Output(output, overwrite=overwrite) as out, streams.Progress("records") as progress:
+    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
         for batch in codes.binarize(streams.read(inputs, skips), method, bits, seed, skips):
-            out.write(map(streams.dump, batch.records))
+            out.write(map(jsonl.dump, batch.records))
             progress.update(len(batch))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
-from rsr_cli.core.bands import check_names
-from rsr_cli.core.placement import PRECISIONS
+from rsr_cli.core import files
+from rsr_cli.core.encoders.placement import PRECISIONS
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,22 +64,22 @@ def embed(
     Reads tiles, reads their pixels, and writes the same records with an embedding, in the same order. Invalid pixels
     are given the model's mean; a tile without any valid pixel is an error.
     """
-    with streams.Output(output, overwrite=overwrite) as out:
+    with files.Output(output, overwrite=overwrite) as out:
         if list_models:
             out.write(_models())
             return
         from rsr_cli.core.encoders import load_encoder
         from rsr_cli.core.encoders.base import EncoderSettings
-        from rsr_cli.core.encoders.pipeline import Embedder
-        from rsr_cli.core.placement import place
+        from rsr_cli.core.encoders.placement import place
+        from rsr_cli.core.encoders.run import Embedder
 
         settings = EncoderSettings(**model, size_px=size, seed=seed or 0, bands=check_names(bands) if bands else None)
         encoder = load_encoder(settings)
         placement = place(device, precision, batch_size)
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing is not None)
-        with streams.Progress("tiles") as progress:
+        with Progress("tiles") as progress:
             for tiles in embedder.embed(streams.read(inputs, skips)):
-                out.write(map(streams.dump, tiles))
+                out.write(map(jsonl.dump, tiles))
                 progress.update(len(tiles))
 
 

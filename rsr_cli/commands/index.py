@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -36,10 +37,10 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
     """
     if output == "-":
         raise UsageError("an index is a directory; name one")
-    from rsr_cli.core.index import build
+    from rsr_cli.core.index.build import build
 
     batches = streams.read(inputs, skips)
     arguments = ["rsr", *sys.argv[1:]]
-    with streams.Progress("records") as progress:
+    with Progress("records") as progress:
         for added in build(batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite):
             progress.update(added)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
+from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -60,13 +62,13 @@ def query(
         raise UsageError("--id searches for items of the index; name no INPUT beside it")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
-    from rsr_cli.core.hits import Searcher
-    from rsr_cli.core.index import Index
+    from rsr_cli.core.index.build import Index
+    from rsr_cli.core.search.hits import Searcher
 
     with (
         Index(Path(index)) as opened,
-        streams.Output(output, overwrite=overwrite) as out,
-        streams.Progress("queries") as progress,
+        files.Output(output, overwrite=overwrite) as out,
+        Progress("queries") as progress,
     ):
         searcher = Searcher(
             opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips

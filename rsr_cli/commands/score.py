@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
+from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import jsonl, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.evaluation import Match
+    from rsr_cli.core.scoring.evaluation import Match
 
 log = logging.getLogger("rsr")
 
@@ -87,8 +89,8 @@ def score(
     Beside each value stand the number of queries; without_relevant, those for which the truth has nothing relevant;
     and nothing_found, those without a relevant hit. Both count as 0, for anmrr as 1.
     """
-    from rsr_cli.core.evaluation import Evaluation, truth_of
-    from rsr_cli.core.metrics import DEFAULT_METRICS, MEANS_COLUMNS, Means, Metric
+    from rsr_cli.core.scoring.evaluation import Evaluation, truth_of
+    from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, MEANS_COLUMNS, Means, Metric
 
     metrics = [Metric.parse(name) for name in names or DEFAULT_METRICS]
     blind = [metric.name for metric in metrics if metric.measure.needs_truth and truth is None]
@@ -97,8 +99,8 @@ def score(
     if truth == "-" and (not inputs or "-" in inputs):
         raise UsageError("--truth and the hits cannot both be stdin; name a file")
     with (
-        streams.Output(output, overwrite=overwrite) as out,
-        streams.Progress("hits") as progress,
+        files.Output(output, overwrite=overwrite) as out,
+        Progress("hits") as progress,
         contextlib.ExitStack() as spools,
     ):
         known = None
@@ -127,11 +129,11 @@ def score(
             log.warning("%s looks at %d ranks, and the hits have %d; see rsr query -k", name, depth, deepest)
 
 
-def _write(out: streams.Output, columns: Sequence[str], rows: Iterable[Sequence[Any]], layout: str, width: int) -> None:
+def _write(out: files.Output, columns: Sequence[str], rows: Iterable[Sequence[Any]], layout: str, width: int) -> None:
     """Write rows as they come; ``width`` is the greatest of a table's first column."""
     lines: Iterable[bytes]
     if layout == "jsonl":
-        lines = (streams.dump(dict(zip(columns, row, strict=True))) for row in rows)
+        lines = (jsonl.dump(dict(zip(columns, row, strict=True))) for row in rows)
     elif layout == "csv":
         lines = (_csv(row) for row in chain([columns], rows))
     else:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
-from rsr_cli.core.bands import check_names
+from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import streams
+from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.streams import Batch
+    from rsr_cli.core.records.batch import Batch
 
 log = logging.getLogger("rsr")
 
@@ -67,17 +69,17 @@ def show(inputs: tuple[str, ...], output: str, overwrite: bool, tsne: bool, skip
         raise UsageError("--bands names three bands, for red, green and blue")
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:
         raise UsageError("--stretch is two percentiles from 0 to 100, the lower one first")
-    with streams.Output(output, overwrite=overwrite) as out, streams.Progress("records") as progress:
+    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
         batches = _counted(streams.read(inputs, skips), progress)
         if tsne:
-            from rsr_cli.core.figures import draw_points
-            from rsr_cli.core.projection import project
+            from rsr_cli.core.figures.plots import draw_points
+            from rsr_cli.core.figures.projection import project
 
             out.write([draw_points(project(batches, chosen["sample"], chosen["seed"], skips), form)])
             return
-        from rsr_cli.core.figures import draw_rows
-        from rsr_cli.core.gallery import Gallery
-        from rsr_cli.core.page import write_page
+        from rsr_cli.core.figures.gallery import Gallery
+        from rsr_cli.core.figures.page import write_page
+        from rsr_cli.core.figures.plots import draw_rows
 
         gallery = Gallery(chosen["rows"], chosen["k"], skips)
         for batch in batches:
@@ -93,7 +95,7 @@ def show(inputs: tuple[str, ...], output: str, overwrite: bool, tsne: bool, skip
             out.write([draw_rows(list(rows), form, note)])
 
 
-def _counted(batches: Iterable[Batch], progress: streams.Progress) -> Iterator[Batch]:
+def _counted(batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:
     for batch in batches:
         progress.update(len(batch))
         yield batch

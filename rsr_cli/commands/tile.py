@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import streams
-from rsr_cli.core.bands import SENSORS, check_names, parse_datetime
+from rsr_cli.core import files
 from rsr_cli.core.errors import Skips, UsageError
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import jsonl
+from rsr_cli.core.sensors.base import SENSORS, check_names, parse_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,9 +111,9 @@ def tile(
         **given,
     )
     tiler = rasters.Tiler(settings, skips)
-    with streams.Output(output, overwrite=overwrite) as out, streams.Progress("tiles") as progress:
+    with files.Output(output, overwrite=overwrite) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
-            out.write(map(streams.dump, tiles))
+            out.write(map(jsonl.dump, tiles))
             progress.update(len(tiles))
         tiler.report()
 
@@ -120,5 +122,5 @@ def _listed(files_from: str | None) -> Iterator[str]:
     """Read the paths of a list, one a line."""
     if files_from is None:
         return
-    for _name, _first, lines in streams.read_lines(files_from):
+    for _name, _first, lines in jsonl.read_lines(files_from):
         yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in lines if line.strip())

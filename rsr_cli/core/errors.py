@@ -1,12 +1,17 @@
 """The errors a user can meet, each with the exit status it ends the program with.
 
-A message is one line: what was expected, what was found and the way out. The place (file, line, record) is kept
-apart, so that whoever knows it best adds it.
+A message is one line that states facts: what was expected and what was found. The place (file, line, record) is kept
+apart, so that whoever knows it best adds it, and so is the name of the remedy: which option helps is known to the
+command line alone.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger("rsr")
 
@@ -17,17 +22,20 @@ class RsrError(Exception):
     Parameters
     ----------
     message : str
-        One line: what is wrong and what to do about it.
+        One line: what is wrong.
     place : str, optional
         Where: a file, ``file:line``, or a record's id.
+    remedy : str, optional
+        Name of what helps, by which the command line finds the option to suggest.
     """
 
     status = 1
 
-    def __init__(self, message: str, place: str | None = None) -> None:
+    def __init__(self, message: str, place: str | None = None, *, remedy: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.place = place
+        self.remedy = remedy
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
@@ -77,14 +85,22 @@ class ReaderGoneError(RsrError):
 class Skips:
     """What becomes of a record that cannot be used: the end of the run, or with ``keep_going`` a line in the log.
 
+    Parameters
+    ----------
+    keep_going : bool
+        Log errors instead of raising them.
+    explain : callable
+        Writes an error as one line.
+
     Attributes
     ----------
     count : int
         Records skipped so far.
     """
 
-    def __init__(self, *, keep_going: bool = False) -> None:
+    def __init__(self, *, keep_going: bool = False, explain: Callable[[RsrError], str] = str) -> None:
         self.keep_going = keep_going
+        self._explain = explain
         self.count = 0
 
     def __call__(self, error: RecordError) -> None:
@@ -92,4 +108,4 @@ class Skips:
         if not self.keep_going:
             raise error
         self.count += 1
-        log.error("%s; skipped", error)
+        log.error("%s; skipped", self._explain(error))

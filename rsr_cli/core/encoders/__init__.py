@@ -6,8 +6,8 @@ import difflib
 from dataclasses import dataclass
 
 from rsr_cli.core.encoders import prithvi, vit
-from rsr_cli.core.encoders.backbones import TerratorchBackbone, list_backbones
 from rsr_cli.core.encoders.base import Encoder, EncoderSettings
+from rsr_cli.core.encoders.terratorch import TerratorchBackbone, list_backbones
 from rsr_cli.core.errors import UsageError
 
 __all__ = [

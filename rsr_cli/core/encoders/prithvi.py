@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
-from rsr_cli.core.encoders.backbones import Backbone
+from rsr_cli.core.encoders.terratorch import Backbone
 from rsr_cli.core.encoders.weights import HubFile
 from rsr_cli.core.errors import UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
-from rsr_cli.core.encoders.backbones import Backbone
+from rsr_cli.core.encoders.terratorch import Backbone
 from rsr_cli.core.encoders.weights import TorchFile
 from rsr_cli.core.errors import UsageError
 

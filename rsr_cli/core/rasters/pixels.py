@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError
-from rsr_cli.core.rasters.datasets import explained, file_and_band, is_all_valid, open_raster
+from rsr_cli.core.rasters.opening import explained, file_and_band, is_all_valid, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from rsr_cli.core.streams import Record
+    from rsr_cli.core.records.batch import Record
 
 OPEN_DATASETS = 64
 #: The largest tile that is believed, and read into memory.

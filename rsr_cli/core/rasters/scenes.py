@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from rsr_cli.core.bands import SENSORS, UNUSED, Sensor, name_bands, parse_datetime
 from rsr_cli.core.errors import BandError, RasterError, UsageError
-from rsr_cli.core.rasters.datasets import file_and_band, is_all_valid, is_virtual, open_raster
 from rsr_cli.core.rasters.footprints import Locator
+from rsr_cli.core.rasters.opening import file_and_band, is_all_valid, is_virtual, open_raster
+from rsr_cli.core.sensors.base import SENSORS, UNUSED, Sensor, name_bands, parse_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from rsr_cli.core.bands import SENSORS, parse_datetime
 from rsr_cli.core.errors import RasterError, Skips, UsageError
 from rsr_cli.core.rasters.scenes import Found, TileSettings, find_scenes
+from rsr_cli.core.sensors.base import SENSORS, parse_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.evaluation import label_list
-from rsr_cli.core.records import Vectors, kind_of
+from rsr_cli.core.records.fields import Vectors, kind_of
+from rsr_cli.core.scoring.evaluation import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.records import Kind
-    from rsr_cli.core.streams import Batch
+    from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.fields import Kind
 
 #: t-SNE's own default; of few points a third, for it has to be less than there are.
 PERPLEXITY = 30

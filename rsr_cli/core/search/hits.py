@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
-from rsr_cli.core.index import HIT_FIELDS
-from rsr_cli.core.records import Kind, Vectors, kind_of
+from rsr_cli.core.index.build import HIT_FIELDS
+from rsr_cli.core.records.fields import Kind, Vectors, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index import Index
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.index.build import Index
+    from rsr_cli.core.records.batch import Batch, Record
 
 #: Candidates held at once: of so many queries a batch is searched that theirs are no more.
 CANDIDATES = 1 << 20

@@ -13,19 +13,19 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
-from rsr_cli.core.bands import UNUSED
 from rsr_cli.core.errors import OutputError, RasterError, RecordError, Skips
-from rsr_cli.core.rasters.archives import find_patches, settle
+from rsr_cli.core.files import refuse_existing, temporary_beside
 from rsr_cli.core.rasters.pixels import Part, parts_of, read_pixels, read_raw
 from rsr_cli.core.rasters.scenes import Edge, Found, Scene, TileSettings, find_scenes, open_scene
-from rsr_cli.core.streams import refuse_existing, temporary_beside
+from rsr_cli.core.sensors.base import UNUSED
+from rsr_cli.core.sources.datasets import find_patches, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rasterio.io import DatasetWriter
 
-    from rsr_cli.core.streams import Record
+    from rsr_cli.core.records.batch import Record
 
 log = logging.getLogger("rsr")
 

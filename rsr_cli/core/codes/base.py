@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records import Vectors, encode, fingerprint
+from rsr_cli.core.records.fields import Vectors, encode, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.streams import Batch
+    from rsr_cli.core.records.batch import Batch
 
 METHODS = ("sign", "trivial", "lsh")
 DEFAULT_SEED = 42  # the first of the paper's five

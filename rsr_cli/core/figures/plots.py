@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from rsr_cli.core.gallery import FRAMES
+from rsr_cli.core.figures.gallery import FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from rsr_cli.core.gallery import Hit, Item, Row
-    from rsr_cli.core.projection import Points
+    from rsr_cli.core.figures.gallery import Hit, Item, Row
+    from rsr_cli.core.figures.projection import Points
 
 log = logging.getLogger("rsr")
 

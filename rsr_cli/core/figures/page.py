@@ -9,15 +9,15 @@ import pybase64
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from rsr_cli.core.figures import draw_map
-from rsr_cli.core.gallery import FRAMES
+from rsr_cli.core.figures.gallery import FRAMES
+from rsr_cli.core.figures.plots import draw_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.gallery import Row
+    from rsr_cli.core.figures.gallery import Row
 
 
 def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
@@ -35,7 +35,7 @@ def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
     bytes
         HTML in UTF-8. What stands in records is text there, never markup.
     """
-    templates = Environment(loader=PackageLoader("rsr_cli.core", ""), autoescape=True, trim_blocks=True)
+    templates = Environment(loader=PackageLoader("rsr_cli.core.figures", ""), autoescape=True, trim_blocks=True)
     templates.filters["png"] = _png
     sections = ({"row": row, "map": draw_map(row, number)} for number, row in enumerate(rows))
     template = templates.get_template("page.html")

@@ -24,17 +24,18 @@ import numpy as np
 import orjson
 
 import rsr_cli
-from rsr_cli.core.codes import METHODS, Binarizer
+from rsr_cli.core.codes.base import METHODS, Binarizer
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
-from rsr_cli.core.records import KINDS, Kind, Vectors, describe, kind_of
-from rsr_cli.core.streams import dump, refuse_existing, temporary_beside
+from rsr_cli.core.files import refuse_existing, temporary_beside
+from rsr_cli.core.records.fields import KINDS, Kind, Vectors, describe, kind_of
+from rsr_cli.core.records.jsonl import dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.records.batch import Batch, Record
 
 log = logging.getLogger("rsr")
 

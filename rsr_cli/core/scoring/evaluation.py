@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from rsr_cli.core import streams
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
-from rsr_cli.core.metrics import MAX_RANK, Ideal, Judged
+from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.scoring.metrics import MAX_RANK, Ideal, Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.records.batch import Batch, Record
 
 Match = Literal["any", "exact", "jaccard"]
 Labels = frozenset[str]
@@ -187,7 +187,7 @@ class Qrels(_Spool):
         RecordError
             A line does not have the four fields.
         """
-        for name, first, lines in streams.read_lines(path):
+        for name, first, lines in jsonl.read_lines(path):
             for number, line in enumerate(lines, first):
                 fields = line.decode(errors="replace").split()
                 if not fields:

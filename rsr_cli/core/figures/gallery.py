@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from rsr_cli.core import streams
 from rsr_cli.core.errors import BandError, RecordError, RsrError, Skips
-from rsr_cli.core.evaluation import label_list, query_and_rank
 from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.records import streams
+from rsr_cli.core.scoring.evaluation import label_list, query_and_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.records.batch import Batch, Record
 
 Agreement = Literal["all", "some", "none"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rsr_cli.core.bands import year_and_day
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters import read_pixels
-from rsr_cli.core.records import embedding
+from rsr_cli.core.records.fields import embedding
+from rsr_cli.core.sensors.base import year_and_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.encoders.base import Encoder
-    from rsr_cli.core.placement import Placement
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.encoders.placement import Placement
+    from rsr_cli.core.records.batch import Batch, Record
 
 #: Batches read ahead of the model.
 AHEAD = 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.streams import Batch, Record
+    from rsr_cli.core.records.batch import Batch, Record
 
 Kind = Literal["embedding", "code"]
 KINDS: tuple[Kind, ...] = ("code", "embedding")

@@ -1,0 +1,1 @@
+"""Figures of hits, maps and points. The only importer of matplotlib, scikit-learn, jinja2 and pillow."""

@@ -1,0 +1,1 @@
+"""The index directory. The only importer of faiss."""

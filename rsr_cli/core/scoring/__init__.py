@@ -1,0 +1,1 @@
+"""Measuring hits: metrics, labels and relevance judgements."""

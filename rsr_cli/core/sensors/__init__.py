@@ -1,0 +1,1 @@
+"""Sensors: which bands a product has, and how its numbers become reflectance."""

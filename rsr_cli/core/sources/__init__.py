@@ -1,0 +1,1 @@
+"""What is found at a path: files, products and published data sets."""

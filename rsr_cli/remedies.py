@@ -1,0 +1,18 @@
+"""What to type when the core raises an error: the core states facts, and this table names the option that helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsr_cli.core.errors import RsrError
+
+#: Name of a remedy, as an error of the core carries it -> what a user types.
+REMEDIES = {
+    "overwrite": "pass --overwrite to replace it",
+}
+
+
+def explain(error: RsrError) -> str:
+    """Return an error as one line: its place, what is wrong, and what helps."""
+    return f"{error}; {REMEDIES[error.remedy]}" if error.remedy else str(error)
