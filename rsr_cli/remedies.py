@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "as index": "make them with the same settings",
+    "bits": "pass --bits",
+    "build again": "build it again with rsr index",
+    "make codes": "pass the stream through rsr binarize",
+    "make embeddings": "pass the stream through rsr embed",
     "overwrite": "pass --overwrite to replace it",
+    "same space": "make both with the same settings, or keep them apart",
+    "seed": "leave --seed out",
+    "unique ids": "see rsr tile --id-prefix",
 }
 
 
