@@ -22,7 +22,7 @@ from rsr_cli.core.index.columns import ArrayFile, Box, FilterColumns
 from rsr_cli.core.index.flat import HAMMING, METRICS, greatest_norm, unit
 from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
 from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import gsd_of, id_of
+from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, label_names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -194,9 +194,10 @@ class SegmentWriter:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
-        self._columns.append([columns for *_, columns in rows])
-        self._table.append(self.count, [(name, text) for name, text, _, _ in rows])
-        known = [gsd for _, _, gsd, _ in rows if gsd is not None]
+        ids, texts, gsds, columns = zip(*rows, strict=True)
+        self._columns.append(columns)
+        self._table.append(self.count, ids, texts)
+        known = [gsd for gsd in gsds if gsd is not None]
         if known:
             low, high = self._gsd or (np.inf, -np.inf)
             self._gsd = min(low, *known), max(high, *known)
@@ -233,10 +234,10 @@ class SegmentWriter:
         )
 
 
-def _row(record: Record) -> tuple[str, str, float | None, tuple[Box, tuple[int, int], list[str]]]:
+def _row(record: Record) -> tuple[str, str, float | None, tuple[Box | None, tuple[int, int], Sequence[str]]]:
     """Return what is stored of a record: id, text, ground sample distance in metres, and values to filter by."""
-    name, columns, gsd = id_of(record), FilterColumns.of(record), gsd_of(record)
-    return name, stored(record), gsd, columns
+    columns = bbox_of(record), interval_of(record), label_names(record)
+    return id_of(record), stored(record), gsd_of(record), columns
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

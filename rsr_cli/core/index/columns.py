@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from rsr_cli.core.records.fields import bbox_of, interval_of, label_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
-
-    from rsr_cli.core.records.batch import Record
 
 Box = tuple[float, float, float, float]
 NO_BOX: Box = (np.nan,) * 4
@@ -88,28 +85,20 @@ class FilterColumns:
         self._labels = ArrayFile(directory / "labels.npy", np.int32)
         self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
 
-    @staticmethod
-    def of(record: Record) -> tuple[Box, tuple[int, int], list[str]]:
-        """Return a record's bounding box, interval and labels.
-
-        Raises
-        ------
-        RecordError
-            One of them is not what GeoJSON and STAC define.
-        """
-        return bbox_of(record) or NO_BOX, interval_of(record), label_names(record)
-
-    def append(self, rows: Sequence[tuple[Box, tuple[int, int], list[str]]]) -> None:
-        """Append what `of` returned for some records."""
+    def append(self, rows: Sequence[tuple[Box | None, tuple[int, int], Sequence[str]]]) -> None:
+        """Append the bounding box, interval and labels of some records."""
         if not rows:
             return
         boxes, times, labels = zip(*rows, strict=True)
-        self._boxes.append(outward(np.array(boxes, np.float64)))
-        self._times.append(times)
-        number = self.labels
-        ends = self._labels.count + np.cumsum([len(names) for names in labels], dtype=np.int64)
-        self._labels.append([number.setdefault(name, len(number)) for names in labels for name in names])
-        self._ends.append(ends)
+        # fromiter is several times faster than an array of a list of tuples
+        flat = np.fromiter(chain.from_iterable(box or NO_BOX for box in boxes), np.float64)
+        self._boxes.append(outward(flat.reshape(-1, 4)))
+        self._times.append(np.fromiter(chain.from_iterable(times), np.int64))
+        self._ends.append(self._labels.count + np.fromiter(map(len, labels), np.int64).cumsum())
+        names = list(chain.from_iterable(labels))
+        for name in dict.fromkeys(names):
+            self.labels.setdefault(name, len(self.labels))
+        self._labels.append(np.fromiter(map(self.labels.__getitem__, names), np.int32))
 
     def close(self) -> None:
         """Finish the files."""

@@ -67,15 +67,21 @@ class Batch:
         Records for which it raises RecordError are dropped from the batch, if ``skips`` lets them go; the error is
         given the record's place. Any other error of ours is given it too, and raised.
         """
-        results, kept = [], []
-        for i, record in enumerate(self.records):
+        results: list[R] = []
+        dropped: set[int] = set()
+        remaining = iter(self.records)
+        while True:
             try:
-                results.append(function(record))
-                kept.append(i)
+                for result in map(function, remaining):
+                    results.append(result)  # noqa: PERF402  what came before an error is kept
+                break
             except RsrError as error:
+                i = len(results) + len(dropped)
                 error.place = f"{self.place(i)}: {error.place}" if error.place else self.place(i)
                 if not isinstance(error, RecordError):
                     raise
                 skips(error)
-        self.keep(kept)
+                dropped.add(i)
+        if dropped:
+            self.keep([i for i in range(len(self)) if i not in dropped])
         return results

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: What a search adds to the properties of a found record.
 HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 #: A time that is not known, numpy's NaT.
-NO_TIME = np.iinfo(np.int64).min
+NO_TIME = int(np.iinfo(np.int64).min)
+NO_INTERVAL = NO_TIME, NO_TIME
 
 Record = dict[str, Any]
 
@@ -33,6 +34,8 @@ def id_of(record: Record) -> str:
         It has none, or one that is neither text nor a number.
     """
     found = record.get("id")
+    if type(found) is str:
+        return found
     if not isinstance(found, str | int | float) or isinstance(found, bool):
         raise RecordError("has no id" if found is None else f"has an id that is neither text nor a number: {found!r}")
     return str(found)
@@ -74,6 +77,8 @@ def interval_of(record: Record) -> tuple[int, int]:
         moment = _microseconds(when)
         return moment, moment
     first, last = properties.get("start_datetime"), properties.get("end_datetime")
+    if first is last is None:
+        return NO_INTERVAL
     return (
         _microseconds(first) if isinstance(first, str) else NO_TIME,
         _microseconds(last) if isinstance(last, str) else NO_TIME,
@@ -86,7 +91,7 @@ def _microseconds(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return int(NO_TIME)
+        return NO_TIME
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     passed = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
@@ -95,13 +100,17 @@ def _microseconds(text: str) -> int:
 def gsd_of(record: Record) -> float | None:
     """Return a record's ground sample distance in metres (STAC's ``gsd``), if it states one."""
     found = record["properties"].get("gsd")
+    if found is None:
+        return None
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
 
 
-def label_names(record: Record) -> list[str]:
-    """Return a record's labels that are text; an empty list if it has none."""
+def label_names(record: Record) -> Sequence[str]:
+    """Return a record's labels that are text."""
     labels = record["properties"].get("labels")
-    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
+    if not labels or not isinstance(labels, list):
+        return ()
+    return labels if set(map(type, labels)) == {str} else [label for label in labels if isinstance(label, str)]
 
 
 def embedding(vector: NDArray[np.float32], model: str, fingerprint: str, filled: Sequence[str] = ()) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import select
 from binascii import Error as Base64Error
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
-import pybase64
+from pybase64 import b64decode, b64encode_as_string
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.files import open_input, reason
@@ -116,7 +116,7 @@ def write_records(batch: Batch) -> bytes:
         head = batch.space.as_property()
         rows = np.ascontiguousarray(batch.vectors, dtype=batch.space.numpy_dtype)
         for record, row in zip(batch.records, rows, strict=True):
-            record["properties"][batch.space.kind] = {**head, "data": pybase64.b64encode_as_string(row.data)}
+            record["properties"][batch.space.kind] = {**head, "data": b64encode_as_string(row.data)}
     return b"".join(map(dump, batch.records))
 
 
@@ -147,13 +147,20 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
     kind = stream.kind_in(batch.records)
 
     def take(record: Record) -> bytes:
-        found = record["properties"].pop(kind, None)
+        properties = record["properties"]
+        found = properties.pop(kind, None)
         if not isinstance(found, dict):
-            if kind == "embedding" and "code" in record["properties"]:
+            if kind == "embedding" and "code" in properties:
                 raise RecordError("has a code and no embedding; it was binarized already")
             raise RecordError(f"has no {kind}", remedy=f"make {kind}s")
-        space = stream.admit(found, kind)
-        return _decode(found.get("data"), space.n_bytes)
+        n_bytes = stream.admit(found, kind)
+        try:
+            raw = b64decode(found["data"], validate=True)
+        except (Base64Error, KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"data is not base64: {error}") from None
+        if len(raw) != n_bytes:
+            raise RecordError(f"data holds {len(raw)} bytes where {n_bytes} are expected")
+        return raw
 
     raws = batch.apply(take, skips)
     space = stream.space
@@ -169,13 +176,3 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         for i in np.flatnonzero(~finite):
             skips(RecordError("its embedding holds NaN or infinite values", batch.place(int(i))))
         batch.keep(np.flatnonzero(finite).tolist())
-
-
-def _decode(text: Any, n_bytes: int) -> bytes:
-    try:
-        raw = pybase64.b64decode(text, validate=True)
-    except (Base64Error, TypeError, ValueError) as error:
-        raise RecordError(f"data is not base64: {error}") from None
-    if len(raw) != n_bytes:
-        raise RecordError(f"data holds {len(raw)} bytes where {n_bytes} are expected")
-    return raw

@@ -169,8 +169,13 @@ class StreamSpace:
         self._kind = chosen
         return chosen
 
-    def admit(self, found: dict[str, Any], kind: Kind) -> Space:
-        """Return the stream's space for a record's property, the first of which decides it.
+    def admit(self, found: dict[str, Any], kind: Kind) -> int:
+        """Check that a record's property is of the stream's space, which the first one decides.
+
+        Returns
+        -------
+        int
+            Bytes per vector.
 
         Raises
         ------
@@ -181,9 +186,11 @@ class StreamSpace:
         """
         if self.space is None:
             self.space = Space.of_property(kind, found)
-        elif found.get("fingerprint") != self.space.fingerprint or found.get("dtype", "uint8") != self.space.dtype:
+            self._key = found["fingerprint"], found.get("dtype")
+            self._n_bytes = self.space.n_bytes
+        elif (found.get("fingerprint"), found.get("dtype")) != self._key:
             difference = Space.of_property(kind, found).difference(self.space)
             raise FingerprintError(
                 f"its {kind} is in another vector space than the first one ({difference})", remedy="same space"
             )
-        return self.space
+        return self._n_bytes
