@@ -9,7 +9,13 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "labels": "label the tiles before rsr index, or pass the labels to --truth",
+    "one-run": "pass the hits of one run at a time",
     "overwrite": "pass --overwrite to replace it",
+    "query": "pass the records through rsr query",
+    "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
+    "three-bands": "choose three that it has with --bands",
+    "truth": "pass to --truth the records that were indexed",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,53 @@ def miniature_layouts():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def hit():
+    """Return a function that makes a hit; labels that are ``None`` are left out."""
+
+    def make(query, rank, item, labels, query_labels):
+        known = {"labels": labels, "query_labels": query_labels}
+        properties = {"query": query, "rank": rank, "distance": 1.5}
+        properties |= {name: value for name, value in known.items() if value is not None}
+        return {"type": "Feature", "id": item, "geometry": None, "properties": properties}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def item():
+    """Return a function that makes a record of the database."""
+
+    def make(name, labels):
+        return {"type": "Feature", "id": name, "geometry": None, "properties": {"labels": labels}}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lines():
+    """Return a function that writes records as JSON lines."""
+    import orjson
+
+    def write(records):
+        return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def world(hit):
+    """Return a function that draws items (id -> one to three labels) and, for some as queries, random hits."""
+
+    def draw(seed=0, n_items=120, n_queries=25, depth=30):
+        rng = random.Random(seed)
+        labels = {f"i{n}": sorted(rng.sample("abcdefg", rng.choice([1, 1, 2, 3]))) for n in range(n_items)}
+        hits = []
+        for query in rng.sample(sorted(labels), n_queries):
+            for rank, name in enumerate(rng.sample(sorted(labels), depth), 1):
+                hits.append(hit(query, rank, name, labels[name], labels[query]))
+        return labels, hits
+
+    return draw

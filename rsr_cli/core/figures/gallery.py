@@ -10,7 +10,8 @@ import numpy as np
 from rsr_cli.core.errors import BandError, RecordError, RsrError, Skips
 from rsr_cli.core.rasters import read_pixels
 from rsr_cli.core.records import streams
-from rsr_cli.core.scoring.evaluation import label_list, query_and_rank
+from rsr_cli.core.scoring.evaluation import query_and_rank
+from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records.fields import Vectors, kind_of
-from rsr_cli.core.scoring.evaluation import label_list
+from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,8 @@ import pytest
 from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, nDCG
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.scoring.metrics import MEASURES, SPELLINGS, Ideal, Judged, Means, Metric
+from rsr_cli.core.scoring.means import Means
+from rsr_cli.core.scoring.metrics import METRICS, SPELLINGS, Ideal, Judged, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:
@@ -17,8 +18,9 @@ def judged(gains, ideal=None, n_items=None) -> Judged:
 
 
 def values(name: str, queries: list[Judged]) -> list[float]:
-    most_relevant = max(one.n_relevant for one in queries) if name == "anmrr" else 0
-    means = Means([Metric.parse(name)], most_relevant)
+    metric = Metric.parse(name)
+    most_relevant = max(one.n_relevant for one in queries) if metric.measure.depth else 0
+    means = Means([metric], most_relevant)
     measured = [means.add(one)[0] for one in queries]
     assert next(means.rows())[1] == pytest.approx(np.mean(measured))
     return measured
@@ -106,7 +108,7 @@ def test_agrees_with_ir_measures():
         np.testing.assert_allclose(values(name, queries), [by_query[i] for i in range(len(queries))], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["map@10", "map_cut@10", "map_min@10", "p@10", "r@10", "ndcg@10", "mrr@10", "anmrr"])
+@pytest.mark.parametrize("name", [spelling.replace("K", "10") for spelling in SPELLINGS.values()])
 @pytest.mark.parametrize(("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0), (8, 0)])
 def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_relevant):
     rng = np.random.default_rng(1)
@@ -139,10 +141,25 @@ def test_unknown_metrics_are_refused(text):
         Metric.parse(text)
 
 
-def test_every_measure_is_spelled():
-    assert len(SPELLINGS) == len(MEASURES)
-    for text in SPELLINGS:
-        assert Metric.parse(text.replace("K", "7")).measure is MEASURES[text.split("@")[0]]
+def test_every_metric_is_parsed_as_it_is_spelled():
+    assert list(SPELLINGS) == list(METRICS)
+    for name, spelling in SPELLINGS.items():
+        assert Metric.parse(spelling.replace("K", "7")).measure is METRICS[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("foo@20", f"unknown metric 'foo@20'; one of {' '.join(SPELLINGS.values())}"),
+        ("p", "p needs a depth, such as p@20"),
+        ("anmrr@20", "anmrr defines its own depth; write it without @"),
+        ("p@10000001", "p@10000001 is deeper than 10000000 ranks"),
+    ],
+)
+def test_a_metric_that_cannot_be_parsed_says_why(text, says):
+    with pytest.raises(UsageError) as raised:
+        Metric.parse(text)
+    assert str(raised.value) == says
 
 
 def test_the_papers_average_precision_is_torchmetrics():

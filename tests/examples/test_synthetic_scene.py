@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from scipy import ndimage
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "synthetic_scene.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "synthetic_scene.py"
 SPEC = importlib.util.spec_from_file_location("synthetic_scene", SCRIPT)
 synthetic_scene = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(synthetic_scene)
