@@ -33,8 +33,8 @@ class Frame(NamedTuple):
 #: The paper's colours, in shades that also differ in brightness.
 FRAMES: dict[Agreement, Frame] = {
     "all": Frame("#1b8a3a", "\N{CHECK MARK}", "all of the query's labels"),
-    "some": Frame("#f5a300", "n/m", "n of the query's m labels"),
-    "none": Frame("#c8102e", "\N{BALLOT X}", "none of them"),
+    "some": Frame("#f5a300", "n/m", "n of its m labels"),
+    "none": Frame("#c8102e", "\N{BALLOT X}", "none"),
 }
 
 
