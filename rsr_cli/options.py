@@ -36,7 +36,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace the output i
 
 # plot, show: commands that write a figure, whose format is the ending of its name.
 def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a command the required option ``-o``, which accepts only names that end in one of the formats."""
+    """Add the required option ``-o`` to a command; it accepts only names that end in one of the formats."""
     *first, last = (f".{form}" for form in formats)
     endings = f"{', '.join(first)} or {last}"
 
@@ -83,7 +83,7 @@ def renamed(flag: str, now: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 # binarize, embed, plot, tile: commands that draw random numbers.
 def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a command ``--seed``, ``None`` if it is not passed."""
+    """Add ``--seed`` to a command, ``None`` if it is not passed."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
 
 
@@ -109,7 +109,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 
 # tile: the file's bands; embed: the model's bands; show: the bands that are displayed.
 def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a command ``--bands``, a list of STAC common names."""
+    """Add ``--bands`` to a command, a list of STAC common names."""
     return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)
 
 
@@ -118,7 +118,7 @@ exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits th
 
 
 def verbosity(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a command ``-q``, ``-v`` and ``--debug``, and start logging with them."""
+    """Add ``-q``, ``-v`` and ``--debug`` to a command, and set the log level by them."""
 
     @click.option("-q", "--quiet", is_flag=True, help="Print only errors to stderr.")
     @click.option("-v", "--verbose", is_flag=True, help="Print progress details to stderr.")
@@ -134,7 +134,7 @@ def verbosity(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def keep_going(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a command ``--keep-going``: pass it ``skips``, and exit with status 3 if any record was skipped."""
+    """Add ``--keep-going`` to a command: pass it ``skips``, and exit with status 3 if any record was skipped."""
 
     @click.option(
         "--keep-going",

@@ -40,9 +40,7 @@ def test_truth_of_features_agrees_with_ir_measures(match, item, world, scored):
     rows = scored(hits, "--match", match, "--metrics", names, truth=truth)
     queries = {h["properties"]["query"] for h in hits}
 
-    def grade(
-        a, b
-    ):  # an integer, for trec_eval knows no other: shares of 12ths are exact for up to three labels of each
+    def grade(a, b):  # an integer, as trec_eval requires; multiples of 1/60 are exact for up to three labels each
         shared, total = len(set(a) & set(b)), len(set(a) | set(b))
         return {"any": bool(shared), "exact": set(a) == set(b), "jaccard": 60 * shared // total}[match]
 
@@ -71,7 +69,7 @@ def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(
         assert row["value"] == pytest.approx(theirs[measure], rel=1e-9), row["metric"]
 
 
-def test_the_lines_may_come_in_any_order(item, world, scored):
+def test_lines_can_be_in_any_order(item, world, scored):
     labels, hits = world(4)
     truth = [item(name, its) for name, its in labels.items()]
     names = "map@20,ndcg@20,anmrr"
@@ -81,7 +79,7 @@ def test_the_lines_may_come_in_any_order(item, world, scored):
     assert [row["value"] for row in shuffled] == pytest.approx([row["value"] for row in in_order], rel=1e-12)
 
 
-def test_rank_is_trusted_not_distance(hit, scored):
+def test_the_rank_counts_not_the_distance(hit, scored):
     hits = [hit("q", 2, "x", ["a"], ["a"]), hit("q", 1, "y", ["b"], ["a"])]
     for one in hits:
         one["properties"]["distance"] = 0
@@ -101,7 +99,7 @@ def test_exclude_self_leaves_the_query_out_of_hits_and_truth(hit, item, scored):
     assert without[0]["random"] == pytest.approx(3 / 4)
 
 
-def test_counts_tell_what_the_mean_hides(hit, item, scored):
+def test_counts_show_what_the_mean_hides(hit, item, scored):
     hits = [
         hit("q1", 1, "x", ["a"], ["a"]),
         hit("q2", 1, "x", ["a"], ["b"]),
@@ -146,26 +144,27 @@ def test_two_runs_in_one_stream_are_refused(rsr, tmp_path, hit, lines):
     assert (done.returncode, done.stderr.decode().splitlines()) == (3, [f"{says}; skipped", "rsr score: 1 skipped"])
 
 
-def test_a_full_disk_below_the_temporary_files_is_said(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     """More hits than are kept in memory, where no file may outgrow 64 KiB."""
     line = '{"type":"Feature","id":"x","properties":{"query":"%d","rank":%d,"labels":[],"query_labels":[]}}\n'
     (tmp_path / "hits").write_text("".join(line % (n // 1000, n % 1000 + 1) for n in range(400_000)))
     command = f"ulimit -f 64; exec {sys.executable} -m rsr_cli.main score -q hits"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
-    (said,) = done.stderr.decode().splitlines()
-    assert "temporary file" in said
+    (line,) = done.stderr.decode().splitlines()
+    assert "temporary file" in line
+    assert line.endswith("; set SQLITE_TMPDIR to a directory with more space")
 
 
 def test_an_item_at_two_ranks_is_refused(rsr, hit, lines):
-    """It would count twice, and R@k reach 2."""
+    """It would count twice, and recall could reach 2."""
     hits = [hit("q", 1, "x", ["a"], ["a"]), hit("p", 1, "x", ["a"], ["a"]), hit("q", 3, "x", ["a"], ["a"])]
     done = rsr("score", "--metrics", "p@1", input=lines(hits))
     says = "rsr score: the query 'q' has an item at two ranks; pass the hits of one run at a time\n"
     assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
-def test_truth_and_hits_are_not_both_stdin(rsr):
+def test_truth_and_hits_cannot_both_be_stdin(rsr):
     assert rsr("score", "--truth", "-", input=b"").returncode == 2
 
 
@@ -179,13 +178,13 @@ def test_a_table_of_queries_is_aligned(rsr, hit, lines):
     ]
 
 
-def test_metrics_that_need_the_truth_say_so(rsr):
+def test_metrics_that_need_the_truth_are_refused_without_it(rsr):
     done = rsr("score", "--metrics", "map@20,r@20,anmrr", input=b"")
     assert done.returncode == 2
     assert done.stderr.decode().startswith("rsr score: r@20, anmrr needs --truth")
 
 
-def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
+def test_match_is_refused_with_qrels(rsr, tmp_path):
     (tmp_path / "t.qrels").write_text("q 0 x 1\n")
     assert rsr("score", "--truth", "t.qrels", "--match", "exact", input=b"", cwd=tmp_path).returncode == 2
     (tmp_path / "t.qrels").write_text(f"q 0 x 1\nq 0 x {'9' * 400}\n")
@@ -196,29 +195,29 @@ def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
 
 
 @pytest.mark.parametrize(("extra", "says"), [((None, ["a"]), "has no id"), (("x", ["b"]), "the id 'x' comes twice")])
-def test_a_truth_that_names_its_items_badly(rsr, tmp_path, extra, says, item, lines):
+def test_items_of_the_truth_without_an_id_of_their_own(rsr, tmp_path, extra, says, item, lines):
     (tmp_path / "truth").write_bytes(lines([item("x", ["a"]), item(*extra)]))
     done = rsr("score", "--truth", "truth", input=b"", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.decode() == f"rsr score: truth:2: {says}\n"
 
 
-def test_a_query_whose_hits_were_all_skipped(rsr, hit, lines):
+def test_a_query_without_usable_hits_does_not_count(rsr, hit, lines):
     broken = lines([hit("q", 1, "x", None, ["a"]), hit("p", 1, "x", ["a"], ["a"])])
     done = rsr("score", "--keep-going", "--format", "jsonl", "--metrics", "p@1", input=broken)
     assert done.returncode == 3
     assert [orjson.loads(line)["queries"] for line in done.stdout.splitlines()] == [1]
 
 
-def test_what_makes_a_score_meaningless_is_said(rsr, tmp_path, hit, item, lines):
+def test_misleading_scores_are_warned_about(rsr, tmp_path, hit, item, lines):
     hits = [hit("q", 1, "q", ["a"], ["a"]), hit("q", 2, "y", ["b"], ["a"])]
     truth = lines([item("q", ["a"]), item("y", ["b"]), item("z", ["a"])])
     (tmp_path / "truth").write_bytes(truth)
     done = rsr("score", "--truth", "truth", "--metrics", "p@2,p@3,anmrr", input=lines(hits), cwd=tmp_path)
     assert done.returncode == 0
-    said = done.stderr.decode().splitlines()
-    assert said[0] == "rsr score: 1 hits are the query's own item; pass --exclude-self to ignore them"
-    assert [line.split()[2] for line in said[1:]] == ["p@3", "anmrr"]
+    warned = done.stderr.decode().splitlines()
+    assert warned[0] == "rsr score: 1 hits are the query's own item; pass --exclude-self to ignore them"
+    assert [line.split()[2] for line in warned[1:]] == ["p@3", "anmrr"]
     done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
     assert done.stderr == b""
 

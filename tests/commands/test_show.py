@@ -58,21 +58,21 @@ def expected(gallery, names, indexes, low, high):
         yield np.concatenate([colours, 255.0 * mask[None]])
 
 
-def matches(picture, wanted):
-    np.testing.assert_allclose(picture.transpose(2, 0, 1), wanted, atol=0.51)
+def matches(thumbnail, wanted):
+    np.testing.assert_allclose(thumbnail.transpose(2, 0, 1), wanted, atol=0.51)
 
 
 def test_thumbnails_are_the_files_pixels_stretched_alike_in_a_row(gallery, page, show, parse_page):
     thumbnails = parse_page(page).thumbnails()
     assert len(thumbnails) == 10
-    for picture, wanted in zip(thumbnails[:5], expected(gallery, ["asked", *HITS], (3, 2, 1), 2, 98), strict=True):
-        matches(picture, wanted)
+    for thumbnail, wanted in zip(thumbnails[:5], expected(gallery, ["asked", *HITS], (3, 2, 1), 2, 98), strict=True):
+        matches(thumbnail, wanted)
     assert (thumbnails[2][:4, :8, 3] == 0).all()
     other = show("other.html", "hits.geojsonl", "--rows", 1, "--bands", "nir08,red,green", "--stretch", "0,90")
     thumbnails = parse_page(other.decode()).thumbnails()
     assert len(thumbnails) == 4  # without --queries the query has none
-    for picture, wanted in zip(thumbnails, expected(gallery, HITS, (4, 3, 2), 0, 90), strict=True):
-        matches(picture, wanted)
+    for thumbnail, wanted in zip(thumbnails, expected(gallery, HITS, (4, 3, 2), 0, 90), strict=True):
+        matches(thumbnail, wanted)
 
 
 def test_png_has_the_frames_and_the_pixels(gallery, show):
@@ -90,7 +90,7 @@ def test_png_has_the_frames_and_the_pixels(gallery, show):
     top, left = (side.start for side in boxes["some"][0])
     _, _, wanted, *_ = expected(gallery, ["asked", *HITS], (3, 2, 1), 2, 98)
     for row, col in ((5, 2), (9, 9), (14, 12), (6, 7)):
-        # The frame's line, 2.5 points at 200 dpi, lies across the picture's edge; a pixel is 12.5 wide
+        # The frame's line, 2.5 points at 200 dpi, lies across the thumbnail's edge; a pixel is 12.5 wide
         at = pixels[round(top + 3.5 + 12.5 * (row + 0.5)), round(left + 3.5 + 12.5 * (col + 0.5))]
         np.testing.assert_allclose(at, wanted[:3, row, col], atol=1)
     assert (pixels[top + 20, left + 30] == 255).all()  # invalid
@@ -105,7 +105,7 @@ def test_order_and_number_of_hits(gallery, show, page, hits, parse_page, lines):
 
 
 @pytest.mark.parametrize("name", ["hits.png", "hits.pdf", "hits.html"])
-def test_same_bytes_whatever_the_user_s_settings(tmp_path, show, name):
+def test_the_user_s_settings_do_not_change_the_bytes(tmp_path, show, name):
     first = show(name, *WITH_QUERIES)
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsavefig.dpi: 50\nbackend: tkagg\naxes.facecolor: red\n")
     home = {"HOME": str(tmp_path), "MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1000", "TZ": "Asia/Tokyo"}
@@ -185,7 +185,7 @@ def test_queries_that_are_not_given_are_counted(rsr, gallery):
     )
 
 
-def test_all_that_is_odd_is_drawn(rsr, gallery, hits, lines):
+def test_odd_records_are_drawn(rsr, gallery, hits, lines):
     """Long names, formulas, foreign scripts, a row without a valid pixel, a wide thumbnail."""
     hits[0]["id"] = "W" * 300
     hits[0]["properties"]["labels"] = ["M" * 300, "$\\frac{1}{2}$"]

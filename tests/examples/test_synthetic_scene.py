@@ -88,7 +88,7 @@ def test_same_seed_same_bytes(folder, tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_another_seed_is_another_place():
+def test_another_seed_makes_another_place():
     one, other = (synthetic_scene.draw_scene(128, seed)[0] for seed in (0, 1))
     assert (one != other).mean() > 0.8
 
@@ -152,7 +152,7 @@ def label_process(folder):
         process.kill()
 
 
-def test_the_first_tile_leaves_before_the_last_comes(label_process):
+def test_tiles_are_written_as_they_arrive(label_process):
     for number in range(3):
         label_process.stdin.write(tile(number, [64 * number, 128, 64, 64]) + "\n")
         label_process.stdin.flush()

@@ -19,7 +19,7 @@ def square(lon, lat, half=0.5):
     return [[*ring, ring[0]]]
 
 
-def test_map_goes_across_the_antimeridian():
+def test_map_crosses_the_antimeridian():
     halves = [[[[179, 1], [180, 1], [180, 2], [179, 2], [179, 1]]], [[[-180, 1], [-179, 1], [-179, 2], [-180, 1]]]]
     hits = [
         place({"type": "MultiPolygon", "coordinates": halves}, 1, "all"),

@@ -45,7 +45,7 @@ def test_clusters_come_apart():
     assert (classes[distances.argmin(1)] == classes).all()
 
 
-def test_codes_are_compared_by_hamming_s_distance():
+def test_codes_are_compared_by_hamming_distance():
     from sklearn.manifold import TSNE
 
     random = np.random.default_rng(1)
@@ -64,7 +64,7 @@ def test_codes_are_compared_by_hamming_s_distance():
     assert (classes[distances.argmin(1)] == classes).all()
 
 
-def test_every_record_may_be_drawn():
+def test_every_record_can_be_sampled():
     vectors = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
     names = [[str(number)] for number in range(2000)]
     drawn = [int(labels[0]) for labels in project(batches(vectors, names), 60, 3, Skips()).labels]
@@ -78,12 +78,12 @@ def test_every_record_may_be_drawn():
     ("vectors", "message"),
     [(np.eye(2), "needs 3 records or more, and 2 came in"), (np.ones((5, 4)), "of all 5 records are the same")],
 )
-def test_what_cannot_be_laid_out(vectors, message):
+def test_too_few_or_equal_vectors_are_refused(vectors, message):
     with pytest.raises(RsrError, match=message):
         project(batches(vectors.astype(np.float32)), 100, 0, Skips())
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (5, 1), (4, 2)])
-def test_the_fewest_records(shape):
+def test_very_few_records(shape):
     vectors = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     assert np.isfinite(project(batches(vectors), 100, 0, Skips()).places).all()

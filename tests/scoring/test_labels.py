@@ -35,7 +35,7 @@ def test_relevance(query, found, any_, exact, jaccard):
 
 @pytest.fixture
 def label_truth(tmp_path, item, lines):
-    """Give a function that reads labels by id as a truth."""
+    """Return a function that reads labels by id as ground truth."""
 
     def read(match, labels):
         path = tmp_path / "truth.geojsonl"
@@ -48,8 +48,8 @@ def label_truth(tmp_path, item, lines):
 
 
 @pytest.mark.parametrize("match", ["any", "exact", "jaccard"])
-def test_the_levels_of_many_labels_are_those_of_counted_ones(label_truth, match, world):
-    """R and N are counted by label set; here by the item."""
+def test_ideal_and_random_level_agree_with_a_count_of_items(label_truth, match, world):
+    """The code counts R and N by label set; this test counts item by item."""
     labels, hits = world(9)
     with label_truth(match, labels) as truth, Evaluation(truth, exclude_self=True) as evaluation:
         evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
@@ -64,7 +64,7 @@ def test_the_levels_of_many_labels_are_those_of_counted_ones(label_truth, match,
             assert next(means.rows())[2] == pytest.approx(len(expected) / len(others))
 
 
-def test_many_queries_of_few_labels_share_what_is_relevant(label_truth):
+def test_queries_with_equal_labels_share_their_ideal(label_truth):
     with label_truth("any", {f"i{n}": ["a"] for n in range(1000)}) as truth:
         first, _ = truth.ideal("i1", frozenset("a"), exclude_self=True)
         again, _ = truth.ideal("i2", frozenset("a"), exclude_self=True)

@@ -1,4 +1,4 @@
-"""Metrics against ir_measures, hand-computed values, and random rankings drawn in thousands."""
+"""Metrics against ir_measures, torchmetrics, values computed by hand, and thousands of random rankings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_three_average_precisions_of_the_papers_example():
 @pytest.mark.parametrize(
     ("gains", "expected"),
     [
-        ([1] + [0] * 19, 1.0),  # the definition's trap: one hit at rank 1 is perfect
+        ([1] + [0] * 19, 1.0),  # the trap of this definition: one hit at rank 1 is perfect
         ([0] * 20, 0.0),
         ([], 0.0),
         ([0, 1], 0.5),
@@ -116,17 +116,17 @@ def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_releva
     all_gains = np.concatenate([ideal, np.zeros(n_items - n_relevant)])
     drawn = [judged(rng.permutation(all_gains), ideal, n_items) for _ in range(6000)]
     measured = np.array(values(name, drawn))
-    # Five standard errors: a right formula fails once in two million.
+    # Five standard errors: a correct formula fails once in two million runs.
     assert random_level(name, drawn[0]) == pytest.approx(measured.mean(), abs=5 * measured.std() / 6000**0.5 + 1e-12)
 
 
-def test_a_random_ranking_of_fewer_items_than_k():
+def test_the_random_level_of_fewer_items_than_k():
     one = judged([1, 0, 0], [1], 3)
     assert random_level("p@10", one) == pytest.approx(1 / 10)
     assert random_level("r@10", one) == 1
 
 
-def test_levels_of_relevance_are_counted():
+def test_ideal_counts_items_by_relevance():
     counted = Ideal.of([0.5, 0, 1, 0.5, 0], [3, 9, 1, 2, 0])
     assert (counted.gains.tolist(), counted.counts.tolist()) == ([1, 0.5], [1, 5])
     assert Ideal.of([]).counts.sum() == 0
@@ -162,8 +162,8 @@ def test_a_metric_that_cannot_be_parsed_says_why(text, says):
     assert str(raised.value) == says
 
 
-def test_the_papers_average_precision_is_torchmetrics():
-    """Random queries, and those that trip definitions: nothing relevant, everything, fewer hits than k."""
+def test_the_papers_average_precision_agrees_with_torchmetrics():
+    """Random and adversarial queries: nothing relevant, everything, fewer hits than k."""
     import torch
     from torchmetrics.functional.retrieval import retrieval_average_precision
 
@@ -171,7 +171,7 @@ def test_the_papers_average_precision_is_torchmetrics():
     gains = [rng.random(n) < share for n in (40, 20, 7, 1) for share in (0.05, 0.3, 0.9) for _ in range(5)]
     gains += [np.zeros(30, bool), np.ones(30, bool), np.array([True]), np.array([False]), np.arange(25) == 20]
     theirs = [
-        # scores above 0: from version 1.7.4 on, what is not is taken as not retrieved
+        # Scores above 0: since version 1.7.4, items with other scores count as not retrieved.
         float(retrieval_average_precision(torch.arange(len(one), 0, -1.0), torch.tensor(one), top_k=20))
         for one in gains
     ]
