@@ -82,7 +82,7 @@ def show(
         if queries and (missing := gallery.read_queries(queries)):
             log.warning("%d of the queries are not in %s and are shown without a thumbnail", missing, queries)
         found = gallery.rows(shown, (stretch[0], stretch[1]))
-        note = f"{', '.join(shown)}; percentiles {stretch[0]:g} to {stretch[1]:g} of each row"
+        note = f"Thumbnails: {', '.join(shown)}; percentiles {stretch[0]:g} to {stretch[1]:g} of each row"
         form = options.figure_format(output)
         if form == "html":
             from rsr_cli.core.figures.page import write_page
