@@ -9,15 +9,20 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
-    "as index": "make them with the same settings",
+    "binarize": "pass the stream through rsr binarize",
     "bits": "pass --bits",
-    "build again": "build it again with rsr index",
-    "make codes": "pass the stream through rsr binarize",
-    "make embeddings": "pass the stream through rsr embed",
+    "embed": "pass the stream through rsr embed",
+    "labels": "label the tiles before rsr index, or pass the labels to --truth",
+    "one-run": "pass the hits of one run at a time",
     "overwrite": "pass --overwrite to replace it",
-    "same space": "make both with the same settings, or keep them apart",
+    "query": "pass the records through rsr query",
+    "rebuild": "build it again with rsr index",
+    "same-space": "make both with the same settings, or keep them apart",
     "seed": "leave --seed out",
-    "unique ids": "see rsr tile --id-prefix",
+    "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
+    "three-bands": "choose three that it has with --bands",
+    "truth": "pass to --truth the records that were indexed",
+    "unique-ids": "see rsr tile --id-prefix",
 }
 
 
