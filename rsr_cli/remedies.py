@@ -9,7 +9,17 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "bands": "pass --bands with one name per band, - for a band that is not used",
+    "chips": "pass --chips with another directory",
+    "fill-missing": "pass --fill-missing mean to use the model's mean",
+    "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
+    "min-valid": "pass --min-valid 0 to keep every tile",
+    "offset": "pass --offset too",
     "overwrite": "pass --overwrite to replace it",
+    "per-band": "pass --per-band with the directory that contains all of them",
+    "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
+    "sensor-or-bands": "pass --sensor, or --bands with one name per band",
+    "smaller": "pass --whole, a smaller --size, or --edge pad",
 }
 
 
