@@ -171,6 +171,7 @@ PROPERTIES = {
     "proj:code": lambda v: v is None or re.fullmatch(r"[A-Z]+:\d+", v),
     "proj:wkt2": lambda v: isinstance(v, str),
     "proj:transform": lambda v: len(v) == 6 and all(map(is_number, v)),
+    "gsd": lambda v: is_number(v) and v > 0,
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
     "datetime": lambda v: v.endswith("Z") and datetime.fromisoformat(v),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,

@@ -29,6 +29,7 @@ def test_chips_hold_the_window_and_lie_where_it_lies(tmp_path, write_raster, cut
             assert list(chip.transform)[:6] == original["properties"]["proj:transform"]
             assert rasterio.enums.ColorInterp.alpha not in chip.colorinterp
         (again,) = cut(properties["source"])
+        assert properties["gsd"] == again["properties"]["gsd"] == original["properties"]["gsd"] == 10
         assert again["geometry"] == original["geometry"]
         same_pixels(again, original, ["blue", "red", "nir08"])
         same_pixels(tile, original, ["nir08", "blue"])

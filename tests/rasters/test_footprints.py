@@ -1,4 +1,4 @@
-"""Footprints against pyproj and shapely."""
+"""Footprints, and the ground sample distance, against pyproj and shapely."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from rsr_cli.core import rasters
 
 
 def locate(tmp_path, write_raster, cut, crs, transform, width, height, window=None):
-    """Write an empty raster and give the record of a window of it, or of all of it."""
+    """Write an empty raster and return the record of a window of it, or of all of it."""
     path = tmp_path / "x.tif"
     shape = {"width": width, "height": height, "count": 1, "dtype": "uint8", "crs": crs, "transform": transform}
     with rasterio.open(path, "w", "GTiff", SPARSE_OK=True, **shape):
@@ -314,6 +314,7 @@ def test_no_usable_crs_no_footprint(tmp_path, write_raster, cut, crs, transform)
     placed = transform != Affine.identity()
     assert record["properties"].get("proj:transform") == (list(transform)[:6] if placed else None)
     assert ("proj:code" in record["properties"]) == (crs is not None and placed)
+    assert ("gsd" in record["properties"]) == (crs in ("+proj=moll +datum=WGS84", "+proj=longlat +R=1737400 +no_defs"))
     json.dumps(record, allow_nan=False)
 
 
@@ -330,6 +331,8 @@ def test_ground_control_points_only(tmp_path, write_raster, cut, capfd):
         shape = check_rules(tile)
         corners = [true @ (column + c, row + r) for c, r in ((0, 0), (0, 50), (50, 50), (50, 0))]
         assert shape.symmetric_difference(shapely.Polygon(corners)).area < shape.area * 1e-5
+        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))
+        assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 50, rel=1e-4)
         assert tile["properties"]["proj:code"] == "EPSG:4326"
         assert "proj:transform" not in tile["properties"]
         (again,) = cut(tile["properties"]["source"])
@@ -406,3 +409,68 @@ def test_control_of_real_images(shared_data, cut):
     corners = [np.array([1, column, row]) @ plane for column, row in box.exterior.coords]
     expected = shapely.Polygon(corners)
     assert check_rules(tile).symmetric_difference(expected).area < expected.area * 1e-4
+
+
+# Ground sample distance ----------------------------------------------------------------------------------------------
+
+US_FOOT = 1200 / 3937  # metres
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "gsd"),
+    [
+        ("EPSG:32633", grid(10), 10),
+        ("EPSG:32633", grid(10) @ Affine.rotation(33), 10),
+        ("EPSG:32633", Affine(30, 0, 6e5, 0, 7.5, 5e6), 15),  # the geometric mean of both sides
+        ("EPSG:2263", Affine(3, 0, 1e6, 0, -3, 2e5), 3 * US_FOOT),
+        ("EPSG:3857", Affine(38.2, 0, -8e6, 0, -38.2, 8e6), 38.2),  # the map's metres
+        ("+proj=laea +lat_0=45 +lon_0=-100 +units=km", Affine(0.5, 0, 0, 0, -0.5, 0), 500),
+    ],
+)
+def test_gsd_of_a_projected_grid_is_its_pixel_size_in_metres(tmp_path, write_raster, cut, crs, transform, gsd):
+    side = abs(transform.determinant) ** 0.5
+    assert side * pyproj.CRS(crs).axis_info[0].unit_conversion_factor == pytest.approx(gsd, rel=1e-12)
+    path = write_raster(tmp_path / "x.tif", np.ones((20, 30), "uint8"), crs=crs, transform=transform, names=["red"])
+    assert [tile["properties"]["gsd"] for tile in cut(path, size=10)] == [float(f"{gsd:.6g}")] * 6
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:4326", Affine(1e-4, 0, 12, 0, -1e-4, 60.001)),
+        ("EPSG:4326", Affine(0.001, 0, 12, 0, -0.0005, 60.005)),
+        ("EPSG:4326", Affine(1e-4, 0, 12, 0, 1e-4, -33)),
+        ("EPSG:4267", Affine(1e-4, 0, -100, 0, -1e-4, 40)),  # Clarke's ellipsoid
+        ("EPSG:4807", Affine(1e-4, 0, 3, 0, -1e-4, 54)),  # grads
+        ("+proj=longlat +R=1737400 +no_defs", Affine(0.001, 0, 0, 0, -0.001, 10)),  # the Moon
+    ],
+)
+def test_gsd_of_a_geographic_grid_is_that_of_the_tiles_latitude(tmp_path, write_raster, cut, crs, transform):
+    path = write_raster(tmp_path / "x.tif", np.ones((400, 10), "uint8"), crs=crs, transform=transform, names=["red"])
+    degrees = np.degrees(pyproj.CRS(crs).axis_info[0].unit_conversion_factor)
+    geod = pyproj.CRS(crs).get_geod()
+    tiles = cut(path, size=10)
+    for tile in tiles:
+        _, row, _, _ = tile["properties"]["window"]
+        ends = [(4.5, row + 5), (5.5, row + 5), (5, row + 4.5), (5, row + 5.5)]  # across and along the middle pixel
+        west, east, north, south = np.array([transform @ end for end in ends]) * degrees
+        sides = [geod.inv(*one, *two)[2] for one, two in ((west, east), (north, south))]
+        assert tile["properties"]["gsd"] == pytest.approx(np.sqrt(np.prod(sides)), rel=6e-6)  # 6 digits
+    assert len({tile["properties"]["gsd"] for tile in tiles}) > 3
+
+
+def test_gsd_of_60_degrees_north_is_half_as_wide_as_high(tmp_path, write_raster, cut):
+    transform = Affine(0.001, 0, 12, 0, -0.001, 60.005)
+    path = write_raster(tmp_path / "x.tif", np.ones((10, 10), "uint8"), crs="EPSG:4326", transform=transform)
+    (tile,) = cut(path, bands=["red"])
+    # 55.8 m and 111.4 m per thousandth of a degree
+    assert tile["properties"]["gsd"] == pytest.approx((55.800 * 111.412) ** 0.5, rel=1e-4)
+
+
+def test_gsd_of_control_points_and_rational_polynomials_is_that_of_the_footprint(shared_data, cut):
+    geod = pyproj.Geod(ellps="WGS84")
+    for name in ("RGB.byte.gcp.vrt", "RGB.byte.rpc.vrt"):
+        for tile in cut(shared_data / "awkward" / name, bands=["red", "green", "blue"], size=200, min_valid=0.0):
+            area, _ = geod.geometry_area_perimeter(shapely.geometry.shape(tile["geometry"]))
+            assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 200, rel=1e-4)
+            assert 1 < tile["properties"]["gsd"] < 1000

@@ -1,9 +1,11 @@
-"""From pixels to lon/lat: the outlines of windows as GeoJSON."""
+"""From pixels to the ground: the outlines of windows as GeoJSON, and the size of their pixels."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +33,13 @@ SEGMENT_PX = 256
 #: Degrees of longitude from one point of an outline to the next that only occur near a pole.
 NEAR_POLE_TURN = 60
 FAN_DEGREES = 5
+GSD_DIGITS = 6  # significant ones
+#: Semi-major axis in metres and inverse flattening.
+WGS84 = (6378137.0, 298.257223563)
 
 
 class Locator:
-    """From pixels to lon/lat, by a geotransform, ground control points or rational polynomials.
+    """From pixels to the ground, by a geotransform, ground control points or rational polynomials.
 
     Attributes
     ----------
@@ -96,6 +101,49 @@ class Locator:
             found[number] = _special(outlines[number], sizes[number])
         return found
 
+    def gsd(self, window: tuple[int, int, int, int], geometry: dict[str, Any] | None) -> float | None:
+        """Return the ground sample distance of a window: the square root of a pixel's area on the ground.
+
+        - Projected CRS: the pixel's area on the map, in metres by the CRS's linear unit. The map's own distortion of
+          scale is part of it.
+        - Geographic CRS: a pixel of A square radians at latitude p covers A * M * N * cos(p), where
+          M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
+          of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
+          equations 4-18 and 4-20), and p is the latitude of the window's centre.
+        - Ground control points or rational polynomials: the footprint's area by the same formula, over the number of
+          pixels.
+
+        Parameters
+        ----------
+        window : tuple of int
+            (col_off, row_off, width, height) in pixels.
+        geometry : dict or None
+            Its footprint.
+
+        Returns
+        -------
+        float or None
+            Metres, to `GSD_DIGITS` significant digits; None if the CRS does not state it.
+        """
+        left, top, width, height = window
+        if self.transform is None:
+            area = _ground_area(geometry) / (width * height) if geometry else 0.0
+        elif not self._crs:
+            return None
+        elif self._crs.is_projected:
+            area = abs(self.transform.determinant) * self._crs.linear_units_factor[1] ** 2
+        elif self._crs.is_geographic:
+            radians = self._crs.units_factor[1]
+            latitude = (self.transform @ (left + width / 2, top + height / 2))[1] * radians
+            found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
+            if abs(latitude) > math.pi / 2 or not found:
+                return None
+            per_steradian = _area_scale(latitude, float(found[1]), float(found[2]))
+            area = abs(self.transform.determinant) * radians**2 * per_steradian
+        else:
+            return None
+        return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
+
     def _outlines(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""
         segments = max(EDGE_SEGMENTS, -(-int(windows[:, 2:].max()) // SEGMENT_PX))
@@ -156,6 +204,27 @@ class Locator:
             return GCPTransformer(self._points)
         except CPLE_BaseError:  # points in two rows do not determine a second-order polynomial
             return GCPTransformer(self._points, tps=True)
+
+
+def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float) -> float:
+    """Return square metres per square radian of longitude and latitude, at a latitude in radians."""
+    flattening = 1 / inverse_flattening if inverse_flattening else 0.0
+    e2 = flattening * (2 - flattening)
+    meridian = semi_major_m * (1 - e2) / (1 - e2 * math.sin(latitude) ** 2) ** 1.5
+    across = semi_major_m / (1 - e2 * math.sin(latitude) ** 2) ** 0.5
+    return meridian * across * math.cos(latitude)
+
+
+def _ground_area(geometry: dict[str, Any]) -> float:
+    """Return the area of a small footprint in square metres, with the scale at its middle latitude."""
+    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    rings = [np.radians(polygon[0]) for polygon in polygons]
+    latitudes = np.concatenate(rings)[:, 1]
+    area = 0.0
+    for ring in rings:
+        x, y = (ring - ring[0]).T
+        area += abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
+    return area * _area_scale(float(latitudes.min() + latitudes.max()) / 2, *WGS84)
 
 
 def _is_plain(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:

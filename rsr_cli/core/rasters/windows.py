@@ -201,6 +201,9 @@ def _tile(scene: Scene, window: Window, footprint: dict[str, Any], *, whole: boo
     if scene.locate.transform is not None:
         where["proj:transform"] = list(scene.locate.transform @ Affine.translation(column, row))[:6]
     where["proj:shape"] = [height, width]
+    gsd = scene.locate.gsd(window, footprint["geometry"])
+    if gsd is not None:
+        where["gsd"] = gsd
     if scene.geometry and footprint["geometry"] is None:
         footprint = {"geometry": scene.geometry, "bbox": scene.geometry["coordinates"] * 2}
     return {
