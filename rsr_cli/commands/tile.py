@@ -29,6 +29,7 @@ log = logging.getLogger("rsr")
 
 DEFAULT_SIZE_PX = 224  # the size that most models take
 _SENSORS = ", ".join(f"{name} ({sensor.title})" for name, sensor in sorted(SENSORS.items()))
+_DATASETS = ", ".join(f"{name} ({dataset.title})" for name, dataset in DATASETS.items())
 _CLASSES = ", ".join(
     f"{name} {' or '.join(map(str, dataset.class_counts))}"
     for name, dataset in DATASETS.items()
@@ -47,15 +48,17 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     help="Read more paths from this file, one per line.",
 )
 @click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
-@click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of its directory.")
+@click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
 @click.option(
-    "--dataset", type=click.Choice(sorted(DATASETS)), help="Read each directory as this dataset of labelled patches."
+    "--dataset",
+    type=click.Choice(sorted(DATASETS)),
+    help=f"Read directories as a dataset of labelled patches: {_DATASETS}.",
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Split of the dataset.  [default: all]")
 @click.option("--classes", type=int, help=f"Number of the dataset's classes: {_CLASSES}.  [default: the first]")
 @options.seed(f"Seed for the split drawn by --dataset {_DRAWN}.  [default: 0]")
 # How to read it.
-@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product of the rasters: {_SENSORS}.")
+@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
 @options.bands("STAC common names of a file's bands in order, - for a band that is not used.")
 @click.option(
     "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"

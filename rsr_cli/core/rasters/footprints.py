@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,14 +136,18 @@ class Locator:
         elif self._crs.is_geographic:
             radians = self._crs.units_factor[1]
             latitude = (self.transform @ (left + width / 2, top + height / 2))[1] * radians
-            found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
-            if abs(latitude) > math.pi / 2 or not found:
+            if abs(latitude) > math.pi / 2 or not self._ellipsoid:
                 return None
-            per_steradian = _area_scale(latitude, float(found[1]), float(found[2]))
-            area = abs(self.transform.determinant) * radians**2 * per_steradian
+            area = abs(self.transform.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
         else:
             return None
         return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
+
+    @cached_property
+    def _ellipsoid(self) -> tuple[float, float] | None:
+        """The CRS's ellipsoid: semi-major axis in metres and inverse flattening, 0 for a sphere."""
+        found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
+        return (float(found[1]), float(found[2])) if found else None
 
     def _outlines(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""

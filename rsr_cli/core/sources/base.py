@@ -109,6 +109,8 @@ class Dataset(ABC):
     ----------
     name : str
         Name on the command line.
+    title : str
+        One line for people.
     class_counts : tuple of int
         The numbers of classes that its labels come in, the default first; empty if there is no choice.
     scale : float or None
@@ -126,6 +128,7 @@ class Dataset(ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     class_counts: ClassVar[tuple[int, ...]] = ()
     scale: ClassVar[float | None] = None
     draws_splits: ClassVar[bool] = False

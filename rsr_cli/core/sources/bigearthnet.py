@@ -70,6 +70,7 @@ class BigEarthNet(Dataset):
     """BigEarthNet-S2, with its 43 classes or the 19 they are merged into."""
 
     name = "bigearthnet"
+    title = "BigEarthNet-S2 v1.0 or v2"
     class_counts = (43, 19)
     # The files are as Sentinel-2's, but do not declare the sensor's nodata value: 0 is a number here.
     scale = 1.0

@@ -25,6 +25,7 @@ class Folders(Dataset):
     """Rasters in one folder per class; the folder's name is the label."""
 
     name = "folders"
+    title = "one folder per class"
     draws_splits = True
 
     def patches(self, root: Path, skips: Skips) -> Iterator[Found]:

@@ -26,6 +26,7 @@ class ForestNet(Dataset):
     """ForestNet, with its 12 classes or the 4 they are merged into."""
 
     name = "forestnet"
+    title = "ForestNet"
     class_counts = (12, 4)
     scale = 10000 / 255
 
