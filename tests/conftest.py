@@ -22,9 +22,9 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real imagery that lies beside the project on some machines."""
+    """Return the directory of real imagery that is beside the project on some machines."""
     if not SHARED.is_dir():
-        pytest.skip("the folder of real imagery is not beside the project")
+        pytest.skip("the directory of real imagery is not beside the project")
     return SHARED
 
 
@@ -109,7 +109,7 @@ def cut():
 
 @pytest.fixture(scope="session")
 def miniature_layouts():
-    """Give the module that writes miniature copies of BigEarthNet and ForestNet for the examples of the paper."""
+    """Return the module that writes miniature copies of BigEarthNet and ForestNet for the paper's examples."""
     spec = importlib.util.spec_from_file_location("miniature", ROOT / "examples" / "paper" / "miniature.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

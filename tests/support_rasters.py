@@ -1,4 +1,4 @@
-"""What several test modules make and check: rasters, products, the records of tiles."""
+"""Rasters, products and checks of records that several test modules share."""
 
 import json
 import re
@@ -30,13 +30,13 @@ SPLITS = {"val": 3, "test": 5}
 
 
 def bands_of(count, height, width, dtype="uint16"):
-    """Make pixels that tell where they come from: thousands the band, the rest noise without repetition in sight."""
+    """Return pixels that identify their band and place: thousands are the band, the rest is noise."""
     noise = RNG.integers(0, 999, (count, height, width))
     return (np.arange(1, count + 1)[:, None, None] * 1000 + noise).astype(dtype)
 
 
 def bilinear(coarse, factor):
-    """Interpolate between pixel centres, the outermost pixels going on to the edge."""
+    """Interpolate between pixel centres; the outermost pixels extend to the edge."""
     rows, columns = ((np.arange(n * factor) + 0.5) / factor - 0.5 for n in coarse.shape)
     across = np.stack([np.interp(columns, np.arange(coarse.shape[1]), row) for row in coarse])
     return np.stack([np.interp(rows, np.arange(coarse.shape[0]), column) for column in across.T]).T
@@ -62,7 +62,7 @@ def same_pixels(one, two, names):
 
 
 def product(folder, write_raster, stem, bands, ending=".tif", dtype="int16", **options):
-    """Write one small file a band, each of its own value: 100 times its place in the list."""
+    """Write one small file per band, each with its own value: 100 times its place in the list."""
     for number, band in enumerate(bands, 1):
         write_raster(folder / f"{stem}{band}{ending}", np.full((4, 4), 100 * number, dtype), **options)
 
@@ -74,7 +74,7 @@ def values(tile):
 
 
 def safe(folder, write_raster, baseline, level="L2A"):
-    """Write a small Sentinel-2 product as ESA lays it out; give its bands' pixels by file name."""
+    """Write a small Sentinel-2 product as ESA lays it out; return its bands' pixels by file name."""
     name = f"S2B_MSI{level}_20220115T101309_{baseline}_R022_T33UUP_20220115T120000.SAFE"
     granule = folder / name / "GRANULE" / f"{level}_T33UUP_A025397_20220115T101310"
     stem = "T33UUP_20220115T101309_"
@@ -120,7 +120,7 @@ IN_ONE_BAND[1, 25:28, 3:9] = True
 
 
 def with_holes(kind, path, write_raster):
-    """Write three bands, invalid in HOLES; where values tell, the middle one in IN_ONE_BAND too."""
+    """Write three bands, invalid in HOLES; if values mark them, the middle one in IN_ONE_BAND too."""
     pixels = bands_of(3, 40, 50)
     everywhere = np.broadcast_to(HOLES, pixels.shape)
     by_value = everywhere | IN_ONE_BAND
@@ -160,7 +160,7 @@ def is_number(value):
     return type(value) in (int, float)
 
 
-#: Field of a record -> what the design page says of it.
+#: Field of a record -> check of its value, as in docs/design.md.
 PROPERTIES = {
     "source": lambda v: isinstance(v, str) or (isinstance(v, dict) and all(isinstance(p, str) for p in v.values())),
     "window": lambda v: len(v) == 4 and all(type(n) is int for n in v) and min(v[2:]) > 0,
@@ -180,7 +180,7 @@ PROPERTIES = {
 
 
 def check_record(record):
-    """Check that a record is a Feature with the fields of the design page."""
+    """Check that a record is a Feature with the fields in docs/design.md."""
     assert record["type"] == "Feature"
     assert isinstance(record["id"], str)
     assert record["id"]
@@ -195,7 +195,7 @@ def check_record(record):
 
 
 def records(done):
-    """Read what a run wrote."""
+    """Return the records that a run wrote, checked."""
     found = [json.loads(line) for line in done.stdout.splitlines()]
     for record in found:
         check_record(record)
@@ -203,7 +203,7 @@ def records(done):
 
 
 def messages(done):
-    """Read what a run said, without a traceback."""
+    """Return the lines that a run wrote to stderr, without a traceback."""
     text = done.stderr.decode()
     assert "Traceback" not in text
     assert all(line.startswith("rsr tile: ") for line in text.splitlines())

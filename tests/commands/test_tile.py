@@ -178,7 +178,7 @@ def test_awkward_rasters_give_a_record_or_a_reason(shared_data, tmp_path, rsr):
 
 @pytest.fixture
 def bad(tmp_path, write_raster):
-    """Give inputs that cannot be used, with what is said of each, and one that can."""
+    """Return inputs that cannot be used, with the message for each, and one that can."""
     big = np.random.default_rng(0).integers(0, 9999, (1, 200, 200)).astype("uint16")
     whole = Path(write_raster(tmp_path / "whole.tif", big, nodata=0)).read_bytes()
     (tmp_path / "truncated.tif").write_bytes(whole[: len(whole) * 2 // 3])
@@ -208,7 +208,7 @@ def bad(tmp_path, write_raster):
     }, tmp_path / "whole.tif"
 
 
-def test_bad_inputs_are_told_and_skipped(bad, rsr):
+def test_bad_inputs_are_reported_and_skipped(bad, rsr):
     expected, good = bad
     done = rsr("tile", "--whole", "--bands", "red", "--keep-going", *expected, good)
     assert done.returncode == 3
@@ -235,7 +235,7 @@ def test_the_first_bad_input_ends_the_run(bad, tmp_path, rsr, name):
     assert not list(tmp_path.glob("*out.geojsonl*"))
 
 
-def test_a_name_that_json_cannot_hold(tmp_path, write_raster, rsr):
+def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
     write_raster(tmp_path / "good.tif", ONES)
     shutil.copy(tmp_path / "good.tif", os.fsdecode(os.fsencode(tmp_path) + b"/latin-\xe9.tif"))
     done = rsr("tile", "--whole", "--bands", "red", "--keep-going", tmp_path)
@@ -289,7 +289,7 @@ def test_options_that_do_not_fit(rsr, miniature, arguments, says):
     assert says in done.stderr.decode()
 
 
-def test_a_data_set_pipes(rsr, miniature):
+def test_a_dataset_pipes(rsr, miniature):
     tiles = rsr("tile", "--dataset", "forestnet", "--classes", "4", "--split", "test", miniature / "ForestNetDataset")
     assert (tiles.returncode, tiles.stderr) == (0, b"")
     done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)

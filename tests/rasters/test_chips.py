@@ -9,7 +9,7 @@ from rsr_cli.core import rasters
 from rsr_cli.core.errors import OutputError
 
 
-def test_chips_hold_the_window_and_lie_where_it_lies(tmp_path, write_raster, cut):
+def test_chips_have_the_pixels_and_place_of_the_window(tmp_path, write_raster, cut):
     pixels = bands_of(4, 40, 60)
     path = write_raster(tmp_path / "scene.tif", pixels, names=["blue", "clouds", "red", "nir08"])
     tiles = cut(path, size=20, chips=str(tmp_path / "chips"), id_prefix="lake/")
@@ -111,7 +111,7 @@ def test_chips_of_an_n0400_product_carry_the_offset(tmp_path, write_raster, cut)
         np.testing.assert_allclose(rasters.read_pixels(record, ["blue"]), 500)
 
 
-def test_chips_replace_nothing_unasked(tmp_path, write_raster, cut):
+def test_chips_replace_nothing_without_overwrite(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "x.tif", bands_of(2, 9, 9), names=["red", "nir"])
     before = (tmp_path / "x.tif").read_bytes()
     with pytest.raises(OutputError, match=r"x\.tif: exists already") as raised:

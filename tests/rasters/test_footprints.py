@@ -44,7 +44,7 @@ def to_lonlat(crs, transform, columns, rows):
 
 
 def check_rules(record):
-    """Check what RFC 7946 asks of every footprint; give it as a shape."""
+    """Check what RFC 7946 requires of every footprint; return it as a shape."""
     shape = shapely.geometry.shape(record["geometry"])
     assert shape.is_valid
     assert shape.area > 0
@@ -218,7 +218,7 @@ def test_footprints_with_a_pole_at_the_corner(tmp_path, write_raster, cut, crs, 
 @pytest.mark.parametrize("east", [0, 0.25, 0.4, 1])
 @pytest.mark.parametrize("south", [0, 0.1, 0.25, 0.5, 1])
 def test_footprints_with_a_pole_anywhere_on_the_edge(tmp_path, write_raster, cut, crs, size, east, south):
-    """Where the pole is inside too: ``east`` and ``south`` tell where, as a share of the window."""
+    """And inside: ``east`` and ``south`` are the pole's place as a share of the window."""
     transform = Affine(size / 100, 0, -size * east, 0, -size / 100, size * south)
     shape = check_rules(locate(tmp_path, write_raster, cut, crs, transform, 100, 100))
     check_inside_and_outside(shape, crs, transform, (0, 0, 100, 100))
@@ -234,7 +234,7 @@ MODIS = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m"
 def test_tiles_of_a_sinusoidal_map_that_reach_off_the_earth_have_no_footprint(
     tmp_path, write_raster, cut, h, v, on_earth
 ):
-    """MODIS's tiles are 10 degrees high; beyond 180 degrees PROJ wraps what is not there around the Earth."""
+    """MODIS's tiles are 10 degrees high; beyond 180 degrees PROJ wraps points that do not exist around the Earth."""
     metres = 6371007.181 * np.pi / 18
     transform = Affine(metres / 240, 0, (h - 18) * metres, 0, -metres / 240, (9 - v) * metres)
     record = locate(tmp_path, write_raster, cut, MODIS, transform, 240, 240)
@@ -264,7 +264,7 @@ def test_the_whole_world_stays_one_polygon(tmp_path, write_raster, cut, crs, tra
 
 
 def test_a_tile_off_the_earth_does_not_take_its_neighbours_footprints(tmp_path, write_raster, cut):
-    """PROJ fails all points of a row for one that is nowhere, and the first time only."""
+    """PROJ fails all points of a row if one is nowhere, and only the first time."""
     pixels = np.ones((1, 20, 200), "uint8")
     transform = Affine(2e5, 0, -2e7, 0, -2e5, 2e6)  # 20,000 km to the west of the middle to 20,000 km to the east
     for name in ("first", "second"):
@@ -300,7 +300,7 @@ def test_tiles_outside_a_satellites_view_have_no_footprint(tmp_path, write_raste
     [
         (None, Affine.identity()),
         (None, grid(10)),
-        ("EPSG:32633", Affine.identity()),  # a CRS, and no word of where
+        ("EPSG:32633", Affine.identity()),  # a CRS without a place
         ('LOCAL_CS["site",UNIT["metre",1]]', grid(10)),
         ("+proj=longlat +R=1737400 +no_defs", Affine(0.1, 0, 0, 0, -0.1, 10)),  # the Moon
         ("EPSG:4326", grid(10)),  # metres taken for degrees
@@ -342,7 +342,7 @@ def test_ground_control_points_only(tmp_path, write_raster, cut, capfd):
 
 
 def rpc_pixel(rpc, lon, lat, height):
-    """Project lon, lat and height to column and row, after the RPC00B specification."""
+    """Project lon, lat and height to column and row, by the RPC00B specification."""
     x, y = (lon - rpc.long_off) / rpc.long_scale, (lat - rpc.lat_off) / rpc.lat_scale
     z = (height - rpc.height_off) / rpc.height_scale
     terms = [1, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z, x * y * z, x**3, x * y * y, x * z * z, x * x * y]

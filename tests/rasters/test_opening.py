@@ -27,13 +27,13 @@ def test_odd_file_names_with_a_sensors_nodata(tmp_path, write_raster, cut, name)
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 4, 2, 2), np.uint8), np.array(["x"]), np.array([None]), np.zeros((4, 4, 3), complex)]
 )
-def test_arrays_that_are_no_pictures(tmp_path, cut, array):
+def test_arrays_that_are_not_images(tmp_path, cut, array):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(RasterError, match=r"x\.npy: (is not an array|cannot be read|has complex)"):
         cut(tmp_path / "x.npy", bands=["red"])
 
 
-def test_an_archive_of_arrays_is_no_picture(tmp_path, cut):
+def test_an_archive_of_arrays_is_not_an_image(tmp_path, cut):
     np.savez(tmp_path / "x.npz", a=np.zeros((4, 4)), b=np.zeros((4, 4)))
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     with pytest.raises(RasterError, match=r"x\.npy: is not an array"):

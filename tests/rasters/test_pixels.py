@@ -1,4 +1,4 @@
-"""Pixels against independent readings of the same rasters, and which of them are invalid."""
+"""Pixels, and which of them are invalid, against independent readings of the same rasters."""
 
 import itertools
 
@@ -66,7 +66,7 @@ def test_a_record_whose_grid_has_no_area(tmp_path, write_raster, cut):
 
 
 @pytest.mark.parametrize("key", ["source", "bands", "window"])
-def test_a_record_that_is_no_tile(tmp_path, write_raster, cut, key):
+def test_a_record_that_is_not_a_tile(tmp_path, write_raster, cut, key):
     (tile,) = cut(write_raster(tmp_path / "x.tif", bands_of(1, 5, 5), names=["red"]))
     del tile["properties"][key]
     with pytest.raises(RecordError):
@@ -131,7 +131,7 @@ def test_a_window_that_reaches_out_on_any_side(tmp_path, write_raster, cut):
 
 
 @pytest.mark.parametrize("kind", ["alpha", "internal mask"])
-def test_what_a_file_says_is_invalid_comes_before_the_sensors_nodata(tmp_path, write_raster, cut, kind):
+def test_what_a_file_declares_invalid_comes_before_the_sensors_nodata(tmp_path, write_raster, cut, kind):
     path, invalid = with_holes(kind, tmp_path / "x.tif", write_raster)
     with rasterio.open(path, "r+") as raster:
         pixels = raster.read([1, 2, 3])
@@ -172,7 +172,7 @@ def test_padding_of_bands_of_three_resolutions(mixed, cut):
 
 
 @pytest.mark.parametrize(("metres", "east", "south"), [(20, 8, 3), (20, -8, -7), (60, 20, -13), (60, -29, 29)])
-def test_a_coarse_grid_that_lies_askew_is_read_where_it_lies(tmp_path, write_raster, cut, metres, east, south):
+def test_a_coarse_grid_that_is_not_aligned_is_read_where_it_is(tmp_path, write_raster, cut, metres, east, south):
     values = RNG.uniform(100, 9000, (240 // metres, 360 // metres))
     write_raster(tmp_path / "B02.tif", np.ones((24, 36), np.float32))
     askew = Affine(metres, 0, 600000 + east, 0, -metres, 5300040 - south)
@@ -193,7 +193,7 @@ def test_a_coarse_grid_that_lies_askew_is_read_where_it_lies(tmp_path, write_ras
 
 
 @pytest.mark.parametrize("shift", [-4, -3, 3, 4])
-def test_a_fine_grid_that_lies_askew_is_read_by_the_nearest_pixel(tmp_path, write_raster, cut, shift):
+def test_a_fine_grid_that_is_not_aligned_is_read_by_the_nearest_pixel(tmp_path, write_raster, cut, shift):
     values = bands_of(2, 30, 30, "float32")
     write_raster(tmp_path / "B02.tif", values[0])
     write_raster(tmp_path / "B03.tif", values[1], transform=Affine(10, 0, 600000 + shift, 0, -10, 5300040 + shift))

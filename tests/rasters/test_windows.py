@@ -1,4 +1,4 @@
-"""Where tiles are, and which are kept."""
+"""Windows of tiles, and which tiles are kept."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def test_offsets_cover_without_duplicates_and_keep_inside(length, size, stride, 
 
 
 @pytest.mark.parametrize("edge", ["drop", "pad", "shift"])
-def test_tiles_come_row_by_row_and_say_their_window(tmp_path, write_raster, cut, edge):
+def test_tiles_come_row_by_row_and_state_their_window(tmp_path, write_raster, cut, edge):
     path = write_raster(tmp_path / "scene.tif", bands_of(1, 50, 85), names=["red"])
     columns = {"drop": [0, 24, 48], "pad": [0, 24, 48, 72], "shift": [0, 24, 48, 53]}[edge]
     rows = {"drop": [0], "pad": [0, 24], "shift": [0, 18]}[edge]

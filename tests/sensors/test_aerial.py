@@ -1,4 +1,4 @@
-"""Photographs."""
+"""Eight-bit colours."""
 
 import numpy as np
 import pytest

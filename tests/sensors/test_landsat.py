@@ -50,8 +50,8 @@ def test_landsat_level_1_has_another_scale(tmp_path, write_raster, cut):
     assert values(tile) == pytest.approx({"red": -980, "nir08": -960})
 
 
-def test_a_landsat_products_metadata_tells_what_it_is(tmp_path, write_raster, cut):
-    """Where the files' names do not: level, spacecraft, time."""
+def test_a_landsat_products_metadata_states_level_spacecraft_and_time(tmp_path, write_raster, cut):
+    """The files' names do not state them."""
     level_1, level_2 = tmp_path / "one", tmp_path / "two"
     for folder, stem, level in ((level_1, "scene_", "L1TP"), (level_2, "scene_SR_", "L2SP")):
         product(folder, write_raster, stem, ["B4", "B5"], ".TIF", "uint16")

@@ -20,7 +20,7 @@ from rsr_cli.core.sources.bigearthnet import NOMENCLATURE_19, WITHOUT_19
 
 @pytest.fixture(scope="module")
 def newer(miniature, tmp_path_factory):
-    """Lay the same patches out as BigEarthNet v2: a directory a product, and all labels in one table."""
+    """Lay the same patches out as BigEarthNet v2: one directory per product, all labels in one table."""
     folder = tmp_path_factory.mktemp("reben")
     rows = []
     for old in sorted((miniature / "BigEarthNet" / "BigEarthNet-v1.0").iterdir()):
@@ -38,7 +38,7 @@ def newer(miniature, tmp_path_factory):
 
 
 def test_the_19_classes_are_those_of_torchgeo():
-    """Its mapping is that of the dataset's makers, by numbers."""
+    """Its mapping is the authors', by numbers."""
     from torchgeo.datasets import BigEarthNet
 
     names = BigEarthNet.class_sets
@@ -145,7 +145,7 @@ def test_labels_that_are_none_of_the_43(miniature, cut, tmp_path, labels, says):
         cut(tmp_path / "BigEarthNet", dataset="bigearthnet", split="val")
 
 
-def test_a_table_that_is_none(newer, cut, tmp_path):
+def test_a_table_that_cannot_be_read(newer, cut, tmp_path):
     shutil.copytree(newer, tmp_path / "reben")
     (tmp_path / "reben" / "metadata.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(RasterError, match=r"metadata\.parquet: cannot be read: .*zenodo"):

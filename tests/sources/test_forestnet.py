@@ -62,7 +62,7 @@ def test_chips_of_forestnet(miniature, cut, tmp_path):
         ("Mining,Other,-1,101,2004,/{0}", "is outside the dataset"),
     ],
 )
-def test_rows_that_are_no_example(miniature, cut, tmp_path, row, says):
+def test_rows_that_are_not_an_example(miniature, cut, tmp_path, row, says):
     folder = tmp_path / "ForestNetDataset"
     shutil.copytree(miniature / "ForestNetDataset", folder)
     header, first, *_ = (folder / "val.csv").read_text().splitlines()

@@ -274,7 +274,7 @@ def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, 
     if not np.isfinite(outline).all():
         return {"geometry": None}
     excess = np.abs(outline[:, 1]).max() - 90
-    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre lies on the pole is half outside
+    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre is on the pole is half outside
         return {"geometry": None}
     outline = outline.clip((-np.inf, -90), (np.inf, 90))
     at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS

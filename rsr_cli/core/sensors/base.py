@@ -43,7 +43,7 @@ class Product:
     name : str
         Name of the scene, such as the product's directory.
     per_band : bool
-        The scene is one file per band, so that the product's metadata may lie beside them.
+        The scene is one file per band, and the product's metadata may be beside them.
     """
 
     path: str
@@ -76,7 +76,7 @@ class Sensor:
         Data types that ``scale`` and ``offset`` apply to.
     nodata : float or None
         DN of invalid pixels, where the product has one that its files may not declare.
-    file_name : str
+    file_pattern : str
         Regular expression for the beginning of file names that only this product has; empty if there is none.
     """
 
@@ -91,7 +91,7 @@ class Sensor:
     offset: float = 0.0
     dtypes: tuple[str, ...] = ("uint16", "int16")
     nodata: float | None = None
-    file_name: str = ""
+    file_pattern: str = ""
 
     def band_of_file(self, name: str) -> tuple[str, int] | None:
         """Return the band of a single-band file, from its name.
@@ -117,7 +117,7 @@ class Sensor:
 
     def identifies(self, product: Product) -> bool:
         """Return whether a product's name or metadata states that it is from this sensor."""
-        return bool(self.file_name and re.match(self.file_name, product.file_name))
+        return bool(self.file_pattern and re.match(self.file_pattern, product.file_name))
 
     def check_stated(self, stated: Sensor | None) -> None:
         """Check that the sensor that a product's name or metadata states, if any, is this one.
@@ -189,7 +189,7 @@ def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...
 def name_bands(
     count: int, descriptions: Sequence[str | None], sensor: Sensor | None, given: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Name the bands of a multi-band file: as the user says, else as the file does; never guess.
+    """Name the bands of a multi-band file: as the user does, else as the file does, else as the sensor orders them.
 
     Parameters
     ----------

@@ -18,6 +18,6 @@ class HLS(Sensor):
 
 
 SENSORS = (
-    HLS("hls-s30", "HLS Sentinel-2 (S30)", BANDS, tuple(BANDS.values()), nodata=-9999, file_name=r"HLS\.S30\."),
-    HLS("hls-l30", "HLS Landsat (L30)", _L30, tuple(_L30.values()), nodata=-9999, file_name=r"HLS\.L30\."),
+    HLS("hls-s30", "HLS Sentinel-2 (S30)", BANDS, tuple(BANDS.values()), nodata=-9999, file_pattern=r"HLS\.S30\."),
+    HLS("hls-l30", "HLS Landsat (L30)", _L30, tuple(_L30.values()), nodata=-9999, file_pattern=r"HLS\.L30\."),
 )

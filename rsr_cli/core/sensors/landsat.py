@@ -44,17 +44,18 @@ class Landsat(Sensor):
 
     def datetime_of(self, product: Product) -> str | None:
         """Return the acquisition time from the product's name, else from its metadata."""
+        if when := super().datetime_of(product):
+            return when
         metadata = _metadata(product)
-        when = super().datetime_of(product)
-        if not when and {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
-            when = parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
-        return when
+        if not {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
+            return None
+        return parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
 
 
 def _metadata(product: Product) -> dict[str, str]:
-    """Read the MTL file beside a product's bands; for a recurring key the first value. Empty unless there is one file.
+    """Read the MTL file beside a product's bands; empty unless there is exactly one.
 
-    A Level-2 file has the metadata of the Level 1 it was made from at its end.
+    Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made from.
     """
     files = list(Path(product.path).parent.glob("*_MTL.txt")) if product.per_band else []
     if len(files) != 1:
@@ -63,7 +64,7 @@ def _metadata(product: Product) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-def _sensor(name: str, title: str, bands: dict[str, str], file_name: str, *numbers: int) -> Landsat:
+def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:
     return Landsat(
         name,
         f"{title}, Collection 2 Level 2",
@@ -73,7 +74,7 @@ def _sensor(name: str, title: str, bands: dict[str, str], file_name: str, *numbe
         offset=-2000.0,
         dtypes=("uint16",),
         nodata=0.0,
-        file_name=file_name,
+        file_pattern=file_pattern,
         spacecraft=tuple(f"LANDSAT_{number}" for number in numbers),
     )
 

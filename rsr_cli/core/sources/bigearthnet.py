@@ -1,4 +1,4 @@
-"""BigEarthNet-S2: v1.0, or v2 (reBEN) where there is a ``metadata.parquet``."""
+"""BigEarthNet-S2: v1.0, or v2 (reBEN) if it has a ``metadata.parquet``."""
 
 from __future__ import annotations
 
