@@ -104,10 +104,8 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     has = [band for band in bands if band in names]
     if len(has) < len(bands) and (not missing or not has):
         lacks = [band for band in bands if band not in has]
-        raise BandError(
-            f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'})",
-            remedy="fill-missing" if has else None,
-        )
+        text = f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'})"
+        raise BandError(text, remedy="fill-missing") if has else BandError(f"{text}, and none is there")
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
