@@ -29,7 +29,7 @@ HEAVY = {
 IMPORTERS = {
     "click": ("rsr_cli.main", "rsr_cli.options", "rsr_cli.commands"),
     "rasterio": ("rsr_cli.core.rasters",),
-    "faiss": ("rsr_cli.core.index.build",),
+    "faiss": ("rsr_cli.core.index",),
     "matplotlib": ("rsr_cli.core.figures.plots",),
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records.fields import fingerprint
+from rsr_cli.core.records.space import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
 from rsr_cli.core.errors import OutputError
-from rsr_cli.core.files import refuse_existing, temporary_beside
+from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.pixels import parts_of, read_raw
 from rsr_cli.core.sensors.base import UNUSED
 
@@ -65,19 +65,16 @@ class ChipWriter:
         if path.exists() and any(path.samefile(part.path) for part in parts if Path(part.path).exists()):
             raise OutputError("is the scene itself", str(path), remedy="chips")
         numbers = read_raw(tile, names)
-        temporary = temporary_beside(path)
         try:
             # In memory first: if the disk is full, libtiff writes its own words to stderr.
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
                 _write(memory, properties, names, numbers, parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(memory.getbuffer())
-            temporary.replace(path)
+                with whole_file(path, overwrite=self.overwrite) as file:
+                    file.write(memory.getbuffer())
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write: {reason}", str(path)) from None
-        finally:
-            temporary.unlink(missing_ok=True)
         kept = {key: value for key, value in properties.items() if key != "nodata"}
         placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
         return {**tile, "properties": {**kept, **placed}}
