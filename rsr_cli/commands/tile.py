@@ -66,7 +66,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option(
     "--offset", type=float, help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the sensor's, else 0]"
 )
-@click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one in the product's name]")
+@click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # How to cut it.
 @click.option("--size", type=click.IntRange(1), help="Height and width of a tile in pixels.  [default: 224]")
 @click.option("--stride", type=click.IntRange(1), help="Step from one tile to the next in pixels.  [default: --size]")
@@ -134,7 +134,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
     if seed is not None and not (dataset and dataset.draws_splits and split):
         raise UsageError(f"--seed is for --dataset {_DRAWN} with --split: nothing else is drawn")
     if dataset is None:
-        if split or classes:
+        if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")
         if not given["per_band"]:
             return Rasters()
