@@ -4,9 +4,9 @@
     rsr tile OUTDIR/scene.tif --size 64 | python synthetic_scene.py label OUTDIR/mask.tif > tiles.geojsonl
 
 Nothing is downloaded. The scene imitates August in the Danube valley of Lower Bavaria: a river, lakes, towns, fields in
-strips and wooded hills, at 10 m, as bottom-of-atmosphere reflectance x 10000. It is no image of any place.
+strips and wooded hills, at 10 m, as bottom-of-atmosphere reflectance x 10000. It does not show a real place.
 
-The class spectra in `COVERS` are rounded, after published spectra averaged over the bands of Sentinel-2:
+The spectra in `COVERS` are rounded from published spectra, averaged over the bands of Sentinel-2:
 
 - lake, river: the clear-water and lake-water spectra of 6S (Vermote et al. 1997, doi:10.1109/36.581987), the first
   darkened to a clear deep lake; the faint SWIR signal stands for the sky glint left in corrected products;
@@ -14,10 +14,10 @@ The class spectra in `COVERS` are rounded, after published spectra averaged over
   doi:10.1016/j.rse.2019.05.015; Baldridge et al. 2009, doi:10.1016/j.rse.2008.11.007), darkened for the shade within
   a canopy (conifer x 0.4, deciduous x 0.7 in the near infrared and less elsewhere, grass x 0.7);
 - crop: PROSAIL (Jacquemoud et al. 2009, doi:10.1016/j.rse.2008.01.026) at leaf area index 4 to 5;
-- stubble: about a fifth of the ECOSTRESS/ASTER library's dry grass, over bare soil;
-- bare soil: between PROSAIL's mean soil and the ECOSTRESS/ASTER library's black loam;
+- stubble: about one fifth dry grass of the ECOSTRESS/ASTER library, over bare soil;
+- bare soil: between the mean soil of PROSAIL and the black loam of the ECOSTRESS/ASTER library;
 - built-up: roof tiles, asphalt and concrete of SLUM (Kotthaus et al. 2014, doi:10.1016/j.isprsjprs.2014.05.005),
-  a third of gardens, and some shadow.
+  one third gardens, and some shadow.
 """
 
 import argparse
@@ -38,14 +38,14 @@ BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
 
 
 class Cover(NamedTuple):
-    """A land cover: its mean reflectance x 10000 in `BANDS`, and how much it varies (standard deviations)."""
+    """A land cover: its mean reflectance x 10000 in `BANDS`, and its variation (standard deviations)."""
 
     spectrum: tuple[int, ...]
-    mixes_with: str  # the cover that it shades into
+    mixes_with: str  # another cover, which shows through
     mixing: float  # share of that cover, 0..1
-    patch: float  # brightness from field to field, relative
-    grain: float  # texture of single pixels (crowns, roofs), relative
-    swell: float  # texture some pixels wide (gaps, wet spots), relative
+    patch: float  # relative brightness from field to field
+    grain: float  # relative texture of single pixels (crowns, roofs)
+    swell: float  # relative texture that is some pixels wide (gaps, wet spots)
     colour: tuple[int, int, int]  # in the mask's colour table
 
 
@@ -64,7 +64,7 @@ CODES = {name: code for code, name in enumerate(COVERS, start=1)}  # 0 is nodata
 
 
 def _noise(rng, size, length_px, slope):
-    """Give Gaussian noise (mean 0, deviation 1): a power law of `slope`, level for waves longer than `length_px`."""
+    """Return Gaussian noise (mean 0, deviation 1) with a power-law spectrum, flat for waves longer than `length_px`."""
     spectrum = fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
     frequency2 = fft.fftfreq(size)[:, None] ** 2 + fft.rfftfreq(size)[None] ** 2
     spectrum *= ((frequency2 + length_px**-2.0) ** (-slope / 2)).astype(np.float32)
@@ -73,7 +73,7 @@ def _noise(rng, size, length_px, slope):
 
 
 def _cells(rng, size, spacing_px):
-    """Cut the square into Voronoi cells of a jittered grid: each pixel's cell, and (rows, cols) of that cell's seed."""
+    """Return the Voronoi cell of each pixel for a jittered grid of seeds, and (rows, cols) of that cell's seed."""
     side = -(-size // spacing_px)
     corner = np.indices((side, side)).reshape(2, -1)
     row, col = np.minimum((corner + rng.random(corner.shape)) * spacing_px, size - 1).astype(int)
@@ -84,18 +84,18 @@ def _cells(rng, size, spacing_px):
 
 
 def _draw_map(rng, size):
-    """Lay out the land: the classes, and what `_reflect` needs beside them."""
+    """Return the land: its classes, and the fields that `_reflect` needs."""
     row, col = (axis.astype(np.float32) for axis in np.ogrid[:size, :size])
-    chance = rng.standard_normal((8, 2**16), dtype=np.float32)  # properties of a parcel, looked up by its hash
+    chance = rng.standard_normal((8, 2**16), dtype=np.float32)  # random properties of parcels, by hash
 
-    # The lie of the land: hills, and a river that meanders through them from west to east.
+    # Relief: hills, and a river that meanders through them from west to east.
     bends = [ndimage.gaussian_filter1d(rng.standard_normal(size + 1200), s)[600:-600] * s**0.5 for s in (200, 60)]
     course = (0.5 * size + 160 * bends[0] + 40 * bends[1]).astype(np.float32)
     away = np.abs(row - course) / np.hypot(1, np.gradient(course))
     plain = np.exp(-((away / 150) ** 2))
     relief = _noise(rng, size, 400, 2.8) + 1 - 1.8 * plain
 
-    # Fields: blocks of parallel strips, with farm tracks between the blocks; neighbouring blocks lie much alike.
+    # Fields: blocks of parallel strips, with farm tracks between blocks; neighbouring blocks have similar directions.
     block, seed = _cells(rng, size, 75)
     turn, width, length = (
         rng.uniform(*span, block.max() + 1).astype(np.float32)[block] for span in ((-0.5, 0.5), (5, 13), (18, 45))
@@ -106,7 +106,7 @@ def _draw_map(rng, size):
     parcel = parcel.astype(np.uint16)
     track = (np.diff(block, axis=0, prepend=block[:1]) != 0) | (np.diff(block, axis=1, prepend=block[:, :1]) != 0)
 
-    # What grows where: fields by lot, pasture in the plain and on slopes, woods on the hills, conifers higher up.
+    # Cover: fields at random, pasture in the plain and on slopes, woods on the hills, conifers higher up.
     lot = chance[0][parcel] + (0.6 * _noise(rng, size, 250, 2) + 0.8 * plain + 0.15 * relief)[seed]
     fields = np.array([CODES[name] for name in ("crop", "stubble", "bare_soil", "grassland")], np.uint8)
     classes = fields[np.digitize(lot, np.quantile(lot[::8, ::8], (0.32, 0.55, 0.70)))]
@@ -133,7 +133,7 @@ def _draw_map(rng, size):
 
 
 def _reflect(rng, land):
-    """Turn the land into reflectance x 10000, float32 (6, size, size)."""
+    """Return the reflectance x 10000 of the land, float32 (6, size, size)."""
     classes, chance, patch = land.classes, land.chance, land.patch
     size = len(classes)
     water, built = classes <= CODES["river"], classes == CODES["built_up"]
@@ -142,7 +142,7 @@ def _reflect(rng, land):
     mixing, uneven, grain, swell = (column[classes - 1] for column in varies.T)
     partner = np.array([CODES[cover.mixes_with] for cover in COVERS.values()])[classes - 1]
 
-    # How much of another cover shows: weeds, thin stands, shallows, gardens that grow rarer towards the centre.
+    # Share of the other cover: weeds, thin stands, shallows, gardens that get rarer towards the centre.
     white = rng.standard_normal((size, size), dtype=np.float32)
     share = mixing * (0.8 * chance[2][patch] + 0.6 * _noise(rng, size, 60, 1.8))
     share += np.where(classes == CODES["lake"], np.exp(-np.maximum(land.depth, 0) / 0.08), 0)
@@ -151,7 +151,7 @@ def _reflect(rng, land):
     works = built & (chance[3][patch] > 1.3)
     share = np.where(works, -0.3, share.clip(-0.3, 0.8)).astype(np.float32)
 
-    # Brightness common to the bands: texture, tramlines, large roofs, sun and shade on slopes, the angle of view.
+    # Brightness shared by the bands: texture, tramlines, large roofs, sun and shade on slopes, viewing angle.
     rows = chance[4][(patch + 7 * land.across.astype(int)) % 2**16]
     bright = 1 + grain * white + swell * _noise(rng, size, 20, 4) + 0.025 * rows * ((classes >= CODES["crop"]) & ~built)
     bright *= np.where(works, 1.5, 1) * np.where(street, 0.75, 1) * np.linspace(1.02, 0.98, size)
@@ -159,33 +159,33 @@ def _reflect(rng, land):
     bright *= np.where(water, 1, (1 - 0.07 * slope / slope.std()).clip(0.8, 1.2))
 
     scene = np.empty((6, size, size), np.float32)
-    for band, own in enumerate((5, 5, 5, 6, 7, 7)):  # pigments, leaves and moisture vary each in their own way
+    for band, own in enumerate((5, 5, 5, 6, 7, 7)):  # pigments, leaves and moisture vary independently
         ground = spectra[classes - 1, band] * (1 - share) + spectra[partner - 1, band] * share
         ground *= bright * np.exp(uneven * (0.8 * chance[4][patch] + 0.6 * chance[own][patch]))
         ground = np.where(land.track & ~water, 0.6 * ground + 0.4 * COVERS["built_up"].spectrum[band], ground)
         ground += rng.standard_normal((size, size), dtype=np.float32) * (20, 20, 20, 28, 14, 14)[band]
-        # The sensor's blur and the product's resampling (the last three bands are 20 m bands), then haze in the east
+        # Blur of the sensor and of resampling (the last three bands are 20 m bands), then haze in the east.
         scene[band] = ndimage.gaussian_filter(ground, 0.6 if band < 3 else 1.0)
         scene[band] += np.linspace(0.5, 1, size) * (60, 35, 20, 8, 3, 2)[band]
     return scene
 
 
 def draw_scene(size, seed):
-    """Draw a landscape and its reflectance.
+    """Return a random landscape and its reflectance.
 
     Parameters
     ----------
     size : int
-        Rows and columns, pixels of 10 m.
+        Number of rows and of columns; a pixel is 10 m wide.
     seed : int
-        The same seed gives the same scene.
+        The same seed returns the same scene.
 
     Returns
     -------
     scene : numpy.ndarray
-        uint16 (6, size, size), reflectance x 10000 in the order of `BANDS`, 0 where there is no data.
+        uint16 (6, size, size), reflectance x 10000 in the order of `BANDS`, 0 is nodata.
     classes : numpy.ndarray
-        uint8 (size, size), values of `CODES`, 0 where there is no data.
+        uint8 (size, size), values of `CODES`, 0 is nodata.
     """
     rng = np.random.default_rng(seed)
     land = _draw_map(rng, size)
@@ -195,55 +195,55 @@ def draw_scene(size, seed):
     return scene * swath, land.classes * swath
 
 
-def write_scene(folder, size=2048, seed=0):
-    """Write `scene.tif` and `mask.tif` to a folder; `draw_scene` tells what is in them."""
+def write_scene(directory, size=2048, seed=0):
+    """Write `scene.tif` and `mask.tif`, the two results of `draw_scene`, to a directory."""
     scene, classes = draw_scene(size, seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     grid = {"width": size, "height": size, "crs": "EPSG:32633", "transform": from_origin(330000, 5430000, 10, 10)}
     profile = {**grid, "driver": "GTiff", "nodata": 0, "tiled": True, "compress": "deflate"}
-    with rasterio.open(folder / "scene.tif", "w", **profile, count=6, dtype="uint16", predictor=2) as raster:
+    with rasterio.open(directory / "scene.tif", "w", **profile, count=6, dtype="uint16", predictor=2) as raster:
         raster.descriptions = BANDS
         raster.update_tags(TIFFTAG_IMAGEDESCRIPTION="Synthetic scene, reflectance x 10000; not a satellite image")
         raster.write(scene)
-    with rasterio.open(folder / "mask.tif", "w", **profile, count=1, dtype="uint8") as raster:
+    with rasterio.open(directory / "mask.tif", "w", **profile, count=1, dtype="uint8") as raster:
         raster.write_colormap(1, {0: (0, 0, 0, 0), **{CODES[name]: (*COVERS[name].colour, 255) for name in COVERS}})
         raster.update_tags(1, **{f"CLASS_{code}": name for name, code in CODES.items()})
         raster.write(classes, 1)
 
 
 def label_tiles(lines, mask, share=0.2):
-    """Add to tile records the classes that their windows hold.
+    """Label tiles by the classes in their windows.
 
     Parameters
     ----------
     lines : iterable of str
-        GeoJSON Features, one a line, with `properties.window` = [col_off, row_off, width, height] on the mask's grid.
+        GeoJSON Features, one per line, with `properties.window` = [col_off, row_off, width, height] on the mask's grid.
     mask : str or pathlib.Path
-        Class raster, uint8; 0 is nodata, band tags CLASS_<value> name the classes.
+        Raster of classes, uint8; 0 is nodata, the band tags CLASS_<value> name the classes.
     share : float
-        A class counts where it covers at least this share of the tile's valid pixels.
+        Minimum share of the tile's valid pixels that a class must cover.
 
     Yields
     ------
     str
-        The Feature with `properties.labels`, the names in alphabetical order.
+        The Feature with `properties.labels`, names of classes in alphabetical order.
 
     Raises
     ------
     ValueError
-        Where a line is no tile record, or the mask names no class.
+        A line is not a tile, or the mask names no classes.
     """
     with rasterio.open(mask) as raster:
         names = {int(key[6:]): name for key, name in raster.tags(1).items() if key.startswith("CLASS_")}
         if not names:
-            raise ValueError(f"{mask}: no band tag CLASS_<value> names a class")
+            raise ValueError(f"{mask}: has no band tag CLASS_<value> to name a class")
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line.lstrip("\x1e"))
                 window = Window(*record["properties"]["window"])
             except (KeyError, TypeError, ValueError):
-                raise ValueError(f"line {number}: no GeoJSON Feature with properties.window") from None
-            # Of a padded tile only what lies on the scene is read
+                raise ValueError(f"line {number}: not a GeoJSON Feature with properties.window") from None
+            # Of a padded tile, only the part inside the mask is read.
             count = np.bincount(raster.read(1, window=window).ravel(), minlength=256)
             cover = count / max(1, count[1:].sum())
             record["properties"]["labels"] = sorted(name for code, name in names.items() if cover[code] >= share)
@@ -252,25 +252,27 @@ def label_tiles(lines, mask, share=0.2):
 
 def main():
     """Run a subcommand."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so `| head` ends the program as it ends any Unix filter
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # let `| head` end the program, like any Unix filter
     parser = argparse.ArgumentParser(description="A synthetic, labelled Sentinel-2-like scene.")
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write scene.tif and mask.tif")
-    write.add_argument("folder", metavar="OUTDIR", type=Path)
-    write.add_argument("--size", type=int, default=2048, help="rows and columns, pixels of 10 m (default %(default)s)")
-    write.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
-    label = commands.add_parser("label", help="add labels to the tile records of standard input")
+    write.add_argument("directory", metavar="OUTDIR", type=Path)
+    write.add_argument("--size", type=int, default=2048, help="rows and columns, 10 m each (default %(default)s)")
+    write.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
+    label = commands.add_parser("label", help="label the tiles on standard input")
     label.add_argument("mask", metavar="MASK", type=Path)
-    label.add_argument("--share", type=float, default=0.2, help="least share of a tile's pixels (default %(default)s)")
+    label.add_argument(
+        "--share", type=float, default=0.2, help="minimum share of a tile's pixels (default %(default)s)"
+    )
     args = parser.parse_args()
     try:
         if args.command == "write":
             if args.size < 64 or args.seed < 0:
                 parser.error("--size must be at least 64, --seed at least 0")
-            write_scene(args.folder, args.size, args.seed)
+            write_scene(args.directory, args.size, args.seed)
         else:
             for line in label_tiles(sys.stdin, args.mask, args.share):
-                print(line, flush=True)  # the next program starts with the first tile
+                print(line, flush=True)  # the next program in the pipe starts with the first tile
     except (OSError, ValueError) as error:
         sys.exit(f"synthetic_scene.py {args.command}: {error}")
 

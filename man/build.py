@@ -1,8 +1,8 @@
-"""Write the manual pages: the commands' help texts, and the sections of sections.toml.
+"""Write the manual pages from the commands' help texts and from sections.toml.
 
     python man/build.py [DIRECTORY]
 
-The pages depend on nothing else, so a change of a help text shows as a change of a page.
+The pages depend on nothing else, so a changed help text shows as a changed page.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ SPECIAL = {
     "`": r"\(ga",
     "^": r"\(ha",
     "~": r"\(ti",
-    "|": r"|\:",  # a line may end behind it
+    "|": r"|\:",  # allows a line break after it
 }
-# An option or a command's page, in running text
+# In running text, an option or the name of a manual page.
 LITERAL = re.compile(r"(?<![\w-])(?:--?[a-zA-Z][\w-]*|rsr(?:-[a-z]+)?\(1\))")
 
 
 def escape(text: str) -> str:
-    """Write text so that roff shows each character as it is, fit to be copied into a shell."""
+    """Escape text so that roff shows every character as it is, ready to copy into a shell."""
     escaped = "".join(SPECIAL.get(char, char if char.isascii() else rf"\[u{ord(char):04X}]") for char in text)
     return re.sub(r"(?m)^(?=\.)", r"\\&", escaped)
 
 
 def bold(text: str) -> str:
-    """Set text in bold."""
+    """Return text in bold."""
     return rf"\fB{escape(text)}\fR"
 
 
 def styled(text: str) -> str:
-    """Escape a line of running text, with what is typed as it stands in bold."""
+    """Escape a line of running text, with options and names of pages in bold."""
     pieces, end = [], 0
     for found in LITERAL.finditer(text):
         name, section, _ = found[0].partition("(1)")
@@ -60,7 +60,7 @@ def styled(text: str) -> str:
 
 
 def usage(text: str) -> str:
-    """Escape an option's names or a synopsis: what is typed as it stands in bold, what is replaced in italics."""
+    """Escape an option's names or a synopsis: literal text in bold, placeholders in italics."""
     plain = re.sub(r"(?<![\w-])--?[a-zA-Z][\w-]*|[A-Z]{2,}|\b[A-Z]\b", "\0\\g<0>\0", text)
     fonts = ("", "I", "B")
     return "".join(
@@ -70,16 +70,16 @@ def usage(text: str) -> str:
 
 
 def paragraph(text: str) -> Iterator[str]:
-    """Write running text in lines of a length that a diff can show."""
+    """Yield running text in short lines, for readable diffs."""
     for line in textwrap.wrap(text, 78, break_long_words=False, break_on_hyphens=False):
         yield styled(line)
 
 
 def body(content: str | dict[str, str]) -> Iterator[str]:
-    """Write a section: a table of terms and what they mean, or paragraphs and examples.
+    """Yield the lines of a section: a table of terms and their meanings, or paragraphs and examples.
 
-    A table's meaning of nothing stands before the rest. In text, a paragraph that starts with ``$`` is an example, and
-    one that starts with a backspace, as in click's help texts, keeps its lines.
+    The empty term introduces a table. In text, a paragraph that starts with ``$`` is an example, and a paragraph that
+    starts with a backspace keeps its line breaks, as in click's help texts.
     """
     if isinstance(content, dict):
         for term, meaning in content.items():
@@ -96,7 +96,7 @@ def body(content: str | dict[str, str]) -> Iterator[str]:
 
 
 def options(ctx: click.Context, arguments: dict[str, str]) -> Iterator[str]:
-    """List a command's arguments, and its options as its help does."""
+    """Yield the lines that describe a command's arguments, and its options as its help does."""
     for param in ctx.command.get_params(ctx):
         if isinstance(param, click.Argument):
             names = param.make_metavar(ctx)
@@ -106,7 +106,7 @@ def options(ctx: click.Context, arguments: dict[str, str]) -> Iterator[str]:
 
 
 def variables(ctx: click.Context) -> list[str]:
-    """Name the environment variables that stand for a command's options."""
+    """Return the environment variables that set defaults of a command's options."""
     shown = [copy.copy(param) for param in ctx.command.params if isinstance(param, click.Option) and param.expose_value]
     for option in shown:
         option.show_envvar = True
@@ -114,19 +114,19 @@ def variables(ctx: click.Context) -> list[str]:
 
 
 def page(ctx: click.Context, written: dict[str, Any]) -> str:
-    """Write one manual page.
+    """Return one manual page.
 
     Parameters
     ----------
     ctx : click.Context
-        Of the command.
+        Context of the command.
     written : dict
-        What sections.toml holds.
+        Contents of sections.toml.
 
     Returns
     -------
     str
-        roff, for the man macros.
+        roff with man macros.
     """
     name = ctx.command_path.replace(" ", "-")
     own = written[name]
@@ -158,7 +158,7 @@ def page(ctx: click.Context, written: dict[str, Any]) -> str:
     head = [
         r".\" Written by man/build.py; do not edit.",
         f'.TH {escape(name.upper())} 1 "" rsr "rsr manual"',
-        ".nh",  # a name that is hyphenated at the end of a line cannot be copied
+        ".nh",  # a hyphenated name could not be copied
         ".ad l",
     ]
     lines = [*head, *(line for title, text in sections.items() if text for line in (f'.SH "{title}"', *text))]
@@ -166,7 +166,7 @@ def page(ctx: click.Context, written: dict[str, Any]) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Write all manual pages.
+    """Return all manual pages.
 
     Returns
     -------
@@ -184,10 +184,10 @@ def pages() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the pages into a directory."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    """Write the pages to a directory."""
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for name, text in pages().items():
-        (folder / name).write_text(text)
+        (directory / name).write_text(text)
 
 
 if __name__ == "__main__":

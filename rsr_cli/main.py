@@ -27,8 +27,9 @@ COMMANDS = {
     "binarize": "Turn embeddings into binary codes.",
     "index": "Build an index of embeddings or codes.",
     "query": "Find the nearest items of an index.",
-    "score": "Measure how good the hits are.",
-    "show": "Draw hits with their pictures, or vectors as points.",
+    "score": "Compute retrieval metrics for hits.",
+    "show": "Draw queries and their hits as thumbnails.",
+    "plot": "Plot embeddings or codes as points, laid out by t-SNE.",
 }
 
 

@@ -1,9 +1,10 @@
-"""Every option that two commands share, defined once."""
+"""Options that two or more commands share, each defined once."""
 
 from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -26,16 +27,63 @@ inputs = click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Pat
 
 # Every command that writes records.
 output = click.option(
-    "-o", "--output", type=click.Path(allow_dash=True), metavar="FILE", help="Write here instead of to stdout."
+    "-o", "--output", type=click.Path(allow_dash=True), metavar="FILE", help="Write to this file instead of stdout."
 )
 
 # Every command that writes a file or a directory.
-overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 
 
-# binarize, embed, show, tile: whatever draws random numbers.
+# plot, show: commands that write a figure, whose format is the ending of its name.
+def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Add the required option ``-o`` to a command; it accepts only names that end in one of the formats."""
+    *first, last = (f".{form}" for form in formats)
+    endings = f"{', '.join(first)} or {last}"
+
+    def check(_ctx: click.Context, _param: click.Parameter, path: str) -> str:
+        if figure_format(path) not in formats:
+            raise click.UsageError(f"{path!r} must end in {endings}, which chooses the format")
+        return path
+
+    return click.option(
+        "-o",
+        "--output",
+        required=True,
+        type=click.Path(),
+        callback=check,
+        metavar="FILE",
+        help=f"Write the figure to this {endings} file.",
+    )
+
+
+def figure_format(path: str) -> str:
+    """Return the format that the ending of a figure's name chooses, such as ``png``."""
+    return Path(path).suffix.lower().removeprefix(".")
+
+
+# Every command that lost an option to another name.
+def renamed(flag: str, now: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Answer an option's old name with the new one: the option is hidden, takes any value, and is a usage error."""
+
+    def refuse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{flag} is now {now}")
+
+    return click.option(
+        flag,
+        hidden=True,
+        is_eager=True,
+        expose_value=False,
+        allow_from_autoenv=False,
+        is_flag=False,
+        flag_value="",
+        callback=refuse,
+    )
+
+
+# binarize, embed, plot, tile: commands that draw random numbers.
 def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a command ``--seed``; ``None`` where it is not passed."""
+    """Add ``--seed`` to a command, ``None`` if it is not passed."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
 
 
@@ -59,24 +107,22 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         return items
 
 
-# tile: the file's bands; embed: the model's bands; show: the bands that are seen.
+# tile: the file's bands; embed: the model's bands; show: the bands that are displayed.
 def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a command ``--bands``, a list of STAC common names."""
+    """Add ``--bands`` to a command, a list of STAC common names."""
     return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)
 
 
 # query, score.
-exclude_self = click.option(
-    "--exclude-self", is_flag=True, help="Leave the query's own item (the same id) out of its hits."
-)
+exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits that have the query's own id.")
 
 
 def verbosity(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a command ``-q``, ``-v`` and ``--debug``, and start logging with them."""
+    """Add ``-q``, ``-v`` and ``--debug`` to a command, and set the log level by them."""
 
-    @click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
-    @click.option("-v", "--verbose", is_flag=True, help="Tell on stderr what is done.")
-    @click.option("--debug", is_flag=True, help="Tell more, and show the traceback of an error.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only errors to stderr.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print progress details to stderr.")
+    @click.option("--debug", is_flag=True, help="Print debugging details and the traceback of an error.")
     @functools.wraps(function)
     def wrapped(*args: Any, quiet: bool, verbose: bool, debug: bool, **kwargs: Any) -> R:
         log.setLevel(
@@ -88,9 +134,13 @@ def verbosity(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def keep_going(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a command ``--keep-going``: it is called with ``skips``, and ends with status 3 where that was used."""
+    """Add ``--keep-going`` to a command: pass it ``skips``, and exit with status 3 if any record was skipped."""
 
-    @click.option("--keep-going", is_flag=True, help="Skip what cannot be used, say so, and end with status 3.")
+    @click.option(
+        "--keep-going",
+        is_flag=True,
+        help="Skip records that cannot be used, and exit with status 3.",
+    )
     @functools.wraps(function)
     def wrapped(*args: Any, keep_going: bool, **kwargs: Any) -> R:
         skips = Skips(keep_going=keep_going, explain=explain)

@@ -9,25 +9,30 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
-    "as index": "make them with the same settings",
     "bands": "pass --bands with one name per band, - for a band that is not used",
+    "binarize": "pass the stream through rsr binarize",
     "bits": "pass --bits",
-    "build again": "build it again with rsr index",
     "chips": "pass --chips with another directory",
+    "embed": "pass the stream through rsr embed",
     "fill-missing": "pass --fill-missing mean to use the model's mean",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
-    "make codes": "pass the stream through rsr binarize",
-    "make embeddings": "pass the stream through rsr embed",
+    "labels": "label the tiles before rsr index, or pass the labels to --truth",
     "min-valid": "pass --min-valid 0 to keep every tile",
     "offset": "pass --offset too",
+    "one-run": "pass the hits of one run at a time",
     "overwrite": "pass --overwrite to replace it",
     "per-band": "pass --per-band with the directory that contains all of them",
-    "same space": "make both with the same settings, or keep them apart",
+    "query": "pass the records through rsr query",
+    "rebuild": "build it again with rsr index",
+    "same-space": "make both with the same settings, or keep them apart",
     "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
     "seed": "leave --seed out",
     "sensor-or-bands": "pass --sensor, or --bands with one name per band",
     "smaller": "pass --whole, a smaller --size, or --edge pad",
-    "unique ids": "see rsr tile --id-prefix",
+    "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
+    "three-bands": "choose three that it has with --bands",
+    "truth": "pass to --truth the records that were indexed",
+    "unique-ids": "see rsr tile --id-prefix",
 }
 
 

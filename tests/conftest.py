@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import os
+import random
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,3 +161,142 @@ def miniature(tmp_path_factory, miniature_layouts):
     miniature_layouts.write_bigearthnet(folder / "BigEarthNet", SPLITS)
     miniature_layouts.write_forestnet(folder / "ForestNetDataset", SPLITS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hit():
+    """Return a function that makes a hit; labels that are ``None`` are left out."""
+
+    def make(query, rank, item, labels, query_labels):
+        known = {"labels": labels, "query_labels": query_labels}
+        properties = {"query": query, "rank": rank, "distance": 1.5}
+        properties |= {name: value for name, value in known.items() if value is not None}
+        return {"type": "Feature", "id": item, "geometry": None, "properties": properties}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def item():
+    """Return a function that makes a record of the database."""
+
+    def make(name, labels):
+        return {"type": "Feature", "id": name, "geometry": None, "properties": {"labels": labels}}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lines():
+    """Return a function that writes records as JSON lines."""
+    import orjson
+
+    def write(records):
+        return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def world(hit):
+    """Return a function that draws items (id -> one to three labels) and, for some as queries, random hits."""
+
+    def draw(seed=0, n_items=120, n_queries=25, depth=30):
+        rng = random.Random(seed)
+        labels = {f"i{n}": sorted(rng.sample("abcdefg", rng.choice([1, 1, 2, 3]))) for n in range(n_items)}
+        hits = []
+        for query in rng.sample(sorted(labels), n_queries):
+            for rank, name in enumerate(rng.sample(sorted(labels), depth), 1):
+                hits.append(hit(query, rank, name, labels[name], labels[query]))
+        return labels, hits
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory, write_raster, cut, lines):
+    """Return a directory with the hits of two queries, the queries, and their chips.
+
+    Chips have 16 x 16 pixels and four bands, and the one of "one" is partly nodata. The second query has no labels.
+    """
+    import numpy as np
+    import rasterio
+
+    nasty = "<script>alert('it')</script>&amp;"
+    labels_of = {"both": ["lake", "forest", "road"], "one": ["lake", "road"], "other": [nasty], "unlabelled": None}
+    directory = tmp_path_factory.mktemp("gallery")
+    random = np.random.default_rng(0)
+    records = {}
+    for number, name in enumerate(["asked", *labels_of, "plain"]):
+        pixels = random.integers(500, 3000, (4, 16, 16), dtype=np.uint16) + 400 * number
+        if name == "one":
+            pixels[:, :4, :8] = 0
+        place = {"transform": rasterio.Affine(10, 0, 600000 + 1e4 * number, 0, -10, 5300040)}
+        path = write_raster(
+            directory / f"{name}.tif", pixels, names=("blue", "green", "red", "nir08"), nodata=0, **place
+        )
+        records[name] = cut(path)[0] | {"id": name}
+    records["asked"]["properties"]["labels"] = ["forest", "lake"]
+    (directory / "queries.geojsonl").write_bytes(lines([records["plain"], records["asked"]]))
+    hits = []
+    for query, labels in (("asked", ["forest", "lake"]), ("plain", None)):
+        for rank, (name, own) in enumerate(labels_of.items(), 1):
+            added = {"query": query, "rank": rank, "distance": 2.5 * rank, "labels": own, "query_labels": labels}
+            known = {key: value for key, value in added.items() if value is not None}
+            hits.append(records[name] | {"properties": records[name]["properties"] | known})
+    hits[2] |= {"id": nasty}
+    (directory / "hits.geojsonl").write_bytes(lines(hits))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def parse_page():
+    """Return a function that parses a page of HTML, strictly."""
+    import numpy as np
+    from PIL import Image
+
+    class Page(HTMLParser):
+        """Contents of a page: its elements (name, attributes), its words and its rows of tables."""
+
+        VOID = ("img", "meta", "br")
+
+        def __init__(self, text):
+            super().__init__()
+            self.elements, self.open, self.words, self.rows = [], [], [], []
+            self.feed(text)
+            assert self.open == []
+
+        def handle_starttag(self, tag, attrs):
+            self.elements.append((tag, dict(attrs)))
+            if tag not in self.VOID:
+                self.open.append(tag)
+            if tag == "tr":
+                self.rows.append([])
+            if tag in ("td", "th"):
+                self.rows[-1].append("")
+
+        def handle_startendtag(self, tag, attrs):
+            self.elements.append((tag, dict(attrs)))
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+        def handle_data(self, data):
+            if self.open[-1:] != ["script"]:
+                self.words.append(data)
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data
+
+        def all(self, tag, name=""):
+            return [
+                attrs
+                for found, attrs in self.elements
+                if found == tag and name in [*attrs.get("class", "").split(), ""]
+            ]
+
+        def thumbnails(self):
+            urls = [attrs["src"] for attrs in self.all("img")]
+            assert all(url.startswith("data:image/png;base64,") for url in urls)
+            return [np.array(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))) for url in urls]
+
+    return Page

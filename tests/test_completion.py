@@ -1,4 +1,4 @@
-"""Completion in real shells, by the lines that rsr.1 tells users to put into their shell's start-up file."""
+"""Completion in real shells, with the lines that rsr.1 asks users to add to their shell's start-up file."""
 
 import os
 import pty
@@ -18,14 +18,15 @@ from rsr_cli.main import COMMANDS
 
 BIN = Path(sys.executable).parent
 SECTIONS = Path(__file__).parent.parent / "man" / "sections.toml"
-TOLD = tomllib.loads(SECTIONS.read_text())["rsr"]["sections"]["SHELL COMPLETION"]
-# What the user has typed -> what is offered
+LINES = tomllib.loads(SECTIONS.read_text())["rsr"]["sections"]["SHELL COMPLETION"]
+# What the user typed -> what is offered
 CASES = [
     ("rsr bina", ["binarize"]),
     ("rsr ", list(COMMANDS)),
     ("rsr binarize --method ", list(METHODS)),
     ("rsr binarize --method t", ["trivial"]),
     ("rsr query --excl", ["--exclude-self"]),
+    ("rsr show --s", ["--stretch"]),
 ]
 
 
@@ -34,13 +35,13 @@ def needs(shell):
 
 
 def start(shell):
-    """Give the line of the manual that switches completion on."""
-    return next(line for place, line in TOLD.items() if place.startswith(f"{shell},"))
+    """Return the line of the manual that turns completion on."""
+    return next(line for place, line in LINES.items() if place.startswith(f"{shell},"))
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """Describe a user who has rsr in the PATH and no start-up files."""
+    """Return the environment of a user who has rsr in the PATH and no start-up files."""
     (tmp_path / "records.geojsonl").touch()
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     return {"PATH": path, "HOME": str(tmp_path), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
@@ -56,7 +57,7 @@ def run(command, environment):
 @needs("bash")
 @pytest.mark.parametrize(("typed", "offered"), CASES)
 def test_bash(typed, offered, environment):
-    # As readline does it: the function registered for rsr is called with the command's name
+    # Like readline, call the function registered for rsr with the name of the command.
     script = f"""
         {start("bash")}
         function=$(complete -p rsr | sed 's/.* -F \\([^ ]*\\) .*/\\1/')
@@ -77,7 +78,7 @@ def test_fish(typed, offered, environment):
 @needs("zsh")
 @pytest.mark.parametrize(("typed", "offered"), CASES)
 def test_zsh(typed, offered, environment):
-    """Press Tab at a prompt: zsh completes nowhere else."""
+    """Press Tab at a prompt, because zsh completes nowhere else."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (50, 200))
     options = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
@@ -92,7 +93,7 @@ def test_zsh(typed, offered, environment):
             seen += os.read(ours, 4096).decode(errors="replace")
 
     try:
-        # The quotes keep the terminal's echo of the line from being taken for what the line prints
+        # The quotes distinguish the terminal's echo of the line from what the line prints.
         os.write(ours, f'autoload -Uz compinit; compinit -D; {start("zsh")}; PS1="pro""mpt> "\r'.encode())
         read_until("prompt> ")
         os.write(ours, typed.encode())
@@ -107,6 +108,6 @@ def test_zsh(typed, offered, environment):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_inputs_are_files(command, environment):
-    """The shell is told to offer files, which it does itself."""
+    """The answer asks the shell to offer files."""
     asked = {"_RSR_COMPLETE": "bash_complete", "COMP_WORDS": f"rsr {command} rec", "COMP_CWORD": "2"}
     assert run([BIN / "rsr"], environment | asked) == ["file,rec"]

@@ -1,4 +1,4 @@
-"""The manual pages say what the commands do, render cleanly, and their examples run."""
+"""The manual pages match the commands, render cleanly, and contain examples that run."""
 
 import importlib
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 MAN = ROOT / "man"
 WRITTEN = tomllib.loads((MAN / "sections.toml").read_text())
 PAGES = ["rsr", *(f"rsr-{name}" for name in COMMANDS)]
-# The sections' own order: each example may use what those before it made
+# In the order of sections.toml: an example may use the files that earlier ones wrote.
 EXAMPLES = [
     (name, block.removeprefix("$ "))
     for name, page in WRITTEN.items()
@@ -42,11 +42,11 @@ def command_of(name):
 
 
 def options_of(name):
-    return [param for param in command_of(name).params if isinstance(param, click.Option)]
+    return [param for param in command_of(name).params if isinstance(param, click.Option) and not param.hidden]
 
 
 def plain(name):
-    """Read a page's text, without groff's fonts and escapes but for what they stand for."""
+    """Return a page's text without fonts and escapes."""
     text = re.sub(r"\\f[BIR]|\\:|\\&", "", (MAN / f"{name}.1").read_text())
     return text.replace(r"\-", "-")
 
@@ -69,9 +69,9 @@ def test_pages_are_up_to_date(tmp_path):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_option_is_told(name):
-    told = [names for names in section(name, "OPTIONS").split(".TP\n") if names]
-    words = Counter(word.rstrip(",") for entry in told for word in entry.splitlines()[0].split(" "))
+def test_every_option_is_listed(name):
+    listed = [names for names in section(name, "OPTIONS").split(".TP\n") if names]
+    words = Counter(word.rstrip(",") for entry in listed for word in entry.splitlines()[0].split(" "))
     for option in options_of(name):
         for spelling in option.opts:
             assert words[spelling] == 1
@@ -82,9 +82,9 @@ def test_every_option_is_told(name):
 
 @pytest.mark.parametrize("name", PAGES[1:])
 def test_variables_are_named_after_their_options(name):
-    told = set(re.findall(r"\bRSR_\w+", section(name, "ENVIRONMENT")))
+    listed = set(re.findall(r"\bRSR_\w+", section(name, "ENVIRONMENT")))
     longest = [max(option.opts, key=len).lstrip("-") for option in options_of(name) if option.expose_value]
-    assert told == {f"{name}-{option}".upper().replace("-", "_") for option in longest}
+    assert listed == {f"{name}-{option}".upper().replace("-", "_") for option in longest}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -126,7 +126,7 @@ def write_raster(path, pixels, names, **profile):
 
 @pytest.fixture
 def scenes(tmp_path, miniature_layouts):
-    """Make the files that the examples start from, all cut from one synthetic scene."""
+    """Write the files that the examples start from, all cut from one synthetic scene."""
     write = [sys.executable, ROOT / "examples" / "synthetic_scene.py", "write", tmp_path, "--size", "512"]
     subprocess.run(write, check=True, timeout=60)
     with rasterio.open(tmp_path / "mask.tif") as mask:

@@ -30,7 +30,7 @@ IMPORTERS = {
     "click": ("rsr_cli.main", "rsr_cli.options", "rsr_cli.commands"),
     "rasterio": ("rsr_cli.core.rasters",),
     "faiss": ("rsr_cli.core.index",),
-    "matplotlib": ("rsr_cli.core.figures.plots",),
+    "matplotlib": ("rsr_cli.core.figures.canvas", "rsr_cli.core.figures.map", "rsr_cli.core.figures.plots"),
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
     **dict.fromkeys(("torch", "torchvision", "terratorch"), ("rsr_cli.core.encoders",)),

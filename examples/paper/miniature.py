@@ -1,11 +1,11 @@
-"""Write miniature copies of the paper's data sets, and checkpoints of random weights, to try the experiments with.
+"""Write miniature copies of the paper's datasets, and checkpoints of random weights, to try out the experiments.
 
     python miniature.py OUT [--val 4] [--test 8] [--seed 0]
 
-The layouts are those of the downloads: BigEarthNet-S2 v1.0 (a directory a patch, a file a band, a JSON file of labels,
-lists of the splits) and ForestNet (CSV files of the splits, a PNG and a NPY file an example). The pixels are cut from
-the synthetic landscape of ../synthetic_scene.py, and the labels are those of the land cover that it has there. The
-numbers that come out of them mean nothing.
+The layouts match the downloads: BigEarthNet-S2 v1.0 (a directory per patch with one file per band and a JSON file of
+labels, and lists of the splits) and ForestNet (CSV files of the splits, a PNG and an NPY file per example). The pixels
+are cut from the synthetic landscape of ../synthetic_scene.py and labelled by its land cover. Scores of this data mean
+nothing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from synthetic_scene import BANDS, CODES, draw_scene
 SCENE_PX = 1300
 PATCH_PX = 120
 EXAMPLE_PX = 332
-#: Land cover of the scene -> class of CORINE Land Cover, one of BigEarthNet's 43.
+#: Land cover of the scene -> class of CORINE Land Cover, one of the 43 of BigEarthNet.
 CORINE = {
     "lake": "Water bodies",
     "river": "Water courses",
@@ -34,10 +34,10 @@ CORINE = {
     "grassland": "Pastures",
     "crop": "Non-irrigated arable land",
     "stubble": "Non-irrigated arable land",
-    "bare_soil": "Mineral extraction sites",  # none of the 19
+    "bare_soil": "Mineral extraction sites",  # not among the 19
     "built_up": "Discontinuous urban fabric",
 }
-#: Land cover of the scene -> one of ForestNet's 12 classes, and the one of 4 that it is merged into.
+#: Land cover of the scene -> one of the 12 classes of ForestNet, and the one of 4 that it is merged into.
 DRIVERS = {
     "lake": ("Fish pond", "Other"),
     "river": ("Other", "Other"),
@@ -49,7 +49,7 @@ DRIVERS = {
     "bare_soil": ("Mining", "Other"),
     "built_up": ("Logging", "Other"),
 }
-#: A band of Sentinel-2 -> the scene's band that stands in for it, and the metres of its pixels.
+#: Band of Sentinel-2 -> band of the scene that stands in for it, and pixel size in metres.
 SENTINEL2 = {
     "B01": ("blue", 60),
     "B02": ("blue", 10),
@@ -67,7 +67,7 @@ SENTINEL2 = {
 
 
 def cuts(scene, classes, size, rng):
-    """Cut squares with data out of a scene, at random: pixels (6, size, size), the names of their covers, a corner."""
+    """Yield random squares without nodata: pixels (6, size, size), names of land covers, (column, row) of a corner."""
     names = {code: name for name, code in CODES.items()}
     while True:
         row, column = rng.integers(0, np.array(classes.shape) - size)
@@ -80,7 +80,7 @@ def cuts(scene, classes, size, rng):
 
 
 def write_bigearthnet(folder, splits, seed=0):
-    """Write BigEarthNet-S2 v1.0: ``splits`` tells how many patches each has."""
+    """Write BigEarthNet-S2 v1.0; ``splits`` maps the name of a split to its number of patches."""
     rng = np.random.default_rng(seed)
     patches = cuts(*draw_scene(SCENE_PX, seed), PATCH_PX, rng)
     for split, count in splits.items():
@@ -109,7 +109,7 @@ def write_bigearthnet(folder, splits, seed=0):
 
 
 def write_forestnet(folder, splits, seed=0):
-    """Write ForestNet: ``splits`` tells how many examples each has."""
+    """Write ForestNet; ``splits`` maps the name of a split to its number of examples."""
     rng = np.random.default_rng(seed)
     examples = cuts(*draw_scene(SCENE_PX, seed), EXAMPLE_PX, rng)
     for split, count in splits.items():
@@ -140,7 +140,7 @@ def write_rows(path, rows):
 
 
 def write_weights(folder):
-    """Write random weights of Prithvi-100M and of ViT-B/16 in the layouts of the published files."""
+    """Write random weights of Prithvi-100M and ViT-B/16 in the layouts of the published files."""
     import torch
     from terratorch.registry import BACKBONE_REGISTRY
     from torchvision.models import vit_b_16
@@ -153,12 +153,12 @@ def write_weights(folder):
 
 
 def main():
-    """Write everything."""
+    """Write data and weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="OUT", help="to write data/ and weights/ into")
-    parser.add_argument("--val", type=int, default=4, help="queries a data set (default %(default)s)")
-    parser.add_argument("--test", type=int, default=8, help="database items a data set (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
+    parser.add_argument("folder", type=Path, metavar="OUT", help="directory to write data/ and weights/ to")
+    parser.add_argument("--val", type=int, default=4, help="queries per dataset (default %(default)s)")
+    parser.add_argument("--test", type=int, default=8, help="database items per dataset (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
     args = parser.parse_args()
     splits = {"val": args.val, "test": args.test}
     write_bigearthnet(args.folder / "data" / "BigEarthNet", splits, args.seed)

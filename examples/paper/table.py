@@ -1,8 +1,8 @@
-"""Lay out the scores of the experiments as the paper's table, with the paper's number beside ours.
+"""Write the scores of the experiments as the paper's table, with the paper's numbers beside ours.
 
     python table.py OUT [--seeds 42 84 ...]
 
-Reads OUT/DATASET/MODEL/METHOD.jsonl, as rsr score writes them, and writes OUT/table.md and OUT/table.csv.
+Reads OUT/DATASET/MODEL/METHOD.jsonl, written by rsr score, and writes OUT/table.md and OUT/table.csv.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 DATASETS = {"ben43": "BEN-43", "ben19": "BEN-19", "forestnet12": "ForestNet-12", "forestnet4": "ForestNet-4"}
 MODELS = {"prithvi": "Prithvi-100M", "prithvi-rgb": "Prithvi-100M-RGB", "vit-rgb": "ViT-B/16-RGB"}
 METHODS = {"embedding": "embedding", "binary": "binary embedding", "trivial": "trivial hash", "lsh": "LSH"}
-SEEDS = (42, 84, 126, 168, 210)  # of LSH, the paper's
+SEEDS = (42, 84, 126, 168, 210)  # the paper's, for LSH
 
-#: mAP@20 in percent (arXiv 2403.02059, table 1), by data set, of LSH with its 95 % interval; last, the mean it prints.
+#: mAP@20 in percent per dataset, for LSH with its 95 % interval, then the mean (arXiv 2403.02059, table 1).
 PAPER = {
     ("prithvi", "embedding"): (97.62, 97.98, 44.51, 60.76, 75.22),
     ("prithvi", "binary"): (97.44, 97.83, 43.28, 59.85, 74.6),
@@ -35,21 +35,21 @@ PAPER = {
 
 
 def score(path, metric="map@20"):
-    """Read a metric, and what a random ranking reaches, from a file of rsr score; both in percent."""
+    """Return a metric and its value for random rankings, in percent, from a file that rsr score wrote."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     (row,) = (row for row in rows if row["metric"] == metric)
     return 100 * row["value"], 100 * row["random"]
 
 
 def mean_and_interval(values):
-    """Give the mean, and of several values 1.96 standard errors, as the paper has it; else None."""
+    """Return the mean and, for several values, 1.96 standard errors as in the paper, else None."""
     if len(values) == 1:
         return values[0], None
     return statistics.fmean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5
 
 
 def cells(folder, seeds=SEEDS):
-    """Give each cell of the table, in the paper's order, as a dict."""
+    """Yield each cell of the table as a dict, in the paper's order."""
     for (model, method), published in PAPER.items():
         for dataset, theirs in zip(DATASETS, published[:-1], strict=True):
             names = [f"lsh-{seed}" for seed in seeds] if method == "lsh" else [method]
@@ -70,12 +70,12 @@ def cells(folder, seeds=SEEDS):
 
 
 def written(value, interval):
-    """Write a number, with its interval where it has one."""
+    """Return a number as text, with its interval if any."""
     return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
 
 
 def markdown(rows):
-    """Lay cells out as the paper does: a line a method, a column a data set."""
+    """Yield the lines of the paper's table: one row per method, one column per dataset."""
     yield f"| model | method | {' | '.join(DATASETS.values())} | mean |"
     yield "|---" * (len(DATASETS) + 3) + "|"
     for number, published in enumerate(PAPER.values()):
@@ -96,13 +96,13 @@ def main():
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", metavar="OUT", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="LSH's (default: the paper's five)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds for LSH (default: the paper's five)")
     args = parser.parse_args()
     folder = args.folder
     try:
         rows = list(cells(folder, args.seeds))
     except FileNotFoundError as error:
-        sys.exit(f"table.py: {error.filename} is missing; make makes it")
+        sys.exit(f"table.py: {error.filename} is missing; run make table to create it")
     caption = (
         f"mAP@20 in percent: ours, then the paper's and the difference. LSH: {len(args.seeds)} seeds, 95 % interval."
     )
@@ -110,7 +110,7 @@ def main():
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    # last, and whole or not at all: for make it is the target
+    # The target of make: written last, and renamed once it is complete.
     whole = folder / "table.md.part"
     whole.write_text(caption + "\n\n" + "\n".join(markdown(rows)) + "\n")
     whole.replace(folder / "table.md")

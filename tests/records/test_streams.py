@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from support import embedding
 
 from rsr_cli.core import files
 from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.records import jsonl, streams
-from rsr_cli.core.records.fields import embedding
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 

@@ -1,20 +1,20 @@
-"""What a figure of hits shows: the first queries, their first hits, how their labels agree, and their pictures."""
+"""What a figure of hits shows: the first queries and their first hits, with thumbnails and the labels in common."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
-from rsr_cli.core.errors import BandError, RecordError, RsrError, Skips
-from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.errors import RecordError, RsrError, Skips
+from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
-from rsr_cli.core.scoring.evaluation import label_list, query_and_rank
+from rsr_cli.core.scoring.evaluation import query_and_rank
+from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from rsr_cli.core.records.batch import Batch, Record
@@ -23,21 +23,19 @@ Agreement = Literal["all", "some", "none"]
 
 
 class Frame(NamedTuple):
-    """What surrounds a hit: a colour, a sign for those who cannot tell the colours apart, and what they mean."""
+    """The frame of a hit: a colour, a sign that says the same without colour, and their meaning."""
 
     colour: str
     sign: str
     meaning: str
 
 
-#: The paper's colours, in shades that differ in brightness too.
+#: The paper's colours, in shades that also differ in brightness.
 FRAMES: dict[Agreement, Frame] = {
     "all": Frame("#1b8a3a", "\N{CHECK MARK}", "all of the query's labels"),
-    "some": Frame("#f5a300", "n/m", "some of them, n of m"),
+    "some": Frame("#f5a300", "n/m", "n of its m labels"),
     "none": Frame("#c8102e", "\N{BALLOT X}", "none"),
 }
-#: A picture's longest side; of larger tiles every second, third ... pixel is shown.
-PICTURE_PX = 256
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,21 +47,20 @@ class Item:
     name : str
         Its id.
     record : dict or None
-        ``None`` for a query whose record was not given.
+        ``None`` for a query whose record is unknown.
     place : str
         Where the record was read.
     labels : tuple of str or None
-        In the record's order; ``None`` where they are unknown.
-    picture : numpy.ndarray or None
-        uint8 (height, width, 4): red, green, blue, and 0 where a pixel is invalid, 255 elsewhere. ``None`` where there
-        is no record, or its raster cannot be read.
+        In the record's order, ``None`` if unknown.
+    thumbnail : numpy.ndarray or None
+        uint8 (height, width, 4), as `thumbnails.stretch` returns it; ``None`` without a record or a readable raster.
     """
 
     name: str
     record: Record | None
     place: str
     labels: tuple[str, ...] | None
-    picture: NDArray[np.uint8] | None = None
+    thumbnail: NDArray[np.uint8] | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,11 +74,12 @@ class Hit(Item):
     distance : float or None
         As in the record.
     agreement : str or None
-        How many of the query's labels it has; ``None`` where either's are unknown, or the query has none.
+        Whether it has all, some or none of the query's labels; ``None`` if either's labels are unknown, or the query
+        has none.
     shared : int or None
-        Their number.
+        Number of labels in common.
     sign : str
-        As in `FRAMES`, with the numbers.
+        As in `FRAMES`, with numbers for n and m.
     """
 
     rank: int
@@ -91,7 +89,7 @@ class Hit(Item):
     sign: str = ""
 
     def compare(self, wanted: tuple[str, ...] | None) -> None:
-        """Compare the labels with the query's."""
+        """Set agreement, shared and sign by comparing the labels with those of the query."""
         if not wanted or self.labels is None:
             return
         self.shared = len(set(wanted) & set(self.labels))
@@ -108,14 +106,14 @@ class Row:
 
 
 class Gallery:
-    """Collects the first hits of the first queries, whatever the order in which hits come.
+    """Collects the first hits of the first queries; hits may come in any order.
 
     Parameters
     ----------
     rows : int
-        At most so many queries, those that come first.
+        Maximum number of queries; the first ones are kept.
     k : int
-        At most so many hits a query, those of the lowest ranks.
+        Maximum number of hits per query; those of the lowest ranks are kept.
     skips : Skips
         Asked about records that cannot be shown.
     """
@@ -128,12 +126,12 @@ class Gallery:
         self._queries: dict[str, Item] = {}
 
     def add(self, batch: Batch) -> None:
-        """Take what is to be shown out of a batch of hits.
+        """Keep what is to be shown of a batch of hits.
 
         Raises
         ------
         RecordError
-            A record is not a hit, its labels are malformed, or its query has a hit of this rank already.
+            A record is not a hit, has malformed labels, or has the query and rank of an earlier hit.
         """
         for i, record in enumerate(batch.records):
             try:
@@ -149,7 +147,7 @@ class Gallery:
         labels, wanted = _labels(record, "labels"), _labels(record, "query_labels")
         hits = self._hits.setdefault(name, {})
         if rank in hits:
-            raise RecordError(f"the query {name!r} has two hits of rank {rank}; show one run at a time")
+            raise RecordError(f"the query {name!r} has two hits of rank {rank}", remedy="one-run")
         self._queries.setdefault(name, Item(name=name, record=None, place=place, labels=wanted))
         distance = record["properties"].get("distance")
         hits[rank] = Hit(
@@ -164,12 +162,12 @@ class Gallery:
             del hits[max(hits)]
 
     def read_queries(self, path: str) -> int:
-        """Read the records of the queries, for their pictures, and for their labels where the hits do not tell them.
+        """Read the records of the queries, for their thumbnails and for labels that the hits do not contain.
 
         Returns
         -------
         int
-            How many of the queries are not in the file.
+            Number of queries that are not in the file.
 
         Raises
         ------
@@ -191,15 +189,15 @@ class Gallery:
                 query.labels = labels if query.labels is None else query.labels
         return sum(query.record is None for query in self._queries.values())
 
-    def rows(self, bands: Sequence[str], stretch: tuple[float, float]) -> Iterator[Row]:
-        """Draw the pictures, one row after the other.
+    def rows(self, bands: Sequence[str], percentiles: tuple[float, float]) -> Iterator[Row]:
+        """Yield rows with their thumbnails, one by one.
 
         Parameters
         ----------
         bands : sequence of str
-            STAC common names of what is shown as red, green and blue.
-        stretch : tuple of float
-            Percentiles of a band over the valid pixels of the whole row that become black and full colour.
+            STAC common names of the bands to display as red, green and blue.
+        percentiles : tuple of float
+            Percentiles of a band over the valid pixels of the whole row to display as black and full brightness.
 
         Raises
         ------
@@ -209,13 +207,14 @@ class Gallery:
             There are no hits.
         """
         if not self._hits:
-            raise RsrError("no hits came in, and there is nothing to draw; see rsr query")
+            raise RsrError("no hits came in, so there is nothing to draw")
         for name in list(self._hits):
-            hits = self._hits.pop(name)  # a row's pictures need not outlive it
+            hits = self._hits.pop(name)  # frees a row's thumbnails when it is drawn
             query, found = self._queries.pop(name), [hits[rank] for rank in sorted(hits)]
             shown: list[Item] = [item for item in (query, *found) if item.record is not None]
-            for item, picture in zip(shown, paint([self._read(item, bands) for item in shown], stretch), strict=True):
-                item.picture = picture
+            tiles = [self._read(item, bands) for item in shown]
+            for item, thumbnail in zip(shown, thumbnails.stretch(tiles, percentiles), strict=True):
+                item.thumbnail = thumbnail
             for hit in found:
                 hit.compare(query.labels)
             yield Row(query, found)
@@ -223,54 +222,13 @@ class Gallery:
     def _read(self, item: Item, bands: Sequence[str]) -> NDArray[np.float32] | None:
         assert item.record is not None
         try:
-            names = item.record["properties"].get("bands")
-            lacks = [band for band in bands if isinstance(names, list) and band not in names]
-            if lacks:
-                has = " ".join(map(str, names))
-                raise BandError(
-                    f"band {' '.join(lacks)} is missing (has {has}); name three that are there with --bands"
-                )
-            pixels = read_pixels(item.record, bands)
+            return thumbnails.read(item.record, bands)
         except RecordError as error:
             error.place = f"{item.place}: {error.place}" if error.place else item.place
             self._skips(error)
             return None
-        step = -(-max(pixels.shape[1:]) // PICTURE_PX)
-        return pixels[:, ::step, ::step].copy()
 
 
 def _labels(record: Record, name: str) -> tuple[str, ...] | None:
     labels = label_list(record, name)
     return None if labels is None else tuple(dict.fromkeys(labels))
-
-
-def paint(tiles: Sequence[NDArray[np.float32] | None], stretch: tuple[float, float]) -> list[NDArray[np.uint8] | None]:
-    """Turn tiles into pictures that can be compared: all are stretched alike.
-
-    Parameters
-    ----------
-    tiles : sequence of numpy.ndarray or None
-        float32 (3, height, width), NaN where invalid.
-    stretch : tuple of float
-        Percentiles of a band over the valid pixels of all tiles that become 0 and 255.
-
-    Returns
-    -------
-    list of numpy.ndarray or None
-        uint8 (height, width, 4); the last is 0 where a pixel is invalid in any band, 255 elsewhere.
-    """
-    values = [tile[:, np.isfinite(tile).all(axis=0)] for tile in tiles if tile is not None]
-    together = np.concatenate(values, axis=1) if values else np.empty((3, 0))
-    if not together.size:  # then any stretch will do
-        together = np.zeros((3, 1))
-    low, high = np.percentile(together, stretch, axis=1)[:, :, None, None]
-    pictures: list[NDArray[np.uint8] | None] = []
-    for tile in tiles:
-        if tile is None:
-            pictures.append(None)
-            continue
-        mask = np.isfinite(tile).all(axis=0)
-        share = np.clip((tile - low) / np.where(high > low, high - low, 1), 0, 1)
-        layers = np.concatenate([np.where(mask, share, 0), [mask]])
-        pictures.append(np.rint(255 * layers).astype(np.uint8).transpose(1, 2, 0))
-    return pictures

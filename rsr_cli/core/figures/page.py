@@ -1,4 +1,4 @@
-"""The figure as a page of HTML that needs nothing else: pictures, tables and maps inside."""
+"""A page of hits in HTML that needs no other file: thumbnails, tables and maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from rsr_cli.core.figures.gallery import FRAMES
-from rsr_cli.core.figures.plots import draw_map
+from rsr_cli.core.figures.map import draw_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
-    """Write the page of page.html, row by row.
+    """Fill in page.html, row by row.
 
     Parameters
     ----------
     rows : iterable of Row
         Queries and their hits.
     note : str
-        How the pictures were made.
+        How the thumbnails were made.
 
     Yields
     ------
     bytes
-        HTML in UTF-8. What stands in records is text there, never markup.
+        HTML in UTF-8, in which text from records is never markup.
     """
     templates = Environment(loader=PackageLoader("rsr_cli.core.figures", ""), autoescape=True, trim_blocks=True)
     templates.filters["png"] = _png
@@ -42,8 +42,8 @@ def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
     return (text.encode() for text in template.generate(sections=sections, frames=FRAMES, note=note))
 
 
-def _png(picture: NDArray[Any]) -> str:
-    """Write a picture, uint8 (height, width, 4), as the address of a PNG that holds itself."""
+def _png(thumbnail: NDArray[Any]) -> str:
+    """Return a thumbnail, uint8 (height, width, 4), as a data URL of a PNG file."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="png", optimize=True)
+    Image.fromarray(thumbnail).save(file, format="png", optimize=True)
     return f"data:image/png;base64,{pybase64.b64encode_as_string(file.getvalue())}"

@@ -1,4 +1,4 @@
-"""t-SNE: a sample of vectors as points in a plane."""
+"""t-SNE: a sample of vectors laid out as points in a plane."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RsrError, Skips
-from rsr_cli.core.scoring.evaluation import label_list
+from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind, Space
 
-#: t-SNE's own default; of few points a third, for it has to be less than there are.
+#: scikit-learn's default; of few points, a third of their number, because it must be less than the number.
 PERPLEXITY = 30
 
 
@@ -31,7 +31,7 @@ class Points:
     places : numpy.ndarray
         float32 (n, 2).
     labels : list of tuple of str
-        Each record's, in its order; empty where it has none.
+        Labels of each record, in the record's order; empty if it has none.
     space : Space
         The space of their vectors.
     """
@@ -42,30 +42,31 @@ class Points:
 
 
 def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Points:
-    """Draw records and lay them out by t-SNE, codes by Hamming's distance, embeddings by Euclid's.
+    """Draw a random sample of records and lay it out by t-SNE.
 
-    Every record has the same chance to be drawn, whatever their number (Vitter 1985, algorithm R). t-SNE is
-    scikit-learn's (van der Maaten and Hinton 2008; van der Maaten 2014).
+    Codes are compared by Hamming distance, embeddings by Euclidean distance. Every record is sampled with the same
+    probability, whatever their number (Vitter 1985, algorithm R). t-SNE is scikit-learn's (van der Maaten and Hinton
+    2008; van der Maaten 2014).
 
     Parameters
     ----------
     batches : iterable of Batch
-        Records with a code or an embedding; the first one decides which is read.
+        Records with a code or an embedding; the first record decides which is read.
     size : int
-        At most so many are drawn.
+        Maximum size of the sample.
     seed : int
-        Of the draw, and of t-SNE where it does not begin with principal components.
+        Seed for the sample, and for t-SNE if it does not start from principal components.
     skips : Skips
         Asked about records that cannot be used.
 
     Raises
     ------
     RecordError
-        A record has no such vector, or malformed labels.
+        A record does not have the vector, or has malformed labels.
     FingerprintError
-        The vectors are of two spaces.
+        The vectors are from different spaces.
     RsrError
-        There are fewer than 3 records, or all vectors are the same.
+        There are fewer than 3 records, or all vectors are equal.
     """
     random = np.random.default_rng(seed)
     drawn: list[tuple[NDArray[Any], tuple[str, ...]]] = []
@@ -81,12 +82,12 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
             if slot < size:
                 drawn[slot : slot + 1] = [(vector.copy(), names)]  # a view would keep its whole batch
     if space is None or len(drawn) < 3:
-        raise RsrError(f"t-SNE needs 3 records or more, and {len(drawn)} came in; see rsr embed")
+        raise RsrError(f"t-SNE needs 3 records or more, and {len(drawn)} came in")
     values = np.stack([vector for vector, _ in drawn])
     if space.kind == "code":
         values = np.unpackbits(values, axis=1, count=space.size)
     if (values == values[0]).all():
-        raise RsrError(f"the {space.kind}s of all {len(drawn)} records are the same, and t-SNE cannot lay them out")
+        raise RsrError(f"the {space.kind}s of all {len(drawn)} records are the same, so t-SNE cannot lay them out")
     return Points(_tsne(values, space.kind, seed), [labels for _, labels in drawn], space)
 
 

@@ -130,7 +130,7 @@ class Manifest:
             raise IndexFormatError(
                 f"is an index of schema {version}, and this version reads schema {SCHEMA_VERSION}",
                 place,
-                remedy="build again",
+                remedy="rebuild",
             )
         try:
             facts["space"] = Space(**facts["space"]) if facts["space"] else None

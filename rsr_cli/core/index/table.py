@@ -94,7 +94,7 @@ class TableWriter:
             ).fetchone()
             raise RsrError(
                 f"the id {twice!r} occurs twice, in records {first + 1} and {last + 1}; ids must be unique",
-                remedy="unique ids",
+                remedy="unique-ids",
             ) from None
         self._database.execute("COMMIT")
 

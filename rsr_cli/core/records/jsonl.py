@@ -152,7 +152,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         if not isinstance(found, dict):
             if kind == "embedding" and "code" in properties:
                 raise RecordError("has a code and no embedding; it was binarized already")
-            raise RecordError(f"has no {kind}", remedy=f"make {kind}s")
+            raise RecordError(f"has no {kind}", remedy="binarize" if kind == "code" else "embed")
         n_bytes = stream.admit(found, kind)
         try:
             raw = b64decode(found["data"], validate=True)

@@ -191,6 +191,6 @@ class StreamSpace:
         elif (found.get("fingerprint"), found.get("dtype")) != self._key:
             difference = Space.of_property(kind, found).difference(self.space)
             raise FingerprintError(
-                f"its {kind} is in another vector space than the first one ({difference})", remedy="same space"
+                f"its {kind} is in another vector space than the first one ({difference})", remedy="same-space"
             )
         return self._n_bytes

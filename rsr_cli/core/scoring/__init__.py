@@ -1,1 +1,1 @@
-"""Measuring hits: metrics, labels and relevance judgements."""
+"""Scoring: hits judged by labels or qrels, and retrieval metrics."""

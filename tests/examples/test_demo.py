@@ -1,4 +1,4 @@
-"""What `make demo` runs, in a copy of the folder that it lives in."""
+"""What `make demo` runs, in a copy of its directory."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_demo_runs_again_and_again(tmp_path):
@@ -21,13 +21,16 @@ def test_demo_runs_again_and_again(tmp_path):
     assert (second.returncode, second.stderr) == (0, "")
     assert first.stdout == second.stdout
 
-    folder = tmp_path / "demo"
+    directory = tmp_path / "demo"
     named = [line.split()[0] for line in first.stdout.splitlines() if line.startswith("    ")]
     assert {"scene.tif", "lake.rsr", "lake-hits.geojsonl"} < set(named)
-    hits = [json.loads(line) for line in (folder / "lake-hits.geojsonl").read_text().splitlines()]
+    page = Path(first.stdout.splitlines()[-1].strip())
+    assert page == directory / "hits.html"
+    assert page.read_text().count("<section>") == 12
+    hits = [json.loads(line) for line in (directory / "lake-hits.geojsonl").read_text().splitlines()]
     assert [hit["properties"]["rank"] for hit in hits] == list(range(1, 13))
     assert all(hit["geometry"]["type"] == "Polygon" for hit in hits)
-    score = ["rsr", "score", folder / "hits.geojsonl", "--truth", folder / "tiles.geojsonl", "--exclude-self"]
+    score = ["rsr", "score", directory / "hits.geojsonl", "--truth", directory / "tiles.geojsonl", "--exclude-self"]
     metrics = subprocess.run([*score, "--format", "jsonl"], **run).stdout.splitlines()
     for metric in map(json.loads, metrics):
         assert metric["value"] > metric["random"]

@@ -1,4 +1,4 @@
-"""The demo's scene writer and its label filter, run as a user runs them."""
+"""The synthetic scene and its label filter, run as users run them."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from scipy import ndimage
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "synthetic_scene.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "synthetic_scene.py"
 SPEC = importlib.util.spec_from_file_location("synthetic_scene", SCRIPT)
 synthetic_scene = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(synthetic_scene)
@@ -88,7 +88,7 @@ def test_same_seed_same_bytes(folder, tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_another_seed_is_another_place():
+def test_another_seed_makes_another_place():
     one, other = (synthetic_scene.draw_scene(128, seed)[0] for seed in (0, 1))
     assert (one != other).mean() > 0.8
 
@@ -96,11 +96,11 @@ def test_another_seed_is_another_place():
 def test_classes_have_their_spectra(scene, classes):
     ndvi = {}
     for name, code in synthetic_scene.CODES.items():
-        # Away from mixed borders, and from the shallows of the lakes
+        # Away from mixed borders and from the shallows of lakes.
         inside = ndimage.binary_erosion(classes == code, iterations=12 if name == "lake" else 2)
         assert inside.sum() > 500, name
         mean = scene[:, inside].mean(1)
-        # The haze adds up to 60, in the blue
+        # Haze adds up to 60, in the blue band.
         np.testing.assert_allclose(mean, synthetic_scene.COVERS[name].spectrum, rtol=0.1, atol=60, err_msg=name)
         ndvi[name] = (mean[3] - mean[2]) / (mean[3] + mean[2])
     assert min(ndvi["broadleaf_forest"], ndvi["conifer_forest"], ndvi["crop"]) > 0.75
@@ -152,7 +152,7 @@ def label_process(folder):
         process.kill()
 
 
-def test_the_first_tile_leaves_before_the_last_comes(label_process):
+def test_tiles_are_written_as_they_arrive(label_process):
     for number in range(3):
         label_process.stdin.write(tile(number, [64 * number, 128, 64, 64]) + "\n")
         label_process.stdin.flush()
@@ -173,22 +173,22 @@ def test_a_closed_stdout_ends_it_quietly(label_process):
 
 
 @pytest.mark.parametrize("line", ["no JSON", "", "[1]", '{"properties": null}', '{"properties": {"window": [0, 0]}}'])
-def test_a_line_that_is_no_tile_is_named(folder, line):
+def test_a_line_that_is_not_a_tile_is_named(folder, line):
     labelled = synthetic_scene.label_tiles([tile(0, [0, 0, 64, 64]), line], folder / "mask.tif")
     next(labelled)
-    with pytest.raises(ValueError, match=r"^line 2: no GeoJSON Feature with properties\.window$"):
+    with pytest.raises(ValueError, match=r"^line 2: not a GeoJSON Feature with properties\.window$"):
         next(labelled)
 
 
-def test_a_mask_that_names_no_class_is_told(folder):
-    with pytest.raises(ValueError, match=r"scene\.tif: no band tag CLASS_"):
+def test_a_mask_that_names_no_class_is_refused(folder):
+    with pytest.raises(ValueError, match=r"scene\.tif: has no band tag CLASS_"):
         next(synthetic_scene.label_tiles([], folder / "scene.tif"))
 
 
 def test_a_failure_is_one_line_and_status_1(folder, tmp_path):
     done = run("label", folder / "mask.tif", input=tile(0, [0, 0, 64, 64]) + "\n{}\n")
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
-    assert done.stderr == "synthetic_scene.py label: line 2: no GeoJSON Feature with properties.window\n"
+    assert done.stderr == "synthetic_scene.py label: line 2: not a GeoJSON Feature with properties.window\n"
     done = run("label", tmp_path / "none.tif", input="")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert "none.tif" in done.stderr

@@ -1,4 +1,4 @@
-"""Metrics against ir_measures, hand-computed values, and random rankings drawn in thousands."""
+"""Metrics against ir_measures, torchmetrics, values computed by hand, and thousands of random rankings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, nDCG
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.scoring.metrics import MEASURES, SPELLINGS, Ideal, Judged, Means, Metric
+from rsr_cli.core.scoring.means import Means
+from rsr_cli.core.scoring.metrics import METRICS, SPELLINGS, Ideal, Judged, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:
@@ -17,8 +18,9 @@ def judged(gains, ideal=None, n_items=None) -> Judged:
 
 
 def values(name: str, queries: list[Judged]) -> list[float]:
-    most_relevant = max(one.n_relevant for one in queries) if name == "anmrr" else 0
-    means = Means([Metric.parse(name)], most_relevant)
+    metric = Metric.parse(name)
+    most_relevant = max(one.n_relevant for one in queries) if metric.measure.depth else 0
+    means = Means([metric], most_relevant)
     measured = [means.add(one)[0] for one in queries]
     assert next(means.rows())[1] == pytest.approx(np.mean(measured))
     return measured
@@ -45,7 +47,7 @@ def test_the_three_average_precisions_of_the_papers_example():
 @pytest.mark.parametrize(
     ("gains", "expected"),
     [
-        ([1] + [0] * 19, 1.0),  # the definition's trap: one hit at rank 1 is perfect
+        ([1] + [0] * 19, 1.0),  # the trap of this definition: one hit at rank 1 is perfect
         ([0] * 20, 0.0),
         ([], 0.0),
         ([0, 1], 0.5),
@@ -106,7 +108,7 @@ def test_agrees_with_ir_measures():
         np.testing.assert_allclose(values(name, queries), [by_query[i] for i in range(len(queries))], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["map@10", "map_cut@10", "map_min@10", "p@10", "r@10", "ndcg@10", "mrr@10", "anmrr"])
+@pytest.mark.parametrize("name", [spelling.replace("K", "10") for spelling in SPELLINGS.values()])
 @pytest.mark.parametrize(("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0), (8, 0)])
 def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_relevant):
     rng = np.random.default_rng(1)
@@ -114,17 +116,17 @@ def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_releva
     all_gains = np.concatenate([ideal, np.zeros(n_items - n_relevant)])
     drawn = [judged(rng.permutation(all_gains), ideal, n_items) for _ in range(6000)]
     measured = np.array(values(name, drawn))
-    # Five standard errors: a right formula fails once in two million.
+    # Five standard errors: a correct formula fails once in two million runs.
     assert random_level(name, drawn[0]) == pytest.approx(measured.mean(), abs=5 * measured.std() / 6000**0.5 + 1e-12)
 
 
-def test_a_random_ranking_of_fewer_items_than_k():
+def test_the_random_level_of_fewer_items_than_k():
     one = judged([1, 0, 0], [1], 3)
     assert random_level("p@10", one) == pytest.approx(1 / 10)
     assert random_level("r@10", one) == 1
 
 
-def test_levels_of_relevance_are_counted():
+def test_ideal_counts_items_by_relevance():
     counted = Ideal.of([0.5, 0, 1, 0.5, 0], [3, 9, 1, 2, 0])
     assert (counted.gains.tolist(), counted.counts.tolist()) == ([1, 0.5], [1, 5])
     assert Ideal.of([]).counts.sum() == 0
@@ -139,14 +141,29 @@ def test_unknown_metrics_are_refused(text):
         Metric.parse(text)
 
 
-def test_every_measure_is_spelled():
-    assert len(SPELLINGS) == len(MEASURES)
-    for text in SPELLINGS:
-        assert Metric.parse(text.replace("K", "7")).measure is MEASURES[text.split("@")[0]]
+def test_every_metric_is_parsed_as_it_is_spelled():
+    assert list(SPELLINGS) == list(METRICS)
+    for name, spelling in SPELLINGS.items():
+        assert Metric.parse(spelling.replace("K", "7")).measure is METRICS[name]
 
 
-def test_the_papers_average_precision_is_torchmetrics():
-    """Random queries, and those that trip definitions: nothing relevant, everything, fewer hits than k."""
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("foo@20", f"unknown metric 'foo@20'; one of {' '.join(SPELLINGS.values())}"),
+        ("p", "p needs a depth, such as p@20"),
+        ("anmrr@20", "anmrr defines its own depth; write it without @"),
+        ("p@10000001", "p@10000001 is deeper than 10000000 ranks"),
+    ],
+)
+def test_a_metric_that_cannot_be_parsed_says_why(text, says):
+    with pytest.raises(UsageError) as raised:
+        Metric.parse(text)
+    assert str(raised.value) == says
+
+
+def test_the_papers_average_precision_agrees_with_torchmetrics():
+    """Random and adversarial queries: nothing relevant, everything, fewer hits than k."""
     import torch
     from torchmetrics.functional.retrieval import retrieval_average_precision
 
@@ -154,7 +171,7 @@ def test_the_papers_average_precision_is_torchmetrics():
     gains = [rng.random(n) < share for n in (40, 20, 7, 1) for share in (0.05, 0.3, 0.9) for _ in range(5)]
     gains += [np.zeros(30, bool), np.ones(30, bool), np.array([True]), np.array([False]), np.arange(25) == 20]
     theirs = [
-        # scores above 0: from version 1.7.4 on, what is not is taken as not retrieved
+        # Scores above 0: since version 1.7.4, items with other scores count as not retrieved.
         float(retrieval_average_precision(torch.arange(len(one), 0, -1.0), torch.tensor(one), top_k=20))
         for one in gains
     ]

@@ -1,4 +1,4 @@
-"""From hits to metrics: labels, truth, order of lines, and what the command writes."""
+"""``rsr score``: what it writes for hits, labels and ground truth."""
 
 from __future__ import annotations
 
@@ -9,86 +9,38 @@ import subprocess
 import sys
 
 import ir_measures
-import numpy as np
 import orjson
 import pytest
 from ir_measures import AP, RR, P, R, nDCG
 
-from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.scoring.evaluation import Evaluation, relevance, truth_of
-from rsr_cli.core.scoring.metrics import Means, Metric
+from rsr_cli.core.scoring.metrics import METRICS, SPELLINGS
 
 
-def hit(query, rank, item, labels, query_labels):
-    properties = {"query": query, "rank": rank, "distance": 1.5}
-    if labels is not None:
-        properties["labels"] = labels
-    if query_labels is not None:
-        properties["query_labels"] = query_labels
-    return {"type": "Feature", "id": item, "geometry": None, "properties": properties}
+@pytest.fixture
+def scored(rsr, tmp_path, lines):
+    """Return a function that scores hits with ``rsr score`` and returns its rows."""
 
+    def run(hits, *options, truth=None, name="truth.geojsonl"):
+        (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
+        if truth is not None:
+            (tmp_path / name).write_bytes(truth if isinstance(truth, bytes) else lines(truth))
+            options = ("--truth", name, *options)
+        done = rsr("score", "hits.geojsonl", "--format", "jsonl", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return [orjson.loads(line) for line in done.stdout.splitlines()]
 
-def item(name, labels):
-    return {"type": "Feature", "id": name, "geometry": None, "properties": {"labels": labels}}
-
-
-def lines(records) -> bytes:
-    return b"".join(orjson.dumps(record) + b"\n" for record in records)
-
-
-def scored(rsr, tmp_path, hits, *options, truth=None, name="truth.geojsonl"):
-    (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
-    if truth is not None:
-        (tmp_path / name).write_bytes(truth if isinstance(truth, bytes) else lines(truth))
-        options = ("--truth", name, *options)
-    done = rsr("score", "hits.geojsonl", "--format", "jsonl", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return [orjson.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("query", "found", "any_", "exact", "jaccard"),
-    [
-        ("ab", "ab", 1, 1, 1),
-        ("ab", "bc", 1, 0, 1 / 3),
-        ("ab", "a", 1, 0, 1 / 2),
-        ("ab", "c", 0, 0, 0),
-        ("", "", 0, 0, 0),
-        ("", "a", 0, 0, 0),
-    ],
-)
-def test_relevance(query, found, any_, exact, jaccard):
-    query, found = frozenset(query), frozenset(found)
-    assert [relevance(query, found, match) for match in ("any", "exact", "jaccard")] == [
-        any_,
-        exact,
-        pytest.approx(jaccard),
-    ]
-
-
-def world(seed=0, n_items=120, n_queries=25, depth=30):
-    """Items with one to three labels, and random hits of some of them for each query."""
-    rng = random.Random(seed)
-    labels = {f"i{n}": sorted(rng.sample("abcdefg", rng.choice([1, 1, 2, 3]))) for n in range(n_items)}
-    hits = []
-    for query in rng.sample(sorted(labels), n_queries):
-        for rank, name in enumerate(rng.sample(sorted(labels), depth), 1):
-            hits.append(hit(query, rank, name, labels[name], labels[query]))
-    return labels, hits
+    return run
 
 
 @pytest.mark.parametrize("match", ["any", "exact", "jaccard"])
-def test_truth_of_features_agrees_with_ir_measures(rsr, tmp_path, match):
+def test_truth_of_features_agrees_with_ir_measures(match, item, world, scored):
     labels, hits = world()
     truth = [item(name, its) for name, its in labels.items()]
     names = "map_cut@20,p@20,r@20,ndcg@20,mrr@20"
-    rows = scored(rsr, tmp_path, hits, "--match", match, "--metrics", names, truth=truth)
+    rows = scored(hits, "--match", match, "--metrics", names, truth=truth)
     queries = {h["properties"]["query"] for h in hits}
 
-    def grade(
-        a, b
-    ):  # an integer, for trec_eval knows no other: shares of 12ths are exact for up to three labels of each
+    def grade(a, b):  # an integer, as trec_eval requires; multiples of 1/60 are exact for up to three labels each
         shared, total = len(set(a) & set(b)), len(set(a) | set(b))
         return {"any": bool(shared), "exact": set(a) == set(b), "jaccard": 60 * shared // total}[match]
 
@@ -100,7 +52,7 @@ def test_truth_of_features_agrees_with_ir_measures(rsr, tmp_path, match):
         assert row["queries"] == len(queries)
 
 
-def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(rsr, tmp_path):
+def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(world, scored):
     labels, hits = world(3)
     queries = sorted({h["properties"]["query"] for h in hits})
     rng = random.Random(5)
@@ -109,7 +61,7 @@ def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(
     ]
     text = "".join(f"{q.query_id} 0\t{q.doc_id}  {q.relevance}\n" for q in qrels).encode()
     names = "map_cut@20,p@20,r@20,ndcg@20,mrr@20"
-    rows = scored(rsr, tmp_path, hits, "--metrics", names, truth=text, name="t.qrels")
+    rows = scored(hits, "--metrics", names, truth=text, name="t.qrels")
     run = [ir_measures.ScoredDoc(h["properties"]["query"], h["id"], -h["properties"]["rank"]) for h in hits]
     theirs = ir_measures.calc_aggregate([AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], qrels, run)
     for row, measure in zip(rows, [AP @ 20, P @ 20, R @ 20, nDCG @ 20, RR @ 20], strict=True):
@@ -117,54 +69,54 @@ def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(
         assert row["value"] == pytest.approx(theirs[measure], rel=1e-9), row["metric"]
 
 
-def test_the_lines_may_come_in_any_order(rsr, tmp_path):
+def test_lines_can_be_in_any_order(item, world, scored):
     labels, hits = world(4)
     truth = [item(name, its) for name, its in labels.items()]
     names = "map@20,ndcg@20,anmrr"
-    in_order = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    in_order = scored(hits, "--metrics", names, truth=truth)
     random.Random(1).shuffle(hits)
-    shuffled = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    shuffled = scored(hits, "--metrics", names, truth=truth)
     assert [row["value"] for row in shuffled] == pytest.approx([row["value"] for row in in_order], rel=1e-12)
 
 
-def test_rank_is_trusted_not_distance(rsr, tmp_path):
+def test_the_rank_counts_not_the_distance(hit, scored):
     hits = [hit("q", 2, "x", ["a"], ["a"]), hit("q", 1, "y", ["b"], ["a"])]
     for one in hits:
         one["properties"]["distance"] = 0
-    assert scored(rsr, tmp_path, hits, "--metrics", "mrr@5")[0]["value"] == 0.5
+    assert scored(hits, "--metrics", "mrr@5")[0]["value"] == 0.5
 
 
-def test_exclude_self_leaves_the_query_out_of_hits_and_truth(rsr, tmp_path):
+def test_exclude_self_leaves_the_query_out_of_hits_and_truth(hit, item, scored):
     labels = {"q": ["a"], "x": ["a"], "y": ["b"]}
     hits = [hit("q", 1, "q", ["a"], ["a"]), hit("q", 2, "y", ["b"], ["a"]), hit("q", 3, "x", ["a"], ["a"])]
     truth = [item(name, its) for name, its in labels.items()]
     names = "mrr@5,r@1,r@2,map_cut@5"
-    with_self = scored(rsr, tmp_path, hits, "--metrics", names, truth=truth)
+    with_self = scored(hits, "--metrics", names, truth=truth)
     assert [row["value"] for row in with_self] == pytest.approx([1, 1 / 2, 1 / 2, (1 + 2 / 3) / 2])
-    without = scored(rsr, tmp_path, hits, "--metrics", names, "--exclude-self", truth=truth)
+    without = scored(hits, "--metrics", names, "--exclude-self", truth=truth)
     assert [row["value"] for row in without] == pytest.approx([1 / 2, 0, 1, 1 / 2])
     # One relevant item among two: at rank 1 or 2, each as likely.
     assert without[0]["random"] == pytest.approx(3 / 4)
 
 
-def test_counts_tell_what_the_mean_hides(rsr, tmp_path):
+def test_counts_show_what_the_mean_hides(hit, item, scored):
     hits = [
         hit("q1", 1, "x", ["a"], ["a"]),
         hit("q2", 1, "x", ["a"], ["b"]),
         hit("q3", 1, "x", ["a"], ["z"]),
     ]
     truth = [item("x", ["a"]), item("y", ["b"]), item("unlabelled", None)]
-    (row,) = scored(rsr, tmp_path, hits, "--metrics", "p@1", truth=truth)
+    (row,) = scored(hits, "--metrics", "p@1", truth=truth)
     assert (row["queries"], row["without_relevant"], row["nothing_found"]) == (3, 1, 2)
     assert row["value"] == pytest.approx(1 / 3)
     assert row["random"] == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
-    (row,) = scored(rsr, tmp_path, hits, "--metrics", "p@1")
+    (row,) = scored(hits, "--metrics", "p@1")
     assert (row["without_relevant"], row["random"], row["nothing_found"]) == (None, None, 2)
 
 
-def test_per_query_in_all_layouts(rsr, tmp_path):
+def test_per_query_in_all_layouts(rsr, tmp_path, hit, scored):
     hits = [hit("q1", 1, "x", ["a"], ["a"]), hit("q2", 1, "x", ["a"], ["b"]), hit("q2", 2, "y, z", ["b"], ["b"])]
-    rows = scored(rsr, tmp_path, hits, "--per-query", "--metrics", "map@20,p@2")
+    rows = scored(hits, "--per-query", "--metrics", "map@20,p@2")
     assert rows == [{"query": "q1", "map@20": 1.0, "p@2": 0.5}, {"query": "q2", "map@20": 0.5, "p@2": 0.5}]
     done = rsr("score", "hits.geojsonl", "--format", "csv", "--per-query", "--metrics", "map@20,p@2", cwd=tmp_path)
     parsed = list(csv.DictReader(io.StringIO(done.stdout.decode())))
@@ -181,60 +133,42 @@ def test_an_empty_stream_is_an_empty_result(rsr, layout):
     assert b"nan" not in done.stdout.lower()
 
 
-@pytest.mark.parametrize(
-    ("record", "says"),
-    [
-        (item("x", ["a"]), "in:1: is not a hit"),
-        (hit("q", 0, "x", ["a"], ["a"]), "is not a hit"),
-        (hit("q", "1", "x", ["a"], ["a"]), "is not a hit"),
-        (hit("q", True, "x", ["a"], ["a"]), "is not a hit"),
-        (hit("q", 2**32, "x", ["a"], ["a"]), "is not a hit"),
-        (hit("q", 1, "x", None, ["a"]), "'x' has no labels"),
-        (hit("q", 1, "x", ["a"], None), "query 'q' has no labels"),
-        (hit("q", 1, "x", "a", ["a"]), "not a list of names"),
-        (hit("q", 1, "x", [1], ["a"]), "not a list of names"),
-    ],
-)
-def test_records_that_cannot_be_judged(record, says):
-    with Evaluation("any", None, exclude_self=False) as evaluation, pytest.raises(RecordError, match=says):
-        evaluation.add(Batch("in", [1], [record]), Skips())
-
-
-def test_two_runs_in_one_stream_are_refused(rsr, tmp_path):
+def test_two_runs_in_one_stream_are_refused(rsr, tmp_path, hit, lines):
     hits = [hit("q", 1, "x", ["a"], ["a"]), hit("q", 1, "y", ["a"], ["a"])]
     (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
     done = rsr("score", "hits.geojsonl", cwd=tmp_path)
     assert done.returncode == 1
-    says = "rsr score: hits.geojsonl:2: the query 'q' has two hits of rank 1; score one run at a time"
+    says = "rsr score: hits.geojsonl:2: the query 'q' has two hits of rank 1; pass the hits of one run at a time"
     assert done.stderr.decode() == f"{says}\n"
     done = rsr("score", "hits.geojsonl", "--keep-going", "--metrics", "p@1", cwd=tmp_path)
     assert (done.returncode, done.stderr.decode().splitlines()) == (3, [f"{says}; skipped", "rsr score: 1 skipped"])
 
 
-def test_a_full_disk_below_the_temporary_files_is_said(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     """More hits than are kept in memory, where no file may outgrow 64 KiB."""
     line = '{"type":"Feature","id":"x","properties":{"query":"%d","rank":%d,"labels":[],"query_labels":[]}}\n'
     (tmp_path / "hits").write_text("".join(line % (n // 1000, n % 1000 + 1) for n in range(400_000)))
     command = f"ulimit -f 64; exec {sys.executable} -m rsr_cli.main score -q hits"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
-    (said,) = done.stderr.decode().splitlines()
-    assert "temporary file" in said
+    (line,) = done.stderr.decode().splitlines()
+    assert "temporary file" in line
+    assert line.endswith("; set SQLITE_TMPDIR to a directory with more space")
 
 
-def test_an_item_at_two_ranks_is_refused(rsr):
-    """It would count twice, and R@k reach 2."""
+def test_an_item_at_two_ranks_is_refused(rsr, hit, lines):
+    """It would count twice, and recall could reach 2."""
     hits = [hit("q", 1, "x", ["a"], ["a"]), hit("p", 1, "x", ["a"], ["a"]), hit("q", 3, "x", ["a"], ["a"])]
     done = rsr("score", "--metrics", "p@1", input=lines(hits))
-    says = "rsr score: the query 'q' has an item at two ranks; score one run at a time\n"
+    says = "rsr score: the query 'q' has an item at two ranks; pass the hits of one run at a time\n"
     assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
-def test_truth_and_hits_are_not_both_stdin(rsr):
+def test_truth_and_hits_cannot_both_be_stdin(rsr):
     assert rsr("score", "--truth", "-", input=b"").returncode == 2
 
 
-def test_a_table_of_queries_is_aligned(rsr):
+def test_a_table_of_queries_is_aligned(rsr, hit, lines):
     hits = [hit(name, 1, "x", ["a"], ["a"]) for name in ("q", "a longer name")]
     table = rsr("score", "--per-query", "--metrics", "p@1,map@1", input=lines(hits)).stdout.decode().splitlines()
     assert table == [
@@ -244,13 +178,13 @@ def test_a_table_of_queries_is_aligned(rsr):
     ]
 
 
-def test_metrics_that_need_the_truth_say_so(rsr):
+def test_metrics_that_need_the_truth_are_refused_without_it(rsr):
     done = rsr("score", "--metrics", "map@20,r@20,anmrr", input=b"")
     assert done.returncode == 2
     assert done.stderr.decode().startswith("rsr score: r@20, anmrr needs --truth")
 
 
-def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
+def test_match_is_refused_with_qrels(rsr, tmp_path):
     (tmp_path / "t.qrels").write_text("q 0 x 1\n")
     assert rsr("score", "--truth", "t.qrels", "--match", "exact", input=b"", cwd=tmp_path).returncode == 2
     (tmp_path / "t.qrels").write_text(f"q 0 x 1\nq 0 x {'9' * 400}\n")
@@ -260,67 +194,45 @@ def test_qrels_and_match_contradict_each_other(rsr, tmp_path):
     assert (done.returncode, b"t.qrels:2: " in done.stderr) == (1, True)
 
 
-@pytest.fixture
-def label_truth(tmp_path):
-    """Give a function that reads labels by id as a truth."""
-
-    def read(match, labels):
-        path = tmp_path / "truth.geojsonl"
-        path.write_bytes(lines(item(name, its) for name, its in labels.items()))
-        truth = truth_of(str(path), match)
-        truth.read(str(path), Skips())
-        return truth
-
-    return read
-
-
-@pytest.mark.parametrize("match", ["any", "exact", "jaccard"])
-def test_the_levels_of_many_labels_are_those_of_counted_ones(label_truth, match):
-    """R and N are counted by label set; here by the item."""
-    labels, hits = world(9)
-    with label_truth(match, labels) as truth, Evaluation(match, truth, exclude_self=True) as evaluation:
-        evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
-        for query, judged in evaluation.judged():
-            others = [frozenset(its) for name, its in labels.items() if name != query]
-            grades = [relevance(frozenset(labels[query]), other, match) for other in others]
-            expected = sorted(filter(None, grades), reverse=True)
-            assert judged.n_items == len(others)
-            np.testing.assert_allclose(np.repeat(judged.ideal.gains, judged.ideal.counts), expected)
-            means = Means([Metric.parse("p@20")])
-            means.add(judged)
-            assert next(means.rows())[2] == pytest.approx(len(expected) / len(others))
-
-
-@pytest.mark.parametrize(("extra", "says"), [(item(None, ["a"]), "has no id"), (item("x", ["b"]), "'x' comes twice")])
-def test_a_truth_that_names_its_items_badly(rsr, tmp_path, extra, says):
-    (tmp_path / "truth").write_bytes(lines([item("x", ["a"]), extra]))
+@pytest.mark.parametrize(("extra", "says"), [((None, ["a"]), "has no id"), (("x", ["b"]), "the id 'x' comes twice")])
+def test_items_of_the_truth_without_an_id_of_their_own(rsr, tmp_path, extra, says, item, lines):
+    (tmp_path / "truth").write_bytes(lines([item("x", ["a"]), item(*extra)]))
     done = rsr("score", "--truth", "truth", input=b"", cwd=tmp_path)
     assert done.returncode == 1
-    assert f"truth:2: {'the id ' if 'twice' in says else ''}{says}" in done.stderr.decode()
+    assert done.stderr.decode() == f"rsr score: truth:2: {says}\n"
 
 
-def test_a_query_whose_hits_were_all_skipped(rsr):
+def test_a_query_without_usable_hits_does_not_count(rsr, hit, lines):
     broken = lines([hit("q", 1, "x", None, ["a"]), hit("p", 1, "x", ["a"], ["a"])])
     done = rsr("score", "--keep-going", "--format", "jsonl", "--metrics", "p@1", input=broken)
     assert done.returncode == 3
     assert [orjson.loads(line)["queries"] for line in done.stdout.splitlines()] == [1]
 
 
-def test_many_queries_of_few_labels_share_what_is_relevant(label_truth):
-    with label_truth("any", {f"i{n}": ["a"] for n in range(1000)}) as truth:
-        first, _ = truth.ideal("i1", frozenset("a"), exclude_self=True)
-        again, _ = truth.ideal("i2", frozenset("a"), exclude_self=True)
-        assert again is first
-
-
-def test_what_makes_a_score_meaningless_is_said(rsr, tmp_path):
+def test_misleading_scores_are_warned_about(rsr, tmp_path, hit, item, lines):
     hits = [hit("q", 1, "q", ["a"], ["a"]), hit("q", 2, "y", ["b"], ["a"])]
     truth = lines([item("q", ["a"]), item("y", ["b"]), item("z", ["a"])])
     (tmp_path / "truth").write_bytes(truth)
     done = rsr("score", "--truth", "truth", "--metrics", "p@2,p@3,anmrr", input=lines(hits), cwd=tmp_path)
     assert done.returncode == 0
-    said = done.stderr.decode().splitlines()
-    assert said[0] == "rsr score: 1 hits are the query's own item; see rsr query --exclude-self"
-    assert [line.split()[2] for line in said[1:]] == ["p@3", "anmrr"]
+    warned = done.stderr.decode().splitlines()
+    assert warned[0] == "rsr score: 1 hits are the query's own item; pass --exclude-self to ignore them"
+    assert [line.split()[2] for line in warned[1:]] == ["p@3", "anmrr"]
     done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
     assert done.stderr == b""
+
+
+def test_help_lists_every_metric_in_one_line(rsr):
+    help_lines = rsr("score", "--help").stdout.decode().splitlines()
+    listed = {words[0]: line for line in help_lines if (words := line.split()) and line.startswith("  ")}
+    for name, measure in METRICS.items():
+        line = listed[SPELLINGS[name] + "*" * measure.needs_truth]
+        assert line.endswith(measure.summary)
+        assert len(line) <= 80
+
+
+def test_a_hit_that_is_not_in_the_truth_says_what_to_pass(rsr, tmp_path, hit, item, lines):
+    (tmp_path / "truth").write_bytes(lines([item("y", ["a"])]))
+    done = rsr("score", "--truth", "truth", input=lines([hit("q", 1, "x", ["a"], ["a"])]), cwd=tmp_path)
+    says = "<stdin>:1: the hit 'x' is not in the ground truth; pass to --truth the records that were indexed"
+    assert (done.returncode, done.stderr.decode()) == (1, f"rsr score: {says}\n")

@@ -1,0 +1,53 @@
+"""``rsr plot``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core import files
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import streams
+from rsr_cli.core.records.space import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.batch import Batch
+
+
+@click.command()
+@options.inputs
+@options.figure("png", "pdf")
+@options.overwrite
+@click.option(
+    "--sample",
+    type=click.IntRange(3),
+    default=1000,  # the paper's
+    show_default=True,
+    help="Plot at most this many records, drawn at random.",
+)
+@options.seed("Seed for the sample and for t-SNE.  [default: 0]")
+@options.keep_going
+@options.verbosity
+def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, seed: int | None, skips: Skips) -> None:
+    """Plot embeddings or codes as points, laid out by t-SNE.
+
+    Reads records with an embedding or a code and draws each as a point, coloured by its first label. Points that lie
+    close together have similar vectors. Codes are compared by Hamming distance, embeddings by Euclidean distance.
+    """
+    from rsr_cli.core.figures.plots import draw_points
+    from rsr_cli.core.figures.projection import project
+
+    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
+        points = project(_counted(streams.read(inputs, skips, KINDS), progress), sample, seed or 0, skips)
+        out.write([draw_points(points, options.figure_format(output))])
+
+
+def _counted(batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:
+    for batch in batches:
+        progress.update(len(batch))
+        yield batch

@@ -1,0 +1,224 @@
+"""Labels of records, and relevance by labels."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.records import streams
+from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.scoring.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rsr_cli.core.records.batch import Record
+
+Match = Literal["any", "exact", "jaccard"]
+Labels = frozenset[str]
+
+
+def label_list(record: Record, name: str) -> list[str] | None:
+    """Return the property ``name``, a list of labels, or ``None`` if the record does not have it.
+
+    Raises
+    ------
+    RecordError
+        It is not a list of strings.
+    """
+    labels = record["properties"].get(name)
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise RecordError(f"its {name} are not a list of names")
+    return labels
+
+
+def labels_of(record: Record, name: str) -> Labels | None:
+    """Return the property ``name`` as a set of labels; see `label_list`."""
+    labels = label_list(record, name)
+    return None if labels is None else frozenset(labels)
+
+
+def relevance(query: Labels, item: Labels, match: Match) -> float:
+    """Return how relevant an item is to a query, from 0 to 1.
+
+    ``any``: 1 if they share a label (the paper's rule). ``exact``: 1 if they have the same labels. ``jaccard``: number
+    of shared labels divided by the number of all labels of both, a grade for nDCG; more than 0 is relevant. Without
+    labels, nothing is relevant.
+    """
+    return float(_grade(len(query & item), len(query), len(item), match))
+
+
+def _grade(shared: Any, in_query: int, in_item: Any, match: Match) -> Any:
+    """Return `relevance` from numbers of labels, which may be arrays (items,)."""
+    if match == "any":
+        return shared > 0
+    if match == "exact":
+        return (shared > 0) & (shared == in_query) & (shared == in_item)
+    total = in_query + in_item - shared
+    return shared / (total + (total == 0))
+
+
+class LabelSets:
+    """Sets of labels, each stored once and numbered from 0 in order of arrival."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Labels, int] = {}
+        self._sets: list[Labels] = []
+
+    def number(self, labels: Labels) -> int:
+        """Return the number of a set, a new one if the set is new."""
+        number = self._numbers.setdefault(labels, len(self._sets))
+        if number == len(self._sets):
+            self._sets.append(labels)
+        return number
+
+    def __getitem__(self, number: int) -> Labels:
+        return self._sets[number]
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+
+class HitLabels(Spool):
+    """Judges hits by the labels that hits carry, without ground truth.
+
+    Parameters
+    ----------
+    match : str
+        When a hit is relevant; see `relevance`.
+    """
+
+    def __init__(self, match: Match) -> None:
+        super().__init__()
+        self._match: Match = match
+
+    def query_labels(self, query: str, hit: Record) -> Labels:
+        """Return the labels of a hit's query.
+
+        Raises
+        ------
+        RecordError
+            They are unknown or malformed.
+        """
+        labels = labels_of(hit, "query_labels")
+        if labels is None:
+            labels = self.labels(query)
+        if labels is None:
+            raise RecordError(f"the query {query!r} has no labels", remedy="labels")
+        return labels
+
+    def labels(self, name: str) -> Labels | None:  # noqa: ARG002
+        """Return an item's labels by its id, ``None`` if they are unknown."""
+        return None
+
+    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
+        """Return how relevant a hit is to its query.
+
+        Raises
+        ------
+        RecordError
+            The hit's labels are unknown or malformed.
+        """
+        found = labels_of(hit, "labels")
+        if found is None:
+            raise RecordError(f"the hit {hit.get('id')!r} has no labels", remedy="labels")
+        return relevance(labels, found, self._match)
+
+    def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal | None, int | None]:  # noqa: ARG002
+        """Return all relevant items of the database and its size, ``None`` for what is unknown."""
+        return None, None
+
+    def queries(self) -> Iterator[str]:
+        """Yield the queries that count even if they have no hit."""
+        yield from ()
+
+
+class LabelTruth(HitLabels):
+    """Judges hits by the labels of the database's records."""
+
+    TABLES = "CREATE TABLE items (id TEXT PRIMARY KEY, labels INTEGER) WITHOUT ROWID"
+
+    def __init__(self, match: Match) -> None:
+        super().__init__(match)
+        self._sets = LabelSets()
+        self._counts: Counter[int] = Counter()
+        # Queries with the same labels share these.
+        self._ideals: dict[tuple[Labels, int | None], tuple[Ideal, int]] = {}
+
+    def read(self, path: str, skips: Skips) -> None:
+        """Read the database's records.
+
+        Raises
+        ------
+        RecordError
+            A line is not a Feature, has no id or one that came before, or has malformed labels.
+        """
+        for batch in streams.read([path], skips):
+            for i, record in enumerate(batch.records):
+                try:
+                    self._add(record)
+                except RecordError as error:
+                    error.place = batch.place(i)
+                    skips(error)
+        self._items = np.array([self._counts[number] for number in range(len(self._sets))], np.int64)
+        self._sizes = np.array([len(self._sets[number]) for number in range(len(self._sets))], np.int64)
+        with_label = defaultdict(list)
+        for number in range(len(self._sets)):
+            for label in self._sets[number]:
+                with_label[label].append(number)
+        self._with_label = {label: np.array(numbers) for label, numbers in with_label.items()}
+
+    def _add(self, record: Record) -> None:
+        name = record.get("id")
+        if name is None:
+            raise RecordError("has no id")
+        number = self._sets.number(labels_of(record, "labels") or frozenset())
+        try:
+            self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
+        except sqlite3.IntegrityError:
+            raise RecordError(f"the id {name!r} comes twice") from None
+        self._counts[number] += 1
+
+    def _number(self, name: str) -> int | None:
+        found = self._execute("SELECT labels FROM items WHERE id = ?", (name,)).fetchone()
+        return found[0] if found else None
+
+    def labels(self, name: str) -> Labels | None:
+        """Return an item's labels by its id, ``None`` if the database does not have the item."""
+        number = self._number(name)
+        return None if number is None else self._sets[number]
+
+    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
+        """Return how relevant a hit is to its query.
+
+        Raises
+        ------
+        RecordError
+            The database does not have the hit.
+        """
+        found = self.labels(str(hit.get("id")))
+        if found is None:
+            raise RecordError(f"the hit {hit.get('id')!r} is not in the ground truth", remedy="truth")
+        return relevance(labels, found, self._match)
+
+    def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, int]:
+        """Return all relevant items of the database and its size, both without the query's own item if excluded."""
+        own = self._number(query) if exclude_self else None
+        if (labels, own) not in self._ideals:
+            self._ideals[labels, own] = self._ideal(labels, own)
+        return self._ideals[labels, own]
+
+    def _ideal(self, labels: Labels, own: int | None) -> tuple[Ideal, int]:
+        counts = self._items.copy()
+        if own is not None:
+            counts[own] -= 1
+        shared = np.zeros(len(counts), np.int64)
+        for label in labels & self._with_label.keys():
+            shared[self._with_label[label]] += 1
+        return Ideal.of(_grade(shared, len(labels), self._sizes, self._match), counts), int(counts.sum())

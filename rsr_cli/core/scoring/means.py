@@ -1,0 +1,85 @@
+"""Means of metrics over queries."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rsr_cli.core.scoring.metrics import Judged, Metric
+
+#: Columns of `Means.rows`: a metric, its mean, the mean of random rankings, and counts of queries.
+MEANS_COLUMNS = ("metric", "value", "random", "queries", "without_relevant", "nothing_found")
+
+
+class Means:
+    """Means of metrics over queries that arrive one by one.
+
+    Parameters
+    ----------
+    metrics : sequence of Metric
+        The metrics.
+    most_relevant : int
+        The greatest R of all queries, for metrics that define their own depth.
+
+    Attributes
+    ----------
+    queries : int
+        Number of queries.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], most_relevant: int = 0) -> None:
+        self._metrics = metrics
+        self._most_relevant = most_relevant
+        self._sums = np.zeros(len(metrics))
+        self._random_sums = np.zeros(len(metrics))
+        self._depths = [0] * len(metrics)
+        self._deepest = 0
+        self._least_items: float = math.inf
+        self.queries = 0
+        self._nothing_found = 0
+        # None once it is unknown for one query.
+        self._without_relevant: int | None = 0
+        self._levels = True
+
+    def add(self, judged: Judged) -> list[float]:
+        """Include a query, and return its value of each metric."""
+        values = [metric.value(judged, self._most_relevant) for metric in self._metrics]
+        self._sums += values
+        self.queries += 1
+        self._nothing_found += not judged.relevant.any()
+        depths = [metric.depth(judged, self._most_relevant) for metric in self._metrics]
+        self._depths = list(map(max, self._depths, depths))
+        self._deepest = max(self._deepest, len(judged.gains))
+        if judged.ideal is None:
+            self._without_relevant = None
+        elif self._without_relevant is not None:
+            self._without_relevant += not judged.n_relevant
+        if judged.n_items is None:
+            self._levels = False
+        elif self._levels:
+            self._random_sums += [metric.random(judged, self._most_relevant) for metric in self._metrics]
+            self._least_items = min(self._least_items, judged.n_items)
+        return values
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield one row of `MEANS_COLUMNS` per metric, with ``None`` for what is unknown."""
+        counts = (self.queries, self._without_relevant, self._nothing_found)
+        unknown = [None] * len(self._metrics)
+        means = (self._sums / self.queries).tolist() if self.queries else unknown
+        levels = (self._random_sums / self.queries).tolist() if self.queries and self._levels else unknown
+        for metric, mean, level in zip(self._metrics, means, levels, strict=True):
+            yield metric.name, mean, level, *counts
+
+    def too_shallow(self) -> Iterator[tuple[str, int, int]]:
+        """Yield metrics that are deeper than the hits of every query: name, depth, greatest number of hits.
+
+        They count the missing hits as irrelevant.
+        """
+        for metric, depth in zip(self._metrics, self._depths, strict=True):
+            if min(depth, self._least_items) > self._deepest:
+                yield metric.name, depth, self._deepest

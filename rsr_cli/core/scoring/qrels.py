@@ -1,0 +1,68 @@
+"""Relevance by TREC qrels files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.records import jsonl
+from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.scoring.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rsr_cli.core.records.batch import Record
+    from rsr_cli.core.scoring.labels import Labels
+
+
+def is_qrels(path: str) -> bool:
+    """Return whether the ending of a file's name marks it as a qrels file."""
+    return path.endswith(".qrels")
+
+
+class Qrels(Spool):
+    """Judges hits by a qrels file, with lines of ``query 0 item grade`` separated by white space."""
+
+    TABLES = "CREATE TABLE qrels (query TEXT, item TEXT, grade REAL, PRIMARY KEY (query, item)) WITHOUT ROWID"
+
+    def read(self, path: str, skips: Skips) -> None:
+        """Read the file; if two lines judge one item, the later line counts.
+
+        Raises
+        ------
+        RecordError
+            A line does not have the four fields.
+        """
+        for name, first, lines in jsonl.read_lines(path):
+            for number, line in enumerate(lines, first):
+                fields = line.decode(errors="replace").split()
+                if not fields:
+                    continue
+                try:
+                    query, _, item, grade = fields
+                    row = query, item, max(0.0, float(int(grade)))
+                except (ValueError, OverflowError):
+                    wrong = "is not a line of a qrels file: query 0 item grade"
+                    skips(RecordError(wrong, f"{name}:{number}"))
+                    continue
+                self._execute("INSERT OR REPLACE INTO qrels VALUES (?, ?, ?)", row)
+
+    def query_labels(self, query: str, hit: Record) -> Labels:  # noqa: ARG002
+        """Return no labels: a qrels file judges by id."""
+        return frozenset()
+
+    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
+        """Return how relevant a hit is to its query, 0 if it was not judged."""
+        row = query, str(hit.get("id"))
+        found = self._execute("SELECT grade FROM qrels WHERE query = ? AND item = ?", row).fetchone()
+        return found[0] if found else 0.0
+
+    def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, None]:  # noqa: ARG002
+        """Return all items that are relevant to a query; the size of the database is unknown."""
+        grades = self._execute("SELECT item, grade FROM qrels WHERE query = ?", (query,))
+        return Ideal.of([grade for item, grade in grades if not (exclude_self and item == query)]), None
+
+    def queries(self) -> Iterator[str]:
+        """Yield the judged queries in sorted order; they count even if they have no hit."""
+        return (query for (query,) in self._execute("SELECT DISTINCT query FROM qrels ORDER BY query"))

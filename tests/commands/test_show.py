@@ -1,0 +1,200 @@
+"""``rsr show``: what its figures show, read back from the files."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from scipy import ndimage
+
+from rsr_cli.core.figures.gallery import FRAMES
+
+COLOURS = {name: tuple(bytes.fromhex(frame.colour[1:])) for name, frame in FRAMES.items()}
+NASTY = "<script>alert('it')</script>&amp;"
+HITS = ("both", "one", "other", "unlabelled")
+WITH_QUERIES = ("hits.geojsonl", "--queries", "queries.geojsonl")
+
+
+@pytest.fixture
+def hits(gallery):
+    return [json.loads(line) for line in (gallery / "hits.geojsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def show(rsr, gallery):
+    """Return a function that runs rsr show in `gallery`, silently, and returns what it wrote; without env, once."""
+    written = {}
+
+    def run(name, *arguments, env=None):
+        if env is None and (name, arguments) in written:
+            return written[name, arguments]
+        done = rsr("show", *arguments, "-o", name, "--overwrite", cwd=gallery, env=env)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        found = (gallery / name).read_bytes()
+        return found if env else written.setdefault((name, arguments), found)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(show):
+    return show("hits.html", *WITH_QUERIES).decode()
+
+
+def expected(gallery, names, indexes, low, high):
+    """Yield a row's thumbnails, made from the files alone: float (4, height, width), 0 to 255."""
+    chips = []
+    for name in names:
+        with rasterio.open(gallery / f"{name}.tif") as raster:
+            chips.append(raster.read(indexes).astype(float))
+    valid = np.concatenate([chip[:, (chip > 0).all(0)] for chip in chips], axis=1)
+    lows, highs = (np.percentile(valid, share, axis=1)[:, None, None] for share in (low, high))
+    for chip in chips:
+        mask = (chip > 0).all(0)
+        colours = np.clip((chip - lows) / (highs - lows), 0, 1) * 255 * mask
+        yield np.concatenate([colours, 255.0 * mask[None]])
+
+
+def matches(thumbnail, wanted):
+    np.testing.assert_allclose(thumbnail.transpose(2, 0, 1), wanted, atol=0.51)
+
+
+def test_thumbnails_are_the_files_pixels_stretched_alike_in_a_row(gallery, page, show, parse_page):
+    thumbnails = parse_page(page).thumbnails()
+    assert len(thumbnails) == 10
+    for thumbnail, wanted in zip(thumbnails[:5], expected(gallery, ["asked", *HITS], (3, 2, 1), 2, 98), strict=True):
+        matches(thumbnail, wanted)
+    assert (thumbnails[2][:4, :8, 3] == 0).all()
+    other = show("other.html", "hits.geojsonl", "--rows", 1, "--bands", "nir08,red,green", "--stretch", "0,90")
+    thumbnails = parse_page(other.decode()).thumbnails()
+    assert len(thumbnails) == 4  # without --queries the query has none
+    for thumbnail, wanted in zip(thumbnails, expected(gallery, HITS, (4, 3, 2), 0, 90), strict=True):
+        matches(thumbnail, wanted)
+
+
+def test_png_has_the_frames_and_the_pixels(gallery, show):
+    with Image.open(io.BytesIO(show("hits.png", *WITH_QUERIES))) as image:
+        assert set(image.info) <= {"dpi"}
+        pixels = np.array(image.convert("RGB")).astype(int)
+    boxes = {}
+    for name, colour in COLOURS.items():
+        parts, _ = ndimage.label((pixels == colour).all(-1))
+        # The signs in the frames, and the key's frames, are smaller
+        boxes[name] = [box for box in ndimage.find_objects(parts) if box[1].stop - box[1].start > 190]
+        assert len(boxes[name]) == 1
+    lefts = [boxes[name][0][1].start for name in ("all", "some", "none")]
+    assert np.diff(lefts).tolist() == [224, 224]
+    top, left = (side.start for side in boxes["some"][0])
+    _, _, wanted, *_ = expected(gallery, ["asked", *HITS], (3, 2, 1), 2, 98)
+    for row, col in ((5, 2), (9, 9), (14, 12), (6, 7)):
+        # The frame's line, 2.5 points at 200 dpi, lies across the thumbnail's edge; a pixel is 12.5 wide
+        at = pixels[round(top + 3.5 + 12.5 * (row + 0.5)), round(left + 3.5 + 12.5 * (col + 0.5))]
+        np.testing.assert_allclose(at, wanted[:3, row, col], atol=1)
+    assert (pixels[top + 20, left + 30] == 255).all()  # invalid
+
+
+def test_order_and_number_of_hits(gallery, show, page, hits, parse_page, lines):
+    shuffled = [hits[number] for number in (2, 6, 0, 3, 7, 5, 1, 4)]
+    (gallery / "shuffled.geojsonl").write_bytes(lines(shuffled))
+    assert show("a.html", "shuffled.geojsonl", *WITH_QUERIES[1:]).decode() == page
+    table = parse_page(show("b.html", "shuffled.geojsonl", "-k", 2, "--rows", 1).decode()).rows
+    assert [row[0] for row in table] == ["Rank", "1", "2"]
+
+
+@pytest.mark.parametrize("name", ["hits.png", "hits.pdf", "hits.html"])
+def test_the_user_s_settings_do_not_change_the_bytes(tmp_path, show, name):
+    first = show(name, *WITH_QUERIES)
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsavefig.dpi: 50\nbackend: tkagg\naxes.facecolor: red\n")
+    home = {"HOME": str(tmp_path), "MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1000", "TZ": "Asia/Tokyo"}
+    assert show(name, *WITH_QUERIES, env=home) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["matplotlibrc"]
+    assert b"CreationDate" not in first
+
+
+ERRORS = [
+    (["hits.geojsonl", "-o", "x.svg"], 2, "'x.svg' must end in .png, .pdf or .html, which chooses the format"),
+    (["hits.geojsonl", "-o", "-"], 2, "'-' must end in"),
+    (["--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--tsne is now rsr plot;"),
+    (["--sample", "30", "--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--sample is now an option of rsr plot;"),
+    (["hits.geojsonl", "-o", "x.png", "--seed=3"], 2, "--seed is now an option of rsr plot;"),
+    (["hits.geojsonl"], 2, "Missing option '-o'"),
+    (["hits.geojsonl", "-o", "there.png"], 1, "there.png: exists already; pass --overwrite"),
+    (["hits.geojsonl", "-o", "x.png", "--bands", "red,green"], 2, "--bands must name three bands"),
+    (["hits.geojsonl", "-o", "x.png", "--bands", "red,green,b8a"], 2, "'b8a' is not a STAC common name"),
+    (["hits.geojsonl", "-o", "x.png", "--stretch", "98,2"], 2, "--stretch must be two percentiles"),
+    (
+        ["hits.geojsonl", "-o", "x.png", "--bands", "swir22,red,pan"],
+        1,
+        "hits.geojsonl:1: band swir22 pan is missing (has blue green red nir08); choose three that it has with --bands",
+    ),
+    (
+        ["queries.geojsonl", "-o", "x.png"],
+        1,
+        "queries.geojsonl:1: is not a hit: it has no query and rank; pass the records through rsr query",
+    ),
+    (
+        ["twice.geojsonl", "-o", "x.html"],
+        1,
+        "twice.geojsonl:9: the query 'asked' has two hits of rank 1; pass the hits of one run at a time",
+    ),
+    (["empty.geojsonl", "-o", "x.html"], 1, "no hits came in, so there is nothing to draw"),
+    (["gone.geojsonl", "-o", "x.html"], 1, "gone.geojsonl:1: nowhere.tif: "),
+]
+
+
+@pytest.fixture(scope="module")
+def flawed(gallery):
+    """Add hits that cannot be drawn to `gallery`."""
+    lines = (gallery / "hits.geojsonl").read_text().splitlines(keepends=True)
+    (gallery / "twice.geojsonl").write_text("".join([*lines, lines[0]]))
+    (gallery / "empty.geojsonl").touch()
+    (gallery / "gone.geojsonl").write_text(
+        "".join([re.sub(r'"[^"]*both.tif"', '"nowhere.tif"', lines[0]), *lines[1:4]])
+    )
+    (gallery / "there.png").touch()
+    return gallery
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), ERRORS)
+def test_errors_are_one_line_and_leave_no_file(rsr, flawed, arguments, status, message):
+    before = sorted(flawed.iterdir())
+    done = rsr("show", *arguments, cwd=flawed)
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert message in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(flawed.iterdir()) == before
+
+
+def test_keep_going_leaves_a_grey_cell(rsr, flawed, parse_page):
+    done = rsr("show", "gone.geojsonl", "-o", "kept.html", "--keep-going", cwd=flawed)
+    assert done.returncode == 3
+    assert b"gone.geojsonl:1: nowhere.tif: " in done.stderr
+    parsed = parse_page((flawed / "kept.html").read_text())
+    assert (parsed.words.count("unreadable"), len(parsed.thumbnails())) == (1, 3)
+    assert [row[2] for row in parsed.rows] == ["Id", "both", "one", NASTY, "unlabelled"]
+
+
+def test_queries_that_are_not_given_are_counted(rsr, gallery):
+    done = rsr("show", "hits.geojsonl", "--queries", "hits.geojsonl", "-o", "u.png", cwd=gallery)
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        "rsr show: 2 of the queries are not in hits.geojsonl and are shown without a thumbnail\n",
+    )
+
+
+def test_odd_records_are_drawn(rsr, gallery, hits, lines):
+    """Long names, formulas, foreign scripts, a row without a valid pixel, a wide thumbnail."""
+    hits[0]["id"] = "W" * 300
+    hits[0]["properties"]["labels"] = ["M" * 300, "$\\frac{1}{2}$"]
+    hits[1]["properties"] |= {"labels": ["\N{CJK UNIFIED IDEOGRAPH-68EE}"], "window": [0, 0, 8, 4]}
+    del hits[1]["properties"]["distance"]
+    hits[1]["properties"]["query"] = "of nothing valid"
+    (gallery / "odd.geojsonl").write_bytes(lines([*hits[:2], hits[5]]))
+    done = rsr("show", "odd.geojsonl", "-o", "odd.png", cwd=gallery)
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        "rsr show: 1 characters are not in the figure's font and appear as boxes; HTML shows them\n",
+    )

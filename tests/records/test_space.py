@@ -1,0 +1,152 @@
+"""Vector spaces: what a record states about its own, and how two are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from support import batches, code, embedding, feature, written
+
+from rsr_cli.core.codes.base import binarize
+from rsr_cli.core.errors import FingerprintError, RecordError, Skips
+from rsr_cli.core.records.space import Space, fingerprint
+
+
+def test_a_property_is_read_and_written_whole():
+    for kind, found in (("embedding", embedding(np.ones(5))), ("code", code(np.ones(2), 13))):
+        found |= {"filled": ["nir08"], "of_another_tool": {"x": [1]}}
+        space = Space.of_property(kind, found)
+        assert (space.size, space.width) == ((5, 5) if kind == "embedding" else (13, 2))
+        assert space.as_property() == {key: value for key, value in found.items() if key != "data"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"fingerprint": None}, "no fingerprint"),
+        ({"fingerprint": 7}, "no fingerprint"),
+        ({"dim": 0}, "does not state its dim"),
+        ({"dim": "5"}, "does not state its dim"),
+        ({"dim": True}, "does not state its dim"),
+        ({"dim": 1 << 25}, "does not state its dim"),
+        ({"dtype": "int8"}, "dtype 'int8'; supported are float16, float32, float64"),
+        ({"dtype": None}, "dtype None"),
+    ],
+)
+def test_a_property_that_does_not_state_its_space(change, says):
+    with pytest.raises(RecordError, match=says):
+        Space.of_property("embedding", embedding(np.ones(5)) | change)
+
+
+def space(model, fingerprint="a", **facts):
+    return Space("embedding", 8, "float32", fingerprint, {"model": model, **facts})
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "says"),
+    [
+        (space("rcf:seed=3"), space("rcf", "b"), "seed 3, not default"),
+        (space("rcf:bands=red,green:seed=3"), space("rcf:seed=4", "b"), "bands red,green, not default; seed 3, not 4"),
+        (space("rcf:seed=3"), space("prithvi_eo_v1_100", "b"), "model rcf:seed=3, not prithvi_eo_v1_100"),
+        (
+            space("m", weights="1" * 64),
+            space("m", "b", weights="2" * 64),
+            "weights 111111111111..., not 222222222222...",
+        ),
+        (space("m", filled=["nir08", "swir16"]), space("m", "b"), "filled nir08,swir16, not default"),
+    ],
+)
+def test_a_mismatch_names_the_settings_that_differ(mine, theirs, says):
+    assert mine.difference(theirs) == f"fingerprint a, not b; {says}"
+
+
+def test_vectors_of_two_spaces_in_one_stream_are_refused_with_their_settings():
+    records = [
+        feature("a", embedding=embedding(np.ones(8), "rcf", "first")),
+        feature("b", embedding=embedding(np.ones(8), "rcf:seed=3", "second")),
+    ]
+    with pytest.raises(FingerprintError) as caught:
+        list(batches(records))
+    assert str(caught.value) == (
+        "in:2: its embedding is in another vector space than the first one"
+        " (fingerprint second, not first; seed 3, not default)"
+    )
+
+
+def test_a_code_keeps_what_its_embedding_states():
+    made = embedding(np.ones(8), "rcf:seed=3", "emb") | {"weights": "f" * 64, "filled": ["nir08"]}
+    (record,) = written(binarize(batches([feature("a", embedding=made)], ("embedding",)), "lsh", 32, None))
+    stated = record["properties"]["code"]
+    assert (stated["model"], stated["weights"], stated["filled"]) == ("rcf:seed=3", "f" * 64, ["nir08"])
+    assert (stated["method"], stated["seed"], stated["of"]) == ("lsh", 42, "emb")
+    assert Space.of_property("code", stated).of_embedding().model == "rcf:seed=3"
+
+
+def test_a_fingerprint_is_the_hash_of_the_sorted_recipe():
+    import hashlib
+    import json
+
+    recipe = {"model": "rcf", "bands": ["red"], "std": [1.5], "size": None}
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    assert fingerprint(recipe) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_codes_made_before_this_version_have_the_same_fingerprints():
+    """As the index of an earlier version states them: a hash of method, bits, seed, embedding and dimensions."""
+    import hashlib
+    import json
+
+    of = Space("embedding", 64, "float32", "emb")
+    from rsr_cli.core.codes.registry import binarizer_class
+
+    for method, bits, seed in (("sign", 64, None), ("trivial", 32, None), ("lsh", 32, 7)):
+        facts = {"method": method, "bits": bits, "of": "emb", "dim": 64} | ({} if seed is None else {"seed": seed})
+        expected = hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+        assert binarizer_class(method)(of, bits, seed).space.fingerprint == expected
+
+
+@pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
+def test_queries_at_another_ground_resolution_are_told(rsr, tmp_path, gsd, warned):
+    records = [feature("a", gsd=10, embedding=embedding(np.ones(8))), feature("b", embedding=embedding(np.ones(8)))]
+    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
+    query = feature("q", embedding=embedding(np.zeros(8)))
+    query["properties"] |= {} if gsd is None else {"gsd": gsd}
+    done = rsr("query", "i.rsr", input=orjson.dumps(query) + b"\n" + orjson.dumps(query), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.decode().count("ground sample distance of") == warned
+    if warned:
+        assert f"a query has a ground sample distance of {gsd} m and the index 10 m" in done.stderr.decode()
+    assert rsr("query", "-q", "i.rsr", input=orjson.dumps(query), cwd=tmp_path).stderr == b""
+
+
+def test_other_dtypes_and_layouts_come_as_float32():
+    values = np.array([1, -2, 0.5, 3], np.float64)
+    import base64
+
+    for dtype in ("float16", "float32", "float64"):
+        found = embedding(values) | {"dtype": dtype, "data": base64.b64encode(values.astype(dtype).tobytes()).decode()}
+        (batch,) = batches([feature("a", embedding=found)])
+        assert batch.vectors.dtype == np.float32
+        assert batch.vectors.tolist() == [values.tolist()]
+        (record,) = written([batch])  # and are written as they came
+        assert record["properties"]["embedding"] == found
+
+
+def test_what_a_function_refuses_is_dropped_with_its_vector():
+    def records(first):
+        return batches(feature(i, embedding=embedding(np.full(2, i))) for i in range(first, 6))
+
+    def odd(record):
+        if record["id"] % 2 == 0:
+            raise RecordError("is even", "inner" if record["id"] else None)
+        return -record["id"]
+
+    skips = Skips(keep_going=True)
+    (batch,) = records(0)
+    assert batch.apply(odd, skips) == [-1, -3, -5]
+    assert (batch.lines, skips.count) == ([2, 4, 6], 3)
+    assert batch.vectors[:, 0].tolist() == [1, 3, 5]
+    (batch,) = records(2)
+    with pytest.raises(RecordError, match="in:1: inner: is even"):
+        batch.apply(odd, Skips())
