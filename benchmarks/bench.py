@@ -137,16 +137,17 @@ def bench_tile(folder: Path) -> None:
     from rasterio.windows import Window
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.rasters import Tiler, TileSettings
+    from rsr_cli.core.rasters import SceneSettings, Tiler, WindowSettings
     from rsr_cli.core.records.jsonl import dump
+    from rsr_cli.core.sources import Rasters
 
     path = scene(folder / "scene.tif", 4096)
     size = 128
     n = (4096 // size) ** 2
 
     def ours(min_valid: float | None) -> None:
-        settings = TileSettings(size_px=size, stride_px=size, min_valid=min_valid)
-        for tiles in Tiler(settings, Skips()).tiles([str(path)]):
+        windows = WindowSettings(size_px=size, stride_px=size, min_valid=min_valid)
+        for tiles in Tiler(Rasters(), SceneSettings(), windows, Skips()).tiles([str(path)]):
             b"".join(map(dump, tiles))
 
     def bare() -> None:

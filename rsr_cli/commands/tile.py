@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,113 +14,147 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import Skips, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import jsonl
-from rsr_cli.core.sensors.base import SENSORS, check_names, parse_datetime
+from rsr_cli.core.sensors import SENSORS
+from rsr_cli.core.sensors.base import check_names
+from rsr_cli.core.sources import DATASETS, Products, Rasters
+from rsr_cli.core.sources.base import SPLITS
+from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEFAULT_SIZE_PX = 224  # the models'
+    from rsr_cli.core.sources import Source
+
+log = logging.getLogger("rsr")
+
+DEFAULT_SIZE_PX = 224  # the size that most models take
+_SENSORS = ", ".join(f"{name} ({sensor.title})" for name, sensor in sorted(SENSORS.items()))
+_DATASETS = ", ".join(f"{name} ({dataset.title})" for name, dataset in DATASETS.items())
+_CLASSES = ", ".join(
+    f"{name} {' or '.join(map(str, dataset.class_counts))}"
+    for name, dataset in DATASETS.items()
+    if dataset.class_counts
+)
+_DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws_splits)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...", type=click.Path())
-@options.output
-@options.overwrite
-@click.option("--size", type=click.IntRange(1), help="Height and width in pixels.  [default: 224]")
-@click.option("--stride", type=click.IntRange(1), help="Step in pixels.  [default: --size]")
+# What to read.
+@click.option(
+    "--files-from",
+    type=click.Path(allow_dash=True),
+    metavar="FILE",
+    help="Read more paths from this file, one per line.",
+)
+@click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
+@click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
+@click.option(
+    "--dataset",
+    type=click.Choice(sorted(DATASETS)),
+    help=f"Read directories as a dataset of labelled patches: {_DATASETS}.",
+)
+@click.option("--split", type=click.Choice(SPLITS), help="Split of the dataset.  [default: all]")
+@click.option("--classes", type=int, help=f"Number of the dataset's classes: {_CLASSES}.  [default: the first]")
+@options.seed(f"Seed for the split drawn by --dataset {_DRAWN}.  [default: 0]")
+# How to read it.
+@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
+@options.bands("STAC common names of a file's bands in order, - for a band that is not used.")
+@click.option(
+    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
+)
+@click.option(
+    "--offset", type=float, help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the sensor's, else 0]"
+)
+@click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
+# How to cut it.
+@click.option("--size", type=click.IntRange(1), help="Height and width of a tile in pixels.  [default: 224]")
+@click.option("--stride", type=click.IntRange(1), help="Step from one tile to the next in pixels.  [default: --size]")
 @click.option(
     "--edge",
     type=click.Choice(["drop", "pad", "shift"]),
     default="drop",
     show_default=True,
-    help="Tiles that reach over the edge: leave them out, keep them with invalid pixels, or move them inside.",
+    help="Leave out tiles that reach over the scene's edge, pad them with invalid pixels, or shift them inside.",
 )
-@click.option("--whole", is_flag=True, help="One tile a scene, of its size.")
+@click.option("--whole", is_flag=True, help="Treat each scene as one tile.")
 @click.option(
     "--min-valid",
     type=click.FloatRange(0, 1),
-    help="Least share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
+    help="Minimum share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
 )
-@click.option(
-    "--sensor",
-    type=click.Choice(sorted(SENSORS)),
-    help="The product the rasters are of; of Landsat, Collection 2 Level 2.",
-)
-@options.bands("Names of a file's bands in order (STAC common names), - for one not used.")
-@click.option(
-    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
-)
-@click.option(
-    "--offset", type=float, help="-1000 for Sentinel-2 baseline 04.00 and later.  [default: the sensor's, else 0]"
-)
-@click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: from the product's name]")
-@click.option("--per-band", is_flag=True, help="A directory with one file a band is one scene.")
-@click.option("--labels-from-parent", is_flag=True, help="The directory above a scene names its label.")
-@click.option(
-    "--dataset",
-    type=click.Choice(["bigearthnet", "forestnet", "folders"]),
-    help="A directory is a published data set of labelled patches; folders has one a class.",
-)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of --dataset.  [default: all of it]")
-@click.option(
-    "--classes", type=int, help="Of --dataset: bigearthnet 43 or 19, forestnet 12 or 4.  [default: the first]"
-)
-@options.seed("Of the draw of a split of folders.  [default: 0]")
-@click.option("--id-prefix", default="", metavar="TEXT", help="Put before every id.")
-@click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF into this directory.")
-@click.option("--files-from", type=click.Path(allow_dash=True), metavar="FILE", help="Read paths, one a line.")
+# What to write.
+@options.output
+@options.overwrite
+@click.option("--id-prefix", default="", metavar="TEXT", help="Begin every id with this text.")
+@click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF to this directory.")
 @options.keep_going
 @options.verbosity
 def tile(
-    inputs: tuple[str, ...],
-    output: str | None,
-    overwrite: bool,
-    files_from: str | None,
-    datetime: str | None,
-    size: int | None,
-    seed: int | None,
-    stride: int | None,
-    bands: tuple[str, ...] | None,
-    skips: Skips,
-    **given: Any,
+    inputs: tuple[str, ...], output: str | None, files_from: str | None, chips: str | None, skips: Skips, **given: Any
 ) -> None:
     """Cut rasters into tiles.
 
-    Reads rasters, or directories of them, and writes one GeoJSON Feature a tile: where it is, which window of which
-    file, which bands. No pixels are copied. The bands' names come from the file where it names them, else from
+    Reads rasters, or directories of them, and writes one GeoJSON Feature per tile: where it is, which window of which
+    file, which bands. Pixels are not copied. The names of the bands come from the file if it states them, else from
     --sensor or --bands.
     """
     if not inputs and files_from is None:
         raise UsageError("no raster is named; name files or directories, or pass --files-from")
-    for flag in ("scale", "offset"):
-        if not math.isfinite(given[flag] or 0):
-            raise UsageError(f"--{flag} is not a finite number")
-    from rsr_cli.core import rasters
+    for name in ("scale", "offset"):
+        if not math.isfinite(given[name] or 0):
+            raise UsageError(f"--{name} is not a finite number")
+    bands = check_names(given["bands"], unused=True) if given["bands"] else None
+    source = _source(given, bands)
+    from rsr_cli.core.rasters import ChipWriter, SceneSettings, Tiler, WindowSettings
 
-    if given["dataset"] and (size or stride):
-        raise UsageError("--dataset takes each patch whole; leave --size and --stride out")
-    if seed is not None and not (given["dataset"] == "folders" and given["split"]):
-        raise UsageError("--seed belongs to --dataset folders with --split: nothing else is drawn")
-    size = size or DEFAULT_SIZE_PX
-    settings = rasters.TileSettings(
-        size_px=size,
-        stride_px=stride or size,
-        seed=seed or 0,
-        datetime=parse_datetime(datetime) if datetime else None,
-        bands=check_names(bands, unused=True) if bands else None,
-        overwrite=overwrite,
-        **given,
+    scenes = SceneSettings(
+        sensor=SENSORS[given["sensor"]] if given["sensor"] else None,
+        bands=bands,
+        datetime=parse_datetime(given["datetime"]) if given["datetime"] else None,
+        **{name: given[name] for name in ("scale", "offset", "labels_from_parent", "id_prefix")},
     )
-    tiler = rasters.Tiler(settings, skips)
-    with files.Output(output, overwrite=overwrite) as out, Progress("tiles") as progress:
+    size = given["size"] or DEFAULT_SIZE_PX
+    whole = given["whole"] or given["dataset"] is not None
+    windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, given["min_valid"])
+    writer = ChipWriter(chips, given["overwrite"]) if chips else None
+    tiler = Tiler(source, scenes, windows, skips, writer)
+    with files.Output(output, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
             out.write(map(jsonl.dump, tiles))
             progress.update(len(tiles))
-        tiler.report()
+    if tiler.dropped:
+        log.warning("left out %d tiles without enough valid pixels; see --min-valid", tiler.dropped)
+
+
+def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
+    """Check the options that say what to read, and return where the scenes come from."""
+    name, split, classes, seed = (given[key] for key in ("dataset", "split", "classes", "seed"))
+    dataset = DATASETS[name] if name else None
+    if seed is not None and not (dataset and dataset.draws_splits and split):
+        raise UsageError(f"--seed is for --dataset {_DRAWN} with --split: nothing else is drawn")
+    if dataset is None:
+        if split or classes is not None:
+            raise UsageError("--split and --classes are for --dataset")
+        if not given["per_band"]:
+            return Rasters()
+        if not given["sensor"]:
+            raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
+        return Products(SENSORS[given["sensor"]], bands)
+    if given["size"] or given["stride"]:
+        raise UsageError("--dataset takes each patch whole; leave --size and --stride out")
+    if classes is not None and classes not in dataset.class_counts:
+        counts = " or ".join(map(str, dataset.class_counts))
+        raise UsageError(f"{name} takes --classes {counts}" if counts else f"{name} takes no --classes")
+    decided = ("sensor", "scale", "offset", "datetime") if dataset.scale is not None else ()
+    for option in (*decided, "labels_from_parent", "per_band"):
+        if given[option] not in (None, False):
+            raise UsageError(f"{name} decides --{option.replace('_', '-')} itself; leave it out")
+    return dataset(split, classes, bands, seed or 0)
 
 
 def _listed(files_from: str | None) -> Iterator[str]:
-    """Read the paths of a list, one a line."""
+    """Read the paths in a list, one per line."""
     if files_from is None:
         return
     for _name, _first, lines in jsonl.read_lines(files_from):

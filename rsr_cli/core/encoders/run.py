@@ -15,7 +15,7 @@ import torch
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters import read_pixels
 from rsr_cli.core.records.fields import embedding
-from rsr_cli.core.sensors.base import year_and_day
+from rsr_cli.core.times import year_and_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -1,8 +1,9 @@
-"""Rasters: scenes, windows, footprints, reading pixels. The only importer of rasterio."""
+"""Rasters: scenes, windows, footprints, pixels, chips. Only this package imports rasterio."""
 
+from rsr_cli.core.rasters.chips import ChipWriter
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.pixels import read_pixels
-from rsr_cli.core.rasters.scenes import TileSettings
-from rsr_cli.core.rasters.windows import Tiler, offsets
+from rsr_cli.core.rasters.scenes import SceneSettings
+from rsr_cli.core.rasters.windows import Tiler, WindowSettings, offsets
 
-__all__ = ["Locator", "TileSettings", "Tiler", "offsets", "read_pixels"]
+__all__ = ["ChipWriter", "Locator", "SceneSettings", "Tiler", "WindowSettings", "offsets", "read_pixels"]

@@ -1,9 +1,12 @@
-"""From pixels to lon/lat: the outlines of windows as GeoJSON."""
+"""From pixels to the ground: the outlines of windows as GeoJSON, and the size of their pixels."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
+import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,24 +27,27 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsr")
 
 DEGREE_DIGITS = 7  # about a centimetre
-# An edge of an outline, where straight pixel edges are not straight in lon/lat, is cut into so many pieces, or more so
-# that none is longer than so many pixels.
+# Straight pixel edges need not be straight in lon/lat: each edge of an outline is cut into EDGE_SEGMENTS pieces, or
+# into more so that none is longer than SEGMENT_PX pixels.
 EDGE_SEGMENTS = 16
 SEGMENT_PX = 256
-#: From one point of an outline to the next, a turn that only comes about near a pole.
+#: Degrees of longitude from one point of an outline to the next that only occur near a pole.
 NEAR_POLE_TURN = 60
 FAN_DEGREES = 5
+GSD_DIGITS = 6  # significant ones
+#: Semi-major axis in metres and inverse flattening.
+WGS84 = (6378137.0, 298.257223563)
 
 
 class Locator:
-    """From pixels to lon/lat, by a geotransform, ground control points or rational polynomials.
+    """From pixels to the ground, by a geotransform, ground control points or rational polynomials.
 
     Attributes
     ----------
     properties : dict
-        ``proj:code``, or ``proj:wkt2`` where the CRS has no code.
+        ``proj:code``, or ``proj:wkt2`` if the CRS has no code.
     transform : Affine or None
-        Pixel to CRS, where there is a geotransform.
+        Pixel to CRS, if there is a geotransform.
     """
 
     def __init__(self, dataset: DatasetReader) -> None:
@@ -50,7 +56,7 @@ class Locator:
         self._points: list[Any] = []
         self._rpcs = None
         gcps, gcps_crs = dataset.gcps
-        if dataset.transform == Affine.identity():  # GDAL's way to say that there is none
+        if dataset.transform == Affine.identity():  # what GDAL returns if there is none
             self.transform = None
             if gcps:
                 self._points, self._crs = gcps, gcps_crs
@@ -69,7 +75,7 @@ class Locator:
         return {"proj:code": None, "proj:wkt2": self._crs.to_wkt(version="WKT2_2019")}
 
     def footprints(self, windows: Sequence[tuple[int, int, int, int]]) -> list[dict[str, Any]]:
-        """Draw the outlines of windows in lon/lat.
+        """Return the outlines of windows in lon/lat.
 
         Parameters
         ----------
@@ -79,8 +85,8 @@ class Locator:
         Returns
         -------
         list of dict
-            For each window ``geometry`` and ``bbox`` after RFC 7946, cut at the antimeridian; only a ``geometry``
-            of ``None`` where the raster has no usable CRS or the outline leaves the Earth.
+            ``geometry`` and ``bbox`` of each window as in RFC 7946, cut at the antimeridian; only a ``geometry`` of
+            None if the raster has no usable CRS or the outline leaves the Earth.
         """
         if not self._crs:
             return [{"geometry": None} for _ in windows]
@@ -95,6 +101,53 @@ class Locator:
         for number in np.setdiff1d(np.arange(len(found)), plain):
             found[number] = _special(outlines[number], sizes[number])
         return found
+
+    def gsd(self, window: tuple[int, int, int, int], geometry: dict[str, Any] | None) -> float | None:
+        """Return the ground sample distance of a window: the square root of a pixel's area on the ground.
+
+        - Projected CRS: the pixel's area on the map, in metres by the CRS's linear unit. The map's own distortion of
+          scale is part of it.
+        - Geographic CRS: a pixel of A square radians at latitude p covers A * M * N * cos(p), where
+          M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
+          of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
+          equations 4-18 and 4-20), and p is the latitude of the window's centre.
+        - Ground control points or rational polynomials: the footprint's area by the same formula, over the number of
+          pixels.
+
+        Parameters
+        ----------
+        window : tuple of int
+            (col_off, row_off, width, height) in pixels.
+        geometry : dict or None
+            Its footprint.
+
+        Returns
+        -------
+        float or None
+            Metres, to `GSD_DIGITS` significant digits; None if the CRS does not state it.
+        """
+        left, top, width, height = window
+        if self.transform is None:
+            area = _ground_area(geometry) / (width * height) if geometry else 0.0
+        elif not self._crs:
+            return None
+        elif self._crs.is_projected:
+            area = abs(self.transform.determinant) * self._crs.linear_units_factor[1] ** 2
+        elif self._crs.is_geographic:
+            radians = self._crs.units_factor[1]
+            latitude = (self.transform @ (left + width / 2, top + height / 2))[1] * radians
+            if abs(latitude) > math.pi / 2 or not self._ellipsoid:
+                return None
+            area = abs(self.transform.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
+        else:
+            return None
+        return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
+
+    @cached_property
+    def _ellipsoid(self) -> tuple[float, float] | None:
+        """The CRS's ellipsoid: semi-major axis in metres and inverse flattening, 0 for a sphere."""
+        found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
+        return (float(found[1]), float(found[2])) if found else None
 
     def _outlines(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""
@@ -121,9 +174,9 @@ class Locator:
         return outlines
 
     def _astray(self, points: NDArray[np.float64], lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which points (n, 2) of the CRS are none of the Earth: they come back from lonlat (n, 2) elsewhere.
+        """Return which points (n, 2) of the CRS are not on the Earth: projecting their lonlat (n, 2) leads elsewhere.
 
-        A sinusoidal map's corners are such. A cylindrical map may go around the Earth more than once.
+        The corners of a sinusoidal map are examples. A cylindrical map may go around the Earth more than once.
         """
         assert self.transform is not None
         pixel = abs(self.transform.determinant) ** 0.5
@@ -150,16 +203,37 @@ class Locator:
             return transformer.xy(rows, columns, offset="ul")
 
     def _transformer(self) -> Any:
-        if self._rpcs is not None:  # at the scene's mean height; at sea level a mountain's picture is a kilometre off
+        if self._rpcs is not None:  # at the scene's mean height: at sea level, mountains would be a kilometre off
             return RPCTransformer(self._rpcs, RPC_HEIGHT=self._rpcs.height_off)
         try:
             return GCPTransformer(self._points)
-        except CPLE_BaseError:  # points in two rows decide no polynomial of second order
+        except CPLE_BaseError:  # points in two rows do not determine a second-order polynomial
             return GCPTransformer(self._points, tps=True)
 
 
+def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float) -> float:
+    """Return square metres per square radian of longitude and latitude, at a latitude in radians."""
+    flattening = 1 / inverse_flattening if inverse_flattening else 0.0
+    e2 = flattening * (2 - flattening)
+    meridian = semi_major_m * (1 - e2) / (1 - e2 * math.sin(latitude) ** 2) ** 1.5
+    across = semi_major_m / (1 - e2 * math.sin(latitude) ** 2) ** 0.5
+    return meridian * across * math.cos(latitude)
+
+
+def _ground_area(geometry: dict[str, Any]) -> float:
+    """Return the area of a small footprint in square metres, with the scale at its middle latitude."""
+    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    rings = [np.radians(polygon[0]) for polygon in polygons]
+    latitudes = np.concatenate(rings)[:, 1]
+    area = 0.0
+    for ring in rings:
+        x, y = (ring - ring[0]).T
+        area += abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
+    return area * _area_scale(float(latitudes.min() + latitudes.max()) / 2, *WGS84)
+
+
 def _is_plain(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which outlines (n, points, 2) are finite and away from the antimeridian and the poles: bool (n,)."""
+    """Return which outlines (n, points, 2) are finite and away from the antimeridian and the poles: bool (n,)."""
     lon, lat = outlines[..., 0], outlines[..., 1]
     with np.errstate(invalid="ignore"):
         steps = np.abs(np.diff(lon, axis=1, append=lon[:, :1]))
@@ -172,7 +246,7 @@ def _corners(outlines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_straight(outlines: NDArray[np.float64], sizes: NDArray[np.int_]) -> NDArray[np.bool_]:
-    """Tell which outlines stay within a quarter of a pixel of the straight lines between their corners: bool (n,)."""
+    """Return which outlines stay within a quarter of a pixel of the straight lines between their corners: bool (n,)."""
     corners = _corners(outlines)
     share = np.linspace(0, 1, outlines.shape[1] // 4, endpoint=False)[:, None]
     edges = np.roll(corners, -1, axis=1) - corners
@@ -183,7 +257,7 @@ def _is_straight(outlines: NDArray[np.float64], sizes: NDArray[np.int_]) -> NDAr
 
 
 def _polygons(rings: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Write rings (n, points, 2), open and in any direction, as ``geometry`` and ``bbox``."""
+    """Return rings (n, points, 2), open and in either direction, as ``geometry`` and ``bbox``."""
     x, y = np.moveaxis(rings - rings[:, :1], -1, 0)
     clockwise = (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1) < 0
     rings = np.where(clockwise[:, None, None], rings[:, ::-1], rings).round(DEGREE_DIGITS)
@@ -196,23 +270,23 @@ def _polygons(rings: NDArray[np.float64]) -> list[dict[str, Any]]:
 
 
 def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, Any]:
-    """Write an outline (points, 2) that is not plain; size (width, height) in pixels."""
+    """Return an outline (points, 2) that is not plain; size (width, height) in pixels."""
     if not np.isfinite(outline).all():
         return {"geometry": None}
     excess = np.abs(outline[:, 1]).max() - 90
-    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre lies on the pole is half outside
+    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre is on the pole is half outside
         return {"geometry": None}
     outline = outline.clip((-np.inf, -90), (np.inf, 90))
     at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS
     turns = np.abs((np.diff(outline[:, 0], append=outline[:1, 0]) + 180) % 360 - 180)
-    edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, any longitude is right
+    edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, longitude means nothing
     lon = np.unwrap(outline[:, 0], discont=180.001, period=360)
     around = abs(lon[-1] - lon[0]) > 180  # once around the Earth
     if around or np.count_nonzero(at_pole) == 1 or turns[edges].max(initial=0) > NEAR_POLE_TURN:
         return _seen_from_pole(outline)
     lon = lon.round(DEGREE_DIGITS)
     lon -= 360 * np.floor((lon.min() + 180) / 360)
-    if np.ptp(lon) >= 360:  # wherever it begins, it is all of them
+    if np.ptp(lon) >= 360:  # all longitudes, wherever they begin
         lon = (lon - lon.min()) / np.ptp(lon) * 360 - 180
     outline[:, 0] = lon
     rings = outline[None]
@@ -222,10 +296,10 @@ def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, 
 
 
 def _seen_from_pole(outline: NDArray[np.float64]) -> dict[str, Any]:
-    """Write an outline (points, 2) around, through or near a pole.
+    """Return an outline (points, 2) around, through or near a pole.
 
-    On a map centred on the pole it is a polygon like any other. There the antimeridian and meridian 0 are one straight
-    line: each side of it has longitudes of one sign, and is drawn on its own.
+    On a map centred on the pole it is an ordinary polygon. There the antimeridian and meridian 0 are one straight line:
+    each side of it has longitudes of one sign, and becomes polygons of its own.
     """
     from shapely import Polygon, box, union_all
 
@@ -247,17 +321,17 @@ def _seen_from_pole(outline: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _faces(shape: Any) -> list[Any]:
-    """Give the polygons of an intersection, which may have points and lines too."""
+    """Return the polygons of an intersection, which may have points and lines too."""
     from shapely import get_parts
 
     return [part for part in get_parts(shape) if part.geom_type == "Polygon" and part.area]
 
 
 def _unrolled(ring: NDArray[np.float64], pole: float, sign: int) -> NDArray[np.float64]:
-    """Turn an open ring (points, 2), on one side of a map centred on a pole, into lon and lat.
+    """Convert an open ring (points, 2), on one side of a map centred on a pole, to lon and lat.
 
-    Near the pole the meridians fan out, and a straight edge there is bent in lon and lat: it is cut into pieces that
-    turn by no more than `FAN_DEGREES`. A corner on the pole is at the longitudes of both its neighbours.
+    Near the pole the meridians fan out, and a straight edge is bent in lon and lat: it is cut into pieces that turn by
+    `FAN_DEGREES` at most. A corner on the pole gets the longitudes of both its neighbours.
     """
 
     def lonlat(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -279,7 +353,7 @@ def _unrolled(ring: NDArray[np.float64], pole: float, sign: int) -> NDArray[np.f
 
 
 def _span(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Give west and east of spans of longitudes, of which some may meet across the antimeridian."""
+    """Return the west and east ends of spans of longitudes, some of which may meet across the antimeridian."""
     merged: list[tuple[float, float]] = []
     for west, east in sorted(spans):
         if merged and west <= merged[-1][1]:
@@ -293,7 +367,7 @@ def _span(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _cut(ring: NDArray[np.float64]) -> dict[str, Any]:
-    """Cut a ring that goes on to the east of the antimeridian."""
+    """Cut a ring that continues to the east of the antimeridian."""
     from shapely import Polygon, box
     from shapely.affinity import translate
 

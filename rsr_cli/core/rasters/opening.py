@@ -1,4 +1,4 @@
-"""Opening rasters, and saying in one line why one cannot be."""
+"""Opening rasters, with one-line errors for those that cannot be opened."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
-#: What GDAL keeps of decoded blocks: enough for the row of blocks of a Sentinel-2 scene that its tiles are cut from.
-#: GDAL's own default, a twentieth of the machine's memory, is many gigabytes on a large node, and more than a job has.
+#: GDAL's cache of decoded blocks: enough for the row of blocks of a Sentinel-2 scene that its tiles are cut from.
+#: GDAL's own default, a twentieth of the machine's memory, is many gigabytes on a large node, more than a job may use.
 CACHE_MB = "256"
 os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
 
-logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages come back as our errors
+logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-warnings.filterwarnings("ignore", category=NodataShadowWarning)  # reading pixels looks at both
+warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
 
 
 @contextmanager
@@ -44,27 +44,21 @@ def explained(place: str) -> Iterator[None]:
         raise RasterError(f"cannot be read: {text.removeprefix(f'{place}: ')}", place) from None
 
 
-def file_and_band(source: str) -> tuple[str, int | None]:
-    """Split the source of one band: a file, and which of its bands where it is written as GDAL's vrt://FILE?bands=N."""
-    found = re.fullmatch(r"vrt://(.+)\?bands=(\d+)", source)
-    return (found[1], int(found[2])) if found else (source, None)
-
-
 def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     """Open a raster for reading.
 
     Parameters
     ----------
     path : str
-        A path or URL that GDAL knows, or a numpy array's (``.npy``) of (height, width) or (height, width, bands).
+        A path or URL that GDAL opens, or a numpy array (``.npy``) of (height, width) or (height, width, bands).
     nodata : float, optional
-        The value of invalid pixels where the file declares none, has no mask and no alpha. It becomes the dataset's
-        own, so that resampling keeps it out of its neighbours.
+        The value of invalid pixels, if the file declares none and has neither mask nor alpha. It becomes the dataset's
+        own, so that resampling does not mix it into neighbouring pixels.
 
     Raises
     ------
     RasterError
-        It cannot be opened, or holds no raster band.
+        It cannot be opened, or has no raster band.
     """
     if ":" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise RasterError("no such file", path)
@@ -76,11 +70,11 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     if not dataset.count:
         inside = dataset.subdatasets
         dataset.close()
-        hint = f"name one of its {len(inside)} subdatasets, such as {inside[0]}" if inside else "it holds no image"
-        raise RasterError(f"has no raster band; {hint}", path)
+        hint = f"; name one of its {len(inside)} subdatasets, such as {inside[0]}" if inside else ""
+        raise RasterError(f"has no raster band{hint}", path)
     if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
         dataset.close()
-        raise RasterError("holds complex numbers, which have no reflectance", path)
+        raise RasterError("has complex numbers, which are not reflectance", path)
     return dataset
 
 
@@ -89,7 +83,7 @@ def _open_array(path: str) -> DatasetReader:
     try:
         pixels = np.load(path, allow_pickle=False)
         if not isinstance(pixels, np.ndarray):
-            raise ValueError("it holds several arrays")
+            raise ValueError("it has several arrays")
         bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
         shape = dict(zip(("count", "height", "width"), bands.shape, strict=True))
         dataset = rasterio.open(path, "w+", driver="MEM", dtype=bands.dtype, transform=Affine.identity(), **shape)
@@ -100,12 +94,12 @@ def _open_array(path: str) -> DatasetReader:
 
 
 def is_all_valid(dataset: DatasetReader) -> bool:
-    """Tell whether no band declares nodata, a mask or alpha."""
+    """Return whether no band declares nodata, a mask or alpha."""
     return all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
 
 
 def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
-    """Open a dataset once more, as a virtual one that declares ``nodata``."""
+    """Reopen a dataset as a virtual one that declares ``nodata``."""
     with rasterio.MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         xml = memory.read().decode()
@@ -113,5 +107,5 @@ def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
 
 
 def is_virtual(dataset: DatasetReader) -> bool:
-    """Tell whether `_with_nodata` made it."""
+    """Return whether `_with_nodata` made the dataset."""
     return dataset.name.startswith("<VRTDataset")

@@ -14,7 +14,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError
-from rsr_cli.core.rasters.opening import explained, file_and_band, is_all_valid, open_raster
+from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
+from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,23 +26,23 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Record
 
 OPEN_DATASETS = 64
-#: The largest tile that is believed, and read into memory.
+#: Size of the largest tile that is read into memory.
 MAX_PIXELS = 1 << 30
 
 
 class Opened:
-    """A dataset, and what rasterio would work out again for each window.
+    """An open dataset, with facts that rasterio would derive again for each window.
 
     Attributes
     ----------
     dataset : rasterio.DatasetReader
         The dataset.
     indexes : list of int
-        Of its bands but alpha.
+        Numbers of its bands, from 1, without alpha.
     alphas : list of int
-        Of its alpha bands.
+        Numbers of its alpha bands.
     all_valid : bool
-        Its pixels are all valid.
+        It declares no invalid pixels.
     """
 
     def __init__(self, dataset: DatasetReader) -> None:
@@ -53,7 +54,7 @@ class Opened:
 
 
 class _Datasets(threading.local):
-    """The datasets this thread opened last; GDAL's handles belong to one thread."""
+    """The datasets this thread opened last; a GDAL handle belongs to one thread."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[str, float | None], Opened] = OrderedDict()
@@ -77,11 +78,11 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     Parameters
     ----------
     tile : dict
-        A record that `Tiler` wrote.
+        A record from `Tiler`.
     bands : sequence of str
-        STAC common names, in the order wanted.
+        STAC common names, in the order of the result.
     missing : bool
-        Give NaN for bands that the tile does not have, instead of an error.
+        Return NaN for bands that the tile does not have, instead of an error.
 
     Returns
     -------
@@ -92,9 +93,9 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     Raises
     ------
     RecordError
-        The record does not say what to read.
+        The record does not state what to read.
     BandError
-        A band is missing.
+        A band is missing, or all are.
     RasterError
         The raster cannot be read.
     """
@@ -103,8 +104,8 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     has = [band for band in bands if band in names]
     if len(has) < len(bands) and (not missing or not has):
         lacks = [band for band in bands if band not in has]
-        way_out = "; pass --fill-missing mean to use the model's mean" if has else ", and none is there"
-        raise BandError(f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'}){way_out}")
+        text = f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'})"
+        raise BandError(text, remedy="fill-missing") if has else BandError(f"{text}, and none is there")
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
@@ -123,14 +124,14 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
 
 
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
-    """Read a tile's numbers as stored, masked where invalid: (bands, height, width) in the file's dtype."""
+    """Read a tile's numbers as stored, masked where invalid: (bands, height, width) in the file's data type."""
     parts, shape = parts_of(tile, bands)
     layers = [_read(part, shape) for part in parts]
     return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
 
 
 def _check(tile: Record) -> None:
-    """Raise RecordError unless the record says in the right types what to read."""
+    """Raise RecordError unless the record states what to read, in the right types."""
     properties = tile["properties"]
     source, names, window = (properties.get(field) for field in ("source", "bands", "window"))
     numbers = [properties.get(field, 0) for field in ("scale", "offset", "nodata")]
@@ -166,12 +167,12 @@ class Part:
 
 
 def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int, int]]:
-    """Say where the pixels of a tile's bands are, and its height and width.
+    """Return where the pixels of a tile's bands are, and its height and width.
 
     Raises
     ------
     RasterError
-        A file cannot be opened, or is not what the record says.
+        A file cannot be opened, or is not as the record states.
     """
     properties = tile["properties"]
     source, names, nodata = properties["source"], properties["bands"], properties.get("nodata")
@@ -180,7 +181,7 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
     if isinstance(source, str):
         opened = _datasets.get(source, nodata)
         if len(opened.indexes) != len(names):
-            raise RasterError(f"has {len(opened.indexes)} bands, and the record names {len(names)}", source)
+            raise RasterError(f"has {len(opened.indexes)} bands, but the record names {len(names)}", source)
         return [Part(source, opened, [opened.indexes[names.index(band)] for band in bands], window)], (height, width)
     parts: list[Part] = []
     for band in bands:
@@ -197,24 +198,24 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
 
 
 def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
-    """Find a tile, given by its geotransform and size, on another band's grid, in that band's pixels."""
+    """Return the window of a tile, given by its geotransform and size, in pixels of another band's grid."""
     left, top = ~dataset.transform @ (transform @ (0, 0))
     right, bottom = ~dataset.transform @ (transform @ (width, height))
     return round(left, 6), round(top, 6), round(right - left, 6), round(bottom - top, 6)
 
 
 def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
-    """Read a window onto ``shape`` (height, width), bilinear where that is not its size, masked outside the raster."""
+    """Read a window as ``shape`` (height, width), bilinear if that is not its size, masked outside the raster."""
     dataset = part.opened.dataset
     left, top, width, height = part.window
     same_size = (width, height) == shape[::-1]
-    if same_size:  # then the nearest pixels are taken, and GDAL would take the ones to the left
+    if same_size:  # then the nearest pixels are read; GDAL would read those to the left
         left, top = round(left), round(top)
     columns, across = _inside(left, width, dataset.width, shape[1])
     rows, down = _inside(top, height, dataset.height, shape[0])
     size = (rows.stop - rows.start, columns.stop - columns.start)
     if min(size) < 1:
-        # Where bands' grids lie askew, the scene's last pixels may be beyond this band's.
+        # If the bands' grids are not aligned, the scene's last pixels may be beyond this band's.
         beyond = max(left - dataset.width, -left - width, top - dataset.height, -top - height)
         if beyond >= (0 if same_size else 0.5):
             raise RasterError(f"the window {list(part.window)} lies outside the raster", part.path)
@@ -236,21 +237,21 @@ def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
 
 
 def _inside(start: float, length: float, limit: int, count: int) -> tuple[slice, float]:
-    """Find which of ``count`` pixels, dealt over a window along one axis, lie in the raster, and their size there."""
+    """Return which of ``count`` pixels along one axis of a window are in the raster, and their size there."""
     size = length / count
     first, last = math.ceil(-start / size - 1e-3), math.floor((limit - start) / size + 1e-3)
     return slice(max(0, first), min(count, last)), size
 
 
 def _invalid(part: Part, window: Window, size: tuple[int, int]) -> Any:
-    """Tell which pixels are invalid, by nodata, mask or alpha: bool (bands, height, width), or nomask for none.
+    """Return which pixels are invalid by nodata, mask or alpha: bool (bands, height, width), or nomask for none.
 
-    Where a coarse band is resampled, those are the ones inside its invalid pixels: interpolation fills no hole.
+    In a resampled coarse band, those are the pixels inside its invalid pixels: interpolation does not fill holes.
     """
     if part.opened.all_valid:
         return np.ma.nomask
     dataset = part.opened.dataset
     invalid = dataset.read_masks(part.indexes, window=window, out_shape=(len(part.indexes), *size)) == 0
-    for index in part.opened.alphas:  # a declared nodata hides it from GDAL's masks
+    for index in part.opened.alphas:  # GDAL's masks ignore alpha if nodata is declared
         invalid |= dataset.read(index, window=window, out_shape=size) == 0
     return invalid

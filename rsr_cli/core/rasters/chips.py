@@ -1,0 +1,136 @@
+"""Writing the pixels of tiles as GeoTIFFs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
+
+from rsr_cli.core.errors import OutputError
+from rsr_cli.core.files import refuse_existing, whole_file
+from rsr_cli.core.rasters.pixels import parts_of, read_raw
+from rsr_cli.core.sensors.base import UNUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rasterio.io import DatasetWriter
+
+    from rsr_cli.core.rasters.pixels import Part
+    from rsr_cli.core.records.batch import Record
+
+Numbers = np.ma.MaskedArray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ChipWriter:
+    """Writes tiles to ``directory/ID.tif``.
+
+    Attributes
+    ----------
+    directory : str
+        Made if it does not exist.
+    overwrite : bool
+        Replace existing chips.
+    """
+
+    directory: str
+    overwrite: bool = False
+
+    def write(self, tile: Record) -> Record:
+        """Write a tile's pixels as they are stored, and return a record that reads the chip.
+
+        The bands that are used are written, coarser ones on the finest grid. The chip states the bands' names, scale
+        and offset, and which pixels are invalid.
+
+        Raises
+        ------
+        RasterError
+            The tile cannot be read.
+        OutputError
+            The chip cannot be written, or exists already.
+        """
+        properties = tile["properties"]
+        names = [band for band in properties["bands"] if band != UNUSED]
+        path = Path(self.directory, f"{tile['id']}.tif")
+        refuse_existing(path, overwrite=self.overwrite)
+        parts, (height, width) = parts_of(tile, names)
+        if path.exists() and any(path.samefile(part.path) for part in parts if Path(part.path).exists()):
+            raise OutputError("is the scene itself", str(path), remedy="chips")
+        numbers = read_raw(tile, names)
+        try:
+            # In memory first: if the disk is full, libtiff writes its own words to stderr.
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
+                _write(memory, properties, names, numbers, parts)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(path, overwrite=self.overwrite) as file:
+                    file.write(memory.getbuffer())
+        except (RasterioError, OSError) as error:
+            reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
+            raise OutputError(f"cannot write: {reason}", str(path)) from None
+        kept = {key: value for key, value in properties.items() if key != "nodata"}
+        placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
+        return {**tile, "properties": {**kept, **placed}}
+
+
+def _write(
+    memory: rasterio.MemoryFile,
+    properties: dict[str, Any],
+    names: Sequence[str],
+    numbers: Numbers,
+    parts: Sequence[Part],
+) -> None:
+    """Write numbers (bands, height, width), masked where invalid, as a GeoTIFF in memory."""
+    nodata = _common_nodata(numbers, parts)
+    transform = properties.get("proj:transform")
+    count, height, width = numbers.shape
+    with memory.open(
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype=numbers.dtype,
+        crs=(properties.get("proj:code") or properties.get("proj:wkt2")) if transform else None,
+        transform=Affine(*transform) if transform else None,
+        nodata=nodata,
+        compress="deflate",
+        photometric="minisblack",
+    ) as chip:
+        chip.write(numbers.data if nodata is None else numbers.filled(nodata))
+        if nodata is None and np.ma.is_masked(numbers):
+            chip.write_mask(~np.ma.getmaskarray(numbers).any(axis=0))
+        chip.descriptions = names
+        if (properties["scale"], properties["offset"]) != (1, 0):
+            chip.scales = [properties["scale"] / 10000] * count
+            chip.offsets = [properties["offset"] / 10000] * count
+        if not transform:
+            _copy_control(parts[0], chip)
+
+
+def _common_nodata(numbers: Numbers, parts: Sequence[Part]) -> float | None:
+    """Return the one value that marks invalid pixels in all bands; NaN if floats are masked and none is declared."""
+    declared = {part.opened.dataset.nodatavals[index - 1] for part in parts for index in part.indexes}
+    if len(declared) == 1 and (value := declared.pop()) is not None:
+        return value
+    return np.nan if numbers.dtype.kind == "f" and np.ma.is_masked(numbers) else None
+
+
+def _copy_control(part: Part, chip: DatasetWriter) -> None:
+    """Copy a scene's control points or rational polynomials to a chip, counted from the chip's corner."""
+    left, top = part.window[:2]
+    points, crs = part.opened.dataset.gcps
+    rpcs = copy.copy(part.opened.dataset.rpcs)
+    if points:
+        moved = [GroundControlPoint(p.row - top, p.col - left, p.x, p.y, p.z, p.id, p.info) for p in points]
+        chip.gcps = moved, crs
+    elif rpcs:
+        rpcs.line_off -= top
+        rpcs.samp_off -= left
+        chip.rpcs = rpcs

@@ -1,0 +1,86 @@
+"""Landsat Collection 2 Level 2.
+
+Reflectance = DN * 0.0000275 - 0.2, 0 is fill (USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide, LSDS-1619;
+Landsat 4-7: LSDS-1618).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.errors import BandError
+from rsr_cli.core.sensors.base import Sensor
+from rsr_cli.core.times import parse_datetime
+
+if TYPE_CHECKING:
+    from rsr_cli.core.sensors.base import Product
+
+_TM = {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16", "B7": "swir22"}
+#: Bands of Landsat 8 and 9 that Level 2 has.
+OLI = {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08", "B6": "swir16", "B7": "swir22"}
+
+
+@dataclass(frozen=True)
+class Landsat(Sensor):
+    """A Landsat product. ``spacecraft`` are the satellites as metadata files name them."""
+
+    date = (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d")
+
+    spacecraft: tuple[str, ...] = ()
+
+    def identifies(self, product: Product) -> bool:
+        """Return whether the file's name or the product's metadata states one of the satellites."""
+        return super().identifies(product) or _metadata(product).get("SPACECRAFT_ID") in self.spacecraft
+
+    def check_level(self, product: Product) -> None:
+        """Refuse Level 1, by the file's name or the product's metadata."""
+        metadata = _metadata(product)
+        level = metadata.get("PROCESSING_LEVEL", metadata.get("DATA_TYPE", ""))
+        if level.startswith("L1") or re.match(r"L[COTE]0\d_L1", product.file_name):
+            raise BandError(f"is a Level-1 product, but {self.name} is Level 2", remedy="scale")
+
+    def datetime_of(self, product: Product) -> str | None:
+        """Return the acquisition time from the product's name, else from its metadata."""
+        if when := super().datetime_of(product):
+            return when
+        metadata = _metadata(product)
+        if not {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
+            return None
+        return parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
+
+
+def _metadata(product: Product) -> dict[str, str]:
+    """Read the MTL file beside a product's bands; empty unless there is exactly one.
+
+    Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made from.
+    """
+    files = list(Path(product.path).parent.glob("*_MTL.txt")) if product.per_band else []
+    if len(files) != 1:
+        return {}
+    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', files[0].read_text(errors="replace"), re.MULTILINE)
+    return dict(reversed(pairs))
+
+
+def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:
+    return Landsat(
+        name,
+        f"{title}, Collection 2 Level 2",
+        bands,
+        tuple(bands.values()),
+        scale=0.275,
+        offset=-2000.0,
+        dtypes=("uint16",),
+        nodata=0.0,
+        file_pattern=file_pattern,
+        spacecraft=tuple(f"LANDSAT_{number}" for number in numbers),
+    )
+
+
+SENSORS = (
+    _sensor("landsat5", "Landsat 4-5", _TM, "LT0[45]_L2", 4, 5),
+    _sensor("landsat7", "Landsat 7", _TM, "LE07_L2", 7),
+    _sensor("landsat8", "Landsat 8-9", OLI, "L[CO]0[89]_L2", 8, 9),
+)

@@ -1,0 +1,83 @@
+"""Rasters by path, and directories of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rsr_cli.core.errors import RasterError
+from rsr_cli.core.sources.base import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rsr_cli.core.errors import Skips
+
+#: Endings of the file names that a search through a directory takes for rasters.
+RASTER_ENDINGS = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg")
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class Rasters:
+    """Finds multi-band files: the one at a path, or all below a directory."""
+
+    def find(self, path: str, skips: Skips) -> Iterator[Found]:  # noqa: ARG002  as all sources
+        """Find the rasters at a path, sorted; see `Source.find`.
+
+        A scene's name is its path below the given directory, or the file's name, without the ending.
+        """
+        if not Path(path).is_dir():
+            yield Found(_stem(path), path, parent_name(path))
+            return
+        found = False
+        for directory, files in walk(path):
+            for file in files:
+                if file.lower().endswith(RASTER_ENDINGS):
+                    full = os.path.join(directory, file)  # noqa: PTH118  as given, "./" and all
+                    name = Path(full).relative_to(path).with_suffix("").as_posix()
+                    yield Found(name, full, parent_name(full))
+                    found = True
+        if not found:
+            raise RasterError(f"contains no raster ({' '.join(RASTER_ENDINGS)})", path)
+
+
+def _stem(path: str) -> str:
+    """Return a file's last part without the ending; of a subdataset (netCDF:"x.nc":ndvi) the file and the part."""
+    if _URL.match(path):
+        return Path(urlsplit(path).path).stem
+    if ":" in path and not Path(path).exists():
+        return "_".join(Path(part.strip('"')).stem for part in path.split(":")[1:])
+    return Path(path).stem
+
+
+def absolute(path: str) -> Path:
+    """Return a path from the root, without ``..``; links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
+
+
+def parent_name(path: str) -> str:
+    """Return the name of the directory above a path."""
+    return absolute(path).parent.name
+
+
+def walk(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Walk through a directory and the directories it links to, each once, in sorted order.
+
+    Yields
+    ------
+    tuple of str and list of str
+        A directory, and the names of its files.
+    """
+    seen = set()
+    for directory, below, files in os.walk(path, followlinks=True):
+        here = os.stat(directory)  # noqa: PTH116
+        if (here.st_dev, here.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        below.sort()
+        yield directory, sorted(files)

@@ -1,0 +1,297 @@
+"""``rsr tile`` as people use it: its options, lists of files, awkward rasters, and what goes wrong."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+from rasterio.enums import ColorInterp
+from support_rasters import ONES, SPLITS, check_record, grid, messages, records
+
+from rsr_cli.core.errors import RasterError
+
+
+def test_every_option_reaches_the_tiles(tmp_path, write_raster, cut, rsr):
+    pixels = np.random.default_rng(1).integers(0, 3, (3, 40, 60)).astype("uint8")
+    pixels[:, :20] = 0
+    write_raster(tmp_path / "in" / "Lake" / "a.tif", pixels, nodata=0)
+    write_raster(tmp_path / "in" / "b.tif", pixels, nodata=0)
+    command = ["tile", "--size", 16, "--stride", 12, "--edge", "shift", "--min-valid", "0.2", "--sensor", "rgb"]
+    command += ["--scale", 3, "--offset", -7, "--datetime", "2023-06-10T09:46:21+02:00", "--labels-from-parent"]
+    command += ["--bands", "blue,-,green", "--id-prefix", "x/", "--chips", "chips", "-o", "out.geojsonl", "in"]
+    done = rsr(*command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"")
+    settings = {"size": 16, "stride_px": 12, "edge": "shift", "min_valid": 0.2, "sensor": "rgb", "scale": 3.0}
+    settings |= {"offset": -7.0, "datetime": "2023-06-10T07:46:21Z", "labels_from_parent": True, "id_prefix": "x/"}
+    expected = cut(tmp_path / "in", bands=["blue", "-", "green"], **settings)
+    written = [json.loads(line) for line in (tmp_path / "out.geojsonl").read_bytes().splitlines()]
+    assert 0 < len(written) == len(expected) < 2 * 3 * 5
+    assert messages(done) == [
+        f"rsr tile: left out {2 * 3 * 5 - len(expected)} tiles without enough valid pixels; see --min-valid"
+    ]
+    for record, tile in zip(written, expected, strict=True):
+        check_record(record)
+        tile["properties"]["source"] = tile["properties"]["source"].removeprefix(f"{tmp_path}/")
+        in_chip = {"source": f"chips/{record['id']}.tif", "window": [0, 0, 16, 16], "bands": ["blue", "green"]}
+        assert record == tile | {"properties": tile["properties"] | in_chip}
+        assert record["properties"]["labels"] == ["in" if "/b_" in record["id"] else "Lake"]
+    before = (tmp_path / "out.geojsonl").read_bytes()
+    (refused,) = messages(rsr(*command, cwd=tmp_path))
+    assert refused == "rsr tile: out.geojsonl: exists already; pass --overwrite to replace it"
+    (tmp_path / "out.geojsonl").rename(tmp_path / "elsewhere")
+    assert f"rsr tile: chips/{written[0]['id']}.tif: exists already" in messages(rsr(*command, cwd=tmp_path))[0]
+    assert rsr(*command, "--overwrite", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out.geojsonl").read_bytes() == before
+
+
+def test_gdal_reads_the_stream(tmp_path, write_raster, rsr):
+    pyogrio = pytest.importorskip("pyogrio")
+    geopandas = pytest.importorskip("geopandas")
+    write_raster(tmp_path / "over 180.tif", ONES, crs="EPSG:4326", transform=Affine(1, 0, 176, 0, -1, 4), names=["red"])
+    write_raster(tmp_path / "placed.tif", ONES, names=["red"], nodata=0)
+    write_raster(tmp_path / "unplaced.tif", ONES, crs=None, transform=Affine.identity(), names=["red"])
+    done = rsr("tile", "--size", 8, tmp_path, "-o", tmp_path / "out.geojsonl")
+    assert done.returncode == 0
+    assert pyogrio.read_info(tmp_path / "out.geojsonl")["driver"] == "GeoJSONSeq"
+    frame = geopandas.read_file(tmp_path / "out.geojsonl")
+    assert list(frame["id"]) == ["over 180_0_0", "placed_0_0", "unplaced_0_0"]
+    assert [shape and shape.geom_type for shape in frame.geometry] == ["MultiPolygon", "Polygon", None]
+    assert frame.crs.equals("OGC:CRS84") or frame.crs.equals("EPSG:4326")
+    area = frame.geometry.iloc[[1]].to_crs("EPSG:32633").area.item()
+    assert area == pytest.approx(80 * 80, rel=1e-3)
+    assert frame["proj:code"].tolist()[:2] == ["EPSG:4326", "EPSG:32633"]
+
+
+def test_records_without_pixels_to_read(tmp_path, rsr):
+    # Nothing but the header of 241 million pixels is looked at.
+    profile = {"width": 10980, "height": 10980, "count": 2, "dtype": "uint16", "nodata": 0, "crs": "EPSG:32633"}
+    with rasterio.open(tmp_path / "x.tif", "w", "GTiff", transform=grid(10), SPARSE_OK=True, **profile) as raster:
+        raster.descriptions = ["red", "nir"]
+    done = rsr("tile", "--size", "512", "--min-valid", "0", tmp_path / "x.tif")
+    found = records(done)
+    assert (done.returncode, messages(done), len(found)) == (0, [], 21 * 21)
+    assert len({record["id"] for record in found}) == 21 * 21
+    assert all("valid" not in record["properties"] for record in found)
+
+
+def test_ids_that_would_not_be_unique_are_refused(nested, write_raster, cut, rsr):
+    with pytest.raises(RasterError, match=r"c/b\.tif: its tiles would have the ids of another scene, b$") as raised:
+        cut(nested / "b.tif", nested / "c" / "b.tif", bands=["red"])
+    assert raised.value.remedy == "id-prefix"
+    write_raster(nested / "a.png", np.ones((1, 8, 8), "uint8"), driver="PNG")
+    done = rsr("tile", "--whole", "--bands", "red", "--keep-going", nested, nested / "c")
+    assert done.returncode == 3
+    assert [record["id"] for record in records(done)] == ["a", "b", "B/x.y", "c/10", "c/b", "c/a/z", "10", "a/z"]
+    refused = [line.split(": its tiles")[0] for line in messages(done) if "ids of another scene" in line]
+    assert refused == [f"rsr tile: {nested}/a.png", f"rsr tile: {nested}/c/b.tif"]
+    assert sum("tile it on its own with --id-prefix; skipped" in line for line in messages(done)) == 2
+
+
+def test_a_list_of_files(tmp_path, write_raster, rsr):
+    names = ["z.tif", "a b.tif", "deep/ü.tif"]
+    for name in names:
+        write_raster(tmp_path / name, ONES, names=["red"])
+    text = "\n".join([*names[:2], "", f"./{names[2]}"])  # no line feed at the end
+    (tmp_path / "list").write_text(text)
+    runs = [
+        rsr("tile", "--whole", "--files-from", "-", input=text.encode(), cwd=tmp_path),
+        rsr("tile", "--whole", "--files-from", "list", cwd=tmp_path),
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    found = records(runs[0])
+    assert [record["id"] for record in found] == ["z", "a b", "ü"]
+    assert [record["properties"]["source"] for record in found] == ["z.tif", "a b.tif", "./deep/ü.tif"]
+
+
+def test_a_list_of_paths_with_windows_line_ends(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", np.ones((1, 4, 4), "uint16"), names=["red"])
+    done = rsr("tile", "--whole", "--files-from", "-", input=b"x.tif\r\n", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_list_of_directories_of_single_band_files(tmp_path, write_raster, cut, rsr):
+    for name in ("p1", "p2", "deep/p3"):
+        for band in ("B02", "B03"):
+            write_raster(tmp_path / name / f"x_{band}.tif", ONES)
+    command = ["tile", "--whole", "--per-band", "--sensor", "sentinel2-l2a", "--files-from", "-"]
+    done = rsr(*command, input=b"p2\ndeep/p3\np1\n", cwd=tmp_path)
+    found = records(done)
+    assert [record["id"] for record in found] == ["p2", "p3", "p1"]
+    assert found[0]["properties"]["source"] == {"blue": "p2/x_B02.tif", "green": "p2/x_B03.tif"}
+    tree = cut(tmp_path, per_band=True, sensor="sentinel2-l2a", labels_from_parent=True)
+    assert [tile["id"] for tile in tree] == ["deep/p3", "p1", "p2"]
+    assert [tile["properties"]["labels"] for tile in tree] == [["deep"], [tmp_path.name], [tmp_path.name]]
+
+
+def test_a_tile_that_cannot_be_read_is_skipped_alone(tmp_path, write_raster, rsr):
+    pixels = np.random.default_rng(0).integers(1, 9, (1, 64, 64), dtype="uint8")
+    blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+    path = Path(write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=0, **blocks))
+    with rasterio.open(path) as raster:
+        offset, size = (int(raster.get_tag_item(f"BLOCK_{what}_1_2", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:offset] + bytes(size) + whole[offset + size :])
+    done = rsr("tile", "--size", "16", "--keep-going", path)
+    assert done.returncode == 3
+    said = done.stderr.decode().splitlines()
+    assert len(said) == 3  # it, the count, and that uint8 is taken as reflectance
+    assert "(tile x_16_32); skipped" in said[1]
+    ids = {json.loads(line)["id"] for line in done.stdout.splitlines()}
+    assert ids == {f"x_{x}_{y}" for x in range(0, 64, 16) for y in range(0, 64, 16)} - {"x_16_32"}
+
+
+BANDS = {1: "red", 3: "red,green,blue", 4: "blue,green,red,nir"}
+
+
+def test_awkward_rasters_give_a_record_or_a_reason(shared_data, tmp_path, rsr):
+    known = {"all-nodata": 4, "alpha": 3, "RGBA.uint16": 3, "RGB.byte": 3, "RGB.byte.gcp": 3, "RGB.byte.rpc": 3}
+    known |= {"corrupt": 3, "goes": 3, "green": 3, "red": 3}
+    paths = sorted(path for path in (shared_data / "awkward").iterdir() if path.suffix != ".ovr")
+    found, said = {}, []
+    for count, names in BANDS.items():
+        chosen = [path for path in paths if known.get(path.stem, 1) == count]
+        chips = [] if count == 3 else ["--chips", tmp_path]
+        done = rsr("tile", "--whole", "--keep-going", "--bands", names, *chips, *chosen)
+        assert done.returncode == 3
+        found |= {record["id"]: record for record in records(done)}
+        said += [line.removeprefix("rsr tile: ") for line in messages(done)]
+    refused = {line.split(": ")[0] for line in said if line.endswith("; skipped")}
+    assert {Path(path).name for path in refused} == {"all-nodata.tif", "corrupt.tif", "RGB.nc", "two-subs.h5"}
+    assert len(found) == len(paths) - len(refused)
+    unplaced = {name for name, record in found.items() if record["geometry"] is None}
+    assert unplaced == {"float", "float_nan", "rotated", "goes"}
+    for path in paths:
+        if "valid" in found.get(path.stem, {"properties": {}})["properties"]:
+            with rasterio.open(path) as raster:
+                used = [i for i, kind in enumerate(raster.colorinterp, 1) if kind != ColorInterp.alpha]
+                valid = (raster.read_masks(used) > 0) & np.isfinite(raster.read(used))
+            assert found[path.stem]["properties"]["valid"] == pytest.approx(valid.all(axis=0).mean(), abs=1e-6)
+    assert found["world.byte"]["bbox"] == [-180, -75, 180, 75]
+    for name, record in found.items():
+        with rasterio.open(record["properties"]["source"]) as chip:
+            assert (chip.height, chip.width) == tuple(record["properties"]["proj:shape"]), name
+
+
+@pytest.fixture
+def bad(tmp_path, write_raster):
+    """Return inputs that cannot be used, with the message for each, and one that can."""
+    big = np.random.default_rng(0).integers(0, 9999, (1, 200, 200)).astype("uint16")
+    whole = Path(write_raster(tmp_path / "whole.tif", big, nodata=0)).read_bytes()
+    (tmp_path / "truncated.tif").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "text.tif").write_text("no raster")
+    (tmp_path / "empty.tif").write_text("")
+    (tmp_path / "secret.tif").symlink_to("nowhere.tif")
+    (tmp_path / "empty").mkdir()
+    write_raster(tmp_path / "blank.tif", ONES * 0, nodata=0)
+    write_raster(tmp_path / "nan.tif", np.full((1, 8, 8), np.nan, "float32"))
+    write_raster(tmp_path / "complex.tif", np.ones((1, 8, 8), "complex64"))
+    write_raster(tmp_path / "two.tif", np.ones((2, 8, 8), "uint16"))
+    expected = {
+        "truncated.tif": "cannot be read: ",
+        "text.tif": "cannot be read: ",
+        "empty.tif": "cannot be read: ",
+        "none.tif": "no such file",
+        "secret.tif": "no such file",
+        "empty": "contains no raster (.tif ",
+        "blank.tif": "none of its 1 tiles has enough valid pixels; pass --min-valid 0 to keep every tile",
+        "nan.tif": "none of its 1 tiles has enough valid pixels",
+        "complex.tif": "has complex numbers, which are not reflectance",
+        "two.tif": "has 2 bands, not counting alpha, but 1 are named; pass --bands with one name per band, - for a",
+        "/vsizip/none.zip/x.tif": "cannot be read: ",
+    }
+    return {
+        name if name[0] == "/" else str(tmp_path / name): text for name, text in expected.items()
+    }, tmp_path / "whole.tif"
+
+
+def test_bad_inputs_are_reported_and_skipped(bad, rsr):
+    expected, good = bad
+    done = rsr("tile", "--whole", "--bands", "red", "--keep-going", *expected, good)
+    assert done.returncode == 3
+    assert [record["id"] for record in records(done)] == ["whole"]
+    said = messages(done)
+    assert said[-2:] == [
+        "rsr tile: left out 2 tiles without enough valid pixels; see --min-valid",
+        f"rsr tile: {len(expected)} skipped",
+    ]
+    assert sum("taking them as reflectance" in line for line in said) == 1  # nan.tif
+    told = [line for line in said if line.endswith("; skipped")]
+    for line, (path, text) in zip(told, expected.items(), strict=True):
+        assert line.startswith(f"rsr tile: {path}: {text}")
+
+
+@pytest.mark.parametrize("name", ["none.tif", "truncated.tif", "empty"])
+def test_the_first_bad_input_ends_the_run(bad, tmp_path, rsr, name):
+    expected, good = bad
+    path = str(tmp_path / name)
+    done = rsr("tile", "--whole", "--bands", "red", good, path, good, "-o", tmp_path / "out.geojsonl")
+    (line,) = messages(done)
+    assert done.returncode == 1
+    assert line.startswith(f"rsr tile: {path}: {expected[path]}")
+    assert not list(tmp_path.glob("*out.geojsonl*"))
+
+
+def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "good.tif", ONES)
+    shutil.copy(tmp_path / "good.tif", os.fsdecode(os.fsencode(tmp_path) + b"/latin-\xe9.tif"))
+    done = rsr("tile", "--whole", "--bands", "red", "--keep-going", tmp_path)
+    assert done.returncode == 3
+    assert [record["id"] for record in records(done)] == ["good"]
+    assert "has a name that is not UTF-8, which JSON cannot contain; rename it; skipped" in messages(done)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no raster is named; name files or directories, or pass --files-from"),
+        (["--bands", "red,nope", "x.tif"], "'nope' is not a STAC common name of a band; use one of pan coastal blue "),
+        (["--bands", "red,red", "x.tif"], "red named twice"),
+        (["--bands", "-,-", "x.tif"], "no band is named"),
+        (["--bands", "red,,nir", "x.tif"], "Invalid value for '--bands': 'red,,nir' has an empty item"),
+        (["--per-band", "."], "--per-band needs --sensor, which defines how single-band files are named"),
+        (["--datetime", "yesterday", "x.tif"], "'yesterday' is not a date or time such as 2023-06-10"),
+        (["--scale", "nan", "x.tif"], "--scale is not a finite number"),
+        (["--min-valid", "1.5", "x.tif"], "Invalid value for '--min-valid': 1.5 is not in the range 0<=x<=1"),
+        (["--sensor", "sentinel", "x.tif"], "Invalid value for '--sensor': 'sentinel' is not one of 'eurosat', "),
+    ],
+)
+def test_wrong_usage(tmp_path, write_raster, rsr, arguments, message):
+    write_raster(tmp_path / "x.tif", ONES)
+    done = rsr("tile", "--whole", *arguments, cwd=tmp_path)
+    (line,) = messages(done)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert line.startswith(f"rsr tile: {message}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "bigearthnet", "--classes", "12"], "bigearthnet takes --classes 43 or 19"),
+        (["--dataset", "folders", "--classes", "12"], "folders takes no --classes"),
+        (["--dataset", "bigearthnet", "--sensor", "eurosat"], "bigearthnet decides --sensor itself"),
+        (["--dataset", "bigearthnet", "--datetime", "2001-01-01"], "bigearthnet decides --datetime itself"),
+        (["--dataset", "bigearthnet", "--per-band"], "bigearthnet decides --per-band itself"),
+        (["--dataset", "bigearthnet", "--seed", "1"], "--seed is for --dataset folders with --split"),
+        (["--dataset", "forestnet", "--scale", "1"], "forestnet decides --scale itself"),
+        (["--dataset", "bigearthnet", "--bands", "cirrus"], "bigearthnet has no band cirrus"),
+        (["--dataset", "bigearthnet", "--size", "60"], "--dataset takes each patch whole"),
+        (["--split", "val"], "--split and --classes are for --dataset"),
+        (["--dataset", "imagenet"], "'imagenet' is not one of"),
+    ],
+)
+def test_options_that_do_not_fit(rsr, miniature, arguments, says):
+    done = rsr("tile", *arguments, miniature / "BigEarthNet")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert says in done.stderr.decode()
+
+
+def test_a_dataset_pipes(rsr, miniature):
+    tiles = rsr("tile", "--dataset", "forestnet", "--classes", "4", "--split", "test", miniature / "ForestNetDataset")
+    assert (tiles.returncode, tiles.stderr) == (0, b"")
+    done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == SPLITS["test"]

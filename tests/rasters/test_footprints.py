@@ -1,0 +1,476 @@
+"""Footprints, and the ground sample distance, against pyproj and shapely."""
+
+import itertools
+import json
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from support_rasters import (
+    RNG,
+    bands_of,
+    grid,
+    same_pixels,
+)
+
+from rsr_cli.core import rasters
+
+
+def locate(tmp_path, write_raster, cut, crs, transform, width, height, window=None):
+    """Write an empty raster and return the record of a window of it, or of all of it."""
+    path = tmp_path / "x.tif"
+    shape = {"width": width, "height": height, "count": 1, "dtype": "uint8", "crs": crs, "transform": transform}
+    with rasterio.open(path, "w", "GTiff", SPARSE_OK=True, **shape):
+        pass
+    (whole,) = cut(path, bands=["red"], min_valid=0.0)
+    if window is None:
+        return whole
+    with rasterio.open(path) as raster:
+        return whole | rasters.Locator(raster).footprints([window])[0]
+
+
+def to_lonlat(crs, transform, columns, rows):
+    """Project pixels with pyproj: lon from -180 to 180, lat."""
+    a, b, c, d, e, f = transform[:6]
+    columns, rows = np.asarray(columns, float), np.asarray(rows, float)
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    lon, lat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform(x, y)
+    return (np.asarray(lon) + 180) % 360 - 180, np.asarray(lat)
+
+
+def check_rules(record):
+    """Check what RFC 7946 requires of every footprint; return it as a shape."""
+    shape = shapely.geometry.shape(record["geometry"])
+    assert shape.is_valid
+    assert shape.area > 0
+    parts = shapely.get_parts(shape)
+    assert all(part.exterior.is_ccw and not part.interiors for part in parts)
+    polygons = record["geometry"]["coordinates"]
+    for ring in [polygons[0]] if shape.geom_type == "Polygon" else [polygon[0] for polygon in polygons]:
+        assert ring[0] == ring[-1]
+        assert len(ring) >= 4
+        assert all(-180 <= lon <= 180 and -90 <= lat <= 90 for lon, lat in ring)
+        assert all(round(number, 7) == number for point in ring for number in point)
+    west, south, east, north = record["bbox"]
+    assert (south, north) == (shape.bounds[1], shape.bounds[3])
+    if west <= east:
+        assert (west, east) == (shape.bounds[0], shape.bounds[2])
+    else:
+        assert west == min(part.bounds[0] for part in parts if part.bounds[2] == 180)
+        assert east == max(part.bounds[2] for part in parts if part.bounds[0] == -180)
+    return shape
+
+
+def check_inside_and_outside(shape, crs, transform, window):
+    """Check that pixels of the window are in its footprint and those around it are not, to a pixel."""
+    left, top, width, height = window
+    columns = RNG.uniform(left - width / 4, left + width * 5 / 4, 2000)
+    rows = RNG.uniform(top - height / 4, top + height * 5 / 4, 2000)
+    lon, lat = to_lonlat(crs, transform, columns, rows)
+    found = shapely.contains_xy(shape, lon, lat)
+    beyond = np.maximum.reduce([left - columns, columns - left - width, top - rows, rows - top - height])
+    beyond[~np.isfinite(lon)] = np.nan
+    assert (beyond < -1).sum() > 300
+    assert found[beyond < -1].all()
+    assert not found[beyond > 1].any()
+
+
+def check_edges(shape, crs, transform, window, tolerance_px=0.25):
+    """Check that the footprint's edges run along the window's, and that its corners are there."""
+    left, top, width, height = window
+    ring = np.array(shape.exterior.coords)
+    share = np.linspace(0, 1, 50)[:, None]
+    points = np.concatenate([one + (two - one) * share for one, two in itertools.pairwise(ring)])
+    x, y = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform(*points.T)
+    columns, rows = ~Affine(*transform[:6]) @ (np.asarray(x), np.asarray(y))
+    box = shapely.LinearRing([(left, top), (left, top + height), (left + width, top + height), (left + width, top)])
+    assert shapely.distance(box, shapely.points(columns, rows)).max() < tolerance_px
+    lon, lat = to_lonlat(crs, transform, *np.array(box.coords).T)
+    apart = np.abs(ring[:, None] - np.stack([lon, lat], axis=-1)).max(axis=-1).min(axis=0)
+    assert apart.max() < 2e-7  # corners to the last digit
+
+
+PLAIN = {
+    "a tile": ("EPSG:32633", grid(10), (1120, 448, 224, 224), None),
+    "a tile at 80 degrees north": ("EPSG:32633", Affine(10, 0, 330000, 0, -10, 8900000), (0, 0, 224, 224), None),
+    "a tile in the south": ("EPSG:32721", Affine(30, 0, 300000, 0, -30, 6.2e6), (999, 1, 512, 512), None),
+    "a Sentinel-2 scene": ("EPSG:32633", Affine(10, 0, 399960, 0, -10, 6700020), (0, 0, 10980, 10980), None),
+    "a Landsat scene": ("EPSG:32622", Affine(30, 0, 200000, 0, -30, 7.8e6), (0, 0, 7700, 7900), None),
+    "a wide tile": ("EPSG:32633", grid(60), (0, 100, 1830, 64), None),
+    "south-up": ("EPSG:32633", Affine(10, 0, 6e5, 0, 10, 5.2e6), (10, 20, 224, 224), None),
+    "rotated": ("EPSG:32633", grid(10) @ Affine.rotation(33), (10, 20, 224, 100), None),
+    "transposed": ("EPSG:32633", Affine(0, 10, 6e5, 10, 0, 5e6), (10, 20, 224, 100), None),
+    "equal area": ("EPSG:3035", Affine(20, 0, 3e6, 0, -20, 4e6), (0, 0, 1000, 1000), None),
+    "Web Mercator": ("EPSG:3857", Affine(38.2, 0, -8e6, 0, -38.2, 5e6), (0, 256, 512, 256), None),
+    "degrees": ("EPSG:4326", Affine(1e-4, 0, 151, 0, -1e-4, -33), (7, 9, 224, 224), None),
+    "another datum": ("EPSG:4267", Affine(1e-3, 0, -100, 0, -1e-3, 40), (0, 0, 224, 224), None),
+    "polar, off the pole": ("EPSG:3413", Affine(500, 0, -1e6, 0, -500, -5e5), (100, 100, 224, 224), None),
+    "no code": ("+proj=laea +lat_0=10 +lon_0=20 +datum=WGS84 +units=m", grid(30) @ Affine.scale(9), (0, 0, 500, 9), 1),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_footprints_follow_pyproj(tmp_path, write_raster, cut, case):
+    crs, transform, window, no_code = PLAIN[case]
+    record = locate(tmp_path, write_raster, cut, crs, transform, 11000, 11000, window)
+    shape = check_rules(record)
+    assert shape.geom_type == "Polygon"
+    check_edges(shape, crs, transform, window)
+    check_inside_and_outside(shape, crs, transform, window)
+    properties = record["properties"]
+    if no_code:
+        assert properties["proj:code"] is None
+        assert pyproj.CRS.from_wkt(properties["proj:wkt2"]).equals(pyproj.CRS(crs), ignore_axis_order=True)
+        assert properties["proj:wkt2"].startswith("PROJCRS[")
+    else:
+        assert properties["proj:code"] == crs
+        assert "proj:wkt2" not in properties
+
+
+EDGE_3857 = 20037508.342789244
+
+PARTED = {
+    "UTM 1": ("EPSG:32701", Affine(10, 0, 139980, 0, -10, 8200000), (0, 0, 10980, 10980)),
+    "UTM 60": ("EPSG:32760", Affine(10, 0, 799980, 0, -10, 8200000), (0, 0, 10980, 10980)),
+    "UTM 60, far north": ("EPSG:32660", Affine(100, 0, 499980, 0, -100, 8200000), (0, 0, 1098, 1098)),
+    "Mercator about the Pacific": ("EPSG:3832", Affine(1000, 0, 3289584, 0, -1000, -2e6), (0, 0, 100, 100)),
+    "degrees over 180": ("EPSG:4326", Affine(0.25, 0, 170, 0, -0.25, 60), (0, 0, 80, 80)),
+    "degrees under -180": ("EPSG:4326", Affine(0.25, 0, -190, 0, -0.25, 60), (0, 0, 80, 80)),
+    "degrees of another datum over 180": ("EPSG:4267", Affine(0.25, 0, 170, 0, -0.25, 60), (0, 0, 80, 80)),
+    "degrees of a third datum over 180": ("EPSG:4617", Affine(0.25, 0, 170, 0, -0.25, 60), (0, 0, 80, 80)),
+    "over the edge of Web Mercator": ("EPSG:3857", Affine(1000, 0, EDGE_3857 - 1e4, 0, -1000, 9e6), (0, 0, 20, 20)),
+    "Arctic": ("EPSG:3413", Affine(1000, 0, -900000, 0, -1000, 900000), (0, 0, 100, 100)),
+    "Antarctic": ("EPSG:3031", Affine(1000, 0, -50000, 0, -1000, -900000), (0, 0, 100, 100)),
+    "Antarctic, south-up": ("EPSG:3031", Affine(1000, 0, -50000, 0, 1000, -1000000), (0, 0, 100, 100)),
+    "pole on the edge": ("EPSG:3413", Affine(1000, 0, -50000, 0, -1000, 100000), (0, 0, 100, 100)),
+    "Himawari": (
+        "+proj=geos +h=35785863 +lon_0=140.7 +sweep=y +datum=WGS84",
+        Affine(2000, 0, 3.3e6, 0, -2000, 0),
+        (0, 0, 400, 400),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PARTED)
+def test_footprints_are_cut_at_the_antimeridian(tmp_path, write_raster, cut, case):
+    crs, transform, window = PARTED[case]
+    record = locate(tmp_path, write_raster, cut, crs, transform, *window[2:])
+    shape = check_rules(record)
+    assert shape.geom_type == "MultiPolygon"
+    assert len(shape.geoms) == 2
+    west, _, east, _ = record["bbox"]
+    assert west > east
+    check_inside_and_outside(shape, crs, transform, window)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "west", "east"),
+    [
+        ("EPSG:4326", Affine(0.25, 0, 160, 0, -0.25, 60), 160, 180),
+        ("EPSG:4326", Affine(0.25, 0, -180, 0, -0.25, 60), -180, -160),
+        ("EPSG:4326", Affine(0.25, 0, 180, 0, -0.25, 60), -180, -160),
+        ("EPSG:4326", Affine(0.25, 0, 200, 0, -0.25, 60), -160, -140),
+        ("EPSG:3857", Affine(EDGE_3857 / 720, 0, EDGE_3857 * 8 / 9, 0, -1e3, 0), 160, 180),
+        ("EPSG:3857", Affine(EDGE_3857 / 720, 0, -EDGE_3857, 0, -1e3, 0), -180, -160),
+        ("EPSG:3832", Affine(3339584.723798207 / 80 / 1.5, 0, 3339584.723798207, 0, -1e3, 0), -180, -160),
+        ("EPSG:3832", Affine(3339584.723798207 / 80 / 1.5, 0, 3339584.723798207 / 3, 0, -1e3, 0), 160, 180),
+    ],
+)
+def test_footprints_that_touch_the_antimeridian_stay_whole(tmp_path, write_raster, cut, crs, transform, west, east):
+    record = locate(tmp_path, write_raster, cut, crs, transform, 80, 80)
+    shape = check_rules(record)
+    assert shape.geom_type == "Polygon"
+    assert (record["bbox"][0], record["bbox"][2]) == pytest.approx((west, east), abs=1e-6)
+    assert shape.area == pytest.approx((east - west) * (shape.bounds[3] - shape.bounds[1]))
+
+
+@pytest.mark.parametrize("flip", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+@pytest.mark.parametrize(("crs", "south"), [("EPSG:3413", False), ("EPSG:3031", True), ("EPSG:6931", False)])
+def test_footprints_around_a_pole(tmp_path, write_raster, cut, crs, south, flip):
+    x, y = flip
+    transform = Affine(1000 * x, 0, -130000 * x, 0, -1000 * y, 170000 * y)
+    record = locate(tmp_path, write_raster, cut, crs, transform, 300, 300)
+    shape = check_rules(record)
+    assert shape.contains(shapely.Point(12, -89.99 if south else 89.99))
+    assert record["bbox"][0::2] == [-180, 180]
+    assert record["bbox"][1 if south else 3] == (-90 if south else 90)
+    check_inside_and_outside(shape, crs, transform, (0, 0, 300, 300))
+
+
+@pytest.mark.parametrize(
+    ("crs", "west", "east"), [("EPSG:3413", 45, 135), ("EPSG:3995", 90, 180), ("EPSG:3031", 0, 90)]
+)
+def test_footprints_with_a_pole_at_the_corner(tmp_path, write_raster, cut, crs, west, east):
+    transform = Affine(1000, 0, 0, 0, -1000, 100000)
+    record = locate(tmp_path, write_raster, cut, crs, transform, 100, 100)
+    shape = check_rules(record)
+    assert record["bbox"][0::2] == [west, east]
+    check_inside_and_outside(shape, crs, transform, (0, 0, 100, 100))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031", "EPSG:3408"])
+@pytest.mark.parametrize("size", [2e3, 2e5, 6e6])
+@pytest.mark.parametrize("east", [0, 0.25, 0.4, 1])
+@pytest.mark.parametrize("south", [0, 0.1, 0.25, 0.5, 1])
+def test_footprints_with_a_pole_anywhere_on_the_edge(tmp_path, write_raster, cut, crs, size, east, south):
+    """And inside: ``east`` and ``south`` are the pole's place as a share of the window."""
+    transform = Affine(size / 100, 0, -size * east, 0, -size / 100, size * south)
+    shape = check_rules(locate(tmp_path, write_raster, cut, crs, transform, 100, 100))
+    check_inside_and_outside(shape, crs, transform, (0, 0, 100, 100))
+
+
+MODIS = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m"
+
+
+@pytest.mark.parametrize(
+    ("h", "v", "on_earth"),
+    [(18, 4, True), (35, 9, False), (0, 8, False), (1, 8, True), (14, 0, False), (17, 17, False)],
+)
+def test_tiles_of_a_sinusoidal_map_that_reach_off_the_earth_have_no_footprint(
+    tmp_path, write_raster, cut, h, v, on_earth
+):
+    """MODIS's tiles are 10 degrees high; beyond 180 degrees PROJ wraps points that do not exist around the Earth."""
+    metres = 6371007.181 * np.pi / 18
+    transform = Affine(metres / 240, 0, (h - 18) * metres, 0, -metres / 240, (9 - v) * metres)
+    record = locate(tmp_path, write_raster, cut, MODIS, transform, 240, 240)
+    assert (record["geometry"] is not None) == on_earth
+    if on_earth:
+        check_inside_and_outside(check_rules(record), MODIS, transform, (0, 0, 240, 240))
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "shape"),
+    [
+        *(("EPSG:4326", Affine(360 / n, 0, -180, 0, -360 / n, 90), (n, n // 2)) for n in (1440, 3600, 700, 900, 1100)),
+        ("EPSG:4326", Affine(0.25, 0, 0, 0, -0.25, 90), (1440, 720)),
+        ("EPSG:4326", Affine(0.25, 0, -0.125, 0, -0.25, 90.125), (1440, 721)),
+        ("EPSG:4326", Affine(0.25, 0, -180.125, 0, -0.25, 90.125), (1440, 721)),
+        ("EPSG:4087", Affine(EDGE_3857 / 180, 0, -EDGE_3857, 0, -EDGE_3857 / 180, EDGE_3857 / 2), (360, 180)),
+        ("EPSG:3857", Affine(EDGE_3857 / 512, 0, -EDGE_3857, 0, -EDGE_3857 / 512, EDGE_3857), (1024, 1024)),
+        ("+proj=longlat +R=6371229 +no_defs", Affine(0.5, 0, 0, 0, -0.5, 90), (720, 360)),
+    ],
+)
+def test_the_whole_world_stays_one_polygon(tmp_path, write_raster, cut, crs, transform, shape):
+    record = locate(tmp_path, write_raster, cut, crs, transform, *shape)
+    north = 85.0511288 if crs == "EPSG:3857" else 90
+    assert record["bbox"] == [-180, -north, 180, north]
+    assert record["geometry"]["type"] == "Polygon"
+    assert check_rules(record).area == pytest.approx(360 * 2 * north)
+
+
+def test_a_tile_off_the_earth_does_not_take_its_neighbours_footprints(tmp_path, write_raster, cut):
+    """PROJ fails all points of a row if one is nowhere, and only the first time."""
+    pixels = np.ones((1, 20, 200), "uint8")
+    transform = Affine(2e5, 0, -2e7, 0, -2e5, 2e6)  # 20,000 km to the west of the middle to 20,000 km to the east
+    for name in ("first", "second"):
+        path = write_raster(tmp_path / f"{name}.tif", pixels, names=["red"], crs="+proj=moll", transform=transform)
+        found = [tile["geometry"] is not None for tile in cut(path, size=20)]
+        assert found == [False, *[True] * 8, False]
+
+
+def test_tiles_outside_a_satellites_view_have_no_footprint(tmp_path, write_raster, cut):
+    crs = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80"
+    transform = Affine(20000, 0, -5430000, 0, -20000, 5430000)
+    boxes = {
+        "corner": (0, 0, 60, 60),
+        "limb": (0, 240, 40, 60),
+        "nadir": (250, 250, 60, 60),
+        "Andes": (290, 330, 64, 64),
+    }
+    records = {name: locate(tmp_path, write_raster, cut, crs, transform, 543, 543, box) for name, box in boxes.items()}
+    for name in ("corner", "limb"):
+        assert records[name]["geometry"] is None
+    for name in ("nadir", "Andes"):
+        shape = check_rules(records[name])
+        check_inside_and_outside(shape, crs, transform, boxes[name])
+        check_edges(shape, crs, transform, boxes[name], tolerance_px=0.3)  # the datum differs by centimetres
+    whole = locate(tmp_path, write_raster, cut, crs, transform, 543, 543)
+    assert whole["geometry"] is None
+    assert "bbox" not in whole
+    assert "Geostationary" in whole["properties"]["proj:wkt2"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (None, Affine.identity()),
+        (None, grid(10)),
+        ("EPSG:32633", Affine.identity()),  # a CRS without a place
+        ('LOCAL_CS["site",UNIT["metre",1]]', grid(10)),
+        ("+proj=longlat +R=1737400 +no_defs", Affine(0.1, 0, 0, 0, -0.1, 10)),  # the Moon
+        ("EPSG:4326", grid(10)),  # metres taken for degrees
+        ("+proj=moll +datum=WGS84", Affine(2e5, 0, -1.8e7, 0, -2e5, 9e6)),  # corners beyond the Earth
+    ],
+)
+def test_no_usable_crs_no_footprint(tmp_path, write_raster, cut, crs, transform):
+    record = locate(tmp_path, write_raster, cut, crs, transform, 180, 90)
+    assert record["geometry"] is None
+    assert not record.get("bbox")
+    placed = transform != Affine.identity()
+    assert record["properties"].get("proj:transform") == (list(transform)[:6] if placed else None)
+    assert ("proj:code" in record["properties"]) == (crs is not None and placed)
+    assert ("gsd" in record["properties"]) == (crs in ("+proj=moll +datum=WGS84", "+proj=longlat +R=1737400 +no_defs"))
+    json.dumps(record, allow_nan=False)
+
+
+def test_ground_control_points_only(tmp_path, write_raster, cut, capfd):
+    true = Affine(0.001, 0.0002, 12, 0.0001, -0.0008, 48)
+    points = [
+        GroundControlPoint(r, c, *(true @ (c, r)), 0) for r, c in itertools.product((0.5, 60, 99.5), (0.5, 149.5))
+    ]
+    path = write_raster(tmp_path / "x.tif", bands_of(1, 100, 150), crs="EPSG:4326", gcps=points, names=["red"])
+    tiles = cut(path, size=50, chips=str(tmp_path / "chips"))
+    assert len(tiles) == 6
+    for tile in tiles:
+        column, row = map(int, tile["id"].split("_")[-2:])
+        shape = check_rules(tile)
+        corners = [true @ (column + c, row + r) for c, r in ((0, 0), (0, 50), (50, 50), (50, 0))]
+        assert shape.symmetric_difference(shapely.Polygon(corners)).area < shape.area * 1e-5
+        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))
+        assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 50, rel=1e-4)
+        assert tile["properties"]["proj:code"] == "EPSG:4326"
+        assert "proj:transform" not in tile["properties"]
+        (again,) = cut(tile["properties"]["source"])
+        assert shapely.geometry.shape(again["geometry"]).symmetric_difference(shape).area < shape.area * 1e-5
+        same_pixels(again, tile, ["red"])
+    assert capfd.readouterr().err == ""  # GDAL keeps its trouble with them to itself
+
+
+def rpc_pixel(rpc, lon, lat, height):
+    """Project lon, lat and height to column and row, by the RPC00B specification."""
+    x, y = (lon - rpc.long_off) / rpc.long_scale, (lat - rpc.lat_off) / rpc.lat_scale
+    z = (height - rpc.height_off) / rpc.height_scale
+    terms = [1, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z, x * y * z, x**3, x * y * y, x * z * z, x * x * y]
+    terms += [y**3, y * z * z, x * x * z, y * y * z, z**3]
+
+    def polynomial(coefficients):
+        return sum(c * term for c, term in zip(coefficients, terms, strict=True))
+
+    column = polynomial(rpc.samp_num_coeff) / polynomial(rpc.samp_den_coeff) * rpc.samp_scale + rpc.samp_off
+    row = polynomial(rpc.line_num_coeff) / polynomial(rpc.line_den_coeff) * rpc.line_scale + rpc.line_off
+    return column + 0.5, row + 0.5  # which counts from the first pixel's centre
+
+
+def test_rational_polynomials_only_at_the_scenes_mean_height(tmp_path, write_raster, cut):
+    first = [1, *[0] * 19]
+    rpc = RPC(
+        height_off=2500.0,
+        height_scale=500.0,
+        lat_off=46.0,
+        lat_scale=0.1,
+        long_off=8.0,
+        long_scale=0.15,
+        line_off=500.0,
+        line_scale=500.0,
+        samp_off=600.0,
+        samp_scale=600.0,
+        line_num_coeff=[0.0, 0.1, -1.0, 0.02, *[0.0] * 16],
+        line_den_coeff=first,
+        samp_num_coeff=[0.0, 1.0, 0.05, -0.03, 0.01, *[0.0] * 15],
+        samp_den_coeff=first,
+    )
+    path = write_raster(
+        tmp_path / "x.tif", bands_of(1, 1000, 1200), crs=None, transform=Affine.identity(), names=["red"]
+    )
+    with rasterio.open(path, "r+") as raster:
+        raster.rpcs = rpc
+    for tile in cut(path, size=400, chips=str(tmp_path / "chips")):
+        left, top = map(int, tile["id"].split("_")[-2:])
+        box = shapely.LinearRing([(left, top), (left, top + 400), (left + 400, top + 400), (left + 400, top)])
+        shape = check_rules(tile)
+        lon, lat = np.array(shape.exterior.coords).T
+        columns, rows = rpc_pixel(rpc, lon, lat, 2500.0)
+        assert shapely.distance(box, shapely.points(columns, rows)).max() < 0.1
+        assert shapely.Polygon(zip(columns, rows, strict=True)).area == pytest.approx(400**2, rel=1e-3)
+        (again,) = cut(tile["properties"]["source"])
+        assert shapely.geometry.shape(again["geometry"]).symmetric_difference(shape).area < shape.area * 1e-4
+
+
+def test_control_of_real_images(shared_data, cut):
+    folder = shared_data / "awkward"
+    with rasterio.open(folder / "RGB.byte.rpc.vrt") as raster:
+        rpc, box = raster.rpcs, shapely.box(0, 0, raster.width, raster.height)
+    (tile,) = cut(folder / "RGB.byte.rpc.vrt", bands=["red", "green", "blue"])
+    lon, lat = np.array(check_rules(tile).exterior.coords).T
+    found = shapely.points(*rpc_pixel(rpc, lon, lat, rpc.height_off))
+    assert shapely.distance(box.exterior, found).max() < 0.25
+    assert shapely.Polygon(found).area == pytest.approx(box.area, rel=1e-3)
+
+    with rasterio.open(folder / "RGB.byte.gcp.vrt") as raster:
+        points = raster.gcps[0]
+    (tile,) = cut(folder / "RGB.byte.gcp.vrt", bands=["red", "green", "blue"])
+    pixels = np.array([(1, point.col, point.row) for point in points])
+    plane, *_ = np.linalg.lstsq(pixels, np.array([(point.x, point.y) for point in points]))
+    corners = [np.array([1, column, row]) @ plane for column, row in box.exterior.coords]
+    expected = shapely.Polygon(corners)
+    assert check_rules(tile).symmetric_difference(expected).area < expected.area * 1e-4
+
+
+# Ground sample distance ----------------------------------------------------------------------------------------------
+
+US_FOOT = 1200 / 3937  # metres
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "gsd"),
+    [
+        ("EPSG:32633", grid(10), 10),
+        ("EPSG:32633", grid(10) @ Affine.rotation(33), 10),
+        ("EPSG:32633", Affine(30, 0, 6e5, 0, 7.5, 5e6), 15),  # the geometric mean of both sides
+        ("EPSG:2263", Affine(3, 0, 1e6, 0, -3, 2e5), 3 * US_FOOT),
+        ("EPSG:3857", Affine(38.2, 0, -8e6, 0, -38.2, 8e6), 38.2),  # the map's metres
+        ("+proj=laea +lat_0=45 +lon_0=-100 +units=km", Affine(0.5, 0, 0, 0, -0.5, 0), 500),
+    ],
+)
+def test_gsd_of_a_projected_grid_is_its_pixel_size_in_metres(tmp_path, write_raster, cut, crs, transform, gsd):
+    side = abs(transform.determinant) ** 0.5
+    assert side * pyproj.CRS(crs).axis_info[0].unit_conversion_factor == pytest.approx(gsd, rel=1e-12)
+    path = write_raster(tmp_path / "x.tif", np.ones((20, 30), "uint8"), crs=crs, transform=transform, names=["red"])
+    assert [tile["properties"]["gsd"] for tile in cut(path, size=10)] == [float(f"{gsd:.6g}")] * 6
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:4326", Affine(1e-4, 0, 12, 0, -1e-4, 60.001)),
+        ("EPSG:4326", Affine(0.001, 0, 12, 0, -0.0005, 60.005)),
+        ("EPSG:4326", Affine(1e-4, 0, 12, 0, 1e-4, -33)),
+        ("EPSG:4267", Affine(1e-4, 0, -100, 0, -1e-4, 40)),  # Clarke's ellipsoid
+        ("EPSG:4807", Affine(1e-4, 0, 3, 0, -1e-4, 54)),  # grads
+        ("+proj=longlat +R=1737400 +no_defs", Affine(0.001, 0, 0, 0, -0.001, 10)),  # the Moon
+    ],
+)
+def test_gsd_of_a_geographic_grid_is_that_of_the_tiles_latitude(tmp_path, write_raster, cut, crs, transform):
+    path = write_raster(tmp_path / "x.tif", np.ones((400, 10), "uint8"), crs=crs, transform=transform, names=["red"])
+    degrees = np.degrees(pyproj.CRS(crs).axis_info[0].unit_conversion_factor)
+    geod = pyproj.CRS(crs).get_geod()
+    tiles = cut(path, size=10)
+    for tile in tiles:
+        _, row, _, _ = tile["properties"]["window"]
+        ends = [(4.5, row + 5), (5.5, row + 5), (5, row + 4.5), (5, row + 5.5)]  # across and along the middle pixel
+        west, east, north, south = np.array([transform @ end for end in ends]) * degrees
+        sides = [geod.inv(*one, *two)[2] for one, two in ((west, east), (north, south))]
+        assert tile["properties"]["gsd"] == pytest.approx(np.sqrt(np.prod(sides)), rel=6e-6)  # 6 digits
+    assert len({tile["properties"]["gsd"] for tile in tiles}) > 3
+
+
+def test_gsd_of_60_degrees_north_is_half_as_wide_as_high(tmp_path, write_raster, cut):
+    transform = Affine(0.001, 0, 12, 0, -0.001, 60.005)
+    path = write_raster(tmp_path / "x.tif", np.ones((10, 10), "uint8"), crs="EPSG:4326", transform=transform)
+    (tile,) = cut(path, bands=["red"])
+    # 55.8 m and 111.4 m per thousandth of a degree
+    assert tile["properties"]["gsd"] == pytest.approx((55.800 * 111.412) ** 0.5, rel=1e-4)
+
+
+def test_gsd_of_control_points_and_rational_polynomials_is_that_of_the_footprint(shared_data, cut):
+    geod = pyproj.Geod(ellps="WGS84")
+    for name in ("RGB.byte.gcp.vrt", "RGB.byte.rpc.vrt"):
+        for tile in cut(shared_data / "awkward" / name, bands=["red", "green", "blue"], size=200, min_valid=0.0):
+            area, _ = geod.geometry_area_perimeter(shapely.geometry.shape(tile["geometry"]))
+            assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 200, rel=1e-4)
+            assert 1 < tile["properties"]["gsd"] < 1000
