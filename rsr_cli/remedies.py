@@ -9,7 +9,17 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "batch-size": "pass a smaller --batch-size",
+    "datetime": "pass --datetime to rsr tile",
+    "device": "leave out --device to use what is available",
+    "download": "download the file elsewhere and pass --weights FILE",
+    "models": "rsr models --all lists them",
+    "no-defaults": "pass --bands, --mean, --std and --size",
+    "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",
     "overwrite": "pass --overwrite to replace it",
+    "precision": "pass --precision fp32",
+    "statistics": "pass both --mean and --std",
+    "weights": "pass --weights FILE",
 }
 
 
