@@ -14,12 +14,28 @@ from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records.fields import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
 
     from rsr_cli.core.encoders.statistics import Statistics
     from rsr_cli.core.encoders.weights import HubFile, TorchFile
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+#: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "pool": str,
+    "layer": int,
+    "size_px": int,
+    "seed": int,
+    "bands": tuple,
+    "mean": _numbers,
+    "std": _numbers,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,47 +117,27 @@ class Model:
             A setting does not suit the model.
         """
         self._check_taken(settings)
-        bands = self.bands if settings.bands is None else tuple(settings.bands)
-        if not self.any_bands:
-            self._check_order(bands)
-        standard = self.statistics if bands == self.bands or not self.any_bands else statistics.of_bands(bands)
-        mean = standard.mean if settings.mean is None and standard else settings.mean
-        std = standard.std if settings.std is None and standard else settings.std
-        if mean is None or std is None:
-            unknown = [band for band in bands if band not in statistics.BY_BAND]
-            raise UsageError(f"{self.name} has no statistics of {', '.join(unknown)}", remedy="statistics")
-        mean, std = tuple(map(float, mean)), tuple(map(float, std))
-        statistics.check_statistics(self.name, len(bands), mean, std)
-        chosen: dict[str, Any] = {
-            "pool": self.pool if settings.pool is None else settings.pool,
-            "layer": choose_layer(self.name, settings.layer, self.layers) if self.layers else settings.layer,
-            "size_px": self.size_px if settings.size_px is None else settings.size_px,
-            "seed": self.seed if settings.seed is None else settings.seed,
-            "bands": bands,
+        given = {
+            name: convert(getattr(settings, name))
+            for name, convert in _SETTINGS.items()
+            if getattr(settings, name) is not None
         }
-        if chosen["pool"] not in (None, *POOLS):
-            raise UsageError(f"unknown pooling {chosen['pool']}; choose from {', '.join(POOLS)}")
-        if chosen["size_px"] is not None and chosen["size_px"] < 1:
-            raise UsageError(f"{self.name} takes a size of at least 1 px, not {chosen['size_px']}")
-        if chosen["seed"] is not None and not 0 <= chosen["seed"] < 2**32:
-            raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen['seed']}")
-        defaults = {
-            "pool": self.pool,
-            "layer": self.layers - 1 if self.layers else None,
-            "size_px": self.size_px,
-            "seed": self.seed,
-            "bands": self.bands,
-            "mean": standard and standard.mean,
-            "std": standard and standard.std,
-        }
-        stated = chosen | {"mean": mean, "std": std}
-        changes = {name: value for name, value in stated.items() if name in self.required or value != defaults[name]}
-        chosen["layer"] = -1 if chosen["layer"] is None else chosen["layer"]
+        defaults = self._defaults(given.get("bands", self.bands))
+        chosen = replace(defaults, **given)
+        if self.layers:
+            chosen = replace(chosen, layer=choose_layer(self.name, chosen.layer, self.layers))
+        bands, chosen_statistics = self._check(chosen)
+        same = [name for name in _SETTINGS if getattr(chosen, name) == getattr(defaults, name)]
+        unstated: dict[str, Any] = {name: None for name in same if name not in self.required}
         return replace(
             self,
-            statistics=statistics.Statistics(mean, std),
-            changes=EncoderSettings(self.name, **changes),
-            **chosen,
+            bands=bands,
+            statistics=chosen_statistics,
+            size_px=chosen.size_px,
+            pool=chosen.pool,
+            layer=-1 if chosen.layer is None else chosen.layer,
+            seed=chosen.seed,
+            changes=replace(chosen, **unstated),
         )
 
     def _check_taken(self, settings: EncoderSettings) -> None:
@@ -161,11 +157,39 @@ class Model:
         if self.any_bands and (settings.mean is None) != (settings.std is None):
             raise UsageError(f"{self.name} takes mean and std together", remedy="statistics")
 
-    def _check_order(self, bands: tuple[str, ...]) -> None:
-        if len(bands) != len(self.bands):
-            raise UsageError(f"{self.name} reads {len(self.bands)} bands, not {len(bands)}")
-        if any(given != own and given in self.bands for given, own in zip(bands, self.bands, strict=True)):
-            raise UsageError(f"{self.name} reads its bands in this order: {', '.join(self.bands)}")
+    def _defaults(self, bands: tuple[str, ...]) -> EncoderSettings:
+        """Return the default of every setting, with the statistics of the bands in use."""
+        standard = statistics.of_bands(bands) if self.any_bands and bands != self.bands else self.statistics
+        return EncoderSettings(
+            self.name,
+            pool=self.pool,
+            layer=self.layers - 1 if self.layers else None,
+            size_px=self.size_px,
+            seed=self.seed,
+            bands=self.bands,
+            mean=standard.mean if standard else None,
+            std=standard.std if standard else None,
+        )
+
+    def _check(self, chosen: EncoderSettings) -> tuple[tuple[str, ...], Statistics]:
+        """Check the value of each setting; return bands and statistics."""
+        bands = chosen.bands or ()
+        if not self.any_bands:
+            if len(bands) != len(self.bands):
+                raise UsageError(f"{self.name} reads {len(self.bands)} bands, not {len(bands)}")
+            if any(given != own and given in self.bands for given, own in zip(bands, self.bands, strict=True)):
+                raise UsageError(f"{self.name} reads its bands in this order: {', '.join(self.bands)}")
+        if chosen.mean is None or chosen.std is None:
+            unknown = [band for band in bands if band not in statistics.BY_BAND]
+            raise UsageError(f"{self.name} has no statistics of {', '.join(unknown)}", remedy="statistics")
+        statistics.check_statistics(self.name, len(bands), chosen.mean, chosen.std)
+        if chosen.pool not in (None, *POOLS):
+            raise UsageError(f"unknown pooling {chosen.pool}; choose from {', '.join(POOLS)}")
+        if chosen.size_px is not None and chosen.size_px < 1:
+            raise UsageError(f"{self.name} takes a size of at least 1 px, not {chosen.size_px}")
+        if chosen.seed is not None and not 0 <= chosen.seed < 2**32:
+            raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
+        return bands, statistics.Statistics(chosen.mean, chosen.std)
 
     def load(self, settings: EncoderSettings) -> Encoder:
         """Return the encoder for a user's settings, ready to encode on the CPU.
