@@ -21,7 +21,7 @@ log = logging.getLogger("rsr")
 
 STATUS_SKIPPED = 3
 
-#: Command -> what was typed before -> its new form. Whoever types the old form reads the new one in a usage error.
+#: Command -> old form of an option -> its new form. Typing the old form is a usage error that states the new one.
 RENAMED = {
     "embed": {
         "--list-models": "is now the command rsr models",

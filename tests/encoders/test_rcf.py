@@ -56,7 +56,7 @@ def test_by_hand():
     centre, left, upper = np.zeros((3, 1, 3, 3))
     centre[0, 1, 1], left[0, 1, 0], upper[0, 0, 1] = 2, 1, 1
     features = RandomFeatures(torch.tensor(np.stack([centre, left, upper]), dtype=torch.float32))
-    # One row of two pixels, 0 and 5. Less the bias, the filters give (-1, 9), (-1, -1) and (-1, 4): above zero on
+    # One row of two pixels, 0 and 5. Less the bias, the filters return (-1, 9), (-1, -1) and (-1, 4): above zero on
     # average 4.5, 0 and 2, below it 0.5, 1 and 0.5.
     strengths = np.sqrt([4.5, 0, 2]) + np.sqrt([0.5, 1, 0.5])
     first, second, third = strengths
@@ -67,7 +67,7 @@ def test_by_hand():
 def test_filters_are_white_for_markov_images():
     """The mean square response to a patch is then chi-squared: as many degrees of freedom as pixels.
 
-    Plain noise would give the same mean, and seven times the variance.
+    Plain noise would have the same mean, and seven times the variance.
     """
     patches = normal(5000, KERNEL_PX, KERNEL_PX)
     for i in range(1, KERNEL_PX):
@@ -81,7 +81,7 @@ def test_filters_are_white_for_markov_images():
     assert energy.var() == pytest.approx(2 * freedom, rel=0.2)
 
 
-# --- what it promises ------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------------------------
 
 
 def test_a_vector_does_not_depend_on_its_batch():
@@ -108,7 +108,7 @@ def test_a_vector_does_not_depend_on_its_batch():
     ids=["noise", "dark", "one pixel near the mean", "bright", "gradient", "checkerboard"],
 )
 def test_signs_are_balanced_whatever_the_tile(tile):
-    """Each bit over the draws of the filters; all bits together nearly so with any one draw."""
+    """Each bit is balanced over many seeds, and all bits together nearly so for any seed."""
     vectors = np.stack([encode(rcf(seed=seed), tile[None])[0] for seed in range(24)])
     ones = (vectors > 0).sum(axis=0)
     assert ((ones > 1) & (ones < 23)).mean() > 0.999  # all but one of 24 fair coins agree 3 times in a million
@@ -135,7 +135,7 @@ def test_a_pixel_is_a_flat_field():
 
 
 def test_a_tile_of_nothing_but_the_mean_is_finite():
-    """Where all pixels were invalid, the pipeline gives zeros."""
+    """The pipeline passes zeros for a tile whose pixels are all invalid."""
     np.testing.assert_array_equal(encode(rcf(), np.zeros((1, 6, 8, 8))), 0)
 
 
