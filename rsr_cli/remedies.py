@@ -9,16 +9,24 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "as index": "make them with the same settings",
     "batch-size": "pass a smaller --batch-size",
+    "bits": "pass --bits",
+    "build again": "build it again with rsr index",
     "datetime": "pass --datetime to rsr tile",
     "device": "leave out --device to use what is available",
     "download": "download the file elsewhere and pass --weights FILE",
+    "make codes": "pass the stream through rsr binarize",
+    "make embeddings": "pass the stream through rsr embed",
     "models": "rsr models --all lists them",
     "no-defaults": "pass --bands, --mean, --std and --size",
     "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",
     "overwrite": "pass --overwrite to replace it",
     "precision": "pass --precision fp32",
+    "same space": "make both with the same settings, or keep them apart",
+    "seed": "leave --seed out",
     "statistics": "pass both --mean and --std",
+    "unique ids": "see rsr tile --id-prefix",
     "weights": "pass --weights FILE",
 }
 

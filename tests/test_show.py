@@ -11,17 +11,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import rasterio
+import support
 from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import cdist
+from support import code, embedding, feature
 
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.figures.gallery import FRAMES, Hit, Item, Row
 from rsr_cli.core.figures.plots import draw_map, draw_points
 from rsr_cli.core.figures.projection import Points, project
-from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.fields import embedding
+from rsr_cli.core.records.space import Space
 
 COLOURS = {name: tuple(bytes.fromhex(frame.colour[1:])) for name, frame in FRAMES.items()}
 NASTY = "<script>alert('it')</script>&amp;"
@@ -408,25 +409,15 @@ def test_map_keeps_the_order_of_longitudes():
 
 
 def batches(vectors, labels=None):
-    for start in range(0, len(vectors), 64):
-        records = [
-            {
-                "id": start + i,
-                "properties": {
-                    "embedding": embedding(vector, "m", "f"),
-                    "labels": labels[start + i] if labels else None,
-                },
-            }
-            for i, vector in enumerate(vectors[start : start + 64])
-        ]
-        yield Batch("in", [*range(start + 1, start + 1 + len(records))], records)
+    names = labels or [None] * len(vectors)
+    records = [feature(i, embedding=embedding(v), labels=names[i]) for i, v in enumerate(vectors)]
+    return support.batches(records, size=64)
 
 
 def coded(bits):
     packed = np.packbits(bits, axis=1)
-    head = {"method": "sign", "bits": bits.shape[1], "fingerprint": "f"}
-    data = [base64.b64encode(row.tobytes()).decode() for row in packed]
-    return Batch("in", [*range(len(data))], [{"properties": {"code": head | {"data": text}}} for text in data])
+    (batch,) = support.batches(feature(i, code=code(row, bits.shape[1])) for i, row in enumerate(packed))
+    return batch
 
 
 def test_clusters_come_apart():
@@ -472,7 +463,8 @@ def test_every_record_may_be_drawn():
 def test_many_classes_and_none():
     labels = [(f"c{number}",) for number in range(25)] + [("c3", "c4"), (), ()]
     places = np.random.default_rng(0).standard_normal((28, 2)).astype(np.float32)
-    points = Points(places, labels, "embedding", {"model": "m", "dim": 8})
+    space = Space("embedding", 8, "float32", "f", {"model": "m"})
+    points = Points(places, labels, space)
     drawn = draw_points(points, "png")
     with Image.open(io.BytesIO(drawn)) as image:
         assert {"Software", "Creation Time"}.isdisjoint(image.info)
@@ -480,7 +472,7 @@ def test_many_classes_and_none():
     tab20 = {tuple(round(255 * part) for part in colormaps["tab20"](number)[:3]) for number in range(20)}
     assert tab20 <= colours
     assert (153, 153, 153) in colours  # the other classes, and none
-    labelled = Points(places[:26], labels[:26], "embedding", {"model": "m", "dim": 8})
+    labelled = Points(places[:26], labels[:26], space)
     with Image.open(io.BytesIO(draw_points(labelled, "png"))) as image:
         assert (153, 153, 153) in {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
     assert draw_points(points, "pdf") == draw_points(points, "pdf")

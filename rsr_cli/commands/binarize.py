@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import files
+from rsr_cli.core.codes.registry import METHODS
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @options.overwrite
 @click.option(
     "--method",
-    type=click.Choice(["sign", "trivial", "lsh"]),
+    type=click.Choice(list(METHODS)),
     default="sign",
     show_default=True,
-    help="sign: one bit a dimension, x > 0. trivial: signs of means over dimensions. lsh: sides of random planes.",
+    help=". ".join(f"{method}: {summary}" for method, (_, summary) in METHODS.items()) + ".",
 )
-@click.option("--bits", type=click.IntRange(1, 1 << 20), help="Length of the code; trivial and lsh need it.")
-@options.seed("Of lsh's planes.  [default: 42]")
+@click.option("--bits", type=click.IntRange(1, 1 << 20), help="Length of the code; trivial and lsh require it.")
+@options.seed("Seed for the planes of lsh.  [default: 42]")
 @options.keep_going
 @options.verbosity
 def binarize(
@@ -44,9 +44,9 @@ def binarize(
     Reads records with an embedding and writes them with a code in its place: bits packed into bytes, most
     significant bit first, in base64.
     """
-    from rsr_cli.core.codes import base as codes
+    from rsr_cli.core.codes.base import binarize
 
-    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
-        for batch in codes.binarize(streams.read(inputs, skips), method, bits, seed, skips):
-            out.write(map(jsonl.dump, batch.records))
+    with streams.Writer(output, overwrite=overwrite) as out, Progress("records") as progress:
+        for batch in binarize(streams.read(inputs, skips, ("embedding",)), method, bits, seed):
+            out.write(batch)
             progress.update(len(batch))

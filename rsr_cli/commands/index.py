@@ -12,6 +12,7 @@ from rsr_cli import options
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -19,27 +20,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.inputs
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="DIRECTORY", help="The index to make.")
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="DIRECTORY", help="The index to create.")
 @options.overwrite
 @click.option(
     "--metric",
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
-    help="Distance of embeddings; codes have Hamming's.  [default: l1]",
+    help="Distance between embeddings; the distance between codes is Hamming's.  [default: l1]",
 )
 @options.keep_going
 @options.verbosity
 def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, skips: Skips) -> None:
     """Build an index of embeddings or codes.
 
-    Reads records with a code, or with an embedding, and makes a directory that rsr query searches: the vectors as a
-    faiss index, the records as an SQLite database, and a manifest. Records that carry both are indexed by their code,
-    with --metric by their embedding.
+    Reads records with a code or an embedding, and creates a directory that rsr query searches: the vectors as numpy
+    arrays, the records as an SQLite database, and a manifest. Records that have both are indexed by their code, with
+    --metric by their embedding. An index that is replaced can be queried throughout.
     """
     if output == "-":
         raise UsageError("an index is a directory; name one")
     from rsr_cli.core.index.build import build
 
-    batches = streams.read(inputs, skips)
+    batches = streams.read(inputs, skips, ("embedding",) if metric else KINDS)
     arguments = ["rsr", *sys.argv[1:]]
     with Progress("records") as progress:
         for added in build(batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
@@ -28,8 +27,8 @@ DEFAULT_K = 20  # the paper's
 @options.inputs
 @options.output
 @options.overwrite
-@click.option("-k", type=click.IntRange(1), help="Hits a query.  [default: 20; with --radius, all]")
-@click.option("--radius", type=float, help="Hits at most so far away.")
+@click.option("-k", type=click.IntRange(1), help="Maximum number of hits per query.  [default: 20; with --radius, all]")
+@click.option("--radius", type=float, help="Return only hits within this distance.")
 @options.exclude_self
 @click.option(
     "--id",
@@ -37,7 +36,7 @@ DEFAULT_K = 20  # the paper's
     envvar="RSR_QUERY_ID",
     multiple=True,
     metavar="ID",
-    help="Search for this item of the index; repeatable.",
+    help="Query with this item of the index. Can be repeated.",
 )
 @options.keep_going
 @options.verbosity
@@ -62,21 +61,21 @@ def query(
         raise UsageError("--id searches for items of the index; name no INPUT beside it")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
-    from rsr_cli.core.index.build import Index
-    from rsr_cli.core.search.hits import Searcher
+    from rsr_cli.core.index.reading import Index
+    from rsr_cli.core.search.ask import Searcher
 
     with (
         Index(Path(index)) as opened,
-        files.Output(output, overwrite=overwrite) as out,
+        streams.Writer(output, overwrite=overwrite) as out,
         Progress("queries") as progress,
     ):
         searcher = Searcher(
             opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
         )
-        found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips))
+        found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips, searcher.kinds))
         without = 0
         for hits in found:
-            out.write(hits)
+            out.write_lines(hits)
             without += not hits
             progress.update(1)
         if without:

@@ -13,6 +13,7 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.space import KINDS
 from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def show(inputs: tuple[str, ...], output: str, overwrite: bool, tsne: bool, skip
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:
         raise UsageError("--stretch is two percentiles from 0 to 100, the lower one first")
     with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
-        batches = _counted(streams.read(inputs, skips), progress)
+        batches = _counted(streams.read(inputs, skips, KINDS if tsne else ()), progress)
         if tsne:
             from rsr_cli.core.figures.plots import draw_points
             from rsr_cli.core.figures.projection import project

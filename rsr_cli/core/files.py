@@ -1,11 +1,20 @@
-"""Files: standard streams, and files that are whole or not there."""
+"""Standard streams, and files and directories that are either whole or absent.
+
+An output is written under a hidden temporary name beside its own and renamed when it is complete. The writer holds a
+lock (flock) on the temporary, so that a later writer can tell temporaries of dead processes from those of running ones
+and remove them. On a file system without such locks they stay.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import hashlib
+import logging
 import os
 import secrets
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -14,26 +23,45 @@ from typing import TYPE_CHECKING, BinaryIO
 from rsr_cli.core.errors import OutputError, ReaderGoneError, RsrError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from io import FileIO
+    from types import TracebackType
+
+log = logging.getLogger("rsr")
 
 PIPE_BYTES = 1 << 17
+#: Start of the name of a temporary.
+PREFIX = ".rsr-"
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
-    """Open a file, or stdin for ``-``, unbuffered: a read gives what is there."""
+    """Open a file, or stdin for ``-``, unbuffered: a read returns what has arrived.
+
+    Yields
+    ------
+    tuple of str and FileIO
+        The name to use in messages, and the stream.
+
+    Raises
+    ------
+    UsageError
+        stdin is closed or a terminal.
+    RsrError
+        The file cannot be opened.
+    """
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
             what = "closed" if sys.stdin is None else "a terminal"
-            raise UsageError(f"reads records from stdin, which is {what}; name a file or pipe records in")
+            raise UsageError(f"stdin is {what}, and records are read from it; name a file or pipe records in")
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
             if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
                 _widen_pipe(stream.fileno())
             yield "<stdin>", stream
         return
-    if path.endswith(".parquet"):
-        raise UsageError("GeoParquet is not read yet; convert it with: ogr2ogr -f GeoJSONSeq /vsistdout/ FILE", path)
     try:
         stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
     except OSError as error:
@@ -43,20 +71,221 @@ def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
 
 
 def _widen_pipe(descriptor: int) -> None:
-    """Let a pipe hold a whole block; where the system does not allow it, the pipe stays as it is."""
-    import fcntl
-
+    """Enlarge a pipe to hold a whole block; leave it as it is where the system refuses."""
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def reason(error: OSError) -> str:
-    """Return the system's own words for an error, in lower case."""
+    """Return the system's description of an error, in lower case."""
     return (error.strerror or str(error)).lower()
 
 
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn the system's errors on writing into ours.
+
+    Raises
+    ------
+    ReaderGoneError
+        The process that read a pipe has exited.
+    OutputError
+        Any other failure.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise ReaderGoneError("the reader has gone away", name) from None
+        raise OutputError(f"cannot write: {reason(error)}", name) from None
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if ``path`` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise OutputError("exists already", str(path), remedy="overwrite")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when the block ends without an error.
+
+    The file is synced to disk before it is renamed, and the directory after. A file that replaces another one keeps its
+    permissions. A symbolic link is followed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file to create.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    OutputError
+        The file exists, another process created it meanwhile, or it cannot be written.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    final = Path(os.path.realpath(path))
+
+    def create(temporary: Path) -> int:
+        return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    with explained(str(path)), _temporary(final, create) as (temporary, descriptor):
+        with open(descriptor, "wb", closefd=False) as stream:
+            yield stream
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))
+        os.fsync(descriptor)
+        if overwrite or not _linked(temporary, final):
+            refuse_existing(final, overwrite=overwrite)
+            temporary.replace(final)
+        sync_directory(final.parent)
+
+
+def _linked(temporary: Path, final: Path) -> bool:
+    """Give a file its final name unless that is taken; return False on a file system without hard links."""
+    try:
+        final.hardlink_to(temporary)
+    except FileExistsError:
+        refuse_existing(final, overwrite=False)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Create a directory that appears under its name only when the block ends without an error.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The directory to create; its parent must exist. An empty directory of this name is replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        A temporary directory beside it, to be filled.
+
+    Raises
+    ------
+    FileExistsError
+        Another process has created a directory of this name meanwhile.
+    OSError
+        It cannot be written.
+    """
+
+    def create(temporary: Path) -> int:
+        temporary.mkdir()
+        return os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    with _temporary(path, create) as (temporary, _):
+        yield temporary
+        for directory, _below, names in os.walk(temporary):
+            for name in names:
+                sync_file(Path(directory, name))
+            sync_directory(Path(directory))
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            raise
+        sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's contents to disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Force a directory's entries to disk, if its file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Create a locked temporary beside ``final``, and remove what is left of it at the end."""
+    # of one length, so that a name of 255 bytes has room for it; the hash finds the temporaries of one output
+    prefix = f"{PREFIX}{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:12]}-"
+    remove_stale(final.parent, prefix)
+    temporary = final.with_name(f"{prefix}{secrets.token_hex(6)}.tmp")
+    descriptor = None
+    try:
+        while descriptor is None:
+            descriptor = create(temporary)
+            _lock(descriptor)
+            if not os.path.lexists(temporary):  # another process took it for stale before it was locked
+                os.close(descriptor)
+                descriptor = None
+        yield temporary, descriptor
+    finally:
+        try:
+            remove(temporary)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file or directory; return False if another process holds the lock, or there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def remove_stale(parent: Path, prefix: str = PREFIX) -> None:
+    """Remove temporaries in a directory whose writers have died: those that nobody holds a lock on."""
+    with contextlib.suppress(OSError):
+        for entry in parent.iterdir():
+            if not (entry.name.startswith(prefix) and entry.name.endswith(".tmp")):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(entry, os.O_RDWR if entry.is_file() else os.O_RDONLY)
+                try:
+                    if _lock(descriptor, wait=False):
+                        remove(entry)
+                finally:
+                    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for the lock on a file, which is created if needed, and hold it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory if it exists; warn if that fails, as what was to be written is in place."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s: cannot be removed: %s", path, reason(error))
+
+
 class Output:
-    """Where lines go: stdout, or a file that appears under its name only when it is whole.
+    """A stream of bytes to stdout, or to a file that appears under its name only when it is whole.
 
     Parameters
     ----------
@@ -68,90 +297,44 @@ class Output:
     Raises
     ------
     OutputError
-        The file is there already, or cannot be written.
+        The file exists already, or cannot be written.
+    ReaderGoneError
+        The process that read stdout has exited.
     """
 
     def __init__(self, path: str | None, *, overwrite: bool = False) -> None:
         self._overwrite = overwrite
-        self._temporary: Path | None = None
-        self._final = None if path in (None, "-") else Path(str(path))
-        self.name = "<stdout>" if self._final is None else str(self._final)
-        if self.name.endswith(".parquet"):
-            raise OutputError("GeoParquet is not written yet; use an ending such as .geojsonl", self.name)
+        self._path = None if path in (None, "-") else Path(str(path))
+        self.name = "<stdout>" if self._path is None else str(self._path)
+        self._file: contextlib.AbstractContextManager[BinaryIO] | None = None
 
     def __enter__(self) -> Output:
-        with self._explained():
-            try:
-                self._stream = self._open()
-            except BaseException:  # a signal too
-                if self._temporary:
-                    self._temporary.unlink(missing_ok=True)
-                raise
+        if self._path is None or (self._path.exists() and not self._path.is_file()):
+            with explained(self.name):
+                self._stream = self._open_stream()
+        else:
+            self._file = whole_file(self._path, overwrite=self._overwrite)
+            self._stream = self._file.__enter__()
         return self
 
-    def _open(self) -> BinaryIO:
-        if self._final is None:
-            if sys.stdout is None:
-                raise OutputError("cannot write: it is closed", self.name)
-            return open(sys.stdout.fileno(), "wb", closefd=False)
-        if self._final.exists() and not self._final.is_file():
-            return self._final.open("wb")
-        refuse_existing(self._final, overwrite=self._overwrite)
-        self._temporary = temporary_beside(self._final)
-        return self._temporary.open("xb")
+    def _open_stream(self) -> BinaryIO:
+        if self._path is not None:
+            return self._path.open("wb")
+        if sys.stdout is None:
+            raise OutputError("cannot write: it is closed", self.name)
+        return open(sys.stdout.fileno(), "wb", closefd=False)
 
-    def write(self, lines: Iterable[bytes]) -> None:
-        """Write lines and hand them on at once."""
-        with self._explained():
-            self._stream.write(b"".join(lines))
+    def write(self, chunks: Iterable[bytes]) -> None:
+        """Write chunks of bytes and flush them."""
+        with explained(self.name):
+            self._stream.write(b"".join(chunks))
             self._stream.flush()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._temporary is None:
-            if kind is None:
-                with self._explained():
-                    self._stream.close()
-            return
-        try:
-            if kind is None:
-                with self._explained():
-                    self._stream.flush()
-                    os.fsync(self._stream.fileno())
-                    self._publish(self._temporary, Path(self.name))
-        finally:
-            with contextlib.suppress(OSError):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, error, traceback)
+        elif kind is None:
+            with explained(self.name):
                 self._stream.close()
-            self._temporary.unlink(missing_ok=True)
-
-    def _publish(self, temporary: Path, final: Path) -> None:
-        """Give the file its name, and without ``overwrite`` only if nobody has taken it meanwhile."""
-        if not self._overwrite:
-            try:
-                final.hardlink_to(temporary)
-            except FileExistsError:
-                refuse_existing(final, overwrite=False)
-            except OSError:  # a file system without hard links
-                refuse_existing(final, overwrite=False)
-            else:
-                return
-        temporary.replace(final)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise ReaderGoneError("the reader has gone away", self.name) from None
-            raise OutputError(f"cannot write: {reason(error)}", self.name) from None
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where ``path`` is there and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise OutputError("exists already", str(path), remedy="overwrite")
-
-
-def temporary_beside(path: Path) -> Path:
-    """Name a hidden file or directory next to ``path``, unused by any other process on any other machine."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -11,7 +11,7 @@ from rsr_cli.core.encoders.registry import load_encoder
 from rsr_cli.core.encoders.specification import EncoderSettings, parse
 from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V2
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records.fields import fingerprint
+from rsr_cli.core.records.space import fingerprint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,7 @@ from rsr_cli.core.encoders.run import Embedder
 from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.encoders.statistics import Statistics
 from rsr_cli.core.errors import RecordError, Skips
-from rsr_cli.core.records.fields import fingerprint
+from rsr_cli.core.records.space import fingerprint
 from rsr_cli.core.records.streams import read
 from rsr_cli.remedies import explain
 

@@ -1,83 +1,97 @@
-"""Binary codes: sign, trivial hash and locality-sensitive hashing, as in Blumenstiel et al. 2024; packing.
-
-Every method maps float32 embeddings (n, dim) to bits (n, bits); bit j of a code is its j-th most significant bit.
-"""
+"""Binary codes of embeddings, as in Blumenstiel et al. 2024: what every method declares, and packing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records.fields import Vectors, encode, fingerprint
+from rsr_cli.core.records.space import EMBEDDING_FACTS, Space, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
 
-METHODS = ("sign", "trivial", "lsh")
-DEFAULT_SEED = 42  # the first of the paper's five
 
-
-@dataclass(frozen=True)
-class Binarizer:
-    """One way from embeddings to codes.
+class Binarizer(ABC):
+    """Maps embeddings of one space to codes.
 
     Parameters
     ----------
+    of : Space
+        The embeddings' space.
+    bits : int, optional
+        Length of the codes; ``None`` is one per dimension, for methods that allow it.
+    seed : int, optional
+        For methods that draw random numbers; ``None`` takes the method's default.
+
+    Attributes
+    ----------
     method : str
-        ``sign``: one bit a dimension, x > 0 (the paper's binary embedding). ``trivial``: bit j is the sign of the
-        mean of dimensions j, j + bits, j + 2 bits, ... ``lsh``: bit j is the side of random plane j
-        (Charikar 2002), planes drawn by ``numpy.random.RandomState(seed).randn(bits, dim)``.
-    dim : int
-        Length of the embeddings.
-    of : str
-        Fingerprint of the embeddings.
-    bits : int
-        Length of the codes; for ``sign`` it is ``dim``.
-    seed : int or None
-        Of the planes; only for ``lsh``.
+        Its name in the registry.
+    needs_bits : bool
+        Whether the length has no default; the default is one bit per dimension.
+    default_seed : int or None
+        The seed if none is given; ``None`` for a method that draws nothing.
 
     Raises
     ------
     UsageError
-        ``bits`` does not fit the method and ``dim``.
+        ``bits`` or ``seed`` do not fit the method and the embeddings.
     """
 
-    method: str
-    dim: int
-    of: str
-    bits: int
-    seed: int | None = None
+    method: ClassVar[str]
+    needs_bits: ClassVar[bool] = True
+    default_seed: ClassVar[int | None] = None
 
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"unknown method {self.method!r}; one of {', '.join(METHODS)}")
-        if self.method == "sign" and self.bits != self.dim:
-            raise UsageError(f"sign gives one bit a dimension, {self.dim} here, not {self.bits}")
-        if self.method == "trivial" and self.dim % self.bits:
-            raise UsageError(f"trivial needs --bits that divide the {self.dim} dimensions, and {self.bits} does not")
+    def __init__(self, of: Space, bits: int | None = None, seed: int | None = None) -> None:
+        self.check(bits, seed)
+        self.of = of
+        self.dim = of.size
+        self.bits = self._length(bits or of.size)
+        self.seed = self.default_seed if seed is None else seed
 
-    @property
-    def head(self) -> dict[str, Any]:
-        """The ``code`` property without its data."""
-        facts = {"method": self.method, "bits": self.bits}
-        if self.seed is not None:
-            facts["seed"] = self.seed
-        facts["of"] = self.of
-        return {**facts, "fingerprint": fingerprint({**facts, "dim": self.dim})}
+    @classmethod
+    def check(cls, bits: int | None, seed: int | None) -> None:
+        """Check what can be checked before the first embedding.
+
+        Raises
+        ------
+        UsageError
+            The method needs bits, or takes no seed.
+        """
+        if bits is None and cls.needs_bits:
+            raise UsageError(f"{cls.method} needs a number of bits, 32 in the paper", remedy="bits")
+        if seed is not None and cls.default_seed is None:
+            raise UsageError(f"{cls.method} takes no seed, as it draws nothing", remedy="seed")
+
+    def _length(self, bits: int) -> int:
+        """Return the length of the codes; raise UsageError if ``bits`` does not fit the embeddings."""
+        return bits
 
     @cached_property
-    def _planes(self) -> NDArray[np.float64]:
-        # RandomState, not Generator: the paper's numbers come from this stream of numbers.
-        return np.random.RandomState(self.seed).randn(self.bits, self.dim)
+    def space(self) -> Space:
+        """The codes' space."""
+        facts: dict[str, Any] = {"method": self.method, "bits": self.bits}
+        if self.seed is not None:
+            facts["seed"] = self.seed
+        facts["of"] = self.of.fingerprint
+        hashed = {**facts, "dim": self.dim}
+        facts.pop("bits")
+        made_by: dict[str, Any] = {key: self.of.facts[key] for key in EMBEDDING_FACTS if key in self.of.facts}
+        recipe = {**hashed, "embedding": self.of.recipe}
+        return Space("code", self.bits, "uint8", fingerprint(hashed), {**made_by, **facts}, recipe)
+
+    @abstractmethod
+    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return the bits of embeddings, float32 (n, dim), as bool (n, bits)."""
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Binarize and pack.
@@ -92,51 +106,35 @@ class Binarizer:
         numpy.ndarray
             uint8 (n, ceil(bits / 8)), most significant bit first, zero-padded.
         """
-        values: NDArray[Any] = embeddings
-        if self.method == "trivial":
-            values = embeddings.reshape(len(embeddings), self.dim // self.bits, self.bits).mean(axis=1)
-        elif self.method == "lsh":
-            values = embeddings @ self._planes.T
-        return np.packbits(values > 0, axis=1)
+        return np.packbits(self.signs(embeddings), axis=1)
 
 
-def binarize(
-    batches: Iterable[Batch], method: str, bits: int | None, seed: int | None, skips: Skips
-) -> Iterator[Batch]:
-    """Put a code in the place of each record's embedding.
+def binarize(batches: Iterable[Batch], method: str, bits: int | None, seed: int | None) -> Iterator[Batch]:
+    """Replace each record's embedding with a code.
 
     Parameters
     ----------
     batches : iterable of Batch
-        Records with embeddings of one vector space; they are changed in place.
+        Records with embeddings of one space; they are changed in place.
     method, bits, seed
-        As in `Binarizer`; ``bits`` of ``None`` is one a dimension for ``sign``, ``seed`` of ``None`` is 42 for ``lsh``.
-    skips : Skips
-        Asked about records without a usable embedding.
+        As in `registry.METHODS` and `Binarizer`.
+
+    Yields
+    ------
+    Batch
+        The same records with codes.
 
     Raises
     ------
     UsageError
         The settings do not fit each other or the embeddings.
-    RecordError, FingerprintError
-        As in `records.Vectors.take`.
     """
-    if method == "lsh":
-        seed = DEFAULT_SEED if seed is None else seed
-    elif seed is not None:
-        raise UsageError(f"--seed belongs to lsh; {method} draws nothing")
-    if method != "sign" and bits is None:
-        raise UsageError(f"{method} needs --bits, 32 in the paper")
-    vectors = Vectors("embedding")
+    made = binarizer_class(method)
+    made.check(bits, seed)
     binarizer = None
     for batch in batches:
-        embeddings = vectors.take(batch, skips)
-        if vectors.head is None or not len(batch):
+        if batch.space is None or batch.vectors is None:
             continue
-        if binarizer is None:
-            dim = vectors.head["dim"]
-            binarizer = Binarizer(method, dim, vectors.head["fingerprint"], dim if bits is None else bits, seed)
-            head = binarizer.head
-        for record, code in zip(batch.records, binarizer(embeddings), strict=True):
-            record["properties"]["code"] = {**head, "data": encode(code)}
+        binarizer = binarizer or made(batch.space, bits, seed)
+        batch.vectors, batch.space = binarizer(batch.vectors), binarizer.space
         yield batch

@@ -11,7 +11,7 @@ from rsr_cli.core.encoders import specification, statistics
 from rsr_cli.core.encoders.pooling import POOLS
 from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records.fields import fingerprint
+from rsr_cli.core.records.space import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

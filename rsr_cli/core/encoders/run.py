@@ -14,7 +14,8 @@ import torch
 
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters import read_pixels
-from rsr_cli.core.records.fields import embedding, fingerprint
+from rsr_cli.core.records.fields import embedding
+from rsr_cli.core.records.space import fingerprint
 from rsr_cli.core.sensors.base import year_and_day
 
 if TYPE_CHECKING:

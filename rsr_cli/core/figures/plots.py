@@ -249,8 +249,9 @@ def draw_points(points: Points, form: str) -> bytes:
     told = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MOST_CLASSES])
     rest = f"{len(counts) - len(told)} other classes"
     classes[~np.isin(classes, [*told, "no label"])] = rest
-    size = f"{points.head['bits']} bits, Hamming" if points.kind == "code" else f"{points.head['dim']}-d, Euclidean"
-    made_by = points.head.get("model") or points.head.get("method") or points.head["fingerprint"]
+    space = points.space
+    size = f"{space.size} bits, Hamming" if space.kind == "code" else f"{space.size}-d, Euclidean"
+    made_by = ", ".join(filter(None, (space.model, space.facts.get("method")))) or space.fingerprint
 
     with _style():
         import matplotlib as mpl
@@ -265,7 +266,7 @@ def draw_points(points: Points, form: str) -> bytes:
             if len(xs):
                 label = f"{name} ({len(xs)})"
                 axes.scatter(xs, ys, 18, color=colour, marker=marker, linewidths=0.3, edgecolors="white", label=label)
-        axes.set_title(f"t-SNE of {len(classes)} {points.kind}s ({made_by}, {size} distance)", fontsize=TEXT_PT + 1)
+        axes.set_title(f"t-SNE of {len(classes)} {space.kind}s ({made_by}, {size} distance)", fontsize=TEXT_PT + 1)
         title = "First of the labels" if any(len(labels) > 1 for labels in points.labels) else "Label"
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, frameon=False, alignment="left")
         return _save(figure, form, bbox_inches="tight")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.records.fields import Vectors, kind_of
+from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.scoring.evaluation import label_list
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.records.batch import Batch
-    from rsr_cli.core.records.fields import Kind
+    from rsr_cli.core.records.space import Kind, Space
 
 #: t-SNE's own default; of few points a third, for it has to be less than there are.
 PERPLEXITY = 30
@@ -33,16 +32,13 @@ class Points:
         float32 (n, 2).
     labels : list of tuple of str
         Each record's, in its order; empty where it has none.
-    kind : str
-        ``embedding`` or ``code``.
-    head : dict
-        What their vectors share.
+    space : Space
+        The space of their vectors.
     """
 
     places: NDArray[np.float32]
     labels: list[tuple[str, ...]]
-    kind: Kind
-    head: dict[str, Any]
+    space: Space
 
 
 def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Points:
@@ -73,30 +69,25 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
     """
     random = np.random.default_rng(seed)
     drawn: list[tuple[NDArray[Any], tuple[str, ...]]] = []
-    vectors, seen = None, 0
+    space, seen = None, 0
     for batch in batches:
-        vectors = vectors or Vectors(kind_of(batch.records))
-        for i, vector in enumerate(vectors.take(batch, skips)):
-            try:
-                labels = tuple(label_list(batch.records[i], "labels") or ())
-            except RecordError as error:
-                error.place = batch.place(i)
-                skips(error)
-                continue
-            one = vector.copy(), labels
+        labels = batch.apply(lambda record: tuple(label_list(record, "labels") or ()), skips)
+        if batch.vectors is None:
+            continue
+        space = space or batch.space
+        for vector, names in zip(batch.vectors, labels, strict=True):
             seen += 1
-            if len(drawn) < size:
-                drawn.append(one)
-            elif (slot := random.integers(seen)) < size:
-                drawn[slot] = one
-    if vectors is None or vectors.head is None or len(drawn) < 3:
+            slot = len(drawn) if len(drawn) < size else random.integers(seen)
+            if slot < size:
+                drawn[slot : slot + 1] = [(vector.copy(), names)]  # a view would keep its whole batch
+    if space is None or len(drawn) < 3:
         raise RsrError(f"t-SNE needs 3 records or more, and {len(drawn)} came in; see rsr embed")
     values = np.stack([vector for vector, _ in drawn])
-    if vectors.kind == "code":
-        values = np.unpackbits(values, axis=1, count=vectors.head["bits"])
+    if space.kind == "code":
+        values = np.unpackbits(values, axis=1, count=space.size)
     if (values == values[0]).all():
-        raise RsrError(f"the {vectors.kind}s of all {len(drawn)} records are the same, and t-SNE cannot lay them out")
-    return Points(_tsne(values, vectors.kind, seed), [labels for _, labels in drawn], vectors.kind, vectors.head)
+        raise RsrError(f"the {space.kind}s of all {len(drawn)} records are the same, and t-SNE cannot lay them out")
+    return Points(_tsne(values, space.kind, seed), [labels for _, labels in drawn], space)
 
 
 def _tsne(values: NDArray[Any], kind: Kind, seed: int) -> NDArray[np.float32]:

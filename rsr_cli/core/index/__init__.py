@@ -1,1 +1,1 @@
-"""The index directory. The only importer of faiss."""
+"""The index directory: building it, opening it, searching it. The only importer of faiss."""

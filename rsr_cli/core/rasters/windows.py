@@ -14,7 +14,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
 from rsr_cli.core.errors import OutputError, RasterError, RecordError, Skips
-from rsr_cli.core.files import refuse_existing, temporary_beside
+from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.pixels import Part, parts_of, read_pixels, read_raw
 from rsr_cli.core.rasters.scenes import Edge, Found, Scene, TileSettings, find_scenes, open_scene
 from rsr_cli.core.sensors.base import UNUSED
@@ -210,7 +210,6 @@ def write_chip(tile: Record, directory: str, *, overwrite: bool = False) -> Reco
     raw = read_raw(tile, names)
     nodata = _common_nodata(raw, parts)
     transform = properties.get("proj:transform")
-    temporary = temporary_beside(path)
     try:
         # In memory first: where a disk is full, libtiff has its own words on stderr.
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
@@ -236,13 +235,11 @@ def write_chip(tile: Record, directory: str, *, overwrite: bool = False) -> Reco
                 if not transform:
                     _copy_control(parts[0], chip)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(memory.getbuffer())
-        temporary.replace(path)
+            with whole_file(path, overwrite=overwrite) as file:
+                file.write(memory.getbuffer())
     except (RasterioError, OSError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
         raise OutputError(f"cannot write: {reason}", str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     placed = {"source": str(path), "bands": names, "window": [0, 0, shape[1], shape[0]]}
     return {**tile, "properties": {**{k: v for k, v in properties.items() if k != "nodata"}, **placed}}
 

@@ -1,14 +1,23 @@
-"""Records in memory: GeoJSON Features in batches."""
+"""Records in memory: batches of GeoJSON Features with a column of vectors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rsr_cli.core.errors import RecordError, RsrError, Skips
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.records.space import Space
 
 Record = dict[str, Any]
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -23,20 +32,50 @@ class Batch:
         Line of each record, from 1.
     records : list of dict
         GeoJSON Features.
+    vectors : numpy.ndarray, optional
+        One row per record: float32 (n, dim) of embeddings, or uint8 (n, ceil(bits / 8)) of codes, most significant bit
+        first. ``None`` where vectors were not asked for; then they are still in the records.
+    space : Space, optional
+        The space of the vectors.
     """
 
     name: str
     lines: list[int]
     records: list[Record]
+    vectors: NDArray[Any] | None = None
+    space: Space | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def place(self, i: int) -> str:
-        """Name the input and line of record ``i``."""
+        """Return the input and line of record ``i``, for messages."""
         return f"{self.name}:{self.lines[i]}"
 
     def keep(self, chosen: Sequence[int]) -> None:
         """Drop all records but the chosen ones."""
+        if len(chosen) == len(self):
+            return
         self.lines = [self.lines[i] for i in chosen]
         self.records = [self.records[i] for i in chosen]
+        if self.vectors is not None:
+            self.vectors = self.vectors[np.asarray(chosen, np.intp)]
+
+    def apply(self, function: Callable[[Record], R], skips: Skips) -> list[R]:
+        """Call a function with each record and return what it returned.
+
+        Records for which it raises RecordError are dropped from the batch, if ``skips`` lets them go; the error is
+        given the record's place. Any other error of ours is given it too, and raised.
+        """
+        results, kept = [], []
+        for i, record in enumerate(self.records):
+            try:
+                results.append(function(record))
+                kept.append(i)
+            except RsrError as error:
+                error.place = f"{self.place(i)}: {error.place}" if error.place else self.place(i)
+                if not isinstance(error, RecordError):
+                    raise
+                skips(error)
+        self.keep(kept)
+        return results

@@ -1,4 +1,4 @@
-"""JSON lines: one GeoJSON Feature per line.
+"""JSON lines: one GeoJSON Feature per line, vectors in base64.
 
 Reading hands on what has arrived: a batch is what one read of the input gave, at most 128 KiB, so a slow pipe
 yields single records at once and a file yields batches of hundreds. Larger blocks are slower: their records outgrow the
@@ -8,9 +8,12 @@ processor's cache.
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING
+from binascii import Error as Base64Error
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
+import pybase64
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.files import open_input, reason
@@ -19,7 +22,9 @@ from rsr_cli.core.records.batch import Batch, Record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ONE_A_LINE = "one Feature a line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
+    from rsr_cli.core.records.space import StreamSpace
+
+ONE_PER_LINE = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
 BLOCK_BYTES = 1 << 17
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142
@@ -72,7 +77,7 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
             yield name, first, [b"".join(pending)]
 
 
-def read_records(path: str, skips: Skips) -> Iterator[Batch]:
+def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
     for name, first, lines in read_lines(path):
         batch = Batch(name, [], [])
@@ -86,6 +91,8 @@ def read_records(path: str, skips: Skips) -> Iterator[Batch]:
             except RecordError as error:
                 error.place = f"{name}:{number}"
                 skips(error)
+        if stream and batch.records:
+            take_vectors(batch, stream, skips)
         if batch.records:
             yield batch
 
@@ -94,17 +101,27 @@ def _feature(text: bytes) -> Record:
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise RecordError(f"not JSON: {error}; {ONE_A_LINE}") from None
+        raise RecordError(f"not JSON: {error}; {ONE_PER_LINE}") from None
     if not isinstance(record, dict) or record.get("type") != "Feature":
         found = record.get("type") if isinstance(record, dict) else type(record).__name__
-        raise RecordError(f"not a GeoJSON Feature but {found or 'an object without a type'}; {ONE_A_LINE}")
+        raise RecordError(f"not a GeoJSON Feature but {found or 'an object without a type'}; {ONE_PER_LINE}")
     if not isinstance(record.get("properties"), dict):
         raise RecordError("the Feature has no properties object")
     return record
 
 
+def write_records(batch: Batch) -> bytes:
+    """Return a batch as lines of JSON, its vectors in base64."""
+    if batch.vectors is not None and batch.space is not None:
+        head = batch.space.as_property()
+        rows = np.ascontiguousarray(batch.vectors, dtype=batch.space.numpy_dtype)
+        for record, row in zip(batch.records, rows, strict=True):
+            record["properties"][batch.space.kind] = {**head, "data": pybase64.b64encode_as_string(row.data)}
+    return b"".join(map(dump, batch.records))
+
+
 def dump(record: Record) -> bytes:
-    """Serialise one record as a line of JSON, line feed included.
+    """Return one record as a line of JSON, line feed included.
 
     Raises
     ------
@@ -115,3 +132,50 @@ def dump(record: Record) -> bytes:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError as error:
         raise RecordError(f"cannot be written as JSON: {error}", str(record.get("id"))) from None
+
+
+def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
+    """Move the vectors of a batch from its records into its column, and drop records without a usable one.
+
+    Raises
+    ------
+    RecordError
+        A record has no vector, or a broken one.
+    FingerprintError
+        A vector is of another space than the stream's first one.
+    """
+    kind = stream.kind_in(batch.records)
+
+    def take(record: Record) -> bytes:
+        found = record["properties"].pop(kind, None)
+        if not isinstance(found, dict):
+            if kind == "embedding" and "code" in record["properties"]:
+                raise RecordError("has a code and no embedding; it was binarized already")
+            raise RecordError(f"has no {kind}", remedy=f"make {kind}s")
+        space = stream.admit(found, kind)
+        return _decode(found.get("data"), space.n_bytes)
+
+    raws = batch.apply(take, skips)
+    space = stream.space
+    if space is None:
+        return
+    batch.space = space
+    values = np.frombuffer(b"".join(raws), space.numpy_dtype).reshape(len(raws), space.width)
+    if kind == "embedding":
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
+            values = values.astype(np.float32, copy=False)
+    batch.vectors = values
+    if kind == "embedding" and not (finite := np.isfinite(values).all(axis=1)).all():
+        for i in np.flatnonzero(~finite):
+            skips(RecordError("its embedding holds NaN or infinite values", batch.place(int(i))))
+        batch.keep(np.flatnonzero(finite).tolist())
+
+
+def _decode(text: Any, n_bytes: int) -> bytes:
+    try:
+        raw = pybase64.b64decode(text, validate=True)
+    except (Base64Error, TypeError, ValueError) as error:
+        raise RecordError(f"data is not base64: {error}") from None
+    if len(raw) != n_bytes:
+        raise RecordError(f"data holds {len(raw)} bytes where {n_bytes} are expected")
+    return raw

@@ -1,37 +1,86 @@
-"""One door for records in files: the ending of a file's name picks the codec."""
+"""Records in and out of files: the ending of a file's name picks the codec."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rsr_cli.core.errors import UsageError
+from rsr_cli.core.files import Output
 from rsr_cli.core.records import jsonl
+from rsr_cli.core.records.space import StreamSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import ModuleType
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.space import Kind
 
 
-def read(inputs: Sequence[str], skips: Skips) -> Iterator[Batch]:
+def _codec(path: str) -> ModuleType:
+    """Return the module that reads and writes a file of this name, JSON lines for standard streams too."""
+    if path.endswith(".parquet"):
+        raise UsageError("GeoParquet is not supported yet; convert it with ogr2ogr -f GeoJSONSeq", path)
+    return jsonl
+
+
+def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> Iterator[Batch]:
     """Read records from files and stdin.
 
     Parameters
     ----------
     inputs : sequence of str
-        Files; ``-``, or none at all, is stdin.
+        Files; ``-``, or no input at all, is stdin.
     skips : Skips
-        Asked about lines that hold no Feature.
+        Asked about records that cannot be used.
+    vectors : sequence of str
+        The kinds of vector to take out of the records, in order of preference; all must be of one space. Without any,
+        records keep what they have.
 
     Yields
     ------
     Batch
-        At least one record, in the input's order.
+        At least one record, in the input's order; with ``vectors``, those that have one.
 
     Raises
     ------
+    UsageError
+        stdin is closed or a terminal, or the format is not supported.
     RecordError
-        A line is not a GeoJSON Feature.
+        A line is not a GeoJSON Feature, or has no usable vector.
+    FingerprintError
+        Vectors are of two spaces.
     """
+    stream = StreamSpace(vectors) if vectors else None
     for path in inputs or ("-",):
-        yield from jsonl.read_records(path, skips)
+        yield from _codec(path).read_records(path, stream, skips)
+
+
+class Writer:
+    """Writes records to stdout or a file, in the format of its ending.
+
+    Parameters
+    ----------
+    path, overwrite
+        As in `files.Output`.
+    """
+
+    def __init__(self, path: str | None, *, overwrite: bool = False) -> None:
+        self._codec = _codec(path or "-")
+        self._output = Output(path, overwrite=overwrite)
+
+    def __enter__(self) -> Writer:
+        self._output.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._output.__exit__(*error)  # type: ignore[arg-type]
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch, which gets its vectors back into its records, and flush it."""
+        self._output.write([self._codec.write_records(batch)])
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Write Features that are lines of JSON already, and flush them."""
+        self._output.write(lines)

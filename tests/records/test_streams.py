@@ -119,7 +119,7 @@ def test_an_empty_stream_gives_an_empty_result(rsr, tmp_path):
     done = rsr("binarize", input=b"")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     done = rsr("index", "-o", "lake.rsr", input=b"", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, b"rsr index: no record came in, and the index is empty\n")
+    assert (done.returncode, done.stderr) == (0, b"rsr index: no records were read, and the index is empty\n")
     done = rsr("query", "lake.rsr", input=lines(2), cwd=tmp_path)
     says = b"rsr query: 2 of 2 queries have no hit, and are not in the output: the index is empty\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", says)
@@ -134,7 +134,7 @@ def test_a_feature_collection_is_told_what_is_expected(rsr):
         done = rsr("binarize", input=text)
         assert done.returncode == 1
         assert b"<stdin>:1: not " in done.stderr
-        assert b"one Feature a line is expected, as jq -c '.features[]'" in done.stderr
+        assert b"one Feature per line is expected, as jq -c '.features[]'" in done.stderr
 
 
 def test_keep_going_ends_with_3_and_says_what_was_skipped(rsr):
@@ -234,7 +234,7 @@ def test_a_signal_stops_in_silence_and_leaves_no_half_file(tmp_path, number, sta
             deadline = time.monotonic() + 30
             while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
                 time.sleep(0.02)
-            assert [p.name.startswith(".out") for p in tmp_path.iterdir()] == [True]
+            assert [p.name.startswith(".rsr-") for p in tmp_path.iterdir()] == [True]
             process.send_signal(number)
             assert process.wait(30) == status
             assert process.stderr.read() == b""
@@ -313,7 +313,7 @@ def test_an_existing_file_is_refused_before_anything_is_read(rsr, tmp_path):
 
 def test_a_file_that_another_job_made_meanwhile_is_kept(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(OutputError, match="--overwrite"), files.Output(str(path)):
+    with pytest.raises(OutputError, match="exists already"), files.Output(str(path)):
         path.write_text("theirs")
     assert path.read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

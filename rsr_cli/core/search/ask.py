@@ -1,25 +1,31 @@
-"""Hits: the found records, each with its query, rank and distance."""
+"""Asking an index: queries into hits, the found records with query, rank and distance."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rsr_cli.core.errors import FingerprintError, RecordError, Skips
-from rsr_cli.core.index.build import HIT_FIELDS
-from rsr_cli.core.records.fields import Kind, Vectors, kind_of
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.index.table import hit_line
+from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of
+from rsr_cli.core.records.space import KINDS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index.build import Index
+    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch, Record
 
-#: Candidates held at once: of so many queries a batch is searched that theirs are no more.
+log = logging.getLogger("rsr")
+
+#: Maximum number of candidates in memory; it limits how many queries are searched at once.
 CANDIDATES = 1 << 20
+#: Ground sample distances that differ by more are worth a warning.
+GSD_RATIO = 1.5
 
 
 class Searcher:
@@ -30,9 +36,9 @@ class Searcher:
     index : Index
         An open index.
     k : int or None
-        At most so many hits a query.
+        Maximum number of hits per query.
     radius : float or None
-        Hits at most so far away.
+        Maximum distance of a hit.
     exclude_self : bool
         Leave the item with the query's own id out.
     skips : Skips
@@ -45,6 +51,7 @@ class Searcher:
         self._radius = radius
         self._exclude_self = exclude_self
         self._skips = skips
+        self.gsd_warned = False
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
         """Search for records with a code or an embedding.
@@ -67,17 +74,15 @@ class Searcher:
         FingerprintError
             The queries are of another vector space than the index, or codes against embeddings.
         """
-        vectors, binarizer = None, None
+        known, binarizer = None, None
         for batch in batches:
-            if vectors is None:
-                vectors = Vectors(self._kind(batch))
-            values = vectors.take(batch, self._skips)
-            binarizer = binarizer or self._index.accept(vectors)
-            kept = [i for i, record in enumerate(batch.records) if self._named(batch, i, record)]
-            if not kept:
+            batch.apply(_check_id, self._skips)
+            if batch.vectors is None or batch.space is None or not len(batch):
                 continue
-            values = values[kept]
-            yield from self._hits([batch.records[i] for i in kept], binarizer(values) if binarizer else values)
+            if known is None:
+                known, binarizer = batch.space, self._index.binarizer_for(batch.space)
+            self._compare_gsd(batch.records)
+            yield from self._hits(batch.records, binarizer(batch.vectors) if binarizer else batch.vectors)
 
     def by_id(self, names: Sequence[str]) -> Iterator[list[bytes]]:
         """Search for items of the index itself, as `by_record` does."""
@@ -90,22 +95,28 @@ class Searcher:
             query: Record = orjson.loads(self._index.record(row)[1])
             yield from self._hits([query], self._index.vector(row)[None])
 
-    def _kind(self, batch: Batch) -> Kind:
-        """Choose the vector to compare: a code only where the index holds codes."""
-        kind = kind_of(batch.records)
-        if self._index.manifest.kind == "code" or not self._index.manifest.count:
-            return kind
-        if kind == "code" and not any("embedding" in record["properties"] for record in batch.records):
-            raise FingerprintError(
-                f"has a code, and {self._index.path} is an index of embeddings; leave rsr binarize out", batch.place(0)
-            )
-        return "embedding"
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The vectors to take from queries, in order of preference: codes only against an index of codes."""
+        space = self._index.manifest.space
+        return ("embedding",) if space and space.kind == "embedding" else KINDS
 
-    def _named(self, batch: Batch, i: int, record: Record) -> bool:
-        if record.get("id") is not None:
-            return True
-        self._skips(RecordError("has no id, by which its hits name it", batch.place(i)))
-        return False
+    def _compare_gsd(self, queries: Sequence[Record]) -> None:
+        """Warn once if queries and index differ in ground sample distance."""
+        if self.gsd_warned or self._index.manifest.gsd is None:
+            return
+        finest, coarsest = self._index.manifest.gsd
+        for gsd in filter(None, map(gsd_of, queries)):
+            if not finest / GSD_RATIO <= gsd <= coarsest * GSD_RATIO:
+                has = f"{finest:g} m" if finest == coarsest else f"{finest:g} to {coarsest:g} m"
+                log.warning(
+                    "a query has a ground sample distance of %g m and the index %s: the same object has another size"
+                    " in pixels, and look-alikes may be missed",
+                    gsd,
+                    has,
+                )
+                self.gsd_warned = True
+                return
 
     def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
         more = self._k if self._k is None or not self._exclude_self else self._k + 1
@@ -117,7 +128,7 @@ class Searcher:
                 yield self._lines(query, distances.tolist(), rows.tolist())
 
     def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
-        """Write one query's hits, from the text of the found records: to parse it would take longer than to find it."""
+        """Return one query's hits as lines of JSON."""
         asked, labels = query["id"], query["properties"].get("labels")
         own = str(asked) if self._exclude_self else None
         lines: list[bytes] = []
@@ -128,7 +139,11 @@ class Searcher:
             if name == own:
                 continue
             values = (asked, len(lines) + 1, distance, labels)
-            added = orjson.dumps({field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None})
-            comma = b"" if text.endswith("{}}") else b","
-            lines.append(text[:-2].encode() + comma + added[1:] + b"}\n")
+            added = {field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None}
+            lines.append(hit_line(text, added))
         return lines
+
+
+def _check_id(query: Record) -> None:
+    if query.get("id") is None:
+        raise RecordError("has no id, by which its hits name it")

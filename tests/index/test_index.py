@@ -8,11 +8,12 @@ import faiss
 import numpy as np
 import orjson
 import pytest
+from support import batches, code, embedding, feature
 
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
-from rsr_cli.core.index.build import Index, build
-from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.fields import Vectors, embedding, encode
+from rsr_cli.core.index.build import build
+from rsr_cli.core.index.reading import Index
+from rsr_cli.core.records.space import KINDS
 
 
 def nested(depth):
@@ -20,33 +21,16 @@ def nested(depth):
     return [] if depth == 0 else [nested(depth - 1)]
 
 
-def feature(name, **properties):
-    return {"type": "Feature", "id": name, "geometry": None, "properties": properties}
-
-
 def code_records(codes: np.ndarray, bits: int, names=None) -> list[dict]:
-    head = {"method": "sign", "bits": bits, "of": "emb", "fingerprint": "codes"}
-    return [
-        feature(names[i] if names else f"t{i}", code={**head, "data": encode(np.ascontiguousarray(code))})
-        for i, code in enumerate(codes)
-    ]
+    return [feature(names[i] if names else f"t{i}", code=code(packed, bits)) for i, packed in enumerate(codes)]
 
 
 def embedding_records(vectors: np.ndarray) -> list[dict]:
     return [feature(f"t{i}", embedding=embedding(v, "m", "emb")) for i, v in enumerate(vectors)]
 
 
-def batches(records: list[dict], size: int = 300) -> list[Batch]:
-    return [
-        Batch(
-            "in", list(range(start + 1, start + 1 + len(records[start : start + size]))), records[start : start + size]
-        )
-        for start in range(0, len(records), size)
-    ]
-
-
 def make(path, records, metric=None, **kwargs) -> Index:
-    total = sum(build(batches(records), path, metric, Skips(), **kwargs))
+    total = sum(build(batches(records, ("embedding",) if metric else KINDS), path, metric, Skips(), **kwargs))
     assert total == len(records)
     return Index(path)
 
@@ -165,22 +149,24 @@ def test_radius_is_a_closed_ball(tmp_path, metric, k):
 
 
 @pytest.mark.parametrize("kind", ["code", "l1", "l2", "dot"])
-def test_the_file_is_the_one_that_faiss_writes(tmp_path, kind):
+def test_vectors_are_a_numpy_array_that_faiss_ranks_alike(tmp_path, kind):
     rng = np.random.default_rng(1)
     if kind == "code":
-        codes = rng.integers(0, 256, (777, 96), dtype=np.uint8)
-        make(tmp_path / "i.rsr", code_records(codes, 768))
+        rows = rng.integers(0, 256, (777, 96), dtype=np.uint8)
+        index = make(tmp_path / "i.rsr", code_records(rows, 768))
         theirs = faiss.IndexBinaryFlat(768)
-        theirs.add(codes)
-        faiss.write_index_binary(theirs, str(tmp_path / "theirs"))
     else:
-        vectors = rng.standard_normal((777, 40)).astype(np.float32)
-        make(tmp_path / "i.rsr", embedding_records(vectors), kind)
+        rows = rng.standard_normal((777, 40)).astype(np.float32)
+        index = make(tmp_path / "i.rsr", embedding_records(rows), kind)
         metrics = {"l1": faiss.METRIC_L1, "l2": faiss.METRIC_L2, "dot": faiss.METRIC_INNER_PRODUCT}
         theirs = faiss.IndexFlat(40, metrics[kind])
-        theirs.add(vectors)
-        faiss.write_index(theirs, str(tmp_path / "theirs"))
-    assert (tmp_path / "i.rsr" / "vectors.faiss").read_bytes() == (tmp_path / "theirs").read_bytes()
+    stored = np.load(tmp_path / "i.rsr" / "segments" / "000001" / "vectors.npy")
+    assert stored.dtype == rows.dtype
+    np.testing.assert_array_equal(stored, rows)
+    theirs.add(stored)
+    with index:
+        found = [hits.tolist() for _, hits in index.search(rows[:50], 20)]
+    assert found == theirs.search(rows[:50], 20)[1].tolist()
 
 
 def test_any_sqlite_client_reads_the_records(tmp_path):
@@ -188,18 +174,22 @@ def test_any_sqlite_client_reads_the_records(tmp_path):
     records[1] |= {"bbox": [1.0, 2.0, 3.0, 4.0]}
     records[1]["properties"] |= {"datetime": "2020-01-01T00:00:00Z", "labels": ["a", "b"], "mine": {"x": 1}}
     make(tmp_path / "i.rsr", records)
-    with sqlite3.connect(tmp_path / "i.rsr" / "records.sqlite") as database:
+    with sqlite3.connect(tmp_path / "i.rsr" / "segments" / "000001" / "records.sqlite") as database:
         row = database.execute("SELECT * FROM records WHERE id = 't1'").fetchone()
-    assert row[:8] == (1, "t1", 1.0, 2.0, 3.0, 4.0, "2020-01-01T00:00:00Z", '["a","b"]')
-    assert orjson.loads(row[8])["properties"]["mine"] == {"x": 1}
-    assert "code" not in orjson.loads(row[8])["properties"]
+        labels = database.execute("SELECT name FROM labels ORDER BY number").fetchall()
+    assert row[:2] == (1, "t1")
+    assert orjson.loads(row[2])["properties"]["mine"] == {"x": 1}
+    assert "code" not in orjson.loads(row[2])["properties"]
+    assert labels == [("a",), ("b",)]
 
 
 def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):
     codes = np.random.default_rng(0).integers(0, 256, (50, 8), dtype=np.uint8)
     make(tmp_path / "a.rsr", code_records(codes, 64))
     make(tmp_path / "b.rsr", code_records(codes, 64))
-    for name in ("manifest.json", "vectors.faiss", "records.sqlite"):
+    files = sorted(path.relative_to(tmp_path / "a.rsr") for path in (tmp_path / "a.rsr").rglob("*.*"))
+    assert len(files) == 7
+    for name in files:
         assert (tmp_path / "a.rsr" / name).read_bytes() == (tmp_path / "b.rsr" / name).read_bytes()
     (tmp_path / "a.rsr").rename(tmp_path / "strange name? #1.rsr")
     with Index(tmp_path / "strange name? #1.rsr") as index:
@@ -208,7 +198,7 @@ def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):
 
 def test_an_id_that_comes_twice_is_refused_and_leaves_nothing(tmp_path):
     records = code_records(np.zeros((5, 4), np.uint8), 32, ["a", "b", "c", "b", "d"])
-    with pytest.raises(RsrError, match="'b' comes twice, in records 2 and 4"):
+    with pytest.raises(RsrError, match="'b' occurs twice, in records 2 and 4"):
         make(tmp_path / "i.rsr", records)
     assert list(tmp_path.iterdir()) == []
 
@@ -229,14 +219,16 @@ def test_vectors_of_two_spaces_are_refused(tmp_path):
 def test_an_existing_index_is_kept_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "i.rsr"
     make(path, code_records(np.zeros((3, 4), np.uint8), 32))
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="exists already") as caught:
         make(path, code_records(np.zeros((2, 4), np.uint8), 32))
+    assert caught.value.remedy == "overwrite"
     broken = code_records(np.zeros((2, 4), np.uint8), 32, ["x", "x"])
     with pytest.raises(RsrError):
         make(path, broken, overwrite=True)
     assert Index(path).manifest.count == 3
     assert make(path, code_records(np.zeros((2, 4), np.uint8), 32), overwrite=True).manifest.count == 2
     assert [p.name for p in tmp_path.iterdir()] == ["i.rsr"]
+    assert [p.name for p in (path / "segments").iterdir()] == ["000002"]
 
 
 def test_overwrite_does_not_remove_what_is_no_index(tmp_path):
@@ -259,21 +251,22 @@ def test_embeddings_are_indexed_when_a_metric_is_given(tmp_path):
     for record, vector in zip(records, np.eye(3, dtype=np.float32), strict=True):
         record["properties"]["embedding"] = embedding(vector, "m", "emb")
     with make(tmp_path / "codes.rsr", [orjson.loads(orjson.dumps(r)) for r in records]) as index:
-        assert (index.manifest.kind, index.manifest.metric) == ("code", "hamming")
+        assert (index.manifest.space.kind, index.manifest.metric) == ("code", "hamming")
     with make(tmp_path / "floats.rsr", records, "l2") as index:
-        assert (index.manifest.kind, index.manifest.metric) == ("embedding", "l2")
+        assert (index.manifest.space.kind, index.manifest.metric) == ("embedding", "l2")
 
 
 def test_queries_of_another_space_are_refused_by_both_names(tmp_path):
     with make(tmp_path / "i.rsr", embedding_records(np.eye(4, dtype=np.float32))) as index:
-        vectors = Vectors("embedding")
-        (batch,) = batches([feature("q", embedding=embedding(np.ones(4, np.float32), "m", "elsewhere"))])
-        vectors.take(batch, Skips())
+        (batch,) = batches([feature("q", embedding=embedding(np.ones(4), "m", "elsewhere"))])
         with pytest.raises(FingerprintError, match=r"elsewhere.*emb"):
-            index.accept(vectors)
+            index.binarizer_for(batch.space)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "vectors.faiss", "records.sqlite"])
+SEGMENT = "segments/000001"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", f"{SEGMENT}/vectors.npy", f"{SEGMENT}/records.sqlite"])
 def test_a_damaged_index_is_refused_in_one_line(tmp_path, name):
     path = tmp_path / "i.rsr"
     make(path, code_records(np.zeros((30, 4), np.uint8), 32))
@@ -291,7 +284,7 @@ def test_an_index_of_a_later_version_is_refused(tmp_path):
     make(path, code_records(np.zeros((3, 4), np.uint8), 32))
     manifest = orjson.loads((path / "manifest.json").read_bytes())
     (path / "manifest.json").write_bytes(orjson.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(IndexFormatError, match="version 99"):
+    with pytest.raises(IndexFormatError, match="schema 99"):
         Index(path)
 
 
@@ -314,12 +307,12 @@ def test_long_and_short_embeddings(tmp_path):
     ("field", "value", "says"),
     [
         ("id", None, "no id"),
-        ("id", ["a"], "no name or number"),
-        ("id", True, "no name or number"),
+        ("id", ["a"], "neither text nor a number"),
+        ("id", True, "neither text nor a number"),
         ("bbox", [1, 2, 3], "not four numbers"),
         ("bbox", [1, 2, 3, None], "not four numbers"),
         ("bbox", "all", "not four numbers"),
-        ("datetime", {"a": 1}, "no text"),
+        ("datetime", {"a": 1}, "not text"),
         ("deep", nested(400), "cannot be written as JSON"),
     ],
 )
@@ -339,7 +332,8 @@ def test_records_that_cannot_be_indexed_are_named_or_skipped(tmp_path, field, va
 
 def test_a_first_record_without_a_vector_can_be_skipped(tmp_path):
     made = [feature("none"), *code_records(np.zeros((2, 4), np.uint8), 32)]
-    assert sum(build(batches(made), tmp_path / "i.rsr", None, Skips(keep_going=True))) == 2
+    skips = Skips(keep_going=True)
+    assert sum(build(batches(made, skips=skips), tmp_path / "i.rsr", None, skips)) == 2
 
 
 def test_what_another_job_made_meanwhile_is_kept(tmp_path):
@@ -350,7 +344,7 @@ def test_what_another_job_made_meanwhile_is_kept(tmp_path):
         path.mkdir()
         (path / "theirs").write_text("precious")
 
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="created by another process meanwhile"):
         sum(build(slowly(), path, None, Skips()))
     assert [p.name for p in tmp_path.rglob("*")] == ["i.rsr", "theirs"]
 
@@ -383,11 +377,12 @@ def test_the_directory_above_has_to_be_there(rsr, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_vectors_cut_short_are_said_in_our_words(rsr, tmp_path):
-    record = {"type": "Feature", "id": "x", "geometry": None, "properties": {}}
-    record["properties"]["embedding"] = embedding(np.ones(8, np.float32), "m", "emb")
+def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
+    record = feature("x", embedding=embedding(np.ones(8)))
     assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0
-    vectors = tmp_path / "x.rsr" / "vectors.faiss"
-    vectors.write_bytes(vectors.read_bytes()[:-8])
+    vectors = tmp_path / "x.rsr" / SEGMENT / "vectors.npy"
+    whole = vectors.read_bytes()
+    vectors.write_bytes(whole[:-8])
     done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
-    assert done.stderr == b"rsr query: x.rsr: cannot be opened: vectors.faiss is cut short or damaged\n"
+    sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}"
+    assert done.stderr.decode() == f"rsr query: x.rsr/{SEGMENT}/vectors.npy: is damaged: it has {sizes}\n"

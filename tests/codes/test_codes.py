@@ -6,24 +6,20 @@ import base64
 
 import numpy as np
 import pytest
+from support import batches, embedding, feature, written
 
-from rsr_cli.core.codes.base import Binarizer, binarize
+from rsr_cli.core.codes.base import binarize
+from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
-from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.fields import embedding
+from rsr_cli.core.records.space import Space
 
 
-def batch_of(vectors: np.ndarray, fingerprint: str = "space") -> Batch:
-    records = [
-        {
-            "type": "Feature",
-            "id": f"t{i}",
-            "geometry": None,
-            "properties": {"embedding": embedding(v, "m", fingerprint)},
-        }
-        for i, v in enumerate(vectors)
-    ]
-    return Batch("in", list(range(1, len(records) + 1)), records)
+def records_of(vectors: np.ndarray, fingerprint: str = "space") -> list[dict]:
+    return [feature(f"t{i}", embedding=embedding(v, "m", fingerprint)) for i, v in enumerate(vectors)]
+
+
+def binarized(records, method="sign", bits=None, seed=None, skips=None) -> list[dict]:
+    return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed))
 
 
 def bits_of(record: dict) -> list[int]:
@@ -33,7 +29,7 @@ def bits_of(record: dict) -> list[int]:
 
 
 def codes_of(vectors: np.ndarray, method: str, bits: int | None = None, seed: int | None = None) -> list[dict]:
-    return [r for b in binarize([batch_of(vectors)], method, bits, seed, Skips()) for r in b.records]
+    return binarized(records_of(vectors), method, bits, seed)
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +94,17 @@ def test_the_code_takes_the_embeddings_place_and_names_it(vectors):
     record = codes_of(vectors, "sign")[0]
     assert "embedding" not in record["properties"]
     assert record["properties"]["code"]["of"] == "space"
-    assert set(record["properties"]["code"]) == {"method", "bits", "of", "fingerprint", "data"}
+    assert set(record["properties"]["code"]) == {"model", "method", "bits", "of", "fingerprint", "data"}
 
 
 def test_every_setting_makes_another_fingerprint():
     settings = [("sign", 64, 64, None), ("trivial", 64, 64, None), ("trivial", 64, 32, None), ("lsh", 64, 32, 1)]
     settings += [("lsh", 64, 32, 2), ("lsh", 128, 32, 1)]
-    prints = {Binarizer(m, d, of, b, s).head["fingerprint"] for m, d, b, s in settings for of in ("a", "b")}
+    prints = {
+        binarizer_class(method)(Space("embedding", dim, "float32", of), bits, seed).space.fingerprint
+        for method, dim, bits, seed in settings
+        for of in ("a", "b")
+    }
     assert len(prints) == 2 * len(settings)
 
 
@@ -117,11 +117,11 @@ def test_codes_do_not_depend_on_the_batch(vectors):
 @pytest.mark.parametrize(
     ("method", "bits", "seed", "says"),
     [
-        ("trivial", None, None, "needs --bits"),
-        ("lsh", None, None, "needs --bits"),
+        ("trivial", None, None, "needs a number of bits"),
+        ("lsh", None, None, "needs a number of bits"),
         ("trivial", 100, None, "divide"),
-        ("sign", 32, None, "one bit a dimension"),
-        ("sign", None, 1, "--seed belongs to lsh"),
+        ("sign", 32, None, "one bit per dimension"),
+        ("sign", None, 1, "takes no seed"),
     ],
 )
 def test_settings_that_do_not_fit(vectors, method, bits, seed, says):
@@ -130,15 +130,15 @@ def test_settings_that_do_not_fit(vectors, method, bits, seed, says):
 
 
 def test_two_spaces_are_refused_by_both_names(vectors):
-    batches = [batch_of(vectors[:2], "first"), batch_of(vectors[:1], "second")]
-    with pytest.raises(FingerprintError, match=r"in:1: .*second.*first"):
-        list(binarize(batches, "sign", None, None, Skips()))
+    records = [*records_of(vectors[:2], "first"), *records_of(vectors[:1], "second")]
+    with pytest.raises(FingerprintError, match=r"in:3: .*second.*first"):
+        binarized(records)
 
 
-def _broken(change) -> Batch:
-    batch = batch_of(np.ones((3, 16), np.float32))
-    change(batch.records[1]["properties"])
-    return batch
+def _broken(change) -> list[dict]:
+    records = records_of(np.ones((3, 16), np.float32))
+    change(records[1]["properties"])
+    return records
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def _broken(change) -> Batch:
 )
 def test_a_broken_record_is_named_or_skipped(change, says):
     with pytest.raises(RecordError, match=says):
-        list(binarize([_broken(change)], "sign", None, None, Skips()))
+        binarized(_broken(change))
     skips = Skips(keep_going=True)
-    (batch,) = binarize([_broken(change)], "sign", None, None, skips)
+    (batch,) = binarize(batches(_broken(change), ("embedding",), skips=skips), "sign", None, None)
     assert [record["id"] for record in batch.records] == ["t0", "t2"]
     assert batch.lines == [1, 3]
     assert skips.count == 1
@@ -173,5 +173,5 @@ def test_other_float_types_are_read(dtype):
         "dtype": dtype,
         "data": base64.b64encode(values.tobytes()).decode(),
     }
-    (batch,) = binarize([Batch("in", [1], [record])], "sign", None, None, Skips())
-    assert bits_of(batch.records[0]) == [1, 0, 1, 0, 0, 1, 1, 0]
+    (done,) = binarized([record])
+    assert bits_of(done) == [1, 0, 1, 0, 0, 1, 1, 0]

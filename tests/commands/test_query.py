@@ -7,8 +7,7 @@ import base64
 import numpy as np
 import orjson
 import pytest
-
-from rsr_cli.core.records.fields import embedding
+from support import embedding
 
 
 def tile(name, vector, labels=None):
@@ -158,10 +157,10 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     done = rsr("query", "floats.rsr", "codes.geojsonl", cwd=lake)
     assert (
         done.returncode,
-        b"codes.geojsonl:1: has a code, and floats.rsr is an index of embeddings" in done.stderr,
+        b"codes.geojsonl:1: has a code and no embedding; it was binarized already" in done.stderr,
     ) == (1, True)
     done = rsr("query", "nowhere.rsr", "codes.geojsonl", cwd=lake)
-    assert (done.returncode, b"it does not exist" in done.stderr) == (1, True)
+    assert (done.returncode, b"does not exist" in done.stderr) == (1, True)
     done = rsr("query", "codes.geojsonl", "codes.rsr", cwd=lake)
     assert (done.returncode, b"is a file and not an index" in done.stderr) == (1, True)
     done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
@@ -207,18 +206,18 @@ def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
 
 def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeypatch):
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.index.build import Index
+    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.streams import read
-    from rsr_cli.core.search import hits
+    from rsr_cli.core.search import ask
 
     rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
     (tmp_path / "in").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))
     assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
     found = []
     for candidates in (1 << 20, 120):
-        monkeypatch.setattr(hits, "CANDIDATES", candidates)
+        monkeypatch.setattr(ask, "CANDIDATES", candidates)
         with Index(tmp_path / "i.rsr") as index:
-            searcher = hits.Searcher(index, 40, None, exclude_self=False, skips=Skips())
-            found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips()))))
+            searcher = ask.Searcher(index, 40, None, exclude_self=False, skips=Skips())
+            found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips(), searcher.kinds))))
     assert found[0] == found[1]
     assert [len(one) for one in found[0]] == [40] * 50

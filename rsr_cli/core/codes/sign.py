@@ -1,0 +1,28 @@
+"""Binary embeddings: one bit per dimension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rsr_cli.core.codes.base import Binarizer
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Sign(Binarizer):
+    """The paper's binary embedding: bit j is 1 if dimension j is above 0."""
+
+    method = "sign"
+    needs_bits = False
+
+    def _length(self, bits: int) -> int:
+        if bits != self.dim:
+            raise UsageError(f"sign makes one bit per dimension, {self.dim} here, not {bits}")
+        return bits
+
+    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return the bits, as `Binarizer.signs` says."""
+        return embeddings > 0

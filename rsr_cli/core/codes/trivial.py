@@ -1,0 +1,28 @@
+"""The paper's trivial hash: signs of means over dimensions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rsr_cli.core.codes.base import Binarizer
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Trivial(Binarizer):
+    """Bit j is 1 if the mean of dimensions j, j + bits, j + 2 bits, ... is above 0."""
+
+    method = "trivial"
+
+    def _length(self, bits: int) -> int:
+        if self.dim % bits:
+            raise UsageError(f"trivial needs a number of bits that divides the {self.dim} dimensions, not {bits}")
+        return bits
+
+    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return the bits, as `Binarizer.signs` says."""
+        means: NDArray[Any] = embeddings.reshape(len(embeddings), self.dim // self.bits, self.bits).mean(axis=1)
+        return means > 0

@@ -1,0 +1,126 @@
+"""Files of a segment with one value or vector per row: ``.npy`` arrays, written row by row and mapped to be read."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsr_cli.core.records.fields import bbox_of, interval_of, label_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from rsr_cli.core.records.batch import Record
+
+Box = tuple[float, float, float, float]
+NO_BOX: Box = (np.nan,) * 4
+
+
+class ArrayFile:
+    """A ``.npy`` file that grows along its first axis.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file to write.
+    dtype : numpy.dtype
+        Of the values.
+    shape : tuple of int
+        Of one row.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> None:
+        self._dtype = np.dtype(dtype)
+        self._shape = shape
+        self.count = 0
+        self._file = path.open("wb")
+        self._file.write(self._header())
+
+    def _header(self) -> bytes:
+        """Return the file's header, which is as long for any number of rows."""
+        header = io.BytesIO()
+        facts = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.count, *self._shape)}
+        np.lib.format.write_array_header_1_0(header, facts)
+        return header.getvalue()
+
+    def append(self, rows: NDArray[Any] | Sequence[Any]) -> None:
+        """Append rows (n, *shape)."""
+        values = np.ascontiguousarray(rows, self._dtype).reshape(-1, *self._shape)
+        self.count += len(values)
+        self._file.write(values.data)
+
+    def close(self) -> None:
+        """Write the number of rows into the header."""
+        if not self._file.closed:
+            with self._file:
+                self._file.seek(0)
+                self._file.write(self._header())
+
+
+class FilterColumns:
+    """Writes the columns to filter by.
+
+    ``bbox.npy`` is float32 (n, 4): west, south, east, north in degrees, rounded outward, west > east across the
+    antimeridian, NaN without a bounding box. ``times.npy`` is int64 (n, 2): first and last moment in microseconds since
+    1970 UTC, numpy's NaT if unknown. ``labels.npy`` is int32: the numbers of all rows' labels, one row after the other,
+    and ``label_ends.npy`` int64 (n,): where each row's end. The labels' names are in ``records.sqlite``.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+
+    Attributes
+    ----------
+    labels : dict of str to int
+        Label -> number, from 0 in the order in which they came.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.labels: dict[str, int] = {}
+        self._boxes = ArrayFile(directory / "bbox.npy", np.float32, (4,))
+        self._times = ArrayFile(directory / "times.npy", np.int64, (2,))
+        self._labels = ArrayFile(directory / "labels.npy", np.int32)
+        self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
+
+    @staticmethod
+    def of(record: Record) -> tuple[Box, tuple[int, int], list[str]]:
+        """Return a record's bounding box, interval and labels.
+
+        Raises
+        ------
+        RecordError
+            One of them is not what GeoJSON and STAC define.
+        """
+        return bbox_of(record) or NO_BOX, interval_of(record), label_names(record)
+
+    def append(self, rows: Sequence[tuple[Box, tuple[int, int], list[str]]]) -> None:
+        """Append what `of` returned for some records."""
+        if not rows:
+            return
+        boxes, times, labels = zip(*rows, strict=True)
+        self._boxes.append(outward(np.array(boxes, np.float64)))
+        self._times.append(times)
+        number = self.labels
+        ends = self._labels.count + np.cumsum([len(names) for names in labels], dtype=np.int64)
+        self._labels.append([number.setdefault(name, len(number)) for names in labels for name in names])
+        self._ends.append(ends)
+
+    def close(self) -> None:
+        """Finish the files."""
+        for column in (self._boxes, self._times, self._labels, self._ends):
+            column.close()
+
+
+def outward(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Round bounding boxes (n, 4) of degrees to float32 such that they contain what they contained."""
+    rounded = boxes.astype(np.float32)
+    low, high = np.float32(-np.inf), np.float32(np.inf)
+    wests_and_souths = np.where(rounded > boxes, np.nextafter(rounded, low), rounded)
+    easts_and_norths = np.where(rounded < boxes, np.nextafter(rounded, high), rounded)
+    return np.concatenate([wests_and_souths[:, :2], easts_and_norths[:, 2:]], axis=1)

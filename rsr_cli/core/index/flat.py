@@ -1,0 +1,183 @@
+"""Exact search of vectors by brute force.
+
+Codes are compared by Hamming distance in integers. For embeddings faiss finds candidates in float32, and the candidates
+are measured again in float64; a bound on float32's rounding error tells when no row outside them can belong to the
+result. So the ranking is that of a brute-force search by (distance, row), whatever the batch or the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+from rsr_cli.core.errors import RsrError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Candidates of a search by radius alone, before more are asked for.
+FIRST_CANDIDATES = 256
+#: Candidates beyond those asked for, so that float32's rounding rarely asks for a second search.
+SPARE_CANDIDATES = 32
+GROWTH = 4
+RESCORE_ROWS = 1 << 14
+FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
+MAX_NORM = 1e18  # its square, and the square of a difference, are float32
+
+_FAISS_METRIC = {
+    "l1": faiss.METRIC_L1,
+    "l2": faiss.METRIC_L2,
+    "cosine": faiss.METRIC_INNER_PRODUCT,
+    "dot": faiss.METRIC_INNER_PRODUCT,
+}
+#: Metrics of embeddings, the default first.
+METRICS = tuple(_FAISS_METRIC)
+HAMMING = "hamming"
+
+
+def greatest_norm(values: NDArray[np.float32]) -> float:
+    """Return the greatest Euclidean norm of vectors (n, dim).
+
+    Raises
+    ------
+    RsrError
+        It is too great for the distances to be float32.
+    """
+    norm = float(np.linalg.norm(values.astype(np.float64), axis=1).max(initial=0))
+    if norm > MAX_NORM:
+        raise RsrError(f"an embedding is {norm:.1e} long, too long for float32")
+    return norm
+
+
+def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
+    wide = values.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+class Flat:
+    """Searches an array of vectors.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray
+        uint8 (n, bytes) of codes, or float32 (n, dim) of embeddings, of unit length for ``cosine``; may be mapped.
+    metric : str
+        ``hamming`` or one of `METRICS`.
+    max_norm : float
+        Greatest Euclidean norm of an embedding.
+    """
+
+    def __init__(self, vectors: NDArray[Any], metric: str, max_norm: float) -> None:
+        self._vectors = vectors
+        self._metric = metric
+        self._max_norm = max_norm
+
+    def search(
+        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """Find each query's nearest rows, in the order of (distance, row).
+
+        Parameters
+        ----------
+        queries : numpy.ndarray
+            uint8 (n, bytes) of codes, or float32 (n, dim) of embeddings.
+        k : int, optional
+            Maximum number of hits per query.
+        radius : float, optional
+            Maximum distance of a hit.
+
+        Returns
+        -------
+        list of tuple
+            For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
+            differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
+            or the negative dot product.
+
+        Raises
+        ------
+        RsrError
+            A query is too long for float32's squares.
+        """
+        count = len(self._vectors)
+        wanted = count if k is None else min(k, count)
+        exact = self._metric == HAMMING
+        if self._metric == "cosine":
+            queries = unit(queries)
+        elif not exact:
+            greatest_norm(queries)
+        start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
+        width = min(count, start)
+        farthest = np.inf if radius is None else radius
+        results: list[Any] = [None] * len(queries)
+        open_queries = np.arange(len(queries))
+        while len(open_queries):
+            found = self._nearest(np.ascontiguousarray(queries[open_queries]), width)
+            unsettled = []
+            for i, near, rows in zip(open_queries, *found, strict=True):
+                distances, rows, beyond = (
+                    (near.astype(np.float64), rows, float(near[-1])) if exact else self._rescore(queries[i], near, rows)
+                )
+                limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
+                if not (width == count or limit < beyond or (exact and width >= wanted)):
+                    unsettled.append(i)
+                    continue
+                hits = min(wanted, np.count_nonzero(distances <= farthest))
+                results[i] = (distances[:hits].copy(), rows[:hits].copy())
+            open_queries = np.array(unsettled, dtype=np.intp)
+            width = min(count, width * GROWTH)
+        return results
+
+    def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
+        if self._metric == HAMMING:
+            found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self._vectors, k)
+            return found
+        near, rows = faiss.knn(queries, self._vectors, k, _FAISS_METRIC[self._metric])
+        return near, rows
+
+    def _rescore(
+        self, query: NDArray[np.float32], near: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
+        """Measure candidates in float64 and sort them by (distance, row).
+
+        Returns the distances, the rows, and a distance that no row outside the candidates is below: faiss's
+        last one less the greatest rounding error of a float32 sum of dim + 3 products in any order
+        (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
+        """
+        metric = self._metric
+        wide = query.astype(np.float64)
+        distances = np.concatenate(
+            [
+                _distances(metric, wide, self._vectors[rows[start : start + RESCORE_ROWS]])
+                for start in range(0, len(rows), RESCORE_ROWS)
+            ]
+        )
+        order = np.lexsort((rows, distances))
+        terms = (query.size + 3) * FLOAT32_ROUNDING
+        gamma = terms / (1 - terms)
+        norm, last = float(np.linalg.norm(wide)), float(near[-1])
+        if metric == "l1":
+            beyond = last * (1 - gamma)
+        elif metric == "l2":
+            beyond = max(0.0, last - gamma * (norm + self._max_norm) ** 2) ** 0.5
+        else:
+            beyond = -last - gamma * norm * self._max_norm
+            if metric == "cosine":  # of unit vectors whose lengths were rounded too
+                beyond += 1 - 8 * FLOAT32_ROUNDING
+        return distances[order], rows[order], beyond
+
+
+def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    if metric == "l1":
+        return np.abs(vectors - query).sum(axis=1)
+    if metric == "l2":
+        return np.sqrt(np.square(vectors - query).sum(axis=1))
+    products = (vectors * query).sum(axis=1)
+    if metric == "dot":
+        return -products
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query)
+    return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))

@@ -1,0 +1,171 @@
+"""Opening an index directory and asking it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsr_cli.core.codes.registry import METHODS, binarizer_class
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
+from rsr_cli.core.index.build import VECTORS
+from rsr_cli.core.index.flat import Flat
+from rsr_cli.core.index.manifest import SEGMENTS, Manifest, SegmentFacts
+from rsr_cli.core.index.table import Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.codes.base import Binarizer
+    from rsr_cli.core.records.space import Space
+
+
+class Segment:
+    """An open segment: mapped vectors and their records.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+    facts : SegmentFacts
+        What the manifest states of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing.
+    IndexFormatError
+        A file is damaged.
+    """
+
+    def __init__(self, directory: Path, facts: SegmentFacts) -> None:
+        for name, file in facts.files.items():
+            size = (directory / name).stat().st_size
+            if size != file["size"]:
+                raise IndexFormatError(
+                    f"is damaged: it has {size} bytes and the manifest {file['size']}", str(directory / name)
+                )
+        try:
+            self.vectors: NDArray[Any] = np.load(directory / VECTORS, mmap_mode="r")
+        except ValueError as error:
+            raise IndexFormatError(f"is damaged: {error}", str(directory / VECTORS)) from None
+        if len(self.vectors) != facts.count:
+            raise IndexFormatError(
+                f"has {len(self.vectors)} rows and the manifest {facts.count}", str(directory / VECTORS)
+            )
+        self.table = Table(directory)
+
+
+def _open(path: Path) -> tuple[Manifest, list[Segment]]:
+    """Open an index in one generation, again if it was replaced meanwhile."""
+    manifest = Manifest.read(path)
+    while True:
+        segments: list[Segment] | None = None
+        missing = None
+        try:
+            segments = [Segment(path / SEGMENTS / facts.name, facts) for facts in manifest.segments]
+        except FileNotFoundError as error:
+            missing = error.filename
+        except OSError as error:
+            raise IndexFormatError(f"cannot be opened: {error.strerror or error}", str(path)) from None
+        latest = Manifest.read(path)
+        if latest == manifest:
+            if segments is None:
+                raise IndexFormatError("is missing", str(missing))
+            return manifest, segments
+        manifest = latest
+
+
+class Index:
+    """An open index. It stays the generation that was opened, whatever is written meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+        The directory.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What it holds.
+
+    Raises
+    ------
+    IndexFormatError
+        The directory is not an index, is damaged, or is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest, segments = _open(path)
+        self._segment = segments[0] if segments else None
+        if self._segment is not None:
+            self._flat = Flat(self._segment.vectors, self.manifest.metric, self.manifest.max_norm)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._segment is not None:
+            self._segment.table.close()
+
+    def row_of(self, name: str) -> int:
+        """Return the row of an id.
+
+        Raises
+        ------
+        RecordError
+            The index has no such id.
+        """
+        row = self._segment.table.row_of(name) if self._segment else None
+        if row is None:
+            raise RecordError(f"has no item with the id {name!r}", str(self.path))
+        return row
+
+    def record(self, row: int) -> tuple[str, str]:
+        """Return the id of a row and its Feature, without its vector, as text that `table.hit_line` extends."""
+        assert self._segment is not None
+        return self._segment.table.record(row)
+
+    def vector(self, row: int) -> NDArray[Any]:
+        """Return the vector of a row: uint8 (bytes,) of a code, float32 (dim,) of an embedding."""
+        assert self._segment is not None
+        vector: NDArray[Any] = np.array(self._segment.vectors[row])
+        return vector
+
+    def binarizer_for(self, space: Space) -> Binarizer | None:
+        """Check that queries can be compared, and return how to binarize them if they are embeddings against codes.
+
+        Raises
+        ------
+        FingerprintError
+            They are in another space.
+        """
+        mine = self.manifest.space
+        if mine is None:
+            return None
+        binarizer, theirs = None, space
+        if mine.kind == "code" and space.kind == "embedding":
+            method, of = mine.facts.get("method"), mine.facts.get("of")
+            if method not in METHODS:
+                raise FingerprintError(f"the codes of {self.path} were not made by rsr binarize (method {method})")
+            if space.fingerprint == of:
+                binarizer = binarizer_class(method)(space, mine.size, mine.facts.get("seed"))
+                theirs = binarizer.space
+            else:
+                mine = mine.of_embedding()
+        if (theirs.fingerprint, theirs.size) == (mine.fingerprint, mine.size):
+            return binarizer
+        raise FingerprintError(
+            f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",
+            remedy="same space",
+        )
+
+    def search(
+        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """Find each query's nearest rows, as `Flat.search` does."""
+        if self._segment is None or not len(queries):
+            return [(np.empty(0), np.empty(0, np.int64))] * len(queries)
+        return self._flat.search(queries, k, radius)

@@ -1,0 +1,147 @@
+"""The table of records: ids and GeoJSON Features in SQLite, which any client reads.
+
+A record is stored as the text of a Feature whose properties come last, so that a hit is written by inserting what a
+search adds in front of the last two braces. Parsing and serialising it again would take longer than the search.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import orjson
+
+from rsr_cli.core.errors import IndexFormatError, RsrError
+from rsr_cli.core.records.fields import HIT_FIELDS
+from rsr_cli.core.records.jsonl import dump
+from rsr_cli.core.records.space import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from rsr_cli.core.records.batch import Record
+
+FILE = "records.sqlite"
+_SCHEMA = """
+CREATE TABLE records (row INTEGER PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE labels (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
+"""
+
+
+def stored(record: Record) -> str:
+    """Return the text to store for a record: without vectors and fields of a hit, its properties last.
+
+    Raises
+    ------
+    RecordError
+        It is nested too deeply.
+    """
+    properties = record["properties"]
+    for field in (*KINDS, *HIT_FIELDS):
+        properties.pop(field, None)
+    record["properties"] = record.pop("properties")
+    return dump(record)[:-1].decode()
+
+
+def hit_line(text: str, added: dict[str, Any]) -> bytes:
+    """Insert properties at the end of a stored record, and return the line of JSON."""
+    comma = b"" if text.endswith("{}}") else b","
+    return text[:-2].encode() + comma + orjson.dumps(added)[1:] + b"}\n"
+
+
+class TableWriter:
+    """Writes the records of a segment.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._database = sqlite3.connect(directory / FILE, isolation_level=None)
+        # Nothing can be lost that is not thrown away anyway: an unfinished segment is removed.
+        self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}; BEGIN")
+
+    def append(self, first: int, rows: Iterable[tuple[str, str]]) -> None:
+        """Append ids and stored texts, numbered from ``first``."""
+        numbered = ((first + i, *row) for i, row in enumerate(rows))
+        self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", numbered)
+
+    def finish(self, labels: dict[str, int]) -> None:
+        """Write the labels' names, and check that every id is unique.
+
+        Raises
+        ------
+        RsrError
+            An id occurs twice.
+        """
+        self._database.executemany("INSERT INTO labels VALUES (?, ?)", ((n, name) for name, n in labels.items()))
+        try:
+            self._database.execute("CREATE UNIQUE INDEX by_id ON records (id)")
+        except sqlite3.IntegrityError:
+            twice, first, last = self._database.execute(
+                "SELECT id, min(row), max(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
+            ).fetchone()
+            raise RsrError(
+                f"the id {twice!r} occurs twice, in records {first + 1} and {last + 1}; ids must be unique",
+                remedy="unique ids",
+            ) from None
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+class Table:
+    """The records of an open segment.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file is missing.
+    IndexFormatError
+        It cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE
+        location = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
+        try:
+            self._database = sqlite3.connect(location, uri=True)
+            self._ask("SELECT count(*) FROM sqlite_schema")  # opens the file now, before anybody removes it
+        except (sqlite3.Error, IndexFormatError) as error:
+            self._path.stat()  # raises FileNotFoundError, where SQLite does not say what is wrong
+            raise IndexFormatError(f"cannot be read: {error}", str(self._path)) from None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def row_of(self, name: str) -> int | None:
+        """Return the row of an id, if it is there."""
+        found = self._ask("SELECT row FROM records WHERE id = ?", name)
+        return None if found is None else int(found[0])
+
+    def record(self, row: int) -> tuple[str, str]:
+        """Return the id and the stored text of a row."""
+        found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
+        if found is None:
+            raise IndexFormatError(f"has no row {row}", str(self._path))
+        return found[0], found[1]
+
+    def _ask(self, statement: str, *values: str | int) -> tuple[Any, ...] | None:
+        try:
+            found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            raise IndexFormatError(f"cannot be read: {error}", str(self._path)) from None
+        return found

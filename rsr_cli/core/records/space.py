@@ -1,0 +1,189 @@
+"""Vector spaces: what must be the same for two vectors to be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import orjson
+
+from rsr_cli.core.errors import FingerprintError, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Kind = Literal["embedding", "code"]
+#: In the order in which they are preferred where a record has both.
+KINDS: tuple[Kind, ...] = ("code", "embedding")
+
+#: Maximum accepted vector length, in dimensions or bits.
+MAX_SIZE = 1 << 24
+#: The dtypes that an embedding may have, little-endian in the record.
+DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+#: What a code keeps of its embedding, besides the fingerprint.
+EMBEDDING_FACTS = ("model", "weights", "filled")
+#: The name that a record's property has for the vector's size.
+_SIZE = {"embedding": "dim", "code": "bits"}
+
+
+@dataclass(frozen=True)
+class Space:
+    """A vector space: two vectors may be compared only if their spaces have the same fingerprint.
+
+    Attributes
+    ----------
+    kind : str
+        ``embedding`` or ``code``.
+    size : int
+        Dimensions of an embedding, bits of a code.
+    dtype : str
+        ``float16``, ``float32`` or ``float64`` for embeddings, ``uint8`` (packed bits) for codes.
+    fingerprint : str
+        Hash of the recipe.
+    facts : dict
+        The rest of what a record states: ``model``, the specification of the model with every setting that is not its
+        default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; for codes
+        ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
+    recipe : dict
+        Everything that the fingerprint hashes, as far as it is known; records do not carry it, an index does.
+    """
+
+    kind: Kind
+    size: int
+    dtype: str
+    fingerprint: str
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    recipe: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of_property(cls, kind: Kind, found: dict[str, Any]) -> Space:
+        """Read the space of a record's ``embedding`` or ``code`` property.
+
+        Raises
+        ------
+        RecordError
+            The property does not state its fingerprint, size or dtype.
+        """
+        name, size = _SIZE[kind], found.get(_SIZE[kind])
+        if not isinstance(found.get("fingerprint"), str):
+            raise RecordError(f"its {kind} has no fingerprint")
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise RecordError(f"its {kind} does not state its {name}, a number from 1 to {MAX_SIZE}")
+        dtype = "uint8" if kind == "code" else found.get("dtype")
+        if kind == "embedding" and dtype not in DTYPES:
+            raise RecordError(f"its embedding has the dtype {dtype!r}; supported are {', '.join(DTYPES)}")
+        facts = {key: value for key, value in found.items() if key not in ("data", "fingerprint", "dtype", name)}
+        return cls(kind, size, str(dtype), found["fingerprint"], facts)
+
+    def as_property(self) -> dict[str, Any]:
+        """Return the record's property without its data."""
+        dtype = {} if self.kind == "code" else {"dtype": self.dtype}
+        return {**self.facts, "fingerprint": self.fingerprint, _SIZE[self.kind]: self.size, **dtype}
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype of the values, little-endian."""
+        return np.dtype(np.uint8) if self.kind == "code" else DTYPES[self.dtype]
+
+    @property
+    def width(self) -> int:
+        """Values per vector: the dimensions of an embedding, the bytes of a code."""
+        return (self.size + 7) // 8 if self.kind == "code" else self.size
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes per vector."""
+        return self.width * self.numpy_dtype.itemsize
+
+    @property
+    def model(self) -> str | None:
+        """Specification of the model."""
+        found = self.facts.get("model")
+        return found if isinstance(found, str) else None
+
+    def of_embedding(self) -> Space:
+        """Return the space of a code's embedding as far as the code states it; its size is 0, for unknown."""
+        facts = {key: self.facts[key] for key in EMBEDDING_FACTS if key in self.facts}
+        return Space("embedding", 0, "", str(self.facts.get("of")), facts, self.recipe.get("embedding", {}))
+
+    def settings(self) -> dict[str, str]:
+        """Return everything that records state about the space, one readable value per setting."""
+        name, *given = (self.model or "unknown").split(":")
+        settings = {"model": name, **dict(item.partition("=")[::2] for item in given)}
+        others = {key: value for key, value in self.facts.items() if key not in ("model", "of")}
+        if isinstance(others.get("filled"), list):
+            others["filled"] = ",".join(map(str, others["filled"]))
+        size = {_SIZE[self.kind]: str(self.size)} if self.size else {}
+        return {**settings, **{key: str(value) for key, value in others.items()}, **size}
+
+    def difference(self, other: Space) -> str:
+        """Describe how this space differs from another one: the fingerprints, and the settings that records state."""
+        mine, theirs = self.settings(), other.settings()
+        if mine["model"] != theirs["model"]:  # the settings of two models have nothing in common
+            mine, theirs = {"model": self.model or "unknown"}, {"model": other.model or "unknown"}
+        if not (self.size and other.size):
+            mine.pop(_SIZE[self.kind], None), theirs.pop(_SIZE[other.kind], None)
+        names = [name for name in dict.fromkeys([*mine, *theirs]) if mine.get(name) != theirs.get(name)]
+        settings = [f"{name} {_short(mine.get(name))}, not {_short(theirs.get(name))}" for name in names]
+        return "; ".join([f"fingerprint {self.fingerprint}, not {other.fingerprint}", *settings])
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "default"
+    return value if len(value) <= 60 else f"{value[:12]}..."
+
+
+def fingerprint(recipe: dict[str, Any]) -> str:
+    """Return the first 16 hexadecimal digits of the sha256 of a recipe's sorted JSON."""
+    return hashlib.sha256(orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+class StreamSpace:
+    """The one space that all vectors of a stream share, whatever files they come from.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        The vectors to take, in order of preference: the first one that any of the first records has is taken.
+
+    Attributes
+    ----------
+    space : Space or None
+        Of the first vector.
+    """
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self._kinds = kinds
+        self._kind: Kind | None = None
+        self.space: Space | None = None
+
+    def kind_in(self, records: Iterable[dict[str, Any]]) -> Kind:
+        """Return the kind of vector to take, chosen from the first records."""
+        if self._kind is not None:
+            return self._kind
+        found = (kind for record in records for kind in self._kinds if kind in record["properties"])
+        chosen: Kind = next(found, self._kinds[-1])
+        self._kind = chosen
+        return chosen
+
+    def admit(self, found: dict[str, Any], kind: Kind) -> Space:
+        """Return the stream's space for a record's property, the first of which decides it.
+
+        Raises
+        ------
+        RecordError
+            The first property does not state its space.
+        FingerprintError
+            The vector is of another space.
+        """
+        if self.space is None:
+            self.space = Space.of_property(kind, found)
+        elif found.get("fingerprint") != self.space.fingerprint or found.get("dtype", "uint8") != self.space.dtype:
+            difference = Space.of_property(kind, found).difference(self.space)
+            raise FingerprintError(
+                f"its {kind} is in another vector space than the first one ({difference})", remedy="same space"
+            )
+        return self.space

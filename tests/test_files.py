@@ -1,0 +1,164 @@
+"""Files and directories that are whole or absent, with real processes that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rsr_cli.core.errors import OutputError
+from rsr_cli.core.files import PREFIX, locked, whole_directory, whole_file
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from rsr_cli.core.files import whole_directory, whole_file
+with {call} as target:
+    {write}
+    print("ready", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL) if {die} else sys.stdin.read()
+"""
+FILE = {"call": "whole_file(Path(sys.argv[1]), overwrite=True)", "write": "target.write(b'half')"}
+DIRECTORY = {"call": "whole_directory(Path(sys.argv[1]))", "write": "(target / 'half').write_text('half')"}
+
+
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def write(path, text, **options):
+    with whole_file(path, **options) as file:
+        file.write(text.encode())
+
+
+def write_directory(path, name):
+    path.mkdir()
+    (path / name).write_text(name)
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    with whole_file(tmp_path / "out") as file:
+        file.write(b"all of it")
+        assert not (tmp_path / "out").exists()
+        (hidden,) = names(tmp_path)
+        assert hidden.startswith(PREFIX)
+    assert (tmp_path / "out").read_text() == "all of it"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there(tmp_path, error):
+    write(tmp_path / "out", "before")
+
+    def fail(what):
+        what.write(b"half") if hasattr(what, "write") else (what / "half").write_text("half")
+        raise error
+
+    with pytest.raises(error), whole_file(tmp_path / "out", overwrite=True) as file:
+        fail(file)
+    with pytest.raises(error), whole_directory(tmp_path / "directory") as directory:
+        fail(directory)
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_text() == "before"
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "out"
+    write(path, "before")
+    created = path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    assert created == 0o666 & ~umask
+    for mode in (0o600, 0o664, 0o444):
+        path.chmod(mode)
+        write(path, "after", overwrite=True)
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/out")
+    write(tmp_path / "link", "through a link to nothing")
+    write(tmp_path / "link", "and to a file", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "out").read_text() == "and to a file"
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127])
+def test_names_as_long_as_the_file_system_allows(tmp_path, name):
+    write(tmp_path / name, "long")
+    write(tmp_path / name, "longer", overwrite=True)
+    assert (tmp_path / name).read_text() == "longer"
+    with whole_directory(tmp_path / ("b" * 255)) as directory:
+        (directory / "file").write_text("x")
+    assert (tmp_path / ("b" * 255) / "file").exists()
+
+
+def test_who_comes_second_does_not_replace(tmp_path):
+    with pytest.raises(OutputError, match="exists already") as caught, whole_file(tmp_path / "out"):
+        (tmp_path / "out").write_text("theirs")
+    assert caught.value.remedy == "overwrite"
+    assert (tmp_path / "out").read_text() == "theirs"
+    with pytest.raises(FileExistsError), whole_directory(tmp_path / "d"):
+        write_directory(tmp_path / "d", "theirs")
+    assert names(tmp_path / "d") == ["theirs"]
+    assert names(tmp_path) == ["d", "out"]
+
+
+@pytest.mark.parametrize("kind", [FILE, DIRECTORY])
+def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path, kind):
+    target = tmp_path / "out"
+    killed = subprocess.run(
+        [sys.executable, "-c", DYING.format(**kind, die=True), target], capture_output=True, timeout=60, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    alive = subprocess.Popen(
+        [sys.executable, "-c", DYING.format(**kind, die=False), target], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with alive:
+        assert alive.stdout.readline() == b"ready\n"
+        (of_the_living,) = names(tmp_path)
+        with whole_file(tmp_path / "another") as file:  # whose own temporaries alone are looked for
+            file.write(b"x")
+        if kind is FILE:
+            write(target, "mine", overwrite=True)
+        else:
+            with whole_directory(target) as directory:
+                (directory / "mine").write_text("mine")
+        assert of_the_living in names(tmp_path)
+        alive.kill()
+
+
+def test_a_directory_without_permission_to_remove_is_a_warning(tmp_path, caplog, monkeypatch):
+    import logging
+
+    monkeypatch.setattr(logging.getLogger("rsr"), "propagate", True)
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.PosixPath.unlink", refuse)
+    write(tmp_path / "out", "whole")
+    assert (tmp_path / "out").read_text() == "whole"
+    assert "cannot be removed: permission denied" in caplog.text
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path):
+    order = []
+    with locked(tmp_path / "lock"):
+        second = threading.Thread(target=lambda: [locked(tmp_path / "lock").__enter__(), order.append("second")])
+        second.start()
+        second.join(0.3)
+        order.append("first")
+    second.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OutputError, match="cannot write: no such file or directory"):
+        write(tmp_path / "nowhere" / "out", "x")
