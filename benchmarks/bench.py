@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from rsr_cli.core.encoders import Encoder
+    from rsr_cli.core.encoders.base import Encoder
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 REPEATS = 5
@@ -164,10 +164,10 @@ def bench_embed(folder: Path) -> None:
     """Through real files, with the model loaded: what the readers and the records cost beside the forward pass."""
     import torch
 
-    from rsr_cli.core.encoders import load_encoder
-    from rsr_cli.core.encoders.base import EncoderSettings
     from rsr_cli.core.encoders.placement import place
+    from rsr_cli.core.encoders.registry import load_encoder
     from rsr_cli.core.encoders.run import Embedder
+    from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.jsonl import dump
     from rsr_cli.core.records.streams import read

@@ -24,6 +24,7 @@ log = logging.getLogger("rsr")
 COMMANDS = {
     "tile": "Cut rasters into tiles.",
     "embed": "Encode tiles into embeddings with a foundation model.",
+    "models": "List the models that rsr embed can use.",
     "binarize": "Turn embeddings into binary codes.",
     "index": "Build an index of embeddings or codes.",
     "query": "Find the nearest items of an index.",

@@ -22,6 +22,29 @@ log = logging.getLogger("rsr")
 
 STATUS_SKIPPED = 3
 
+#: Command -> old form of an option -> its new form. Typing the old form is a usage error that states the new one.
+RENAMED = {
+    "embed": {
+        "--list-models": "is now the command rsr models",
+        "--fill-missing mean": "is now a plain flag: --fill-missing",
+    },
+}
+
+
+class Command(click.Command):
+    """A command that answers options in `RENAMED` with their new form."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, unless an old form is among them."""
+        options = args[: args.index("--")] if "--" in args else args
+        words = [word for argument in options for word in argument.split("=", 1)]
+        for old, new in RENAMED.get(self.name or "", {}).items():
+            typed = old.split()
+            if any(words[i : i + len(typed)] == typed for i in range(len(words))):
+                raise click.UsageError(f"{old} {new}", ctx)
+        return super().parse_args(ctx, args)
+
+
 # Every command that reads records.
 inputs = click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Path(allow_dash=True))
 

@@ -9,19 +9,28 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "as-index": "embed the queries with rsr embed --as and the index",
     "bands": "pass --bands with one name per band, - for a band that is not used",
+    "batch-size": "pass a smaller --batch-size",
     "binarize": "pass the stream through rsr binarize",
     "bits": "pass --bits",
     "chips": "pass --chips with another directory",
+    "datetime": "pass --datetime to rsr tile",
+    "device": "leave out --device to use what is available",
+    "download": "download the file elsewhere and pass --weights FILE",
     "embed": "pass the stream through rsr embed",
-    "fill-missing": "pass --fill-missing mean to use the model's mean",
+    "fill-missing": "pass --fill-missing to use the model's mean",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "labels": "label the tiles before rsr index, or pass the labels to --truth",
     "min-valid": "pass --min-valid 0 to keep every tile",
+    "models": "rsr models --all lists them",
+    "no-defaults": "pass --bands, --mean, --std and --size",
+    "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",
     "offset": "pass --offset too",
     "one-run": "pass the hits of one run at a time",
     "overwrite": "pass --overwrite to replace it",
     "per-band": "pass --per-band with the directory that contains all of them",
+    "precision": "pass --precision fp32",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",
     "same-space": "make both with the same settings, or keep them apart",
@@ -30,9 +39,11 @@ REMEDIES = {
     "sensor-or-bands": "pass --sensor, or --bands with one name per band",
     "smaller": "pass --whole, a smaller --size, or --edge pad",
     "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
+    "statistics": "pass both --mean and --std",
     "three-bands": "choose three that it has with --bands",
     "truth": "pass to --truth the records that were indexed",
     "unique-ids": "see rsr tile --id-prefix",
+    "weights": "pass --weights FILE",
 }
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -300,3 +301,217 @@ def parse_page():
             return [np.array(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))) for url in urls]
 
     return Page
+
+
+# Encoders: checkpoints of random weights in the layouts that are published ------------------------------------------
+
+
+@pytest.fixture
+def call(capfdbinary):
+    """Run a command in this process; return its stdout and keep its stderr, or raise its error."""
+    from rsr_cli.main import cli
+
+    def run(*arguments: object) -> bytes:
+        capfdbinary.readouterr()
+        cli.main(list(map(str, arguments)), prog_name="rsr", standalone_mode=False)
+        sys.stdout.flush()
+        stdout, run.stderr = capfdbinary.readouterr()
+        return stdout
+
+    return run
+
+
+@pytest.fixture
+def corner_scene(tmp_path, write_raster):
+    """Write 96 x 96 px of six bands, band b at 1010 + 10 b, with a corner of nodata and one tile at 3000."""
+    import numpy as np
+
+    data = np.stack([np.full((96, 96), 1010 + 10 * b, np.uint16) for b in range(6)])
+    data[:, :16, :32] = 0
+    data[:, 64:, 64:] = 3000
+    names = ("blue", "green", "red", "nir08", "swir16", "swir22")
+    return write_raster(tmp_path / "scene.tif", data, names=names, nodata=0)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Keep torch on one core: test processes side by side would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def random_weights():
+    """Return a function that makes random weights of the given shapes."""
+    import torch
+
+    def make(shapes, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            name: torch.randn(shape, generator=generator) * 0.05 + (name.endswith(("norm.weight", "norm1.weight")))
+            for name, shape in shapes.items()
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def masked_autoencoder(random_weights):
+    """Return a function that makes Prithvi's autoencoder as first published: encoder and decoder, no prefixes."""
+
+    def blocks(prefix, dim, depth):
+        shapes = {}
+        for i in range(depth):
+            for name, rows, columns in (
+                ("norm1", dim, None),
+                ("attn.qkv", 3 * dim, dim),
+                ("attn.proj", dim, dim),
+                ("norm2", dim, None),
+                ("mlp.fc1", 4 * dim, dim),
+                ("mlp.fc2", dim, 4 * dim),
+            ):
+                shapes[f"{prefix}.{i}.{name}.weight"] = (rows, columns) if columns else (rows,)
+                shapes[f"{prefix}.{i}.{name}.bias"] = (rows,)
+        return shapes
+
+    def make(dim, depth, frames, *, tl=False, seed=0):
+        encoder = {
+            "cls_token": (1, 1, dim),
+            "pos_embed": (1, frames * 196 + 1, dim),
+            "patch_embed.proj.weight": (dim, 6, 1, 16, 16),
+            "patch_embed.proj.bias": (dim,),
+            **blocks("blocks", dim, depth),
+            "norm.weight": (dim,),
+            "norm.bias": (dim,),
+        }
+        if tl:
+            encoder |= {"temporal_embed_enc.scale": (1,), "location_embed_enc.scale": (1,)}
+        decoder = {
+            "mask_token": (1, 1, 32),
+            "decoder_pos_embed": (1, frames * 196 + 1, 32),
+            "decoder_embed.weight": (32, dim),
+            "decoder_embed.bias": (32,),
+            **blocks("decoder_blocks", 32, 1),
+            "decoder_norm.weight": (32,),
+            "decoder_norm.bias": (32,),
+            "decoder_pred.weight": (1536, 32),
+            "decoder_pred.bias": (1536,),
+        }
+        return random_weights(encoder | decoder, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prefixed():
+    """Return a function that renames weights as all Prithvi checkpoints since December 2024 are named."""
+
+    def rename(state):
+        return {
+            ("decoder." if name.startswith(("decoder", "mask")) else "encoder.") + name: tensor
+            for name, tensor in state.items()
+        }
+
+    return rename
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, masked_autoencoder, prefixed):
+    """Return a function that writes a Prithvi checkpoint and returns its path."""
+    import torch
+
+    directory = tmp_path_factory.mktemp("checkpoints")
+
+    def write(name, dim, depth, frames, *, tl=False):
+        path = directory / name
+        torch.save(prefixed(masked_autoencoder(dim, depth, frames, tl=tl)), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def v1(checkpoint):
+    """Checkpoint of prithvi_eo_v1_100."""
+    return checkpoint("Prithvi_EO_V1_100M.pt", 768, 12, frames=3)
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint):
+    """Checkpoint of prithvi_eo_tiny."""
+    return checkpoint("tiny.pt", 256, 4, frames=1)
+
+
+@pytest.fixture(scope="session")
+def tl(checkpoint):
+    """Checkpoint of prithvi_eo_v2_tiny_tl."""
+    return checkpoint("Prithvi_EO_V2_tiny_TL.pt", 192, 12, frames=4, tl=True)
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory, random_weights):
+    """Checkpoint of torchvision's ViT-B/16, with the names of 2022 as published, and the model without its head."""
+    import torch
+    from torchvision.models import vit_b_16
+
+    model = vit_b_16().eval()
+    state = random_weights({name: tensor.shape for name, tensor in model.state_dict().items()}, seed=4)
+    model.load_state_dict(state)
+    renamed = {
+        name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): tensor for name, tensor in state.items()
+    }
+    path = tmp_path_factory.mktemp("imagenet") / "vit_b_16-c867db91.pth"
+    torch.save(renamed, path)
+    model.heads = torch.nn.Identity()
+    return path, model
+
+
+@pytest.fixture(scope="session")
+def backbones():
+    """Terratorch's registry of backbones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from terratorch.registry import BACKBONE_REGISTRY
+    return BACKBONE_REGISTRY
+
+
+@pytest.fixture(scope="session")
+def chips():
+    """Return a function that makes normalised tiles with structure: smooth fields, each of another scale."""
+    import torch
+
+    def make(n, bands=6, size=224):
+        coarse = torch.randn(n, bands, 7, 7, generator=torch.Generator().manual_seed(3))
+        return (
+            torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")
+            * torch.linspace(0.3, 2, n)[:, None, None, None]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """Return a function that encodes a batch without gradients."""
+    import torch
+
+    def encode(encoder, pixels, **context):
+        with torch.inference_mode():
+            return encoder.forward(pixels, **context)
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def worst_cosine():
+    """Return a function that compares two arrays of vectors by their least similar rows."""
+    import torch
+
+    def worst(a, b):
+        return torch.nn.functional.cosine_similarity(a.double(), b.double()).min().item()
+
+    return worst

@@ -2,95 +2,134 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from rsr_cli import options
-from rsr_cli.core import files
-from rsr_cli.core.encoders.placement import PRECISIONS
+from rsr_cli.core.encoders import registry, specification
+from rsr_cli.core.encoders.placement import PRECISIONS, place
+from rsr_cli.core.encoders.pooling import POOLS
+from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records import streams
+from rsr_cli.core.records.space import KINDS
 from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.space import Space
 
-log = logging.getLogger("rsr")
+
+def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [model.name for model in registry.list_models() if model.name.startswith(incomplete)]
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.inputs
 @options.output
 @options.overwrite
-@click.option("--model", default="prithvi_eo_v1_100", show_default=True, metavar="NAME", help="See --list-models.")
-@click.option("--weights", type=click.Path(), metavar="FILE", help="A checkpoint.  [default: see --list-models]")
-@click.option("--pool", type=click.Choice(["mean", "cls", "max", "gem"]), help="How tokens become one vector.")
-@click.option("--layer", type=int, help="Which of the model's layers to pool, -1 the last.")
 @click.option(
-    "--size", type=click.IntRange(1), help="Resize tiles to so many pixels.  [default: the model's; rcf takes any]"
+    "--model",
+    default=registry.DEFAULT,
+    show_default=True,
+    metavar="MODEL",
+    shell_complete=_complete_model,
+    help="A name from rsr models, with settings if you like: rcf:seed=3:bands=red,green,blue.",
 )
-@options.bands("The model's input bands in order, where it does not say them itself.")
-@click.option("--mean", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")
-@click.option("--std", type=options.NameList(float), metavar="X,...", help="A value a band, reflectance x 10000.")
-@click.option("--fill-missing", type=click.Choice(["mean"]), help="Give missing bands the model's mean.")
-@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: an accelerator, else cpu]")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Arithmetic.")
-@click.option("--batch-size", type=click.IntRange(1), help="Tiles a forward pass.  [default: cpu 16, else 64]")
-@options.seed("Of rcf's filters.  [default: 0]")
-@click.option("--list-models", is_flag=True, help="List the models, with -v terratorch's backbones too, and exit.")
+@click.option("--weights", type=click.Path(), metavar="FILE", help="Checkpoint.  [default: see rsr models]")
+@click.option("--pool", type=click.Choice(POOLS), help="How tokens become one vector.  [default: the model's]")
+@click.option("--layer", type=int, help="Layer to pool; -1 is the last.  [default: the last]")
+@click.option("--size", type=click.IntRange(1), help="Resize tiles to this many pixels.  [default: the model's]")
+@options.seed("Seed for rcf's filters.  [default: 0]")
+@options.bands("Input bands in the model's order.  [default: the model's]")
+@click.option("--mean", type=options.NameList(float), metavar="X,...", help="Mean per band, in reflectance x 10000.")
+@click.option("--std", type=options.NameList(float), metavar="X,...", help="Standard deviation per band, likewise.")
+@click.option(
+    "--as",
+    "like",
+    type=click.Path(),
+    metavar="INDEX|FILE",
+    help="Embed as an index, or the records of a file, were embedded: with the same model and settings.",
+)
+@click.option("--fill-missing", is_flag=True, help="Fill bands that a tile lacks with the model's mean.")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.  [default: an accelerator, else cpu]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Number format.")
+@click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.keep_going
 @options.verbosity
 def embed(
     inputs: tuple[str, ...],
     output: str | None,
     overwrite: bool,
-    bands: tuple[str, ...] | None,
-    size: int | None,
-    seed: int | None,
-    fill_missing: str | None,
+    like: str | None,
+    fill_missing: bool,
     device: str | None,
     precision: str,
     batch_size: int | None,
-    list_models: bool,
     skips: Skips,
     **model: Any,
 ) -> None:
     """Encode tiles into embeddings with a foundation model.
 
-    Reads tiles, reads their pixels, and writes the same records with an embedding, in the same order. Invalid pixels
-    are given the model's mean; a tile without any valid pixel is an error.
+    Reads the pixels of each tile and writes the same records with an embedding, in the same order. Invalid pixels are
+    replaced by the model's mean; a tile without any valid pixel is an error.
     """
-    with files.Output(output, overwrite=overwrite) as out:
-        if list_models:
-            out.write(_models())
-            return
-        from rsr_cli.core.encoders import load_encoder
-        from rsr_cli.core.encoders.base import EncoderSettings
-        from rsr_cli.core.encoders.placement import place
+    space = None
+    if like is None:
+        settings = _settings(**model)
+    else:
+        _check_alone(fill_missing=fill_missing, **model)
+        space = _space_of(like, skips)
+        settings = replace(specification.parse(space.model or ""), weights=model["weights"])
+    filled = space.facts.get("filled", ()) if space else ()
+    with streams.Writer(output, overwrite=overwrite) as out:
+        encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
+        if space and space.fingerprint != encoder.space(filled).fingerprint:
+            difference = encoder.space(filled).difference(space)
+            raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
         from rsr_cli.core.encoders.run import Embedder
 
-        settings = EncoderSettings(**model, size_px=size, seed=seed or 0, bands=check_names(bands) if bands else None)
-        encoder = load_encoder(settings)
         placement = place(device, precision, batch_size)
-        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing is not None)
+        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
         with Progress("tiles") as progress:
-            for tiles in embedder.embed(streams.read(inputs, skips)):
-                out.write(map(jsonl.dump, tiles))
-                progress.update(len(tiles))
+            for batch in embedder.embed(streams.read(inputs, skips)):
+                out.write(batch)
+                progress.update(len(batch))
 
 
-def _models() -> Iterator[bytes]:
-    """Describe the models, one a line; terratorch's backbones by name alone."""
-    from rsr_cli.core import encoders
+def _check_alone(**flags: Any) -> None:
+    """Check that nothing beside --as decides the space: it is taken from the index or file, whole."""
+    context = click.get_current_context()
+    for name in flags:
+        if name != "weights" and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise UsageError(f"--{name.replace('_', '-')} and --as both decide the vector space; leave one out")
 
-    for model in encoders.list_models():
-        size, names = f"{model.size_px or 'any'} px", " ".join(model.bands) or "any bands"
-        yield f"{model.name:24}{model.dim:5}-d  {size:8} {names}; {model.weights}\n".encode()
-    if log.isEnabledFor(logging.INFO):
-        yield from (
-            f"{name:24}  --weights --bands --mean --std --size\n".encode() for name in encoders.list_backbones()
-        )
+
+def _space_of(path: str, skips: Skips) -> Space:
+    """Return the space of the embeddings in an index or file, or of those that its codes were made from."""
+    if Path(path).is_dir():
+        from rsr_cli.core.index.manifest import Manifest
+
+        space = Manifest.read(Path(path)).space
+    else:
+        space = next((batch.space for batch in streams.read([path], skips, KINDS)), None)
+    if space is None:
+        raise RsrError("has no records, so it does not state a vector space", path)
+    return space.of_embedding() if space.kind == "code" else space
+
+
+def _settings(model: str, weights: str | None, **flags: Any) -> EncoderSettings:
+    """Combine a specification with the flags beside it."""
+    stated = specification.parse(model)
+    if flags["bands"]:
+        check_names(flags["bands"])
+    given = {field: flags[key] for key, (field, _) in specification.KEYS.items() if flags[key] is not None}
+    for key, (field, _) in specification.KEYS.items():
+        if field in given and getattr(stated, field) not in (None, given[field]):
+            raise click.UsageError(f"--{key} and --model state different values; leave one out")
+    return replace(stated, weights=weights, **given)

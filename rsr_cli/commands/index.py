@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.batch import Batch
 
 
 @click.command()
@@ -40,8 +44,20 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
         raise UsageError("an index is a directory; name one")
     from rsr_cli.core.index.build import build
 
-    batches = streams.read(inputs, skips, ("embedding",) if metric else KINDS)
+    batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS))
     arguments = ["rsr", *sys.argv[1:]]
     with Progress("records") as progress:
         for added in build(batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite):
             progress.update(added)
+
+
+def _with_recipes(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Add to the batches' space what the registry of models states about it."""
+    from rsr_cli.core.encoders.registry import recipe_of
+
+    space = None
+    for batch in batches:
+        if space is None and batch.space is not None:
+            space = replace(batch.space, recipe=recipe_of(batch.space))
+        batch.space = space
+        yield batch

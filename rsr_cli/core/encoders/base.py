@@ -1,103 +1,273 @@
-"""What every encoder declares and does."""
+"""What the registry states about a model, and what every encoder does."""
 
 from __future__ import annotations
 
-import math
+import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rsr_cli.core.encoders import specification, statistics
+from rsr_cli.core.encoders.pooling import POOLS
+from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.records.space import fingerprint
+from rsr_cli.core.records.space import Space, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
 
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """What a user can say about an encoder; ``None`` leaves the model's own default.
-
-    Attributes
-    ----------
-    model : str
-        A name of the registry.
-    weights : str, optional
-        Path of a checkpoint; without it the Hugging Face cache or hub is asked.
-    pool : str, optional
-        ``mean``, ``cls``, ``max`` or ``gem``: how patch tokens or a feature map become one vector.
-    layer : int, optional
-        Which of the model's outputs to pool, counted as Python counts: -1 is the last.
-    size_px : int, optional
-        Height and width, in pixels, that tiles are resized to.
-    seed : int
-        For encoders that draw their weights.
-    bands : sequence of str, optional
-        STAC common names in the order the model reads them.
-    mean, std : sequence of float, optional
-        One value a band, in reflectance x 10000.
-    """
-
-    model: str
-    weights: str | None = None
-    pool: str | None = None
-    layer: int | None = None
-    size_px: int | None = None
-    seed: int = 0
-    bands: Sequence[str] | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    from rsr_cli.core.encoders.statistics import Statistics
+    from rsr_cli.core.encoders.weights import HubFile, TorchFile
 
 
-def check_statistics(model: str, n_bands: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Check what normalises a model's input.
-
-    Raises
-    ------
-    UsageError
-        They are not one number a band, or no finite means and positive deviations.
-    """
-    for option, values in (("--mean", mean), ("--std", std)):
-        if len(values) != n_bands:
-            raise UsageError(f"{model} reads {n_bands} bands, {option} gives {len(values)}")
-    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise UsageError("--mean wants finite numbers and --std positive ones")
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
-class Encoder(ABC):
-    """Maps tiles to vectors. Subclasses set the attributes below in ``__init__``.
+#: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "pool": str,
+    "layer": int,
+    "size_px": int,
+    "seed": int,
+    "bands": tuple,
+    "mean": _numbers,
+    "std": _numbers,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model and its settings: in the registry the defaults, after `adjust` a user's choice.
 
     Attributes
     ----------
     name : str
-        The registry's name.
+        The name that users type.
+    encoder : str
+        The class that implements it, as ``package.module:Class``, imported only by `load`.
+    dim : int or None
+        Vector length; ``None`` if only the loaded network states it.
     bands : tuple of str
-        STAC common names, in the order of the input's channels.
-    mean, std : tuple of float
-        One value a band, in reflectance x 10000; the input is ``(reflectance x 10000 - mean) / std``.
+        STAC common names in the model's input order.
+    statistics : Statistics or None
+        Mean and standard deviation per band, in reflectance x 10000.
+    any_bands : bool
+        Whether the model reads other bands, and another number of them.
     size_px : int or None
-        Height and width that tiles are resized to; ``None`` takes them as they are.
-    dim : int
-        Length of the vector.
-    module : torch.nn.Module
-        Moved to the device and the precision by placement.
-    space : dict
-        All else that decides the vector space (weights' sha256, pooling, layer, seed); part of the fingerprint.
+        Height and width in pixels to which tiles are resized; ``None`` for no resizing.
+    pool : str or None
+        One of `POOLS`; ``None`` for a model that takes no pool.
+    layers : int or None
+        Number of layers to choose from; ``None`` for a model that takes no layer, 0 if only the loaded network states
+        it.
+    layer : int
+        The layer to pool.
+    seed : int or None
+        Seed of random weights; ``None`` for a model that takes no seed.
+    needs_weights : bool
+        Whether the model reads a checkpoint.
+    weights : HubFile or TorchFile or None
+        The published checkpoint, if any.
+    required : tuple of str
+        Fields of `EncoderSettings` that have no default.
+    options : mapping of str
+        Further arguments of the class.
+    changes : EncoderSettings or None
+        The settings that are not the model's defaults; set by `adjust`.
     """
 
     name: str
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size_px: int | None
+    encoder: str
+    dim: int | None
+    bands: tuple[str, ...] = ()
+    statistics: Statistics | None = None
+    any_bands: bool = False
+    size_px: int | None = None
+    pool: str | None = None
+    layers: int | None = None
+    layer: int = -1
+    seed: int | None = None
+    needs_weights: bool = True
+    weights: HubFile | TorchFile | None = None
+    required: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    changes: EncoderSettings | None = None
+
+    def adjust(self, settings: EncoderSettings) -> Model:
+        """Return the model with a user's settings in place of its defaults.
+
+        A user's bands may stand in for the model's, ``nir`` for ``nir08``, but not in another order.
+
+        Parameters
+        ----------
+        settings : EncoderSettings
+            ``model`` may be another spelling of the name.
+
+        Returns
+        -------
+        Model
+            ``changes`` has the settings that are not the model's defaults.
+
+        Raises
+        ------
+        UsageError
+            A setting does not suit the model.
+        """
+        self._check_taken(settings)
+        given = {
+            name: convert(getattr(settings, name))
+            for name, convert in _SETTINGS.items()
+            if getattr(settings, name) is not None
+        }
+        defaults = self._defaults(given.get("bands", self.bands))
+        chosen = replace(defaults, **given)
+        if self.layers:
+            chosen = replace(chosen, layer=choose_layer(self.name, chosen.layer, self.layers))
+        bands, chosen_statistics = self._check(chosen)
+        same = [name for name in _SETTINGS if getattr(chosen, name) == getattr(defaults, name)]
+        unstated: dict[str, Any] = {name: None for name in same if name not in self.required}
+        return replace(
+            self,
+            bands=bands,
+            statistics=chosen_statistics,
+            size_px=chosen.size_px,
+            pool=chosen.pool,
+            layer=-1 if chosen.layer is None else chosen.layer,
+            seed=chosen.seed,
+            changes=replace(chosen, **unstated),
+        )
+
+    def _check_taken(self, settings: EncoderSettings) -> None:
+        """Check that required settings are there, and none that the model does not take."""
+        missing = [name.removesuffix("_px") for name in self.required if getattr(settings, name) is None]
+        if missing:
+            raise UsageError(f"{self.name} has no default for {', '.join(missing)}", remedy="no-defaults")
+        takes = {
+            "weights": self.needs_weights,
+            "pool": self.pool is not None,
+            "layer": self.layers is not None,
+            "seed": self.seed is not None,
+        }
+        for name, taken in takes.items():
+            if not taken and getattr(settings, name) is not None:
+                raise UsageError(f"{self.name} takes no {name}")
+        if self.any_bands and (settings.mean is None) != (settings.std is None):
+            raise UsageError(f"{self.name} takes mean and std together", remedy="statistics")
+
+    def _defaults(self, bands: tuple[str, ...]) -> EncoderSettings:
+        """Return the default of every setting, with the statistics of the bands in use."""
+        standard = statistics.of_bands(bands) if self.any_bands and bands != self.bands else self.statistics
+        return EncoderSettings(
+            self.name,
+            pool=self.pool,
+            layer=self.layers - 1 if self.layers else None,
+            size_px=self.size_px,
+            seed=self.seed,
+            bands=self.bands,
+            mean=standard.mean if standard else None,
+            std=standard.std if standard else None,
+        )
+
+    def _check(self, chosen: EncoderSettings) -> tuple[tuple[str, ...], Statistics]:
+        """Check the value of each setting; return bands and statistics."""
+        bands = chosen.bands or ()
+        if not self.any_bands:
+            if len(bands) != len(self.bands):
+                raise UsageError(f"{self.name} reads {len(self.bands)} bands, not {len(bands)}")
+            if any(given != own and given in self.bands for given, own in zip(bands, self.bands, strict=True)):
+                raise UsageError(f"{self.name} reads its bands in this order: {', '.join(self.bands)}")
+        if chosen.mean is None or chosen.std is None:
+            unknown = [band for band in bands if band not in statistics.BY_BAND]
+            raise UsageError(f"{self.name} has no statistics of {', '.join(unknown)}", remedy="statistics")
+        statistics.check_statistics(self.name, len(bands), chosen.mean, chosen.std)
+        if chosen.pool not in (None, *POOLS):
+            raise UsageError(f"unknown pooling {chosen.pool}; choose from {', '.join(POOLS)}")
+        if chosen.size_px is not None and chosen.size_px < 1:
+            raise UsageError(f"{self.name} takes a size of at least 1 px, not {chosen.size_px}")
+        if chosen.seed is not None and not 0 <= chosen.seed < 2**32:
+            raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
+        return bands, statistics.Statistics(chosen.mean, chosen.std)
+
+    def load(self, settings: EncoderSettings) -> Encoder:
+        """Return the encoder for a user's settings, ready to encode on the CPU.
+
+        Raises
+        ------
+        UsageError
+            A setting does not suit the model.
+        WeightsError
+            The weights cannot be found or do not fit the model.
+        """
+        adjusted = self.adjust(settings)
+        encoder: Encoder = pkgutil.resolve_name(self.encoder)(adjusted, settings.weights, **self.options)
+        return encoder
+
+
+def choose_layer(model: str, layer: int | None, count: int) -> int:
+    """Return the index from the front of a layer counted as in Python; ``None`` is the last one.
+
+    Raises
+    ------
+    UsageError
+        There is no such layer.
+    """
+    layer = -1 if layer is None else layer
+    if not -count <= layer < count:
+        raise UsageError(f"{model} has {count} layers, 0 to {count - 1}, and no layer {layer}")
+    return layer % count
+
+
+class Encoder(ABC):
+    """Maps tiles to vectors. A subclass sets ``module`` and ``facts`` in its ``__init__``.
+
+    Parameters
+    ----------
+    model : Model
+        As `Model.adjust` returns it.
+
+    Attributes
+    ----------
+    model : Model
+        The model with the settings in use.
+    name : str
+        The model's name.
+    bands : tuple of str
+        STAC common names in the order of the input's channels.
+    mean, std : tuple of float
+        One value per band, in reflectance x 10000; the input is ``(reflectance x 10000 - mean) / std``.
+    size_px : int or None
+        Height and width to which tiles are resized; ``None`` for no resizing.
+    dim : int
+        Vector length.
+    specification : str
+        The model's name and every setting that is not its default, as `specification.parse` reads it.
+    module : torch.nn.Module
+        Moved to the chosen device and precision by `Embedder`.
+    facts : dict
+        All else that decides the vectors (weights' sha256, pool, layer, seed); part of the recipe.
+    """
+
     dim: int
     module: torch.nn.Module
-    space: dict[str, Any]
+    facts: dict[str, Any]
 
     #: Record properties, besides the pixels, that ``forward`` takes: ``datetime``, ``location``.
     needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, model: Model) -> None:
+        if model.statistics is None:
+            raise ValueError("the model has not been adjusted")
+        self.model = model
+        self.name = model.name
+        self.bands = model.bands
+        self.mean, self.std = model.statistics.mean, model.statistics.std
+        self.size_px = model.size_px
+        self.specification = specification.format(model.changes or EncoderSettings(model.name))
+        if model.dim is not None:
+            self.dim = model.dim
 
     @abstractmethod
     def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
@@ -108,7 +278,7 @@ class Encoder(ABC):
         pixels : torch.Tensor
             float (n, bands, height, width), normalised, on the module's device and in its precision.
         **context : torch.Tensor
-            One tensor for each name in ``needs``: ``datetime`` float (n, 2) as year and zero-based day of the year,
+            One tensor per name in ``needs``: ``datetime`` float (n, 2) as year and zero-based day of the year,
             ``location`` float (n, 2) as latitude and longitude in degrees.
 
         Returns
@@ -118,16 +288,34 @@ class Encoder(ABC):
         """
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """Every fact that decides the vector space, if no band is filled."""
+        return {
+            "model": self.name,
+            "bands": self.bands,
+            "mean": self.mean,
+            "std": self.std,
+            "size": self.size_px,
+            "dim": self.dim,
+            **self.facts,
+        }
+
+    @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name the vector space."""
-        return fingerprint(
-            {
-                "model": self.name,
-                "bands": self.bands,
-                "mean": self.mean,
-                "std": self.std,
-                "size": self.size_px,
-                "dim": self.dim,
-                **self.space,
-            }
-        )
+        """Sixteen hexadecimal digits that name the vector space: the hash of the recipe."""
+        return fingerprint(self.recipe)
+
+    def space(self, filled: Sequence[str] = ()) -> Space:
+        """Return the vector space in which some bands were missing and filled with the model's mean.
+
+        Parameters
+        ----------
+        filled : sequence of str
+            In the order of the model's bands.
+        """
+        facts: dict[str, Any] = {"model": self.specification}
+        if "weights" in self.facts:
+            facts["weights"] = self.facts["weights"]
+        also = {"filled": list(filled)} if filled else {}
+        recipe = self.recipe | also
+        return Space("embedding", self.dim, "float32", fingerprint(recipe), facts | also, recipe)

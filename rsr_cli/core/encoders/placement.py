@@ -18,16 +18,16 @@ READER_THREADS = 8
 
 @dataclass(frozen=True)
 class Placement:
-    """A choice of device and how to use it.
+    """A device and how to use it.
 
     Attributes
     ----------
     device : torch.device
         Where the model runs.
     dtype : torch.dtype
-        Of the weights and the arithmetic.
+        Type of the weights and the arithmetic.
     batch_size : int
-        Tiles a forward pass.
+        Tiles per forward pass.
     readers : int
         Threads that read tiles ahead.
     """
@@ -39,21 +39,21 @@ class Placement:
 
 
 def place(device: str | None, precision: str, batch_size: int | None) -> Placement:
-    """Choose a device and settings for it.
+    """Choose a device, and how to use it.
 
     Parameters
     ----------
     device : str, optional
-        As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``None`` takes an accelerator where there is one.
+        As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``None`` takes an accelerator, if any.
     precision : str
         One of `PRECISIONS`.
     batch_size : int, optional
-        Tiles a forward pass; ``None`` is 16 on a CPU, 64 elsewhere.
+        Tiles per forward pass; ``None`` is 16 on a CPU, 64 elsewhere.
 
     Raises
     ------
     UsageError
-        The device is not there, or cannot compute in this precision.
+        The device is not available, or cannot compute in this precision.
     """
     import torch
 
@@ -64,11 +64,9 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"device {device!r} cannot be used: {reason}; leave --device out to use what is there"
-        ) from None
+        raise UsageError(f"device {device!r} cannot be used: {reason}", remedy="device") from None
     if chosen.type == "cpu" and precision == "fp16":
-        raise UsageError("fp16 needs an accelerator; on a CPU use fp32 or bf16")
+        raise UsageError("fp16 needs an accelerator; a CPU computes in fp32 or bf16")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:

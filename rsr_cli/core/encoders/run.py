@@ -1,4 +1,4 @@
-"""From tiles to embeddings: threads read and normalise ahead while the model encodes; order is kept."""
+"""Embed a stream of tiles: threads read and normalise ahead while the model encodes, and the order is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import cycle
+from itertools import cycle, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,33 +14,40 @@ import torch
 
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters import read_pixels
-from rsr_cli.core.records.fields import embedding
+from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.times import year_and_day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.encoders.base import Encoder
     from rsr_cli.core.encoders.placement import Placement
-    from rsr_cli.core.records.batch import Batch, Record
+    from rsr_cli.core.records.batch import Record
+    from rsr_cli.core.records.space import Space
 
-#: Batches read ahead of the model.
+#: Number of batches read ahead of the model.
 AHEAD = 2
-#: The blocks of a Sentinel-2 product, and several of most other rasters.
+#: Size of a block in a Sentinel-2 product, and of several in most other rasters.
 NEIGHBOURHOOD_PX = 1024
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A tile ready for the model: pixels float32 (bands, height, width), normalised."""
+    """A tile ready for the model: pixels float32 (bands, height, width), normalised, and the bands filled."""
 
     record: Record
-    place: str
+    name: str
+    line: int
     pixels: torch.Tensor
+    filled: tuple[str, ...]
     context: dict[str, tuple[float, float]]
+
+    @property
+    def place(self) -> str:
+        return f"{self.name}:{self.line}"
 
 
 class Embedder:
@@ -49,60 +56,73 @@ class Embedder:
     Parameters
     ----------
     encoder : Encoder
-        The model; it is moved to the placement's device and precision.
+        The model; moved to the placement's device and precision.
     placement : Placement
-        Where it runs.
-    fill_missing : bool
-        Give bands that a tile does not have the model's mean, instead of an error.
+        Where and how it runs.
     skips : Skips
-        Asked about tiles that cannot be embedded.
+        Receives the errors of tiles that cannot be embedded.
+    fill_missing : bool
+        Fill bands that a tile lacks with the model's mean, instead of raising an error. Such vectors are in a vector
+        space of their own: the filled bands are part of the recipe.
+    filled : sequence of str
+        Bands to fill for every tile, whether it has them or not.
     """
 
-    def __init__(self, encoder: Encoder, placement: Placement, skips: Skips, *, fill_missing: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        placement: Placement,
+        skips: Skips,
+        *,
+        fill_missing: bool = False,
+        filled: Sequence[str] = (),
+    ) -> None:
         self._encoder = encoder
         self._placement = placement
         self._skips = skips
         self._fill_missing = fill_missing
-        self._fingerprint = encoder.fingerprint
+        self._filled = frozenset(filled)
+        self._spaces: dict[tuple[str, ...], Space] = {}
         self._mean = np.array(encoder.mean, np.float32)[:, None, None]
         self._std = np.array(encoder.std, np.float32)[:, None, None]
         encoder.module.to(placement.device, placement.dtype)
 
-    def embed(self, batches: Iterable[Batch]) -> Iterator[list[Record]]:
+    def embed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Embed a stream of tiles.
 
         Parameters
         ----------
         batches : iterable of Batch
-            Tiles; they are changed in place.
+            Tiles; changed in place.
 
         Yields
         ------
-        list of dict
-            Consecutive tiles with their ``embedding``, and ``valid`` where it was not measured before.
+        Batch
+            Consecutive tiles with their embeddings, float32 (n, dim), and with ``valid`` unless it was already there;
+            tiles with other bands filled are in another space, and in a batch of their own.
 
         Raises
         ------
         RecordError
-            A tile cannot be read, lacks a band, a date or a place, or has no valid pixel.
+            A tile cannot be read, lacks a band, a date or a bbox, or has no valid pixel.
         """
         waiting: list[_Ready] = []
         with torch.inference_mode():
             for tile in self._read_ahead(batches):
                 if waiting and tile.pixels.shape != waiting[0].pixels.shape:
-                    yield self._encode(waiting)
+                    yield from self._encode(waiting)
                     waiting = []
                 waiting.append(tile)
                 if len(waiting) == self._placement.batch_size:
-                    yield self._encode(waiting)
+                    yield from self._encode(waiting)
                     waiting = []
             if waiting:
-                yield self._encode(waiting)
+                yield from self._encode(waiting)
 
     def _read_ahead(self, batches: Iterable[Batch]) -> Iterator[_Ready]:
-        """Prepare tiles in threads, and give them in the order they came."""
+        """Prepare tiles in threads, in the order of the input."""
         readers = [ThreadPoolExecutor(1, "reader") for _ in range(self._placement.readers)]
-        # Tiles that share blocks of a file go to one thread, which then decodes these blocks once.
+        # Tiles that share blocks of a file go to one thread, which decodes these blocks once.
         turns = cycle(readers)
         reader_of = lru_cache(maxsize=1024)(lambda _neighbourhood: next(turns))
         futures: deque[Future[_Ready]] = deque()
@@ -110,7 +130,7 @@ class Embedder:
             for batch in batches:
                 for i, record in enumerate(batch.records):
                     reader = reader_of(_neighbourhood(record))
-                    futures.append(reader.submit(self._prepare, record, batch.place(i)))
+                    futures.append(reader.submit(self._prepare, record, batch.name, batch.lines[i]))
                     if len(futures) > AHEAD * self._placement.batch_size:
                         yield from self._finished(futures.popleft())
             while futures:
@@ -125,24 +145,28 @@ class Embedder:
         except RecordError as error:
             self._skips(error)
 
-    def _prepare(self, record: Record, place: str) -> _Ready:
+    def _prepare(self, record: Record, name: str, line: int) -> _Ready:
         try:
-            pixels = self._pixels(record)
+            pixels, filled = self._pixels(record)
             context = {name: _CONTEXT[name](record) for name in self._encoder.needs}
         except RecordError as error:
-            error.place = f"{place}: {error.place}" if error.place else place
+            error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
             raise
-        return _Ready(record, place, pixels, context)
+        return _Ready(record, name, line, pixels, filled, context)
 
-    def _pixels(self, record: Record) -> torch.Tensor:
-        """Read a tile, normalise it with invalid pixels at the mean, and resize it to the model's input."""
+    def _pixels(self, record: Record) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """Read a tile, normalise it with invalid pixels at the mean, and resize it; also name the bands filled."""
         bands = self._encoder.bands
-        pixels = read_pixels(record, bands, missing=self._fill_missing)
+        lacking = {band for band in bands if band not in record["properties"]["bands"]}
+        pixels = read_pixels(record, bands, missing=self._fill_missing or lacking <= self._filled)
+        has = [band not in lacking and band not in self._filled for band in bands]
+        filled = tuple(band for band, there in zip(bands, has, strict=True) if not there)
+        if filled:
+            pixels[[not there for there in has]] = np.nan
         finite = np.isfinite(pixels)
-        has = [band in record["properties"]["bands"] for band in bands]
-        valid = float((finite if all(has) else finite[has]).all(axis=0).mean())
+        valid = float((finite[has] if filled else finite).all(axis=0).mean())
         if not valid:
-            raise RecordError("has no valid pixel; leave such tiles out with rsr tile --min-valid or --keep-going")
+            raise RecordError("has no valid pixel", remedy="no-valid-pixel")
         record["properties"].setdefault("valid", round(valid, 4))
         pixels -= self._mean
         pixels /= self._std
@@ -150,10 +174,22 @@ class Embedder:
         tensor = torch.from_numpy(pixels)
         size = self._encoder.size_px
         if size is None or tensor.shape[1:] == (size, size):
-            return tensor
-        return torch.nn.functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+            return tensor, filled
+        return torch.nn.functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0], filled
 
-    def _encode(self, tiles: list[_Ready]) -> list[Record]:
+    def _encode(self, tiles: list[_Ready]) -> Iterator[Batch]:
+        vectors = self._forward(tiles)
+        finite = np.isfinite(vectors).all(axis=1)
+        for i in np.flatnonzero(~finite):
+            self._skips(RecordError("the model returns NaN or infinite values", tiles[i].place, remedy="precision"))
+        kept = [(tiles[i], i) for i in np.flatnonzero(finite)]
+        for (filled, name), group in groupby(kept, key=lambda pair: (pair[0].filled, pair[0].name)):
+            some, rows = zip(*group, strict=True)
+            lines, records = [tile.line for tile in some], [tile.record for tile in some]
+            yield Batch(name, lines, records, vectors[list(rows)], self._space(filled))
+
+    def _forward(self, tiles: list[_Ready]) -> NDArray[np.float32]:
+        """Run the model: tiles of one shape to float32 (n, dim)."""
         device, dtype = self._placement.device, self._placement.dtype
         pixels = torch.stack([tile.pixels for tile in tiles]).to(device, dtype)
         context = {
@@ -164,26 +200,23 @@ class Embedder:
             vectors: NDArray[np.float32] = self._encoder.forward(pixels, **context).float().cpu().numpy()
         except torch.OutOfMemoryError:
             raise UsageError(
-                f"{device} has too little memory for {len(tiles)} tiles at once; pass a smaller --batch-size"
+                f"{device} has too little memory for a batch of {len(tiles)} tiles", remedy="batch-size"
             ) from None
-        done = []
-        for tile, vector in zip(tiles, vectors, strict=True):
-            if not np.isfinite(vector).all():
-                self._skips(RecordError("the model gives NaN or infinite values; try --precision fp32", tile.place))
-                continue
-            properties = tile.record["properties"]
-            filled = [band for band in self._encoder.bands if band not in properties["bands"]]
-            properties["embedding"] = embedding(vector, self._encoder.name, self._fingerprint, filled)
-            done.append(tile.record)
-        return done
+        return vectors
+
+    def _space(self, filled: tuple[str, ...]) -> Space:
+        """Return the space in which these bands are filled."""
+        if filled not in self._spaces:
+            self._spaces[filled] = self._encoder.space(filled)
+        return self._spaces[filled]
 
 
 def _neighbourhood(record: Record) -> str:
-    """Name the part of a raster that a tile's corner lies in."""
+    """Name the part of a raster that contains a tile's corner."""
     properties = record["properties"]
     try:
         column, row = (int(start) // NEIGHBOURHOOD_PX for start in properties["window"][:2])
-    except (KeyError, TypeError, ValueError):  # not a tile, as whoever reads it will say
+    except (KeyError, TypeError, ValueError):  # not a tile, as reading its pixels will report
         column = row = 0
     return f"{properties.get('source')} {column} {row}"
 
@@ -193,16 +226,16 @@ def _when(record: Record) -> tuple[float, float]:
     try:
         return year_and_day(text)
     except (UsageError, TypeError):
-        raise RecordError(f"has datetime {text!r}, and the model takes a date; see rsr tile --datetime") from None
+        raise RecordError(f"has datetime {text!r}, but the model needs a date", remedy="datetime") from None
 
 
 def _where(record: Record) -> tuple[float, float]:
-    """Latitude and longitude of the middle of the bbox, which may lie across the antimeridian."""
+    """Return latitude and longitude of the centre of the bbox, which may cross the antimeridian."""
     box: Any = record.get("bbox")
     try:
         west, south, east, north = (float(value) for value in box)
     except (TypeError, ValueError):
-        raise RecordError("has no bbox, and the model takes a place; its raster needs a CRS") from None
+        raise RecordError("has no bbox, but the model needs a location; its raster needs a CRS") from None
     middle = (west + east + (360 if west > east else 0)) / 2
     return (south + north) / 2, middle - 360 if middle > 180 else middle
 

@@ -1,7 +1,7 @@
-"""Finding a model's checkpoint and loading it, as data only and complete.
+"""Find a model's checkpoint and load it, complete and as data only.
 
-A checkpoint is a file the user names, or one that the model's makers publish: then the local cache is asked first,
-and the network only when that fails. Nothing in a checkpoint is ever run (``weights_only=True`` or safetensors).
+A checkpoint is a file that the user names, or a published one, from the local cache or else from the network. No code
+in a checkpoint is ever run (``weights_only=True`` or safetensors).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     import torch
 
-#: Endings of the files that ``torch.load`` reads; ``.safetensors`` is the other one.
+#: Endings of files that ``torch.load`` reads; ``.safetensors`` is the only other one.
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository on the Hugging Face hub."""
+    """A file in a repository on the Hugging Face hub."""
 
     repo: str
     name: str
@@ -39,20 +39,20 @@ class HubFile:
 
     @property
     def home(self) -> str:
-        """The cache directory."""
+        """Path of the cache directory."""
         from huggingface_hub import constants
 
         return str(constants.HF_HUB_CACHE)
 
     def cached(self) -> str | None:
-        """Path of the file in the cache, if it is there."""
+        """Return the path of the file in the cache, if it is there."""
         from huggingface_hub import try_to_load_from_cache
 
         path = try_to_load_from_cache(self.repo, self.name)
         return path if isinstance(path, str) else None
 
     def download(self) -> str:
-        """Fetch the file into the cache."""
+        """Download the file into the cache and return its path."""
         from huggingface_hub import hf_hub_download
 
         return str(hf_hub_download(self.repo, self.name))
@@ -60,7 +60,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """A file of torchvision's, kept where ``torch.hub`` keeps it; its name ends in the start of its sha256."""
+    """A file published by torchvision and cached by ``torch.hub``; its name ends in the start of its sha256."""
 
     url: str
 
@@ -69,18 +69,18 @@ class TorchFile:
 
     @property
     def home(self) -> str:
-        """The cache directory."""
+        """Path of the cache directory."""
         import torch
 
         return str(Path(torch.hub.get_dir(), "checkpoints"))
 
     def cached(self) -> str | None:
-        """Path of the file in the cache, if it is there."""
+        """Return the path of the file in the cache, if it is there."""
         path = Path(self.home, self.url.rsplit("/", 1)[1])
         return str(path) if path.is_file() else None
 
     def download(self) -> str:
-        """Fetch the file into the cache."""
+        """Download the file into the cache and return its path."""
         import torch
 
         path = Path(self.home, self.url.rsplit("/", 1)[1])
@@ -96,47 +96,44 @@ def find(model: str, given: str | None, published: HubFile | TorchFile | None) -
     Parameters
     ----------
     model : str
-        For the message.
+        Name of the model, for the message.
     given : str or None
-        The file that the user names.
+        A file that the user names.
     published : HubFile or TorchFile or None
-        Where it comes from otherwise.
+        The file to use otherwise.
 
     Returns
     -------
     pathlib.Path
-        A file that exists.
+        An existing file.
 
     Raises
     ------
     WeightsError
-        No checkpoint is in reach.
+        There is no such file, or it cannot be downloaded.
     """
     if given is not None:
         if not Path(given).is_file():
             raise WeightsError("no such file", given)
         return Path(given)
     if published is None:
-        raise WeightsError(f"rsr knows no published weights of {model}; pass --weights FILE")
+        raise WeightsError(f"{model} has no published weights", remedy="weights")
     path = published.cached()
     if path is None:
         obstacle = _obstacle(published)
         if obstacle:
             raise WeightsError(
-                f"the weights of {model} are not in {published.home} and {obstacle}: "
-                f"bring {published} here and pass --weights FILE"
+                f"the weights of {model} ({published}) are not in {published.home} and {obstacle}", remedy="download"
             )
         try:
             path = published.download()
-        except Exception as error:  # requests', httpx's, urllib's or the hub's own errors, by version
-            raise WeightsError(
-                f"{published} cannot be downloaded ({_first_line(error)}); bring it here and pass --weights FILE"
-            ) from error
+        except Exception as error:  # from requests, httpx, urllib or the hub's client, depending on its version
+            raise WeightsError(f"{published} cannot be downloaded ({_first_line(error)})", remedy="download") from error
     return Path(path)
 
 
 def _obstacle(published: HubFile | TorchFile) -> str | None:
-    """Tell what keeps us from downloading, within seconds: the hub's client would retry, aloud, for half a minute."""
+    """Return what prevents a download, within seconds: the hub's client would log retries for half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -145,7 +142,7 @@ def _obstacle(published: HubFile | TorchFile) -> str | None:
     url = constants.ENDPOINT if isinstance(published, HubFile) else published.url
     try:
         get_session().head(url, timeout=5)
-    except Exception as error:  # requests' or httpx's, by the hub's version
+    except Exception as error:  # from requests or httpx, depending on the version of the hub's client
         return f"{url} does not answer ({_first_line(error)})"
     return None
 
@@ -156,7 +153,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     Parameters
     ----------
     path : pathlib.Path
-        A ``.safetensors`` file, or one of ``torch.save``'s (``.pt .pth .bin .ckpt``).
+        A ``.safetensors`` file, or one that ``torch.save`` wrote (``.pt .pth .bin .ckpt``).
 
     Returns
     -------
@@ -170,11 +167,11 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     UsageError
         The file's name has another ending.
     WeightsError
-        The file is no checkpoint, or holds more than data.
+        The file is not a checkpoint, or contains code.
     """
     place = str(path)
     if path.suffix not in (*_TORCH_SUFFIXES, ".safetensors"):
-        raise UsageError(f"weights are read from {' '.join(_TORCH_SUFFIXES)} or .safetensors files", place)
+        raise UsageError(f"is not a {' '.join(_TORCH_SUFFIXES)} or .safetensors file", place)
     try:
         with path.open("rb") as file:
             head = file.read(200)
@@ -199,7 +196,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
                 warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
                 # only the zip layout can be mapped; a file cut short is not seen as one, and fails in torch.load
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # what the two raise for bytes that are no checkpoint is not documented
+    except Exception as error:  # what the two raise for other bytes is not documented
         raise WeightsError(_what_it_is(path, head, error), place) from error
 
     for wrapper in ("state_dict", "model_state_dict", "model"):
@@ -208,15 +205,15 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     tensors = checkpoint.items() if isinstance(checkpoint, dict) else ()
     state = {str(name): tensor for name, tensor in tensors if isinstance(tensor, torch.Tensor)}
     if not state:
-        raise WeightsError("holds no weights by name", place)
+        raise WeightsError("contains no weights by name", place)
     return state, digest
 
 
 def _what_it_is(path: Path, head: bytes, error: Exception) -> str:
-    """Tell why a file is no checkpoint, as far as the file and the reader's error tell it."""
+    """Say why a file is not a checkpoint, from its bytes and the reader's error."""
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code:
-        return f"holds code ({code[1]}), and only data is loaded; save its state_dict alone"
+        return f"contains code ({code[1]}), and only data is loaded; save only its state_dict"
     if not head:
         return "is empty"
     if path.suffix == ".safetensors":
@@ -225,9 +222,9 @@ def _what_it_is(path: Path, head: bytes, error: Exception) -> str:
         short = head.startswith(b"PK") and not zipfile.is_zipfile(path)
     if short:
         return "is cut short; download it again"
-    # torch's own words for this one are advice to load it as code
-    told = "" if isinstance(error, pickle.UnpicklingError) or str(error).isdecimal() else f" ({_first_line(error)})"
-    return f"is not a checkpoint{told}"
+    # torch advises to load it as code
+    reason = "" if isinstance(error, pickle.UnpicklingError) or str(error).isdecimal() else f" ({_first_line(error)})"
+    return f"is not a checkpoint{reason}"
 
 
 def _first_line(error: Exception) -> str:
@@ -243,27 +240,27 @@ def fit(
     published: HubFile | TorchFile | None,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Give a module its weights, all of them and no others, and make it ready for inference.
+    """Load a module's weights, all of them and no others, and prepare it for inference.
 
-    The module may live on the ``meta`` device: the tensors of `state` take the place of its own.
+    The module may be on the ``meta`` device: its tensors are replaced by those of `state`.
 
     Parameters
     ----------
     module : torch.nn.Module
-        What is to be filled.
+        The network.
     state : dict of str to torch.Tensor
         Weights by the module's own names.
     path : pathlib.Path
-        Where `state` comes from.
+        The file that `state` was read from.
     model, published : str, HubFile or TorchFile or None
-        For the message: whose weights, and where they are.
+        Name of the model and its published weights, for the message.
     optional : tuple of str
-        Starts of the names that may be missing.
+        Prefixes of the names that may be missing.
 
     Raises
     ------
     WeightsError
-        A weight is missing, left over or of another shape.
+        A weight is missing, left over or has another shape.
     """
     own = module.state_dict()
     shapes = [
@@ -274,12 +271,12 @@ def fit(
     problems = {
         "missing": [name for name in own if name not in state and not name.startswith(optional)],
         "left over": [name for name in state if name not in own],
-        "of another shape": shapes,
+        "with another shape": shapes,
     }
     if any(problems.values()):
-        told = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in problems.items() if names)
-        way_out = f"; they are at {published}" if published else ""
-        raise WeightsError(f"does not hold the weights of {model} ({told}){way_out}", str(path))
+        found = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in problems.items() if names)
+        source = f"; they are at {published}" if published else ""
+        raise WeightsError(f"does not contain the weights of {model} ({found}){source}", str(path))
     converted = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
     module.load_state_dict(converted, strict=not optional, assign=True)
     module.eval().requires_grad_(False)

@@ -159,7 +159,7 @@ class Index:
             return binarizer
         raise FingerprintError(
             f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",
-            remedy="same-space",
+            remedy="as-index",
         )
 
     def search(

@@ -7,14 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pybase64
 
 from rsr_cli.core.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 #: What a search adds to the properties of a found record.
 HIT_FIELDS = ("query", "rank", "distance", "query_labels")
@@ -111,12 +108,3 @@ def label_names(record: Record) -> Sequence[str]:
     if not labels or not isinstance(labels, list):
         return ()
     return labels if set(map(type, labels)) == {str} else [label for label in labels if isinstance(label, str)]
-
-
-def embedding(vector: NDArray[np.float32], model: str, fingerprint: str, filled: Sequence[str] = ()) -> dict[str, Any]:
-    """Build the ``embedding`` property of a float32 vector (dim,)."""
-    made: dict[str, Any] = {"model": model, "fingerprint": fingerprint}
-    if filled:
-        made["filled"] = list(filled)
-    data = pybase64.b64encode_as_string(np.ascontiguousarray(vector, dtype="<f4").data)
-    return {**made, "dim": int(vector.size), "dtype": "float32", "data": data}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsr_cli.core.encoders import prithvi
-from rsr_cli.core.encoders.base import EncoderSettings
-from rsr_cli.core.encoders.rcf import BIAS, CORRELATION, KERNEL_PX, RCF, STATISTICS, RandomFeatures, draw_filters
+from rsr_cli.core.encoders.rcf import BIAS, CORRELATION, KERNEL_PX, RandomFeatures, draw_filters
+from rsr_cli.core.encoders.registry import load_encoder
+from rsr_cli.core.encoders.specification import EncoderSettings
+from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V1
 from rsr_cli.core.errors import UsageError
 
 SENTINEL2 = (
@@ -18,7 +19,7 @@ SENTINEL2 = (
 
 
 def rcf(**settings):
-    return RCF(EncoderSettings("rcf", **settings))
+    return load_encoder(EncoderSettings("rcf", **settings))
 
 
 def encode(encoder, pixels):
@@ -35,7 +36,7 @@ def normal(*shape, seed=0):
 
 @pytest.mark.parametrize("size", [(64, 64), (7, 5), (1, 1)])
 def test_torchgeo_s_features(size):
-    """Its halves for the same filters, which it leaves positive and computes inside the borders only."""
+    """Its features for the same filters are the halves, positive and computed only inside the borders."""
     torchgeo = pytest.importorskip("torchgeo.models.rcf")
     encoder = rcf(seed=3)
     filters = encoder.module.double().filters  # near zero, a square root magnifies what float32 rounds
@@ -55,7 +56,7 @@ def test_by_hand():
     centre, left, upper = np.zeros((3, 1, 3, 3))
     centre[0, 1, 1], left[0, 1, 0], upper[0, 0, 1] = 2, 1, 1
     features = RandomFeatures(torch.tensor(np.stack([centre, left, upper]), dtype=torch.float32))
-    # One row of two pixels, 0 and 5. Less the bias, the filters give (-1, 9), (-1, -1) and (-1, 4): above zero on
+    # One row of two pixels, 0 and 5. Less the bias, the filters return (-1, 9), (-1, -1) and (-1, 4): above zero on
     # average 4.5, 0 and 2, below it 0.5, 1 and 0.5.
     strengths = np.sqrt([4.5, 0, 2]) + np.sqrt([0.5, 1, 0.5])
     first, second, third = strengths
@@ -66,7 +67,7 @@ def test_by_hand():
 def test_filters_are_white_for_markov_images():
     """The mean square response to a patch is then chi-squared: as many degrees of freedom as pixels.
 
-    Plain noise would give the same mean, and seven times the variance.
+    Plain noise would have the same mean, and seven times the variance.
     """
     patches = normal(5000, KERNEL_PX, KERNEL_PX)
     for i in range(1, KERNEL_PX):
@@ -80,7 +81,7 @@ def test_filters_are_white_for_markov_images():
     assert energy.var() == pytest.approx(2 * freedom, rel=0.2)
 
 
-# --- what it promises ------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------------------------
 
 
 def test_a_vector_does_not_depend_on_its_batch():
@@ -107,10 +108,10 @@ def test_a_vector_does_not_depend_on_its_batch():
     ids=["noise", "dark", "one pixel near the mean", "bright", "gradient", "checkerboard"],
 )
 def test_signs_are_balanced_whatever_the_tile(tile):
-    """Each bit over the draws of the filters; all bits together nearly so with any one draw."""
+    """Each bit is balanced over many seeds, and all bits together nearly so for any seed."""
     vectors = np.stack([encode(rcf(seed=seed), tile[None])[0] for seed in range(24)])
     ones = (vectors > 0).sum(axis=0)
-    assert ((ones > 1) & (ones < 23)).mean() > 0.999  # of 24 fair coins, all but one are alike 3 times in a million
+    assert ((ones > 1) & (ones < 23)).mean() > 0.999  # all but one of 24 fair coins agree 3 times in a million
     assert (vectors > 0).mean(axis=1) == pytest.approx(0.5, abs=0.1)
     assert (vectors > 0).mean() == pytest.approx(0.5, abs=0.02)
 
@@ -134,7 +135,7 @@ def test_a_pixel_is_a_flat_field():
 
 
 def test_a_tile_of_nothing_but_the_mean_is_finite():
-    """Where all pixels were invalid, the pipeline gives zeros."""
+    """The pipeline passes zeros for a tile whose pixels are all invalid."""
     np.testing.assert_array_equal(encode(rcf(), np.zeros((1, 6, 8, 8))), 0)
 
 
@@ -146,11 +147,11 @@ def test_the_seed_decides():
     np.testing.assert_array_equal(encode(first, pixels), encode(again, pixels))
     assert first.fingerprint == again.fingerprint
     assert not np.isclose(encode(first, pixels), encode(other, pixels), atol=1e-3).mean() > 0.1
-    assert first.space != other.space
+    assert first.facts != other.facts
     assert first.fingerprint != other.fingerprint
 
 
-def test_the_fingerprint_tells_what_was_read():
+def test_the_fingerprint_depends_on_what_is_read():
     six = ("blue", "green", "red", "nir08", "swir16", "swir22")
     of = {"mean": range(6), "std": range(1, 7)}
     different = [{}, {"bands": six[::-1]}, {"size_px": 32}, of, {"bands": six[::-1], **of}]
@@ -174,36 +175,25 @@ def test_other_precisions_keep_the_signs(dtype):
 
 
 def test_prithvi_s_bands_are_the_default():
-    encoder, variant = rcf(), prithvi.VARIANTS["prithvi_eo_v1_100"]
+    encoder = rcf()
     assert (encoder.name, encoder.size_px, encoder.dim) == ("rcf", None, 768)
-    assert (encoder.bands, encoder.mean, encoder.std) == (prithvi.BANDS, variant.mean, variant.std)
+    assert (encoder.bands, encoder.mean, encoder.std) == (PRITHVI_BANDS, PRITHVI_V1.mean, PRITHVI_V1.std)
     assert rcf(size_px=32).size_px == 32
-
-
-def test_statistics_by_the_band_s_name():
-    encoder = rcf(bands=["nir08", "coastal"])
-    blue_to_swir = dict(zip(prithvi.BANDS, rcf().mean, strict=True))
-    assert encoder.mean == (blue_to_swir["nir08"], STATISTICS["coastal"][0])
-    assert set(SENTINEL2) == set(STATISTICS)
-    # neighbours in the spectrum look alike, whichever of the two sources they come from
-    means, stds = np.array([STATISTICS[band] for band in SENTINEL2]).T
-    assert (np.abs(np.diff(means)) < 1000).all()
-    assert (np.abs(np.diff(stds)) < 500).all()
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"weights": "x.pt"}, "takes no --weights"),
-        ({"pool": "mean"}, "takes no --pool"),
-        ({"layer": 0}, "takes no --layer"),
-        ({"mean": [0] * 6}, "--mean and --std together"),
-        ({"std": [1] * 6}, "--mean and --std together"),
-        ({"mean": [0] * 5, "std": [1] * 6}, "reads 6 bands, --mean gives 5"),
-        ({"bands": ["red"], "mean": [0], "std": [1, 1]}, "reads 1 bands, --std gives 2"),
-        ({"bands": ["red"], "mean": [0], "std": [0]}, "--std positive"),
+        ({"weights": "x.pt"}, "takes no weights"),
+        ({"pool": "mean"}, "takes no pool"),
+        ({"layer": 0}, "takes no layer"),
+        ({"mean": [0] * 6}, "mean and std together"),
+        ({"std": [1] * 6}, "mean and std together"),
+        ({"mean": [0] * 5, "std": [1] * 6}, "reads 6 bands, but mean has 5 values"),
+        ({"bands": ["red"], "mean": [0], "std": [1, 1]}, "reads 1 bands, but std has 2 values"),
+        ({"bands": ["red"], "mean": [0], "std": [0]}, "std positive"),
         ({"bands": ["red"], "mean": [float("nan")], "std": [1]}, "finite"),
-        ({"bands": ["red", "cirrus", "lwir11"]}, "no statistics of cirrus, lwir11; pass --mean and --std"),
+        ({"bands": ["red", "cirrus", "lwir11"]}, "no statistics of cirrus, lwir11"),
     ],
 )
 def test_settings_that_do_not_fit(settings, says):

@@ -1,0 +1,154 @@
+"""The models: one entry each, with every default. Importing this loads no heavy library."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from rsr_cli.core.encoders import specification, statistics, terratorch
+from rsr_cli.core.encoders.base import Model
+from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V1, PRITHVI_V2, Statistics
+from rsr_cli.core.encoders.weights import HubFile, TorchFile
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsr_cli.core.encoders.base import Encoder
+    from rsr_cli.core.encoders.specification import EncoderSettings
+    from rsr_cli.core.records.space import Space
+
+DEFAULT = "prithvi_eo_v1_100"
+
+
+def _prithvi(
+    name: str,
+    dim: int,
+    layers: int,
+    heads: int,
+    published: tuple[str, str] | None,
+    *,
+    patch_px: int = 16,
+    statistics: Statistics = PRITHVI_V2,
+) -> Model:
+    """Describe a Prithvi model, named as in terratorch; those in ``_tl`` take date and place."""
+    return Model(
+        name=name,
+        encoder=f"rsr_cli.core.encoders.prithvi:{'PrithviTL' if name.endswith('_tl') else 'Prithvi'}",
+        dim=dim,
+        bands=PRITHVI_BANDS,
+        statistics=statistics,
+        size_px=224,
+        pool="mean",
+        layers=layers,
+        weights=published
+        and HubFile(f"ibm-nasa-geospatial/Prithvi-EO-{published[0]}", f"Prithvi_EO_{published[1]}.pt"),
+        options={"heads": heads, "patch_px": patch_px},
+    )
+
+
+#: Name -> model, the default first.
+MODELS = {
+    model.name: model
+    for model in (
+        _prithvi(DEFAULT, 768, 12, 12, ("1.0-100M", "V1_100M"), statistics=PRITHVI_V1),
+        _prithvi("prithvi_eo_v2_tiny_tl", 192, 12, 3, ("2.0-tiny-TL", "V2_tiny_TL")),
+        _prithvi("prithvi_eo_v2_100_tl", 768, 12, 12, ("2.0-100M-TL", "V2_100M_TL")),
+        _prithvi("prithvi_eo_v2_300", 1024, 24, 16, ("2.0-300M", "V2_300M")),
+        _prithvi("prithvi_eo_v2_300_tl", 1024, 24, 16, ("2.0-300M-TL", "V2_300M_TL")),
+        _prithvi("prithvi_eo_v2_600", 1280, 32, 16, ("2.0-600M", "V2_600M"), patch_px=14),
+        _prithvi("prithvi_eo_v2_600_tl", 1280, 32, 16, ("2.0-600M-TL", "V2_600M_TL"), patch_px=14),
+        _prithvi("prithvi_eo_tiny", 256, 4, 4, None),
+        Model(
+            name="vit_b_16_rgb",
+            encoder="rsr_cli.core.encoders.vit:ViTB16",
+            dim=768,
+            bands=("red", "green", "blue"),
+            statistics=statistics.RGB,
+            size_px=224,
+            pool="cls",
+            layers=12,
+            # torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
+            weights=TorchFile("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
+        ),
+        Model(
+            name="rcf",
+            encoder="rsr_cli.core.encoders.rcf:RCF",
+            dim=768,
+            bands=PRITHVI_BANDS,
+            statistics=PRITHVI_V1,
+            any_bands=True,
+            seed=0,
+            needs_weights=False,
+        ),
+    )
+}
+
+
+def list_models() -> list[Model]:
+    """Return the models that need no more than their name, the default first.
+
+    `terratorch.list_backbones` names terratorch's, which need bands, statistics, a size and weights.
+    """
+    return list(MODELS.values())
+
+
+def find_model(name: str) -> Model:
+    """Return the model of a name, from the table or from terratorch's registry.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    # a typing error should not wait for terratorch's import
+    close = difflib.get_close_matches(name, MODELS, cutoff=0.9)
+    if close:
+        raise UsageError(f"unknown model {name}; did you mean {', '.join(close)}?")
+    return terratorch.find_backbone(name)
+
+
+def load_encoder(settings: EncoderSettings) -> Encoder:
+    """Return an encoder that is ready to encode on the CPU.
+
+    Parameters
+    ----------
+    settings : EncoderSettings
+        The user's choice.
+
+    Returns
+    -------
+    Encoder
+        With its weights, in eval mode, without gradients.
+
+    Raises
+    ------
+    UsageError
+        The model is unknown, or a setting does not suit it.
+    WeightsError
+        The weights cannot be found or do not fit the model.
+    """
+    return find_model(settings.model).load(settings)
+
+
+def recipe_of(space: Space) -> dict[str, Any]:
+    """Return what a record's space states, and what the registry states of its model, as an index stores it.
+
+    Settings that are defaults of a model outside the registry stay unknown.
+    """
+    if space.kind == "code":
+        own = {"method": space.facts.get("method"), "bits": space.size, "seed": space.facts.get("seed")}
+        recipe = {**own, "of": space.facts.get("of"), "embedding": recipe_of(space.of_embedding())}
+        return {name: value for name, value in recipe.items() if value is not None}
+    try:
+        settings = specification.parse(space.model or "")
+        model = MODELS[settings.model].adjust(settings) if settings.model in MODELS else None
+    except UsageError:
+        return {}
+    recipe = {key: getattr(settings, field) for key, (field, _) in specification.KEYS.items()}
+    if model and model.statistics:
+        recipe |= {"bands": model.bands, "mean": model.statistics.mean, "std": model.statistics.std}
+        recipe |= {"size": model.size_px, "dim": model.dim, "pool": model.pool, "seed": model.seed}
+        recipe |= {"layer": model.layer if model.layers else None}
+    recipe |= {"weights": space.facts.get("weights"), "filled": space.facts.get("filled")}
+    return {"model": settings.model, **{name: value for name, value in recipe.items() if value is not None}}

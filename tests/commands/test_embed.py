@@ -1,0 +1,270 @@
+"""``rsr embed`` on real files."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import orjson
+import pytest
+import rasterio
+import torch
+from rasterio.enums import Resampling
+
+from rsr_cli.core.errors import BandError, FingerprintError, RsrError
+from rsr_cli.remedies import explain
+
+# Prithvi-EO-1.0-100M's, from its config.json.
+MEAN = [
+    775.2290211032589,
+    1080.992780391705,
+    1228.5855250417867,
+    2497.2022620507532,
+    2204.2139147975554,
+    1610.8324823273745,
+]
+STD = [
+    1281.526139861424,
+    1270.0297974547493,
+    1399.4802505642526,
+    1368.3446143747644,
+    1291.6764008585435,
+    1154.505683480695,
+]
+
+
+def parsed(done) -> list[dict]:
+    assert done.returncode == 0, done.stderr
+    return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+
+def vectors(records: list[dict]) -> np.ndarray:
+    raws = [base64.b64decode(r["properties"]["embedding"]["data"]) for r in records]
+    return np.stack([np.frombuffer(raw, "<f4") for raw in raws])
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(float), b.astype(float)
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """Build terratorch's Prithvi-100M with random weights."""
+    from terratorch.registry import BACKBONE_REGISTRY
+
+    torch.manual_seed(0)
+    model = BACKBONE_REGISTRY.build("prithvi_eo_v1_100", pretrained=False, num_frames=1).eval()
+    with torch.no_grad():  # constants, as in new biases and norms, would hide mistakes
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(backbone, tmp_path_factory):
+    """Write its weights in the published layout: ``encoder.`` before the names, and a decoder beside them."""
+    state = {f"encoder.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    state["encoder.pos_embed"] = torch.zeros(1, 589, 768)  # published for three dates
+    state["decoder.mask_token"] = torch.zeros(1, 1, 512)
+    path = tmp_path_factory.mktemp("weights") / "Prithvi_EO_V1_100M.pt"
+    torch.save(state, path)
+    return path
+
+
+def independent(backbone, pixels: np.ndarray) -> np.ndarray:
+    """Compute the paper's embedding: normalise, resize, take the mean of the patch tokens after the norm."""
+    mean, std = (torch.tensor(v).view(1, 6, 1, 1) for v in (MEAN, STD))
+    x = (torch.from_numpy(pixels.astype(np.float32))[None] - mean) / std
+    x = torch.nn.functional.interpolate(x, (224, 224), mode="bilinear", antialias=True, align_corners=False)
+    with torch.no_grad():
+        return backbone(x.float())[-1][0, 1:].mean(0).numpy()
+
+
+def test_terramind_chips_are_embedded_as_terratorch_does(rsr, shared_data, backbone, checkpoint):
+    folder = shared_data / "terramind" / "S2L2A"
+    tiles = rsr("tile", "--whole", "--sensor", "sentinel2-l2a", folder).stdout
+    found = parsed(rsr("embed", "--weights", checkpoint, input=tiles))
+    assert len(found) == 5
+    expected = []
+    for record in found:
+        with rasterio.open(folder / f"{record['id']}.tif") as chip:
+            # B02 B03 B04 B8A B11 B12 of B01..B08, B8A, B09, B11, B12
+            expected.append(independent(backbone, chip.read([2, 3, 4, 9, 11, 12])))
+    assert cosines(vectors(found), np.stack(expected)).min() > 0.9999
+    # and the vector of another chip is different
+    assert cosines(vectors(found), np.roll(np.stack(expected), 1, axis=0)).max() < 0.9999
+
+    for size in (1, 3):
+        again = parsed(rsr("embed", "--weights", checkpoint, "--batch-size", size, input=tiles))
+        assert cosines(vectors(found), vectors(again)).min() > 0.99999
+
+
+def test_bigearthnet_patches_are_embedded_as_terratorch_does(rsr, shared_data, backbone, checkpoint):
+    folder = shared_data / "bigearthnet_s2"
+    tiles = rsr("tile", "--whole", "--per-band", "--sensor", "sentinel2-l2a", folder).stdout
+    found = parsed(rsr("embed", "--weights", checkpoint, "--batch-size", "4", input=tiles))
+    assert len(found) == 6
+    expected = []
+    for record in found:
+        layers = []
+        for band in ("B02", "B03", "B04", "B8A", "B11", "B12"):
+            with rasterio.open(folder / record["id"] / f"{record['id']}_{band}.tif") as file:
+                layers.append(file.read(1, out_shape=(120, 120), resampling=Resampling.bilinear))
+        expected.append(independent(backbone, np.stack(layers)))
+    assert cosines(vectors(found), np.stack(expected)).min() > 0.9999
+
+
+def test_the_same_bytes_twice(rsr, corner_scene):
+    tiles = rsr("tile", "--size", "16", corner_scene).stdout
+    first, second = (rsr("embed", "--model", "rcf", input=tiles) for _ in range(2))
+    assert parsed(first)
+    assert first.stdout == second.stdout
+    other = rsr("embed", "--model", "rcf", "--seed", "1", input=tiles)
+    prints = {r["properties"]["embedding"]["fingerprint"] for done in (first, other) for r in parsed(done)}
+    assert len(prints) == 2
+
+
+@pytest.fixture
+def tiles(call, corner_scene, tmp_path):
+    """Cut the scene into nine tiles, in a file."""
+    path = tmp_path / "tiles.geojsonl"
+    call("tile", "--size", 32, corner_scene, "-o", path)
+    return path
+
+
+def first_embedding(lines: bytes) -> dict:
+    """Return the embedding of the first record, without its data."""
+    embedding = orjson.loads(lines.splitlines()[0])["properties"]["embedding"]
+    return {key: value for key, value in embedding.items() if key != "data"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "specification"),
+    [
+        (["--model", "rcf"], "rcf"),
+        (["--model", "rcf:seed=0"], "rcf"),
+        (["--model", "rcf:seed=3"], "rcf:seed=3"),
+        (["--model", "rcf", "--seed", "3"], "rcf:seed=3"),
+        (["--model", "rcf:seed=3", "--seed", "3", "--size", "16"], "rcf:size=16:seed=3"),
+        (["--model", "rcf:bands=red,green,blue:size=16"], "rcf:size=16:bands=red,green,blue"),
+        (["--model", "rcf", "--bands", "red,green,blue", "--size", "16"], "rcf:size=16:bands=red,green,blue"),
+        (
+            ["--model", "rcf:bands=red,nir08:mean=1e3,1000.5", "--std", "10,20"],
+            "rcf:bands=red,nir08:mean=1000,1000.5:std=10,20",
+        ),
+    ],
+)
+def test_the_record_states_a_specification_that_makes_the_same_embedding(call, tiles, arguments, specification):
+    made = call("embed", *arguments, tiles)
+    assert first_embedding(made)["model"] == specification
+    assert call("embed", "--model", specification, tiles) == made
+
+
+def test_filled_embeddings_do_not_meet_true_ones(call, tiles, tmp_path):
+    """An RGB query with three filled bands against an index of six true bands."""
+    true, filled, rgb = (tmp_path / f"{name}.geojsonl" for name in ("true", "filled", "rgb"))
+    call("embed", "--model", "rcf", tiles, "-o", true)
+    call("index", true, "-o", tmp_path / "true.rsr")
+
+    records = [orjson.loads(line) for line in tiles.read_bytes().splitlines()]
+    for record in records:
+        record["properties"]["bands"][3:] = ["-"] * 3
+    rgb.write_bytes(b"\n".join(map(orjson.dumps, records)))
+    with pytest.raises(BandError, match="band nir08 swir16 swir22 is missing") as missing:
+        call("embed", "--model", "rcf", rgb)
+    assert "--fill-missing" in explain(missing.value)
+    call("embed", "--model", "rcf", "--fill-missing", rgb, "-o", filled)
+    embedding = first_embedding(filled.read_bytes())
+    assert embedding["filled"] == ["nir08", "swir16", "swir22"]
+    assert embedding["model"] == "rcf"
+
+    with pytest.raises(FingerprintError, match=embedding["fingerprint"]) as refused:
+        call("query", tmp_path / "true.rsr", "-k", 1, filled)
+    assert refused.value.status == 1
+    # filled on both sides, they are in one space
+    call("index", filled, "-o", tmp_path / "rgb.rsr")
+    assert call("query", tmp_path / "rgb.rsr", "-k", 1, filled)
+
+
+def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
+    """A pipe that never ends: the reading threads stop too, and nothing is left behind."""
+    tiles = rsr("tile", "--size", "16", corner_scene).stdout
+    command = [sys.executable, "-m", "rsr_cli.main", "embed", "--model", "rcf", "-o", "out.geojsonl"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    ) as process:
+        process.stdin.write(tiles * 20)
+        process.stdin.flush()
+        while not any(p.name.startswith(".out") and p.stat().st_size for p in tmp_path.iterdir()):
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b""
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--device", "cuda:99"], "cannot be used"),
+        (["--device", "nonsense"], "cannot be used"),
+        (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
+        (["--model", "prithvi_eo_v1_1000"], "did you mean"),
+        (["--model", "rcf:sed=3"], "unknown setting 'sed'"),
+        (["--model", "rcf:bands=blau"], "not a STAC common name"),
+        (["--model", "rcf:seed=3", "--seed", "4"], "--seed and --model state different values"),
+        (["--model", "rcf:size=32", "--size", "64"], "--size and --model state different values"),
+        (["--model", "rcf:bands=red,nir", "--bands", "nir,red"], "--bands and --model state different values"),
+        (["--pool", "max"], "rcf takes no pool"),
+        (["--list-models"], "--list-models is now the command rsr models"),
+        (["-v", "--list-models"], "--list-models is now the command rsr models"),
+        (["--fill-missing", "mean"], "--fill-missing mean is now a plain flag"),
+        (["--fill-missing=mean"], "--fill-missing mean is now a plain flag"),
+        (["--bands", "blau"], "not a STAC common name"),
+        (["--bands", "red,-"], "'-' is not a STAC common name"),
+        (["--mean", "1,x"], "list of numbers"),
+    ],
+)
+def test_wrong_usage_is_one_line(rsr, options, says):
+    done = rsr("embed", "--model", "rcf", *options, input=b"")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr.decode()
+
+
+def test_everything_awkward_gives_records_or_one_line(call, shared_data, tmp_path):
+    """Each file through ``tile | embed --model rcf``: any error but a user's is raised here."""
+    bands = {1: "red", 3: "red,green,blue", 4: "blue,green,red,nir"}
+    for i, path in enumerate(sorted((shared_data / "awkward").iterdir())):
+        try:
+            with rasterio.open(path) as dataset:
+                alpha = sum(kind.name == "alpha" for kind in dataset.colorinterp)
+                names = bands.get(dataset.count - alpha, "red")
+        except (rasterio.RasterioIOError, IndexError):
+            names = "red"
+        mean, std = (",".join([value] * (names.count(",") + 1)) for value in ("100", "50"))
+        tiles, failure = tmp_path / f"{i}.geojsonl", None
+        try:
+            call("tile", "--whole", "--bands", names, "-q", path, "-o", tiles)
+            assert call.stderr == b"", path
+            lines = call("embed", "--model", "rcf", "--bands", names, "--mean", mean, "--std", std, "-q", tiles)
+            assert call.stderr == b"", path
+        except RsrError as error:
+            failure = error
+        if failure:
+            assert failure.status == 1, path
+            assert len(explain(failure).splitlines()) == 1, path
+        else:
+            assert len(lines.splitlines()) == 1, path
+            assert np.isfinite(vectors([orjson.loads(lines)])).all()

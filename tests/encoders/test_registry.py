@@ -1,0 +1,73 @@
+"""The table of models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsr_cli.core.encoders.registry import MODELS, list_models, load_encoder
+from rsr_cli.core.encoders.specification import EncoderSettings
+from rsr_cli.core.encoders.terratorch import list_backbones
+from rsr_cli.core.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_list_needs_no_torch():
+    code = (
+        "import sys; from rsr_cli.core.encoders.registry import list_models; print(*(m.name for m in list_models()))\n"
+        "assert not {'torch', 'terratorch', 'timm', 'torchvision', 'huggingface_hub'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    names = done.stdout.split()
+    assert names[0] == "prithvi_eo_v1_100"
+    assert names == list(MODELS)
+
+
+def test_the_table_states_the_defaults_of_the_loaded_encoders(v1, tl, imagenet):
+    for name, path in (
+        ("prithvi_eo_v1_100", v1),
+        ("prithvi_eo_v2_tiny_tl", tl),
+        ("vit_b_16_rgb", imagenet[0]),
+        ("rcf", None),
+    ):
+        encoder = load_encoder(EncoderSettings(name, weights=path and str(path)))
+        model = MODELS[name]
+        recipe = {
+            "model": name,
+            "bands": model.bands,
+            "mean": model.statistics.mean,
+            "std": model.statistics.std,
+            "size": model.size_px,
+            "dim": model.dim,
+        }
+        if model.pool:
+            recipe |= {"pool": model.pool, "layer": model.layers - 1}
+        if model.seed is not None:
+            recipe |= {"seed": model.seed}
+        assert {key: encoder.recipe[key] for key in recipe} == recipe
+        assert encoder.specification == name
+
+
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [("prithvi_eo_v1_10", "prithvi_eo_v1_100"), ("vit_b_16_rbg", "vit_b_16_rgb"), ("resnet5O", "resnet50")],
+)
+def test_an_unknown_model_suggests_close_matches(name, close):
+    with pytest.raises(UsageError, match=f"unknown model {name}; did you mean .*{close}"):
+        load_encoder(EncoderSettings(name))
+
+
+def test_no_backbone_is_taken_for_a_typing_error(backbones):
+    import difflib
+
+    built_in = [model.name for model in list_models()]
+    for name in list_backbones():
+        for spelling in (name, name.partition("_")[2]):
+            assert spelling in built_in or not difflib.get_close_matches(spelling, built_in, cutoff=0.9)

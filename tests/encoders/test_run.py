@@ -1,0 +1,198 @@
+"""The embedding of a stream of tiles: the right pixels reach the model, in order, whatever the batch."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import orjson
+import pytest
+import torch
+
+from rsr_cli.core.encoders.base import Encoder, Model
+from rsr_cli.core.encoders.placement import place
+from rsr_cli.core.encoders.run import Embedder
+from rsr_cli.core.encoders.specification import EncoderSettings
+from rsr_cli.core.encoders.statistics import Statistics
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.records.space import fingerprint
+from rsr_cli.core.records.streams import read
+from rsr_cli.remedies import explain
+
+PRITHVI = ("blue", "green", "red", "nir08", "swir16", "swir22")
+
+
+def vectors(records: list[dict]) -> np.ndarray:
+    raws = [base64.b64decode(r["properties"]["embedding"]["data"]) for r in records]
+    return np.stack([np.frombuffer(raw, "<f4") for raw in raws])
+
+
+class Means(Encoder):
+    """The mean of each band, and the number of pixel columns: an encoder whose right answer is obvious."""
+
+    def __init__(self, bands=PRITHVI, size_px=None):
+        n = len(bands)
+        statistics = Statistics((1000.0,) * n, (10.0,) * n)
+        model = Model(name="means", encoder="", dim=n + 1, bands=tuple(bands), statistics=statistics, size_px=size_px)
+        super().__init__(model.adjust(EncoderSettings("means")))
+        self.facts = {}
+        self.module = torch.nn.Identity()
+
+    def forward(self, pixels, **_):
+        count = torch.full((len(pixels), 1), float(pixels.shape[-1]))
+        return torch.cat([pixels.mean((2, 3)), count], 1)
+
+
+def embedded(tiles: bytes, tmp_path, encoder=None, batch_size=4, keep_going=False, **options):
+    path = tmp_path / "tiles.geojsonl"
+    path.write_bytes(tiles)
+    skips = Skips(keep_going=keep_going)
+    embedder = Embedder(encoder or Means(), place("cpu", "fp32", batch_size), skips, **options)
+    return [record for batch in embedder.embed(read([str(path)], skips)) for record in batch], skips
+
+
+def test_invalid_pixels_become_the_mean_and_the_rest_is_normalised(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "32", "--min-valid", "0", corner_scene).stdout
+    records, _ = embedded(tiles, tmp_path)
+    assert [record["properties"]["valid"] for record in records] == [0.5] + [1.0] * 8
+    values = vectors(records)
+    # half of the first tile is nodata: the mean of its bands, 1, 2 ... 6, is halved, not pulled to (0 - 1000) / 10
+    np.testing.assert_allclose(values[0, :6], np.arange(1, 7) / 2, rtol=1e-6)
+    np.testing.assert_allclose(values[1:8, :6], np.tile(np.arange(1, 7), (7, 1)), rtol=1e-6)
+    np.testing.assert_allclose(values[8, :6], 200, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
+def test_order_and_values_do_not_depend_on_the_batch(rsr, corner_scene, tmp_path, batch_size):
+    tiles = rsr("tile", "--size", "16", "--stride", "8", "--min-valid", "0.2", corner_scene).stdout
+    lines = tiles.splitlines()
+    records, _ = embedded(tiles, tmp_path, batch_size=batch_size)
+    assert [record["id"] for record in records] == [orjson.loads(line)["id"] for line in lines]
+    one_by_one, _ = embedded(tiles, tmp_path, batch_size=1)
+    np.testing.assert_array_equal(vectors(records), vectors(one_by_one))
+
+
+def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(rsr, corner_scene, tmp_path):
+    sizes = (16, 32, 32, 24)
+    tiles = b"".join(rsr("tile", "--size", s, "--id-prefix", f"{i}-", corner_scene).stdout for i, s in enumerate(sizes))
+    native, _ = embedded(tiles, tmp_path)
+    assert {int(v[-1]) for v in vectors(native)} == {16, 24, 32}
+    resized, _ = embedded(tiles, tmp_path, Means(size_px=20))
+    assert {int(v[-1]) for v in vectors(resized)} == {20}
+    assert [r["id"] for r in native] == [r["id"] for r in resized]
+
+
+def test_a_missing_band_is_an_error_or_the_mean(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "32", corner_scene).stdout
+    encoder = Means(("coastal", *PRITHVI))
+    with pytest.raises(RecordError, match=r"tiles.geojsonl:1: band coastal is missing"):
+        embedded(tiles, tmp_path, encoder)
+    records, _ = embedded(tiles, tmp_path, encoder, fill_missing=True)
+    np.testing.assert_allclose(vectors(records)[1, :7], np.arange(7), atol=1e-5)
+    assert records[0]["properties"]["embedding"]["filled"] == ["coastal"]
+    assert records[0]["properties"]["valid"] == 0.5  # of the bands that are there
+    with pytest.raises(RecordError, match=r"band pan is missing .*and none is there"):
+        embedded(tiles, tmp_path, Means(("pan",)), fill_missing=True)
+
+
+def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(rsr, corner_scene, tmp_path):
+    encoder = Means(("coastal", "pan", *PRITHVI))
+    tiles = [orjson.loads(line) for line in rsr("tile", "--size", "32", corner_scene).stdout.splitlines()[:3]]
+    tiles[1]["properties"]["bands"][0] = "pan"
+    tiles[2]["properties"]["bands"][0] = "coastal"
+    tiles[2]["properties"]["bands"][1] = "pan"
+    records, _ = embedded(b"\n".join(map(orjson.dumps, tiles)), tmp_path, encoder, fill_missing=True)
+    expected = [["coastal", "pan"], ["coastal", "blue"], ["blue", "green"]]  # in the model's order
+    assert [record["properties"]["embedding"]["filled"] for record in records] == expected
+    prints = [record["properties"]["embedding"]["fingerprint"] for record in records]
+    assert prints == [fingerprint(encoder.recipe | {"filled": filled}) for filled in expected]
+    assert "filled" not in encoder.recipe
+    assert len({encoder.fingerprint, *prints}) == 4
+
+
+def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "16", "--min-valid", "0", corner_scene).stdout
+    with pytest.raises(RecordError, match=r":1: has no valid pixel") as caught:
+        embedded(tiles, tmp_path)
+    assert "--min-valid" in explain(caught.value)
+    records, skips = embedded(tiles, tmp_path, keep_going=True)
+    assert (len(records), skips.count) == (34, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"source": None}, "is not a tile"),
+        ({"window": [0, 0, 0, 8]}, "is not a tile"),
+        ({"window": "all"}, "is not a tile"),
+        ({"window": [9999, 0, 8, 8]}, "lies outside the raster"),
+        ({"source": "gone.tif"}, "no such file"),
+        ({"source": {"blue": "gone.tif"}}, "is not a tile"),
+        ({"window": [0, 0, 10**12, 10**12]}, "is not a tile"),
+        ({"window": [0, 0, -4, -4]}, "is not a tile"),
+        ({"bands": None}, "is not a tile"),
+        ({"bands": [1]}, "is not a tile"),
+        ({"scale": "x"}, "is not a tile"),
+        ({"nodata": []}, "is not a tile"),
+        ({"proj:transform": [1]}, "is not a tile"),
+        ({"bands": ["pan", "-", "-", "-", "-", "-"]}, "and none is there"),
+        ({"bands": ["blue"]}, "band green red nir08 swir16 swir22 is missing"),
+        ({"bands": [*PRITHVI, "pan"]}, "has 6 bands, and the record names 7"),
+    ],
+)
+def test_a_broken_tile_is_named_by_its_line(rsr, corner_scene, tmp_path, change, says):
+    lines = rsr("tile", "--size", "32", corner_scene).stdout.splitlines(keepends=True)
+    record = orjson.loads(lines[4])
+    record["properties"] |= change
+    lines[4] = orjson.dumps(record) + b"\n"
+    with pytest.raises(RecordError) as caught:
+        embedded(b"".join(lines), tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/tiles.geojsonl:5: ")
+    assert says in str(caught.value)
+    records, skips = embedded(b"".join(lines), tmp_path, keep_going=True)
+    assert (len(records), skips.count) == (8, 1)
+
+
+class Overflows(Means):
+    def forward(self, pixels, **_):
+        values = super().forward(pixels)
+        values[values[:, 0] > 100] = float("inf")
+        return values
+
+
+def test_a_model_that_overflows_is_an_error(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "32", corner_scene).stdout
+    with pytest.raises(RecordError, match=r":9: the model returns NaN"):
+        embedded(tiles, tmp_path, Overflows())
+
+
+class Located(Means):
+    needs = ("datetime", "location")
+
+    def forward(self, pixels, **context):
+        return torch.cat([context["datetime"], context["location"], pixels.mean((2, 3))[:, :3]], 1)
+
+
+def test_date_and_place_come_from_the_record(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--whole", "--datetime", "2021-03-01T10:00:00+01:00", corner_scene).stdout
+    (record,), _ = embedded(tiles, tmp_path, Located())
+    year, day, lat, lon = vectors([record])[0, :4].tolist()
+    assert (year, day) == (2021, 59)  # 31 + 28 days before
+    west, south, east, north = record["bbox"]
+    assert (lat, lon) == (pytest.approx((south + north) / 2), pytest.approx((west + east) / 2))
+
+    across = orjson.loads(tiles)
+    across["bbox"] = [179.5, -10, -179.0, -9]
+    (record,), _ = embedded(orjson.dumps(across), tmp_path, Located())
+    assert vectors([record])[0, 2:4].tolist() == [-9.5, -179.75]
+
+
+def test_a_missing_date_or_place_is_an_error(rsr, corner_scene, tmp_path):
+    tiles = rsr("tile", "--whole", corner_scene).stdout
+    with pytest.raises(RecordError, match="has datetime None, but the model needs a date") as caught:
+        embedded(tiles, tmp_path, Located())
+    assert "--datetime" in explain(caught.value)
+    placeless = orjson.loads(rsr("tile", "--whole", "--datetime", "2021-03-01", corner_scene).stdout)
+    del placeless["bbox"]
+    with pytest.raises(RecordError, match="has no bbox"):
+        embedded(orjson.dumps(placeless), tmp_path, Located())
