@@ -6,6 +6,7 @@ import base64
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import orjson
@@ -15,6 +16,7 @@ import torch
 from rasterio.enums import Resampling
 
 from rsr_cli.core.errors import BandError, FingerprintError, RsrError
+from rsr_cli.core.files import PREFIX
 from rsr_cli.remedies import explain
 
 # Prithvi-EO-1.0-100M's, from its config.json.
@@ -206,8 +208,11 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
     ) as process:
         process.stdin.write(tiles * 20)
         process.stdin.flush()
-        while not any(p.name.startswith(".out") and p.stat().st_size for p in tmp_path.iterdir()):
+        deadline = time.monotonic() + 60
+        while not any(p.name.startswith(PREFIX) and p.stat().st_size for p in tmp_path.iterdir()):
             assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "nothing was written"
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr.read() == b""
