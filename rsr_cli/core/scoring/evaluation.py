@@ -101,12 +101,7 @@ class Evaluation(Spool):
         RecordError
             A record is not a hit, cannot be judged, or has the query and rank of an earlier hit.
         """
-        for i, hit in enumerate(batch.records):
-            try:
-                self._add(hit)
-            except RecordError as error:
-                error.place = batch.place(i)
-                skips(error)
+        batch.apply(self._add, skips)
 
     def _add(self, hit: Record) -> None:
         query, rank = query_and_rank(hit)

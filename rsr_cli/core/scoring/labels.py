@@ -160,12 +160,7 @@ class LabelTruth(HitLabels):
             A line is not a Feature, has no id or one that came before, or has malformed labels.
         """
         for batch in streams.read([path], skips):
-            for i, record in enumerate(batch.records):
-                try:
-                    self._add(record)
-                except RecordError as error:
-                    error.place = batch.place(i)
-                    skips(error)
+            batch.apply(self._add, skips)
         self._items = np.array([self._counts[number] for number in range(len(self._sets))], np.int64)
         self._sizes = np.array([len(self._sets[number]) for number in range(len(self._sets))], np.int64)
         with_label = defaultdict(list)
