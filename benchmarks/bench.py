@@ -169,7 +169,7 @@ def bench_embed(folder: Path) -> None:
     from rsr_cli.core.encoders.run import Embedder
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.records.jsonl import dump
+    from rsr_cli.core.records.jsonl import write_records
     from rsr_cli.core.records.streams import read
 
     path = scene(folder / "scene.tif", 2048)
@@ -185,7 +185,7 @@ def bench_embed(folder: Path) -> None:
 
         def ours(embedder: Embedder = embedder, tiles: Path = tiles) -> None:
             for done in embedder.embed(read([str(tiles)], Skips())):
-                b"".join(map(dump, done))
+                write_records(done)
 
         def bare(encoder: Encoder = encoder, tensors: Sequence[torch.Tensor] = tensors) -> None:
             with torch.inference_mode():

@@ -28,6 +28,11 @@ RENAMED = {
         "--list-models": "is now the command rsr models",
         "--fill-missing mean": "is now a plain flag: --fill-missing",
     },
+    "show": {
+        "--tsne": "is now rsr plot",
+        "--sample": "is now an option of rsr plot",
+        "--seed": "is now an option of rsr plot",
+    },
 }
 
 
@@ -82,26 +87,6 @@ def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def figure_format(path: str) -> str:
     """Return the format that the ending of a file's name selects, such as ``png``."""
     return Path(path).suffix.lower().removeprefix(".")
-
-
-# show: options that have moved to another command.
-def renamed(flag: str, now: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Add a hidden option that takes any value and is always a usage error, which states its new name."""
-
-    def refuse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            raise click.UsageError(f"{flag} is now {now}")
-
-    return click.option(
-        flag,
-        hidden=True,
-        is_eager=True,
-        expose_value=False,
-        allow_from_autoenv=False,
-        is_flag=False,
-        flag_value="",
-        callback=refuse,
-    )
 
 
 # binarize, embed, plot, tile: commands that use random numbers.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsr")
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.inputs
 @options.figure("png", "pdf", "html")
 @options.overwrite
@@ -43,9 +43,6 @@ log = logging.getLogger("rsr")
     show_default=True,
     help="Percentiles of each band, over all thumbnails of a row, to display as black and as full brightness.",
 )
-@options.renamed("--tsne", "rsr plot")
-@options.renamed("--sample", "an option of rsr plot")
-@options.renamed("--seed", "an option of rsr plot")
 @options.keep_going
 @options.verbosity
 def show(

@@ -68,7 +68,7 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(backbone, tmp_path_factory):
+def prithvi(backbone, tmp_path_factory):
     """Write its weights in the published layout: ``encoder.`` before the names, and a decoder beside them."""
     state = {f"encoder.{name}": tensor for name, tensor in backbone.state_dict().items()}
     state["encoder.pos_embed"] = torch.zeros(1, 589, 768)  # published for three dates
@@ -87,10 +87,10 @@ def independent(backbone, pixels: np.ndarray) -> np.ndarray:
         return backbone(x.float())[-1][0, 1:].mean(0).numpy()
 
 
-def test_terramind_chips_are_embedded_as_terratorch_does(rsr, shared_data, backbone, checkpoint):
+def test_terramind_chips_are_embedded_as_terratorch_does(rsr, shared_data, backbone, prithvi):
     folder = shared_data / "terramind" / "S2L2A"
     tiles = rsr("tile", "--whole", "--sensor", "sentinel2-l2a", folder).stdout
-    found = parsed(rsr("embed", "--weights", checkpoint, input=tiles))
+    found = parsed(rsr("embed", "--weights", prithvi, input=tiles))
     assert len(found) == 5
     expected = []
     for record in found:
@@ -102,14 +102,14 @@ def test_terramind_chips_are_embedded_as_terratorch_does(rsr, shared_data, backb
     assert cosines(vectors(found), np.roll(np.stack(expected), 1, axis=0)).max() < 0.9999
 
     for size in (1, 3):
-        again = parsed(rsr("embed", "--weights", checkpoint, "--batch-size", size, input=tiles))
+        again = parsed(rsr("embed", "--weights", prithvi, "--batch-size", size, input=tiles))
         assert cosines(vectors(found), vectors(again)).min() > 0.99999
 
 
-def test_bigearthnet_patches_are_embedded_as_terratorch_does(rsr, shared_data, backbone, checkpoint):
+def test_bigearthnet_patches_are_embedded_as_terratorch_does(rsr, shared_data, backbone, prithvi):
     folder = shared_data / "bigearthnet_s2"
     tiles = rsr("tile", "--whole", "--per-band", "--sensor", "sentinel2-l2a", folder).stdout
-    found = parsed(rsr("embed", "--weights", checkpoint, "--batch-size", "4", input=tiles))
+    found = parsed(rsr("embed", "--weights", prithvi, "--batch-size", "4", input=tiles))
     assert len(found) == 6
     expected = []
     for record in found:
@@ -273,3 +273,116 @@ def test_everything_awkward_gives_records_or_one_line(call, shared_data, tmp_pat
         else:
             assert len(lines.splitlines()) == 1, path
             assert np.isfinite(vectors([orjson.loads(lines)])).all()
+
+
+# --as: everything that decides the space comes from an index or a file ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lakes(rsr, tmp_path_factory, write_raster):
+    """Return a directory with tiles, and what rcf with settings made of them: embeddings, codes and their indexes."""
+    folder = tmp_path_factory.mktemp("as")
+    pixels = np.random.default_rng(0).integers(1, 3000, (3, 64, 96), dtype=np.uint16)
+    path = write_raster(folder / "scene.tif", pixels, names=("red", "green", "blue"))
+    (folder / "tiles").write_bytes(rsr("tile", "--size", "32", path).stdout)
+    model = "rcf:size=40:seed=7:bands=red,green,nir"
+    embedded = rsr("embed", "--model", model, "--fill-missing", folder / "tiles")
+    assert embedded.returncode == 0, embedded.stderr
+    (folder / "embeddings").write_bytes(embedded.stdout)
+    (folder / "codes").write_bytes(rsr("binarize", "--method", "lsh", "--bits", "64", folder / "embeddings").stdout)
+    for kind in ("embeddings", "codes"):
+        assert rsr("index", folder / kind, "-o", folder / f"{kind}.rsr").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("like", ["embeddings", "codes", "embeddings.rsr", "codes.rsr"])
+def test_as_makes_the_same_embeddings(rsr, lakes, like):
+    done = rsr("embed", "--as", lakes / like, lakes / "tiles")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (lakes / "embeddings").read_bytes()
+
+
+def test_as_fills_the_same_bands_of_tiles_that_have_them(rsr, lakes, tmp_path, write_raster):
+    pixels = np.random.default_rng(1).integers(1, 3000, (3, 32, 32), dtype=np.uint16)
+    path = write_raster(tmp_path / "x.tif", pixels, names=("red", "green", "nir"))
+    done = rsr("embed", "--as", lakes / "embeddings.rsr", input=rsr("tile", "--whole", path).stdout)
+    (found,) = parsed(done)
+    assert found["properties"]["embedding"]["filled"] == ["nir"]
+    asked = rsr("query", lakes / "embeddings.rsr", "-k", "1", input=done.stdout)
+    assert (asked.returncode, len(asked.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model", "prithvi_eo_v1_100"],
+        ["--model", "rcf"],
+        ["--size", "40"],
+        ["--seed", "7"],
+        ["--bands", "red,green,nir"],
+        ["--fill-missing"],
+        ["--pool", "mean"],
+        ["--layer", "-1"],
+        ["--mean", "1,1,1"],
+    ],
+)
+def test_what_decides_the_space_is_wrong_usage_beside_as(rsr, lakes, options):
+    done = rsr("embed", "--as", lakes / "codes.rsr", *options, lakes / "tiles")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert f"{options[0]} and --as both decide the vector space".encode() in done.stderr
+    environment = {f"RSR_EMBED_{options[0].strip('-').replace('-', '_').upper()}": [*options, "1"][1]}
+    assert rsr("embed", "--as", lakes / "codes.rsr", lakes / "tiles", env=environment).returncode == 2
+
+
+def test_what_does_not_decide_the_space_may_stand_beside_as(rsr, lakes):
+    done = rsr("embed", "--as", lakes / "codes", "--batch-size", "3", "--device", "cpu", lakes / "tiles")
+    assert parsed(done)
+
+
+def test_as_compares_the_sha256_of_weights(rsr, tiny, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "32", corner_scene, "--min-valid", "0.9").stdout
+    made = rsr("embed", "--model", "prithvi_eo_tiny:size=64", "--weights", tiny, input=tiles)
+    (tmp_path / "made").write_bytes(made.stdout)
+    import hashlib
+
+    digest = hashlib.sha256(tiny.read_bytes()).hexdigest()
+    assert parsed(made)[0]["properties"]["embedding"]["weights"] == digest
+    again = rsr("embed", "--as", tmp_path / "made", "--weights", tiny, input=tiles)
+    assert again.stdout == made.stdout
+    done = rsr("embed", "--as", tmp_path / "made", input=tiles, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1
+    assert b"--weights FILE" in done.stderr
+    state = torch.load(tiny, weights_only=True)
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 1 for name, tensor in state.items()}, other)
+    done = rsr("embed", "--as", tmp_path / "made", "--weights", other, input=tiles)
+    assert (done.returncode, done.stdout) == (1, b"")
+    differ = f"weights {hashlib.sha256(other.read_bytes()).hexdigest()[:12]}..., not {digest[:12]}..."
+    assert differ in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        (b"", 1, "has no records, so it does not state a vector space"),
+        (b'{"type":"Feature","id":1,"geometry":null,"properties":{}}\n', 1, "has no embedding"),
+        (None, 1, "no such file"),
+    ],
+)
+def test_as_of_what_states_no_space(rsr, lakes, tmp_path, content, status, says):
+    if content is not None:
+        (tmp_path / "x").write_bytes(content)
+    done = rsr("embed", "--as", tmp_path / "x", lakes / "tiles")
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert says in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_index_stores_the_recipe(lakes):
+    manifest = orjson.loads((lakes / "codes.rsr" / "manifest.json").read_bytes())
+    recipe = manifest["space"]["recipe"]
+    assert (recipe["method"], recipe["bits"], recipe["seed"]) == ("lsh", 64, 42)
+    made_from = recipe["embedding"]
+    assert (made_from["model"], made_from["size"], made_from["seed"], made_from["dim"]) == ("rcf", 40, 7, 768)
+    assert (made_from["bands"], made_from["filled"]) == (["red", "green", "nir"], ["nir"])
+    assert len(made_from["mean"]) == len(made_from["std"]) == 3

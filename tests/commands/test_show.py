@@ -118,7 +118,7 @@ ERRORS = [
     (["hits.geojsonl", "-o", "x.svg"], 2, "'x.svg' must end in .png, .pdf or .html, which chooses the format"),
     (["hits.geojsonl", "-o", "-"], 2, "'-' must end in"),
     (["--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--tsne is now rsr plot;"),
-    (["--sample", "30", "--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--sample is now an option of rsr plot;"),
+    (["--sample", "30", "hits.geojsonl", "-o", "x.png"], 2, "--sample is now an option of rsr plot;"),
     (["hits.geojsonl", "-o", "x.png", "--seed=3"], 2, "--seed is now an option of rsr plot;"),
     (["hits.geojsonl"], 2, "Missing option '-o'"),
     (["hits.geojsonl", "-o", "there.png"], 1, "there.png: exists already; pass --overwrite"),

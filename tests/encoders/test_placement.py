@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsr_cli.core.encoders.placement import place
+from rsr_cli.core.encoders.placement import move, place
 from rsr_cli.core.errors import UsageError
 from rsr_cli.remedies import explain
 
@@ -27,3 +27,28 @@ def test_a_device_that_is_not_available_is_refused(device):
 def test_a_cpu_does_not_compute_in_fp16():
     with pytest.raises(UsageError, match="fp16 needs an accelerator"):
         place("cpu", "fp16", None)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (torch.nn.Conv3d(6, 192, (1, 16, 16), (1, 16, 16)), (2, 6, 1, 224, 224)),
+        (torch.nn.Conv2d(6, 192, 16, 16), (2, 6, 224, 224)),
+        (torch.nn.Conv2d(3, 8, (4, 7), (4, 7), padding="valid"), (3, 3, 30, 30)),  # rows and columns are left over
+        (torch.nn.Conv2d(4, 5, 14, 14, bias=False), (1, 4, 14, 28)),
+        (torch.nn.Conv3d(2, 6, (2, 3, 4), (2, 3, 4)), (2, 2, 5, 9, 9)),
+        (torch.nn.Conv2d(6, 64, 3, 2, padding=1), (2, 6, 32, 32)),  # not a patch embedding
+    ],
+)
+def test_patch_embeddings_in_bf16_are_those_in_fp32(layer, shape):
+    """On some processors oneDNN's convolution returns numbers that have nothing to do with these."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(layer)
+    pixels = torch.randn(shape)
+    with torch.inference_mode():
+        expected = network(pixels)
+        move(network, place("cpu", "bf16", None))
+        found = network(pixels.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert found.shape == expected.shape
+    assert (found.float() - expected).abs().max() < 0.02 * expected.abs().max()

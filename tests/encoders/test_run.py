@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
+from support import written
 
 from rsr_cli.core.encoders.base import Encoder, Model
 from rsr_cli.core.encoders.placement import place
@@ -48,7 +49,7 @@ def embedded(tiles: bytes, tmp_path, encoder=None, batch_size=4, keep_going=Fals
     path.write_bytes(tiles)
     skips = Skips(keep_going=keep_going)
     embedder = Embedder(encoder or Means(), place("cpu", "fp32", batch_size), skips, **options)
-    return [record for batch in embedder.embed(read([str(path)], skips)) for record in batch], skips
+    return written(embedder.embed(read([str(path)], skips))), skips
 
 
 def test_invalid_pixels_become_the_mean_and_the_rest_is_normalised(rsr, corner_scene, tmp_path):
@@ -137,7 +138,7 @@ def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, corner_scene, tm
         ({"proj:transform": [1]}, "is not a tile"),
         ({"bands": ["pan", "-", "-", "-", "-", "-"]}, "and none is there"),
         ({"bands": ["blue"]}, "band green red nir08 swir16 swir22 is missing"),
-        ({"bands": [*PRITHVI, "pan"]}, "has 6 bands, and the record names 7"),
+        ({"bands": [*PRITHVI, "pan"]}, "has 6 bands, but the record names 7"),
     ],
 )
 def test_a_broken_tile_is_named_by_its_line(rsr, corner_scene, tmp_path, change, says):

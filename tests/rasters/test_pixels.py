@@ -50,11 +50,11 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
     with pytest.raises(BandError, match=r"band nir08 is missing \(has blue red\)") as raised:
         rasters.read_pixels(tile, ["blue", "nir08"])
     assert raised.value.remedy == "fill-missing"
-    read = rasters.read_pixels(tile, ["nir08", "red", "swir16", "blue"], missing=True)
+    read = rasters.read_pixels(tile, ["nir08", "red", "swir16", "blue"], may_lack=["nir08", "swir16"])
     np.testing.assert_array_equal(read[[1, 3]], pixels[[1, 0]])
     assert np.isnan(read[[0, 2]]).all()
     with pytest.raises(BandError, match="band nir08 is missing"):
-        rasters.read_pixels(tile, ["nir08"], missing=True)
+        rasters.read_pixels(tile, ["nir08"], may_lack=["nir08"])
 
 
 def test_a_record_whose_grid_has_no_area(tmp_path, write_raster, cut):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
@@ -78,3 +80,40 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
         batch_size=batch_size or (CPU_BATCH if chosen.type == "cpu" else ACCELERATOR_BATCH),
         readers=min(READER_THREADS, cores + 1),
     )
+
+
+def move(module: torch.nn.Module, placement: Placement) -> None:
+    """Move a model to a device and precision, in place.
+
+    In bf16 on a CPU, patch embeddings are computed as matrix products: oneDNN's convolution whose stride is its kernel
+    returns wrong numbers on processors with AMX (seen with torch 2.15.0 and a kernel of 16: cosine 0.00 to fp32).
+    """
+    import torch
+
+    module.to(placement.device, placement.dtype)
+    if placement.device.type != "cpu" or placement.dtype != torch.bfloat16:
+        return
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d) and _is_patch_embedding(layer):
+            layer.forward = partial(_project_patches, layer)  # type: ignore[method-assign]
+
+
+def _is_patch_embedding(layer: torch.nn.Conv2d | torch.nn.Conv3d) -> bool:
+    unpadded = layer.padding == "valid" or set(layer.padding) == {0}
+    return layer.stride == layer.kernel_size and unpadded and layer.groups == 1 and set(layer.dilation) == {1}
+
+
+def _project_patches(layer: torch.nn.Conv2d | torch.nn.Conv3d, pixels: torch.Tensor) -> torch.Tensor:
+    """Convolve (n, channels, *size) with a stride of the kernel's size, as one matrix product per patch."""
+    import torch
+
+    kernel = layer.kernel_size
+    grid = [size // step for size, step in zip(pixels.shape[2:], kernel, strict=True)]
+    for axis, (count, step) in enumerate(zip(grid, kernel, strict=True), 2):
+        pixels = pixels.narrow(axis, 0, count * step)
+    n, channels = pixels.shape[:2]
+    blocks = pixels.reshape(n, channels, *chain.from_iterable(zip(grid, kernel, strict=True)))
+    axes = range(2, blocks.ndim)
+    patches = blocks.permute(0, *axes[::2], 1, *axes[1::2]).flatten(len(grid) + 1).flatten(1, len(grid))
+    projected = torch.nn.functional.linear(patches, layer.weight.flatten(1), layer.bias)
+    return projected.transpose(1, 2).reshape(n, -1, *grid)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rsr_cli.core.encoders.placement import move
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters import read_pixels
 from rsr_cli.core.records.batch import Batch
@@ -85,7 +86,7 @@ class Embedder:
         self._spaces: dict[tuple[str, ...], Space] = {}
         self._mean = np.array(encoder.mean, np.float32)[:, None, None]
         self._std = np.array(encoder.std, np.float32)[:, None, None]
-        encoder.module.to(placement.device, placement.dtype)
+        move(encoder.module, placement)
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Embed a stream of tiles.
@@ -157,9 +158,9 @@ class Embedder:
     def _pixels(self, record: Record) -> tuple[torch.Tensor, tuple[str, ...]]:
         """Read a tile, normalise it with invalid pixels at the mean, and resize it; also name the bands filled."""
         bands = self._encoder.bands
-        lacking = {band for band in bands if band not in record["properties"]["bands"]}
-        pixels = read_pixels(record, bands, missing=self._fill_missing or lacking <= self._filled)
-        has = [band not in lacking and band not in self._filled for band in bands]
+        may_lack = bands if self._fill_missing else self._filled
+        pixels = read_pixels(record, bands, may_lack=may_lack)
+        has = [band in record["properties"]["bands"] and band not in self._filled for band in bands]
         filled = tuple(band for band, there in zip(bands, has, strict=True) if not there)
         if filled:
             pixels[[not there for there in has]] = np.nan

@@ -149,7 +149,9 @@ class Index:
         if mine.kind == "code" and space.kind == "embedding":
             method, of = mine.facts.get("method"), mine.facts.get("of")
             if method not in METHODS:
-                raise FingerprintError(f"the codes of {self.path} were not made by rsr binarize (method {method})")
+                raise FingerprintError(
+                    f"embeddings cannot be compared with the codes of {self.path}, whose method is unknown here: {method}"
+                )
             if space.fingerprint == of:
                 binarizer = binarizer_class(method)(space, mine.size, mine.facts.get("seed"))
                 theirs = binarizer.space

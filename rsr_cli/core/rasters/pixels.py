@@ -18,7 +18,7 @@ from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -72,7 +72,7 @@ class _Datasets(threading.local):
 _datasets = _Datasets()
 
 
-def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) -> NDArray[np.float32]:
+def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str] = ()) -> NDArray[np.float32]:
     """Read a tile as reflectance x 10000.
 
     Parameters
@@ -81,8 +81,8 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
         A record from `Tiler`.
     bands : sequence of str
         STAC common names, in the order of the result.
-    missing : bool
-        Return NaN for bands that the tile does not have, instead of an error.
+    may_lack : collection of str
+        Bands that are returned as NaN if the tile does not have them; any other is an error then.
 
     Returns
     -------
@@ -102,8 +102,8 @@ def read_pixels(tile: Record, bands: Sequence[str], *, missing: bool = False) ->
     _check(tile)
     names = tile["properties"]["bands"]
     has = [band for band in bands if band in names]
-    if len(has) < len(bands) and (not missing or not has):
-        lacks = [band for band in bands if band not in has]
+    lacks = [band for band in bands if band not in names]
+    if lacks and not (has and set(lacks) <= set(may_lack)):
         text = f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'})"
         raise BandError(text, remedy="fill-missing") if has else BandError(f"{text}, and none is there")
     raw = read_raw(tile, has)

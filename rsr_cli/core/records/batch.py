@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ class Batch:
         self.lines = [self.lines[i] for i in chosen]
         self.records = [self.records[i] for i in chosen]
         if self.vectors is not None:
-            self.vectors = self.vectors[np.asarray(chosen, np.intp)]
+            self.vectors = self.vectors[list(chosen)]
 
     def apply(self, function: Callable[[Record], R], skips: Skips) -> list[R]:
         """Call a function with each record and return what it returned.

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rsr_cli.core.errors import RecordError
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 #: What a search adds to the properties of a found record.
 HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 #: A time that is not known, numpy's NaT.
-NO_TIME = int(np.iinfo(np.int64).min)
+NO_TIME = -(2**63)
 NO_INTERVAL = NO_TIME, NO_TIME
 
 Record = dict[str, Any]

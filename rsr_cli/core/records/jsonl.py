@@ -11,7 +11,6 @@ import select
 from binascii import Error as Base64Error
 from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
@@ -113,6 +112,8 @@ def _feature(text: bytes) -> Record:
 def write_records(batch: Batch) -> bytes:
     """Return a batch as lines of JSON, its vectors in base64."""
     if batch.vectors is not None and batch.space is not None:
+        import numpy as np
+
         head = batch.space.as_property()
         rows = np.ascontiguousarray(batch.vectors, dtype=batch.space.numpy_dtype)
         for record, row in zip(batch.records, rows, strict=True):
@@ -144,6 +145,8 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
     FingerprintError
         A vector is of another space than the stream's first one.
     """
+    import numpy as np
+
     kind = stream.kind_in(batch.records)
 
     def take(record: Record) -> bytes:

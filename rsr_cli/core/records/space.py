@@ -6,13 +6,14 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import orjson
 
 from rsr_cli.core.errors import FingerprintError, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import numpy as np
 
 Kind = Literal["embedding", "code"]
 #: In the order in which they are preferred where a record has both.
@@ -21,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("code", "embedding")
 #: Maximum accepted vector length, in dimensions or bits.
 MAX_SIZE = 1 << 24
 #: The dtypes that an embedding may have, little-endian in the record.
-DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
 EMBEDDING_FACTS = ("model", "weights", "filled")
 #: The name that a record's property has for the vector's size.
@@ -85,7 +86,9 @@ class Space:
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of the values, little-endian."""
-        return np.dtype(np.uint8) if self.kind == "code" else DTYPES[self.dtype]
+        import numpy as np
+
+        return np.dtype(np.uint8 if self.kind == "code" else DTYPES[self.dtype])
 
     @property
     def width(self) -> int:
