@@ -15,7 +15,7 @@ help: ## List the targets
 
 install: $(STAMP) ## Install rsr and what its tests need in .venv
 
-demo: $(STAMP) ## Index a synthetic scene, find look-alike places in it, and draw them as a page
+demo: $(STAMP) ## Run the whole pipeline on a synthetic scene, up to a page of hits
 	@PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh
 
 test: $(STAMP) ## Check style and types, and run the tests
