@@ -10,7 +10,7 @@ Milvus needs an environment of its own, which ``make bench-paper`` creates, or
 
     python3.11 -m venv .venv-milvus && .venv-milvus/bin/pip install -r benchmarks/milvus-requirements.txt
 
-Its server runs in a network namespace whose only interface is the loopback, so unshare(1) must be allowed to create one.
+Its server runs in a network namespace whose only interface is the loopback; unshare(1) must be allowed to create it.
 Without ``--milvus-python``, only rsr and faiss are measured.
 """
 
@@ -356,7 +356,7 @@ def seconds(work: Any) -> float:
 
 
 class Judge:
-    """Counts the found rows that are as near as the exact ones: codes of 32 bits have many ties, and any of them counts.
+    """Counts found rows that are as near as the exact ones: codes of 32 bits have many ties, and any of them counts.
 
     Parameters
     ----------
