@@ -54,6 +54,11 @@ def space(model, fingerprint="a", **facts):
             "weights 111111111111..., not 222222222222...",
         ),
         (space("m", filled=["nir08", "swir16"]), space("m", "b"), "filled nir08,swir16, not default"),
+        (
+            Space("code", 32, "uint8", "a", {"model": "rcf:seed=3", "method": "lsh", "seed": 1}),
+            Space("code", 64, "uint8", "b", {"model": "rcf:seed=4", "method": "lsh", "seed": 2}),
+            "seed 3, not 4; lsh seed 1, not 2; bits 32, not 64",
+        ),
     ],
 )
 def test_a_mismatch_names_the_settings_that_differ(mine, theirs, says):

@@ -150,7 +150,7 @@ class Index:
             method, of = mine.facts.get("method"), mine.facts.get("of")
             if method not in METHODS:
                 raise FingerprintError(
-                    f"embeddings cannot be compared with the codes of {self.path}, whose method is unknown here: {method}"
+                    f"embeddings cannot be compared with the codes of {self.path}, whose method is unknown: {method}"
                 )
             if space.fingerprint == of:
                 binarizer = binarizer_class(method)(space, mine.size, mine.facts.get("seed"))

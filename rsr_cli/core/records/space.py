@@ -115,21 +115,26 @@ class Space:
         """Return everything that records state about the space, one readable value per setting."""
         name, *given = (self.model or "unknown").split(":")
         settings = {"model": name, **dict(item.partition("=")[::2] for item in given)}
-        others = {key: value for key, value in self.facts.items() if key not in ("model", "of")}
-        if isinstance(others.get("filled"), list):
-            others["filled"] = ",".join(map(str, others["filled"]))
-        size = {_SIZE[self.kind]: str(self.size)} if self.size else {}
-        return {**settings, **{key: str(value) for key, value in others.items()}, **size}
+        for key, value in self.facts.items():
+            if key == "seed":  # of the code; the model's is part of its specification
+                key = f"{self.facts.get('method')} seed"
+            if key not in ("model", "of"):
+                settings[key] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        return settings | ({_SIZE[self.kind]: str(self.size)} if self.size else {})
 
     def difference(self, other: Space) -> str:
         """Describe how this space differs from another one: the fingerprints, and the settings that records state."""
         mine, theirs = self.settings(), other.settings()
-        if mine["model"] != theirs["model"]:  # the settings of two models have nothing in common
-            mine, theirs = {"model": self.model or "unknown"}, {"model": other.model or "unknown"}
+        names = list(dict.fromkeys([*mine, *theirs]))
         if not (self.size and other.size):
-            mine.pop(_SIZE[self.kind], None), theirs.pop(_SIZE[other.kind], None)
-        names = [name for name in dict.fromkeys([*mine, *theirs]) if mine.get(name) != theirs.get(name)]
-        settings = [f"{name} {_short(mine.get(name))}, not {_short(theirs.get(name))}" for name in names]
+            names = [name for name in names if name not in _SIZE.values()]
+        if mine["model"] != theirs["model"]:  # the settings of two models have nothing in common
+            mine, theirs, names = {"model": self.model or "unknown"}, {"model": other.model or "unknown"}, ["model"]
+        settings = [
+            f"{name} {_short(mine.get(name))}, not {_short(theirs.get(name))}"
+            for name in names
+            if mine.get(name) != theirs.get(name)
+        ]
         return "; ".join([f"fingerprint {self.fingerprint}, not {other.fingerprint}", *settings])
 
 
