@@ -1,9 +1,9 @@
-"""Each command against the bare work it wraps, in one run, as ratios.
+"""Compare each command with the bare work that it wraps, in one run, as ratios.
 
     python benchmarks/bench.py [--full] [NAME ...]
 
-Every pair is run alternately, ours and the bare work, and the medians are compared: a ratio of 1 means that the command
-costs nothing beyond that work. ``--full`` measures memory up to a million records instead of a hundred thousand.
+The command and the bare work run alternately, and their medians are compared: a ratio of 1 means that the command costs
+nothing beyond that work. ``--full`` measures memory for a million records instead of a hundred thousand.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ DIM = 768
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
+    """Return how long one call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def compare(ours: Callable[[], object], bare: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float]:
-    """Run both alternately and give the median seconds of each."""
+    """Run both alternately and return the median seconds of each."""
     pairs = [(seconds(ours), seconds(bare)) for _ in range(repeats)]
     return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
 
 
 def report(name: str, ours: float, bare: float, n: int, against: str, target: str = "") -> None:
-    """Print one row: records a second, and the bare work's share of our time."""
+    """Print one row: records per second, and the bare work's share of our time."""
     print(f"| {name} | {n / ours:,.0f}/s | {n / bare:,.0f}/s ({against}) | {bare / ours:.2f} | {target} |", flush=True)
 
 
-# A process inherits its parent's peak at fork, so a small one stands between this one and the command.
+# A process inherits its parent's peak memory at fork, so a small process starts the command.
 LAUNCHER = """
 import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -63,13 +63,13 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def run(*command: str) -> float:
-    """Run a command to its end and give its peak resident memory in MiB."""
+    """Run a command to its end and return its peak resident memory in MiB."""
     done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *command], stdout=subprocess.PIPE, check=True)
     return int(done.stdout) / 1024
 
 
 def records(n: int, kind: str) -> Iterator[bytes]:
-    """Write lines of random embeddings or codes, as embed and binarize do for tiles of a scene."""
+    """Yield lines with random embeddings or codes, as embed and binarize write them for the tiles of a scene."""
     rng = np.random.default_rng(0)
     for i in range(n):
         column, row = i % 1000, i // 1000
@@ -114,7 +114,7 @@ def write(path: Path, lines: Iterator[bytes]) -> Path:
 
 
 def scene(path: Path, size: int) -> Path:
-    """Write a six-band scene with nodata."""
+    """Write a six-band scene that declares nodata."""
     import rasterio
 
     rng = np.random.default_rng(0)
@@ -161,7 +161,7 @@ def bench_tile(folder: Path) -> None:
 
 
 def bench_embed(folder: Path) -> None:
-    """Through real files, with the model loaded: what the readers and the records cost beside the forward pass."""
+    """Measure what reading tiles and writing records costs beside the forward pass, with the model already loaded."""
     import torch
 
     from rsr_cli.core.encoders.placement import place
@@ -220,7 +220,7 @@ def bench_binarize(folder: Path) -> None:
                 out.write(orjson.dumps(record))
 
     ours = compare(lambda: run(*RSR, "binarize", str(path)), bare, 3)
-    report("binarize", *ours, n, "orjson, base64, packbits a line", ">= 30,000/s")
+    report("binarize", *ours, n, "orjson, base64, packbits per line", ">= 30,000/s")
 
 
 def bench_index(folder: Path) -> None:
@@ -242,7 +242,7 @@ def bench_index(folder: Path) -> None:
         def ours(path: Path = path) -> None:
             run(*RSR, "index", str(path), "-o", str(folder / "i.rsr"), "--overwrite")
 
-        report(f"index of {kind}s", *compare(ours, bare, 3), n, "orjson, base64, faiss add a line", ">= 30,000/s")
+        report(f"index of {kind}s", *compare(ours, bare, 3), n, "orjson, base64, faiss add per line", ">= 30,000/s")
 
 
 BARE_SEARCH = """
@@ -278,7 +278,7 @@ def bench_query(folder: Path) -> None:
 
 
 def bench_memory(folder: Path, most: int) -> None:
-    """Peak resident memory of every streaming command for 10,000 records and for many."""
+    """Compare the peak resident memory of every streaming command for 10,000 records and for many."""
     few, side = 10_000, 8 * 1024
     raster, lake, codes, hits = folder / "m.tif", folder / "m.rsr", folder / "c.geojsonl", folder / "h.geojsonl"
     scene(raster, side)
@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", choices=[*BENCHES, "memory", []], metavar="NAME", help=" ".join([*BENCHES, "memory"])
     )
-    parser.add_argument("--full", action="store_true", help="memory up to a million records")
+    parser.add_argument("--full", action="store_true", help="measure memory for a million records")
     arguments = parser.parse_args()
     names = arguments.names or [*BENCHES, "memory"]
     print("| what | ours | the bare work | ratio | target |\n|---|---|---|---|---|", flush=True)

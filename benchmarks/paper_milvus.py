@@ -1,7 +1,8 @@
-"""The Milvus side of paper_speed.py: an embedded server, built once and asked by a client beside it.
+"""The Milvus side of paper_speed.py: an embedded server and its client, in one process.
 
-Runs in a Python that has ``milvus`` and ``pymilvus``, never in rsr's. paper_speed.py starts it in a network namespace
-of its own, where the loopback is the only interface: Milvus listens on all there are, and has no option against it.
+It runs in a Python that has ``milvus`` and ``pymilvus``, never in rsr's. paper_speed.py starts it in a network
+namespace of its own, where the loopback is the only interface: Milvus listens on all interfaces and has no option to
+change that.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ def serve(
     pid: int | None = None,
     rows_of: Callable[[Any], Iterable[int]] = iter,
 ) -> None:
-    """Answer the lines of stdin until it ends, which it also does when the parent is killed.
+    """Answer the lines of stdin until it ends, which it also does if the parent is killed.
 
-    ``{"ask": NAME, "start": I, "stop": J}`` asks these queries one after the other and gives the milliseconds and the
-    found rows of each; ``{}`` gives the memory of a process and its children.
+    ``{"ask": NAME, "start": I, "stop": J}`` runs these queries one after the other; the answer is the milliseconds and
+    the found rows of each. The answer to ``{}`` is the memory of a process and its children.
 
     Parameters
     ----------
     asks : dict
-        Name -> function that is timed with one query.
+        Name -> function of one query, which is timed.
     queries : sequence
-        What the functions take.
+        Arguments for the functions.
     pid : int, optional
-        The process whose memory counts, this one unless given.
+        The process whose memory counts; by default this one.
     rows_of : callable
-        Takes the found rows out of an answer; not timed.
+        Returns the found rows of an answer; not timed.
     """
     for ask in asks.values():
         for query in queries[:WARM_UP]:
@@ -76,7 +77,7 @@ def serve(
 
 
 def resident_mb(pid: int) -> float:
-    """Sum the resident memory, in MiB, of a process and all it has started."""
+    """Return the resident memory, in MiB, of a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 + sum(resident_mb(int(child)) for child in children)
@@ -86,7 +87,7 @@ def resident_mb(pid: int) -> float:
 
 
 def loopback_up() -> None:
-    """Switch the loopback of a new network namespace on."""
+    """Switch on the loopback of a new network namespace."""
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         sys.exit("paper_milvus.py: Milvus is started only where no other machine can reach it: see paper_speed.py")
     set_flags, up = 0x8914, 1  # SIOCSIFFLAGS, IFF_UP
@@ -96,7 +97,7 @@ def loopback_up() -> None:
 
 @contextlib.contextmanager
 def running_server(base: Path) -> Iterator[int]:
-    """Start a server on a directory, connect to it, give its process id, and stop it."""
+    """Start a server on a directory, connect to it, yield its process id, and stop it."""
     from milvus import MilvusServer
     from pymilvus import connections
 
@@ -107,7 +108,7 @@ def running_server(base: Path) -> Iterator[int]:
         connections.connect(host="127.0.0.1", port=str(server.listen_port))
         yield server.server_proc.pid
     finally:
-        if server.server_proc:  # the wrapper's own stop kills after a second
+        if server.server_proc:  # the wrapper's own stop kills it after a second
             server.server_proc.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.server_proc.wait(STOP_S)
@@ -115,12 +116,12 @@ def running_server(base: Path) -> Iterator[int]:
 
 
 def as_milvus(vectors: np.ndarray) -> Any:
-    """Give floats as an array and codes, uint8 (n, bytes), as bytes."""
+    """Return vectors in the form that pymilvus takes: floats as arrays, codes, uint8 (n, bytes), as bytes."""
     return [bytes(code) for code in vectors] if vectors.dtype == np.uint8 else list(vectors)
 
 
 def collection_of(name: str, vectors: np.ndarray, nlist: int) -> int:
-    """Insert vectors, make them persistent and build their index; give the number of rows."""
+    """Insert vectors, make them persistent, build their index, and return the number of rows."""
     from pymilvus import Collection, CollectionSchema, DataType, FieldSchema, utility
 
     binary = vectors.dtype == np.uint8
@@ -142,7 +143,7 @@ def collection_of(name: str, vectors: np.ndarray, nlist: int) -> int:
 
 
 def build(folder: Path, base: Path, nlist: int) -> None:
-    """Build the collection of a cell, and one of a few rows; print how long the first took."""
+    """Build the collection of a cell, and one of a few rows; print the seconds that the first took."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     with running_server(base):
         started = time.perf_counter()
@@ -150,13 +151,13 @@ def build(folder: Path, base: Path, nlist: int) -> None:
         seconds = time.perf_counter() - started
         if count != len(vectors):
             sys.exit(f"paper_milvus.py: Milvus has {count} rows of {len(vectors)}")
-        # One server holds both, so the few rows' share of disk and memory is in the others': it is nothing.
+        # One server has both, so disk and memory include those of the few rows, which are negligible.
         collection_of("few", vectors[:FEW_ROWS], nlist)
     print(json.dumps(seconds), flush=True)
 
 
 def serve_collections(folder: Path, base: Path, nprobe: int, k: int) -> None:
-    """Load a cell's collections in a server started anew, and answer."""
+    """Restart the server, load a cell's collections, and answer."""
     from pymilvus import Collection, utility
 
     queries = as_milvus(np.load(folder / "queries.npy"))
@@ -181,13 +182,13 @@ def serve_collections(folder: Path, base: Path, nprobe: int, k: int) -> None:
 
 
 def stop(*_: object) -> NoReturn:
-    """Leave by an exception, so that what was started is stopped."""
+    """Exit by an exception, so that the processes that were started are stopped."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(143)
 
 
 def main() -> None:
-    """Build or serve: paper_milvus.py build FOLDER BASE NLIST | serve FOLDER BASE NPROBE K."""
+    """Build or serve: ``paper_milvus.py build FOLDER BASE NLIST`` or ``serve FOLDER BASE NPROBE K``."""
     signal.signal(signal.SIGTERM, stop)
     warnings.filterwarnings("ignore")
     loopback_up()

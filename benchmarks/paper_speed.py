@@ -1,17 +1,17 @@
-"""The speed rig of the paper (Blumenstiel et al. 2024): rsr, bare faiss and a running Milvus, side by side.
+"""Time single queries as the paper (Blumenstiel et al. 2024) does, with rsr, bare faiss and a running Milvus.
 
     python benchmarks/paper_speed.py [--milvus-python .venv-milvus/bin/python] [--json FILE]
 
 A thousand single queries, one after the other, for 20 neighbours among 10,000, 50,000 and 100,000 rows of floats
 (768-d, L2), binary embeddings (768 bits) and trivial hashes (32 bits). Every contender is a fresh process that only
-opens what was built and searches; they take turns, some queries each, so that a slow spell of the machine meets all.
+opens what was built and searches. They take turns, some queries each, so that a slow spell of the machine affects all.
 
-Milvus needs an environment of its own, which ``make bench-paper`` makes, or
+Milvus needs an environment of its own, which ``make bench-paper`` creates, or
 
     python3.11 -m venv .venv-milvus && .venv-milvus/bin/pip install -r benchmarks/milvus-requirements.txt
 
-Its server runs in a network namespace whose only interface is the loopback, so unshare(1) must be allowed to make one.
-Without ``--milvus-python`` the others are measured alone.
+Its server runs in a network namespace whose only interface is the loopback; unshare(1) must be allowed to create it.
+Without ``--milvus-python``, only rsr and faiss are measured.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ DATA: dict[str, tuple[str, int] | None] = {
     "binary-768": ("sign", 768),
     "hash-32": ("trivial", 32),
 }
-#: The floats vary in so many directions, and a little in all others: without structure no clustering finds anything.
+#: Number of directions in which the floats vary most: in data without structure, an index of clusters finds nothing.
 HIDDEN_DIM = 16
 NOISE = 0.5
 FINGERPRINT = "0" * 16
-#: A float's distance within which it is as near as the last of the exact ones.
+#: Relative difference within which two distances between floats count as equal.
 TOLERANCE = 1e-5
 HERE = Path(__file__).parent
 
@@ -75,15 +75,15 @@ class Contender:
     Attributes
     ----------
     name : str
-        In the table.
+        Its name in the table.
     process : str
         The process that answers; ``milvus`` answers for several contenders.
     ask : str
-        What it is asked.
+        Name of the function that answers, see `paper_milvus.serve`.
     threads : int or None
-        OpenMP's, where they are set.
+        Number of OpenMP threads; ``None`` leaves it to OpenMP.
     files : str
-        What was built for it, within the cell's folder.
+        File or directory that was built for it, in the cell's directory.
     """
 
     name: str
@@ -108,7 +108,7 @@ SERVED = (MILVUS, MILVUS_FEW, MILVUS_EMPTY)
 
 @dataclass
 class Row:
-    """What one contender did in one cell; ``None`` is not measured, or means nothing there."""
+    """The numbers of one contender in one cell; ``None`` if not measured or meaningless."""
 
     data: str
     rows: int
@@ -125,7 +125,7 @@ class Row:
 
 
 def embeddings(n: int, seed: int) -> NDArray[np.float32]:
-    """Draw vectors (n, DIM) that vary mostly in HIDDEN_DIM directions; another n gives other vectors."""
+    """Draw vectors (n, DIM) that vary mostly in HIDDEN_DIM directions; all of them depend on n."""
     rng = np.random.default_rng(seed)
     directions = rng.standard_normal((HIDDEN_DIM, DIM), dtype=np.float32)
     vectors = rng.standard_normal((n, HIDDEN_DIM), dtype=np.float32) @ directions
@@ -134,7 +134,7 @@ def embeddings(n: int, seed: int) -> NDArray[np.float32]:
 
 
 def encoded(data: str, vectors: NDArray[np.float32]) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Make what is indexed, and the property it has in a record but for its data."""
+    """Return the vectors to index, and the property of a record that describes them, without its data."""
     code = DATA[data]
     if code is None:
         return vectors, {"model": "random", "fingerprint": FINGERPRINT, "dim": DIM, "dtype": "float32"}
@@ -143,7 +143,7 @@ def encoded(data: str, vectors: NDArray[np.float32]) -> tuple[NDArray[Any], dict
 
 
 def lines(vectors: NDArray[Any], head: dict[str, Any]) -> Iterator[bytes]:
-    """Write vectors as the records of a scene's tiles, whose ids are their rows."""
+    """Yield vectors as the records of a scene's tiles, whose ids are their rows."""
     kind = "code" if vectors.dtype == np.uint8 else "embedding"
     for i, vector in enumerate(vectors):
         west, south = round(i % 1000 * 0.003, 7), round(i // 1000 * 0.002, 7)
@@ -168,7 +168,7 @@ def lines(vectors: NDArray[Any], head: dict[str, Any]) -> Iterator[bytes]:
 
 
 def write_cell(folder: Path, database: NDArray[Any], queries: NDArray[Any], head: dict[str, Any]) -> None:
-    """Write the vectors and the queries, as arrays and as records."""
+    """Write vectors and queries, as arrays and as records."""
     for stem, records, vectors in (("vectors", "in", database), ("queries", "queries", queries)):
         np.save(folder / f"{stem}.npy", vectors)
         with (folder / f"{records}.geojsonl").open("wb") as file:
@@ -179,14 +179,14 @@ def write_cell(folder: Path, database: NDArray[Any], queries: NDArray[Any], head
 
 
 def build_rsr(folder: Path) -> None:
-    """Do what ``rsr index`` does with JSON lines."""
+    """Build an index from JSON lines, as ``rsr index`` does."""
     metric = None if is_code(folder) else "l2"
     for _ in build(read([str(folder / "in.geojsonl")], Skips()), folder / "rsr", metric, Skips()):
         pass
 
 
 def build_faiss(folder: Path, nlist: int | None) -> None:
-    """Write a flat index, or one with ``nlist`` lists."""
+    """Write a flat faiss index, or an IVF with ``nlist`` lists."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     size = vectors.shape[1]
     index: Any
@@ -203,12 +203,12 @@ def build_faiss(folder: Path, nlist: int | None) -> None:
 
 
 def is_code(folder: Path) -> bool:
-    """Tell whether a cell's vectors are codes."""
+    """Return whether a cell's vectors are codes."""
     return np.load(folder / "queries.npy", mmap_mode="r").dtype == np.uint8
 
 
 def disk_mb(path: Path) -> float:
-    """Sum what a file, or all in a directory, takes on disk, in MiB."""
+    """Return the disk space of a file, or of everything in a directory, in MiB."""
     return sum(file.lstat().st_blocks for file in (path, *path.rglob("*"))) * 512 / 2**20
 
 
@@ -216,7 +216,7 @@ def disk_mb(path: Path) -> float:
 
 
 def serve_local(process: str, folder: Path, nprobe: int) -> None:
-    """Open what was built for a process, and answer."""
+    """Open what was built for a process, and answer queries."""
     queries = np.load(folder / "queries.npy")
     if process == "rsr":
         with Index(folder / "rsr") as opened:
@@ -239,7 +239,7 @@ def serve_local(process: str, folder: Path, nprobe: int) -> None:
 
 
 class Worker:
-    """A process that is asked by lines, in a session of its own; it ends with this one, however that ends."""
+    """A process that answers lines, in a session of its own; it ends when this process does, for whatever reason."""
 
     def __init__(self, command: Sequence[str], threads: int | None = None) -> None:
         environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -254,7 +254,7 @@ class Worker:
         try:
             if kind is not None:
                 self._process.terminate()
-            self._process.communicate(timeout=30)  # closes its stdin, at whose end it ends
+            self._process.communicate(timeout=30)  # closes its stdin, which ends it
         except subprocess.TimeoutExpired:
             pass
         finally:
@@ -263,7 +263,7 @@ class Worker:
             self._process.wait()
 
     def answer(self, order: dict[str, Any] | None = None) -> Any:
-        """Send an order, if there is one, and wait for the next line."""
+        """Send an order, if any, and return the next line of the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if order is not None:
@@ -276,7 +276,7 @@ class Worker:
 
 
 def isolated(python: str, *arguments: str) -> list[str]:
-    """Write the command that runs Milvus's Python where only the loopback is."""
+    """Return the command that runs Milvus's Python with the loopback as its only interface."""
     return ["unshare", "--map-root-user", "--net", python, *arguments]
 
 
@@ -284,9 +284,9 @@ def isolated(python: str, *arguments: str) -> list[str]:
 
 
 def measure(data: str, folder: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Build a cell and let all contenders search in turn."""
+    """Build a cell, let all contenders search in turn, and yield the row of each."""
     count = len(np.load(folder / "vectors.npy", mmap_mode="r"))
-    milvus_base = folder.parent / "milvus"  # keeps the server's unpacked binary from cell to cell
+    milvus_base = folder.parent / "milvus"  # all cells share the server's unpacked binary
     built = {
         RSR.files: seconds(lambda: build_rsr(folder)),
         FLAT.files: seconds(lambda: build_faiss(folder, None)),
@@ -312,16 +312,16 @@ def measure(data: str, folder: Path, options: argparse.Namespace) -> Iterator[Ro
                 milvus[1] = "serve"
                 command = isolated(options.milvus_python, *milvus, str(options.nprobe), str(K))
                 workers[key] = stack.enter_context(Worker(command))
-                told = workers[key].answer()
+                facts = workers[key].answer()
                 print(
-                    f"{data}, {count:,} rows: Milvus {told['version']}, segments: {told['segments']}", file=sys.stderr
+                    f"{data}, {count:,} rows: Milvus {facts['version']}, segments: {facts['segments']}", file=sys.stderr
                 )
             else:
                 serving = ["--serve", contender.process, str(folder), "--nprobe", str(options.nprobe)]
                 command = [sys.executable, __file__, *serving]
                 workers[key] = stack.enter_context(Worker(command, contender.threads))
         for worker in workers.values():
-            worker.answer()  # that it is ready
+            worker.answer()  # "ready"
         edges = np.linspace(0, options.queries, options.turns + 1).astype(int).tolist()
         for start, end in itertools.pairwise(edges):
             for contender in contenders:
@@ -333,7 +333,7 @@ def measure(data: str, folder: Path, options: argparse.Namespace) -> Iterator[Ro
 
     judge = Judge(folder, found[FLAT])
     for contender in contenders:
-        whole = contender not in (MILVUS_FEW, MILVUS_EMPTY)  # what these two have is the server's
+        whole = contender not in (MILVUS_FEW, MILVUS_EMPTY)  # memory and disk of these two are the server's
         served = contender.process == "milvus"
         yield Row(
             data,
@@ -349,19 +349,19 @@ def measure(data: str, folder: Path, options: argparse.Namespace) -> Iterator[Ro
 
 
 def seconds(work: Any) -> float:
-    """Time one call."""
+    """Return how long one call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 class Judge:
-    """Counts how many found rows are as near as the exact ones: 32 bits tie in masses, and any of a tie is right.
+    """Counts found rows that are as near as the exact ones: codes of 32 bits have many ties, and any of them counts.
 
     Parameters
     ----------
     folder : Path
-        With the vectors and the queries.
+        The cell's directory, with vectors and queries.
     exact : list of list of int
         Each query's rows, from an exact search.
     """
@@ -379,7 +379,7 @@ class Judge:
         return np.linalg.norm(vectors.astype(np.float64) - asked, axis=1)
 
     def recall(self, found: list[list[int]]) -> float:
-        """Give the share of the exact rows, or of others as near, that was found."""
+        """Return the share of the exact rows, or of others as near, that was found."""
         near = 0
         for i, rows in enumerate(found):
             distances = self._distances(i, list({row for row in rows if row >= 0}))
@@ -391,7 +391,7 @@ class Judge:
 
 
 def machine() -> str:
-    """Name what it ran on."""
+    """Describe the machine and the versions."""
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in facts if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0))
@@ -415,7 +415,7 @@ def report(row: Row) -> None:
 
 
 def report_round_trip(rows: Iterable[Row]) -> None:
-    """Print what of Milvus's time is the round trip, and what the same search takes in this process."""
+    """Print how much of Milvus's time is the round trip, and how long rsr and faiss take in process."""
     cells: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         cells.setdefault((row.data, row.rows), {})[row.name] = row.median_ms
@@ -432,7 +432,7 @@ def report_round_trip(rows: Iterable[Row]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", nargs="+", choices=list(DATA), default=list(DATA), metavar="KIND", help=" ".join(DATA)
@@ -440,7 +440,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000, 50_000, 100_000], metavar="N")
     parser.add_argument("--queries", type=int, default=1000, metavar="N")
     parser.add_argument(
-        "--turns", type=int, default=5, metavar="N", help="in how many parts each is asked [default: 5]"
+        "--turns", type=int, default=5, metavar="N", help="number of turns in which the queries are asked [default: 5]"
     )
     parser.add_argument(
         "--nlist", type=int, default=128, metavar="N", help="lists of an IVF [default: 128, the paper's]"
@@ -448,11 +448,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nprobe", type=int, default=8, metavar="N", help="lists searched [default: 8, Milvus's own]")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--milvus-python", metavar="PATH", help="a Python that has milvus and pymilvus")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if min(options.rows) < max(options.nlist, 2 * K):
-        parser.error(f"--rows wants {max(options.nlist, 2 * K)} or more: an IVF has as many rows as lists")
+        parser.error(
+            f"--rows must be at least {max(options.nlist, 2 * K)}: an IVF needs at least as many rows as lists"
+        )
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: there is no directory {options.json.parent}")
     if options.milvus_python and not options.serve:
@@ -474,7 +476,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     print(f"{machine()}; {options.queries:,} queries, nlist {options.nlist}, nprobe {options.nprobe}\n")
     if not options.milvus_python:
-        print("Milvus is not measured: make bench-paper does, or --milvus-python.\n")
+        print("Milvus is not measured; run make bench-paper, or pass --milvus-python.\n")
     print(f"| data | rows | what | median ms | p90 ms | recall@{K} | memory MB | disk MB | build s |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|", flush=True)
     rows: list[Row] = []

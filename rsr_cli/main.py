@@ -1,4 +1,4 @@
-"""The ``rsr`` command: loads a command's module only when it is called; signals, errors and exit status."""
+"""The ``rsr`` program: finds the command, handles signals and errors, and sets the exit status."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-#: Command -> the first sentence of its help, here so that `rsr --help` loads none of them.
+#: Command -> the first sentence of its help, repeated here so that `rsr --help` imports no command.
 COMMANDS = {
     "tile": "Cut rasters into tiles.",
     "embed": "Encode tiles into embeddings with a foundation model.",
     "models": "List the models that rsr embed can use.",
     "binarize": "Turn embeddings into binary codes.",
     "index": "Build an index of embeddings or codes.",
-    "query": "Find the nearest items of an index.",
+    "query": "Find the nearest items in an index.",
     "score": "Compute retrieval metrics for hits.",
     "show": "Draw queries and their hits as thumbnails.",
     "plot": "Plot embeddings or codes as points, laid out by t-SNE.",
@@ -35,14 +35,14 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports ``rsr_cli.commands.NAME`` when NAME is called."""
+    """A group that imports ``rsr_cli.commands.NAME`` only when NAME is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name the commands in the order of the pipeline."""
+        """Return the names of the commands, in the order of the pipeline."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import one command."""
+        """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"rsr_cli.commands.{cmd_name}"), cmd_name)
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without importing them."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -63,18 +63,18 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Find look-alike places in multi-spectral satellite imagery.
 
-    Seven commands that pipe into each other; every stream is one GeoJSON Feature a line.
+    The commands pipe into each other. Every stream has one GeoJSON Feature per line.
 
     \b
-      rsr tile scene.tif | rsr embed | rsr binarize --method sign | rsr index -o lake.rsr
-      rsr tile --whole chip.tif | rsr embed | rsr query lake.rsr -k 20 > hits.geojsonl
+      rsr tile scene.tif | rsr embed | rsr binarize | rsr index -o lake.rsr
+      rsr tile --whole chip.tif | rsr embed --as lake.rsr | rsr query lake.rsr -k 20 > hits.geojsonl
       rsr score hits.geojsonl
       rsr show hits.geojsonl -o hits.html
     """
 
 
 class Signalled(BaseException):
-    """A signal asked the program to stop; unwinding removes unfinished files."""
+    """A signal asked the program to stop; as the exception unwinds, unfinished files are removed."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
-    # Records come and go by the thousand and hold no cycles: look for those less often.
+    # Records are created by the thousand and contain no reference cycles, so search for cycles less often.
     gc.set_threshold(100_000, 20, 20)
     argv = sys.argv[1:] if argv is None else argv
     name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def _run(argv: list[str], name: str) -> int:
     try:
         result = cli.main(argv, prog_name="rsr", standalone_mode=False)
-        if sys.stdout is not None:  # closed, as a daemon has it
+        if sys.stdout is not None:  # None if it was closed before the start
             sys.stdout.flush()
     except Signalled as stopped:
         return 128 + stopped.number
@@ -126,7 +126,7 @@ def _run(argv: list[str], name: str) -> int:
     except MemoryError as error:
         return _failed(f"out of memory {error}".strip(), 1)
     except Exception as error:
-        return _failed(f"a defect in rsr: {type(error).__name__}: {error}; please report it with --debug's output", 1)
+        return _failed(f"bug in rsr: {type(error).__name__}: {error}; please report it with the output of --debug", 1)
     return result if isinstance(result, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""Options that two or more commands share, each defined once."""
+"""Options that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("rsr")
 
 STATUS_SKIPPED = 3
 
-#: Command -> old form of an option -> its new form. Typing the old form is a usage error that states the new one.
+#: Command -> old form of an option -> its new form. The old form is a usage error that states the new one.
 RENAMED = {
     "embed": {
         "--list-models": "is now the command rsr models",
@@ -37,10 +37,10 @@ RENAMED = {
 
 
 class Command(click.Command):
-    """A command that answers options in `RENAMED` with their new form."""
+    """A command that answers the old form of an option, see `RENAMED`, with the new one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, unless an old form is among them."""
+        """Parse the arguments; an old form of an option among them is a usage error."""
         options = args[: args.index("--")] if "--" in args else args
         words = [word for argument in options for word in argument.split("=", 1)]
         for old, new in RENAMED.get(self.name or "", {}).items():
@@ -62,9 +62,9 @@ output = click.option(
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 
 
-# plot, show: commands that write a figure, whose format is the ending of its name.
+# plot, show: the ending of the file's name selects its format.
 def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Add the required option ``-o`` to a command; it accepts only names that end in one of the formats."""
+    """Add a required ``-o`` to a command. It accepts file names that end in one of the formats."""
     *first, last = (f".{form}" for form in formats)
     endings = f"{', '.join(first)} or {last}"
 
@@ -85,13 +85,13 @@ def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def figure_format(path: str) -> str:
-    """Return the format that the ending of a figure's name chooses, such as ``png``."""
+    """Return the format that the ending of a file's name selects, such as ``png``."""
     return Path(path).suffix.lower().removeprefix(".")
 
 
-# binarize, embed, plot, tile: commands that draw random numbers.
+# binarize, embed, plot, tile: commands that use random numbers.
 def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Add ``--seed`` to a command, ``None`` if it is not passed."""
+    """Add ``--seed`` to a command; its value is ``None`` if it is not passed."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
 
 
@@ -103,7 +103,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         self.name = "list"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split at commas; an empty item is a usage error."""
+        """Return the items as a tuple; an empty item is a usage error."""
         if not isinstance(value, str):
             return value
         try:
@@ -126,7 +126,7 @@ exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits th
 
 
 def verbosity(function: Callable[P, R]) -> Callable[P, R]:
-    """Add ``-q``, ``-v`` and ``--debug`` to a command, and set the log level by them."""
+    """Add ``-q``, ``-v`` and ``--debug`` to a command; they set the level of the log."""
 
     @click.option("-q", "--quiet", is_flag=True, help="Print only errors to stderr.")
     @click.option("-v", "--verbose", is_flag=True, help="Print progress details to stderr.")
@@ -142,7 +142,7 @@ def verbosity(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def keep_going(function: Callable[P, R]) -> Callable[P, R]:
-    """Add ``--keep-going`` to a command: pass it ``skips``, and exit with status 3 if any record was skipped."""
+    """Add ``--keep-going`` to a command, which takes ``skips``; exit with status 3 if any record was skipped."""
 
     @click.option(
         "--keep-going",

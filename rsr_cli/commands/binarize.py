@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     show_default=True,
     help=". ".join(f"{method}: {summary}" for method, (_, summary) in METHODS.items()) + ".",
 )
-@click.option("--bits", type=click.IntRange(1, 1 << 20), help="Length of the code; trivial and lsh require it.")
-@options.seed("Seed for the planes of lsh.  [default: 42]")
+@click.option(
+    "--bits",
+    type=click.IntRange(1, 1 << 20),
+    help="Bits per code. sign has one per dimension; other methods require a number.",
+)
+@options.seed("Seed for methods that use random numbers, such as lsh.  [default: 42]")
 @options.keep_going
 @options.verbosity
 def binarize(
@@ -41,8 +45,8 @@ def binarize(
 ) -> None:
     """Turn embeddings into binary codes.
 
-    Reads records with an embedding and writes them with a code in its place: bits packed into bytes, most
-    significant bit first, in base64.
+    Reads records with an embedding and writes them with a code in its place. A code is written in base64: its bits
+    packed into bytes, most significant bit first.
     """
     from rsr_cli.core.codes.base import binarize
 

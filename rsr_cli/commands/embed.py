@@ -52,6 +52,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 @click.option(
     "--as",
     "like",
+    envvar="RSR_EMBED_AS",
     type=click.Path(),
     metavar="INDEX|FILE",
     help="Embed as an index, or the records of a file, were embedded: with the same model and settings.",

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 @click.option(
     "--metric",
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
-    help="Distance between embeddings; the distance between codes is Hamming's.  [default: l1]",
+    help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
 @options.keep_going
 @options.verbosity
 def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, skips: Skips) -> None:
     """Build an index of embeddings or codes.
 
-    Reads records with a code or an embedding, and creates a directory that rsr query searches: the vectors as numpy
-    arrays, the records as an SQLite database, and a manifest. Records that have both are indexed by their code, with
-    --metric by their embedding. An index that is replaced can be queried throughout.
+    Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
+    records in an SQLite database, and a manifest. If records have both, their codes are indexed, or with --metric
+    their embeddings. With --overwrite, the old index can be queried until the new one is complete.
     """
     if output == "-":
-        raise UsageError("an index is a directory; name one")
+        raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
     from rsr_cli.core.index.build import build
 
     batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS))
@@ -52,7 +52,7 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
 
 
 def _with_recipes(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Add to the batches' space what the registry of models states about it."""
+    """Complete the space of the batches with the recipe, as far as the registry of models states it."""
     from rsr_cli.core.encoders.registry import recipe_of
 
     space = None

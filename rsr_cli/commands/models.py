@@ -18,7 +18,13 @@ HEADER = ("model", "dimensions", "size", "bands", "weights")
 
 
 @click.command(cls=options.Command)
-@click.option("--all", "with_backbones", is_flag=True, help="Also list terratorch's backbones; this takes seconds.")
+@click.option(
+    "--all",
+    "with_backbones",
+    envvar="RSR_MODELS_ALL",
+    is_flag=True,
+    help="Also list terratorch's backbones; this takes seconds.",
+)
 @options.output
 @options.overwrite
 @options.verbosity

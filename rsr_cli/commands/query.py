@@ -51,14 +51,14 @@ def query(
     ids: tuple[str, ...],
     skips: Skips,
 ) -> None:
-    """Find the nearest items of an index.
+    """Find the nearest items in an index.
 
-    Reads records with a code or an embedding and writes their hits, nearest first: the found records with query,
-    rank, distance and query_labels. Embeddings against an index of codes are binarized as the index was. Equal
-    distances rank by the index's rows.
+    Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
+    query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were.
+    Hits at the same distance are in the order of the index.
     """
     if ids and inputs:
-        raise UsageError("--id searches for items of the index; name no INPUT beside it")
+        raise UsageError("--id queries with items of the index, and INPUT with records; pass one of them")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
     from rsr_cli.core.index.reading import Index
@@ -80,4 +80,4 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
-            log.warning("%d of %d queries have no hit, and are not in the output%s", without, progress.count, why)
+            log.warning("%d of %d queries have no hits and are not in the output%s", without, progress.count, why)

@@ -45,7 +45,7 @@ def test_embeddings_against_codes_of_another_program(rsr, tmp_path):
 def test_queries_without_a_hit_are_counted(rsr, lake, vectors):
     done = rsr("query", "floats.rsr", "tiles.geojsonl", "--radius", "1e-3", "--exclude-self", cwd=lake)
     alone = sum((vectors == vector).all(axis=1).sum() == 1 for vector in vectors)
-    says = f"rsr query: {alone} of 200 queries have no hit, and are not in the output\n"
+    says = f"rsr query: {alone} of 200 queries have no hits and are not in the output\n"
     assert (done.returncode, done.stderr.decode()) == (0, says)
 
 
