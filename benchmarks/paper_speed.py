@@ -39,12 +39,15 @@ import numpy as np
 import orjson
 from paper_milvus import serve, stop
 
-from rsr_cli.core.codes.base import Binarizer
+from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import Skips
-from rsr_cli.core.index.build import Index, build
+from rsr_cli.core.index.build import build
+from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.jsonl import take_vectors
+from rsr_cli.core.records.space import KINDS, Space, StreamSpace
 from rsr_cli.core.records.streams import read
-from rsr_cli.core.search.hits import Searcher
+from rsr_cli.core.search.ask import Searcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -136,10 +139,11 @@ def embeddings(n: int, seed: int) -> NDArray[np.float32]:
 def encoded(data: str, vectors: NDArray[np.float32]) -> tuple[NDArray[Any], dict[str, Any]]:
     """Return the vectors to index, and the property of a record that describes them, without its data."""
     code = DATA[data]
+    space = Space("embedding", DIM, "float32", FINGERPRINT, {"model": "random"})
     if code is None:
-        return vectors, {"model": "random", "fingerprint": FINGERPRINT, "dim": DIM, "dtype": "float32"}
-    binarizer = Binarizer(code[0], DIM, FINGERPRINT, code[1])
-    return binarizer(vectors), binarizer.head
+        return vectors, space.as_property()
+    binarizer = binarizer_class(code[0])(space, code[1])
+    return binarizer(vectors), binarizer.space.as_property()
 
 
 def lines(vectors: NDArray[Any], head: dict[str, Any]) -> Iterator[bytes]:
@@ -181,7 +185,7 @@ def write_cell(folder: Path, database: NDArray[Any], queries: NDArray[Any], head
 def build_rsr(folder: Path) -> None:
     """Build an index from JSON lines, as ``rsr index`` does."""
     metric = None if is_code(folder) else "l2"
-    for _ in build(read([str(folder / "in.geojsonl")], Skips()), folder / "rsr", metric, Skips()):
+    for _ in build(read([str(folder / "in.geojsonl")], Skips(), KINDS), folder / "rsr", metric, Skips()):
         pass
 
 
@@ -226,7 +230,9 @@ def serve_local(process: str, folder: Path, nprobe: int) -> None:
             searcher = Searcher(opened, K, None, exclude_self=False, skips=Skips())
 
             def hits(line: bytes) -> list[bytes]:
-                return next(searcher.by_record([Batch("queries", [1], [orjson.loads(line)])]))
+                batch = Batch("queries", [1], [orjson.loads(line)])
+                take_vectors(batch, StreamSpace(searcher.kinds), Skips())
+                return next(searcher.by_record([batch]))
 
             asked = (folder / "queries.geojsonl").read_bytes().splitlines()
             serve({"search": hits}, asked, rows_of=lambda found: (orjson.loads(hit)["id"] for hit in found))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rsr_cli.core.codes.base import METHODS
+from rsr_cli.core.codes.registry import METHODS
 from rsr_cli.main import COMMANDS
 
 BIN = Path(sys.executable).parent
