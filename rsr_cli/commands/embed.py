@@ -96,7 +96,7 @@ def embed(
         from rsr_cli.core.encoders.run import Embedder
 
         placement = place(device, precision, batch_size)
-        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
+        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing and not space, filled=filled)
         with Progress("tiles") as progress:
             for batch in embedder.embed(streams.read(inputs, skips)):
                 out.write(batch)
@@ -104,10 +104,10 @@ def embed(
 
 
 def _check_alone(**flags: Any) -> None:
-    """Check that nothing beside --as decides the space: it is taken from the index or file, whole."""
+    """Check that nothing typed beside --as decides the space: it is taken from the index or file, whole."""
     context = click.get_current_context()
     for name in flags:
-        if name != "weights" and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        if name != "weights" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name.replace('_', '-')} and --as both decide the vector space; leave one out")
 
 

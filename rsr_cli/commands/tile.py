@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core import files
 from rsr_cli.core.errors import Skips, UsageError
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import jsonl
+from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.base import check_names
 from rsr_cli.core.sources import DATASETS, Products, Rasters
@@ -119,9 +119,9 @@ def tile(
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, given["min_valid"])
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    with files.Output(output, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
+    with streams.Writer(output, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
-            out.write(map(jsonl.dump, tiles))
+            out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:
         log.warning("left out %d tiles without enough valid pixels; see --min-valid", tiler.dropped)

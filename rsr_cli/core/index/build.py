@@ -18,11 +18,11 @@ import numpy as np
 import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
 from rsr_cli.core.files import PREFIX, locked, refuse_existing, remove, remove_stale, sync_directory, whole_directory
-from rsr_cli.core.index.columns import ArrayFile, Box, FilterColumns
+from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
 from rsr_cli.core.index.flat import HAMMING, METRICS, greatest_norm, unit
 from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
 from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, label_names
+from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -234,9 +234,9 @@ class SegmentWriter:
         )
 
 
-def _row(record: Record) -> tuple[str, str, float | None, tuple[Box | None, tuple[int, int], Sequence[str]]]:
+def _row(record: Record) -> tuple[str, str, float | None, Row]:
     """Return what is stored of a record: id, text, ground sample distance in metres, and values to filter by."""
-    columns = bbox_of(record), interval_of(record), label_names(record)
+    columns = bbox_of(record), interval_of(record), labels_of(record)
     return id_of(record), stored(record), gsd_of(record), columns
 
 

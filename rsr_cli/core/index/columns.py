@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
 Box = tuple[float, float, float, float]
+#: Bounding box, interval and labels of a record.
+Row = tuple[Box | None, tuple[int, int], Sequence[Any]]
 NO_BOX: Box = (np.nan,) * 4
 
 
@@ -85,8 +87,8 @@ class FilterColumns:
         self._labels = ArrayFile(directory / "labels.npy", np.int32)
         self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
 
-    def append(self, rows: Sequence[tuple[Box | None, tuple[int, int], Sequence[str]]]) -> None:
-        """Append the bounding box, interval and labels of some records."""
+    def append(self, rows: Sequence[Row]) -> None:
+        """Append the bounding box, interval and labels of some records; labels that are not text are left out."""
         if not rows:
             return
         boxes, times, labels = zip(*rows, strict=True)
@@ -94,10 +96,13 @@ class FilterColumns:
         flat = np.fromiter(chain.from_iterable(box or NO_BOX for box in boxes), np.float64)
         self._boxes.append(outward(flat.reshape(-1, 4)))
         self._times.append(np.fromiter(chain.from_iterable(times), np.int64))
-        self._ends.append(self._labels.count + np.fromiter(map(len, labels), np.int64).cumsum())
         names = list(chain.from_iterable(labels))
+        if set(map(type, names)) - {str}:
+            labels = tuple([name for name in own if isinstance(name, str)] for own in labels)
+            names = list(chain.from_iterable(labels))
         for name in dict.fromkeys(names):
             self.labels.setdefault(name, len(self.labels))
+        self._ends.append(self._labels.count + np.fromiter(map(len, labels), np.int64).cumsum())
         self._labels.append(np.fromiter(map(self.labels.__getitem__, names), np.int32))
 
     def close(self) -> None:

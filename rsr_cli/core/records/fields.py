@@ -100,9 +100,7 @@ def gsd_of(record: Record) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
 
 
-def label_names(record: Record) -> Sequence[str]:
-    """Return a record's labels that are text."""
+def labels_of(record: Record) -> Sequence[Any]:
+    """Return a record's labels; empty if it has no list of them."""
     labels = record["properties"].get("labels")
-    if not labels or not isinstance(labels, list):
-        return ()
-    return labels if set(map(type, labels)) == {str} else [label for label in labels if isinstance(label, str)]
+    return labels if isinstance(labels, list) else ()

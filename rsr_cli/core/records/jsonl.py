@@ -81,15 +81,13 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
     for name, first, lines in read_lines(path):
         batch = Batch(name, [], [])
         for number, line in enumerate(lines, first):
-            text = line[1:] if line[:1] == RECORD_SEPARATOR else line
-            if not text or text.isspace():
-                continue
             try:
-                batch.records.append(_feature(text))
+                batch.records.append(_feature(line))
                 batch.lines.append(number)
             except RecordError as error:
-                error.place = f"{name}:{number}"
-                skips(error)
+                if line.strip().strip(RECORD_SEPARATOR):  # not blank
+                    error.place = f"{name}:{number}"
+                    skips(error)
         if stream and batch.records:
             take_vectors(batch, stream, skips)
         if batch.records:
@@ -100,6 +98,8 @@ def _feature(text: bytes) -> Record:
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if text[:1] == RECORD_SEPARATOR:
+            return _feature(text[1:])
         raise RecordError(f"not JSON: {error}; {ONE_PER_LINE}") from None
     if not isinstance(record, dict) or record.get("type") != "Feature":
         found = record.get("type") if isinstance(record, dict) else type(record).__name__
