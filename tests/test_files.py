@@ -123,8 +123,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path, kind
     with alive:
         assert alive.stdout.readline() == b"ready\n"
         (of_the_living,) = names(tmp_path)
-        with whole_file(tmp_path / "another") as file:  # whose own temporaries alone are looked for
-            file.write(b"x")
         if kind is FILE:
             write(target, "mine", overwrite=True)
         else:
@@ -134,7 +132,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path, kind
         alive.kill()
 
 
-def test_a_directory_without_permission_to_remove_is_a_warning(tmp_path, caplog, monkeypatch):
+def test_a_temporary_that_cannot_be_removed_is_a_warning(tmp_path, caplog, monkeypatch):
     import logging
 
     monkeypatch.setattr(logging.getLogger("rsr"), "propagate", True)
@@ -162,3 +160,22 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
 def test_a_directory_that_is_not_there_is_named(tmp_path):
     with pytest.raises(OutputError, match="cannot write: no such file or directory"):
         write(tmp_path / "nowhere" / "out", "x")
+
+
+@pytest.mark.parametrize("number", [13, 32])
+def test_an_error_of_another_file_is_not_blamed_on_the_output(tmp_path, number):
+    def fail():
+        raise OSError(number, "other", "weights.pt")
+
+    with pytest.raises(OSError, match=r"weights\.pt"), whole_file(tmp_path / "out"):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_thousands_of_files_do_not_list_their_directory_each(tmp_path, monkeypatch):
+    listed = []
+    real = type(tmp_path).iterdir
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: listed.append(self) or real(self))
+    for number in range(20):
+        write(tmp_path / f"{number}.tif", "chip", sync=False)
+    assert len(listed) == 1

@@ -113,6 +113,8 @@ def _check_alone(**flags: Any) -> None:
 
 def _space_of(path: str, skips: Skips) -> Space:
     """Return the space of the embeddings in an index or file, or of those that its codes were made from."""
+    if path == "-":
+        raise UsageError("--as reads an index or a file, and not stdin; name one")
     if Path(path).is_dir():
         from rsr_cli.core.index.manifest import Manifest
 

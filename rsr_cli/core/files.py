@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
+import functools
 import logging
 import os
 import secrets
@@ -110,7 +110,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when the block ends without an error.
 
     The file is synced to disk before it is renamed, and the directory after. A file that replaces another one keeps its
@@ -122,28 +122,37 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         The file to create.
     overwrite : bool
         Replace an existing file.
+    sync : bool
+        Wait until the file is on disk.
 
     Raises
     ------
     OutputError
         The file exists, another process created it meanwhile, or it cannot be written.
     """
-    refuse_existing(path, overwrite=overwrite)
-    final = Path(os.path.realpath(path))
 
     def create(temporary: Path) -> int:
         return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
-    with explained(str(path)), _temporary(final, create) as (temporary, descriptor):
+    with contextlib.ExitStack() as stack:
+        with explained(str(path)):
+            refuse_existing(path, overwrite=overwrite)
+            final = Path(os.path.realpath(path))
+            temporary, descriptor = stack.enter_context(_temporary(final, create))
         with open(descriptor, "wb", closefd=False) as stream:
             yield stream
-        with contextlib.suppress(FileNotFoundError):
-            os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))
-        os.fsync(descriptor)
-        if overwrite or not _linked(temporary, final):
-            refuse_existing(final, overwrite=overwrite)
-            temporary.replace(final)
-        sync_directory(final.parent)
+            with explained(str(path)):
+                stream.flush()
+        with explained(str(path)):
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))
+            if sync:
+                os.fsync(descriptor)
+            if overwrite or not _linked(temporary, final):
+                refuse_existing(final, overwrite=overwrite)
+                temporary.replace(final)
+            if sync:
+                sync_directory(final.parent)
 
 
 def _linked(temporary: Path, final: Path) -> bool:
@@ -205,22 +214,20 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Force a directory's entries to disk, if its file system can."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
+    """Force a directory's entries to disk, if its permissions and file system allow it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
 def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
     """Create a locked temporary beside ``final``, and remove what is left of it at the end."""
-    # of one length, so that a name of 255 bytes has room for it; the hash finds the temporaries of one output
-    prefix = f"{PREFIX}{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:12]}-"
-    remove_stale(final.parent, prefix)
-    temporary = final.with_name(f"{prefix}{secrets.token_hex(6)}.tmp")
+    _remove_stale(final.parent)
+    temporary = final.with_name(f"{PREFIX}{secrets.token_hex(8)}.tmp")  # short, beside a name of 255 bytes
     descriptor = None
     try:
         while descriptor is None:
@@ -247,11 +254,12 @@ def _lock(descriptor: int, *, wait: bool = True) -> bool:
     return True
 
 
-def remove_stale(parent: Path, prefix: str = PREFIX) -> None:
+@functools.cache  # once per directory and process, which may write thousands of files
+def _remove_stale(parent: Path) -> None:
     """Remove temporaries in a directory whose writers have died: those that nobody holds a lock on."""
     with contextlib.suppress(OSError):
         for entry in parent.iterdir():
-            if not (entry.name.startswith(prefix) and entry.name.endswith(".tmp")):
+            if not (entry.name.startswith(PREFIX) and entry.name.endswith(".tmp")):
                 continue
             with contextlib.suppress(OSError):
                 descriptor = os.open(entry, os.O_RDWR if entry.is_file() else os.O_RDONLY)
@@ -264,8 +272,11 @@ def remove_stale(parent: Path, prefix: str = PREFIX) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock on a file, which is created if needed, and hold it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Wait for the lock on a file, which is created if needed, and hold it, if the file system has locks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:  # another user's, which a local file system locks all the same
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _lock(descriptor)
         yield
@@ -274,7 +285,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or directory if it exists; warn if that fails, as what was to be written is in place."""
+    """Remove a file or directory if it exists; warn if that fails."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -309,12 +320,14 @@ class Output:
         self._file: contextlib.AbstractContextManager[BinaryIO] | None = None
 
     def __enter__(self) -> Output:
-        if self._path is None or (self._path.exists() and not self._path.is_file()):
-            with explained(self.name):
+        with explained(self.name):
+            direct = self._path is None or (self._path.exists() and not self._path.is_file())
+            if direct:
                 self._stream = self._open_stream()
-        else:
-            self._file = whole_file(self._path, overwrite=self._overwrite)
-            self._stream = self._file.__enter__()
+        if direct or self._path is None:
+            return self
+        self._file = whole_file(self._path, overwrite=self._overwrite)
+        self._stream = self._file.__enter__()
         return self
 
     def _open_stream(self) -> BinaryIO:

@@ -387,3 +387,14 @@ def test_an_index_stores_the_recipe(lakes):
     assert (made_from["model"], made_from["size"], made_from["seed"], made_from["dim"]) == ("rcf", 40, 7, 768)
     assert (made_from["bands"], made_from["filled"]) == (["red", "green", "nir"], ["nir"])
     assert len(made_from["mean"]) == len(made_from["std"]) == 3
+
+
+def test_as_does_not_read_stdin(rsr, lakes):
+    done = rsr("embed", "--as", "-", input=(lakes / "embeddings").read_bytes())
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--as reads an index or a file, and not stdin" in done.stderr
+
+
+def test_a_code_does_not_outlive_its_embedding(rsr, lakes):
+    found = parsed(rsr("embed", "--model", "rcf:bands=red,green:seed=9", lakes / "codes"))
+    assert {"code", "embedding"} & found[0]["properties"].keys() == {"embedding"}

@@ -165,6 +165,9 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     assert (done.returncode, b"is a file and not an index" in done.stderr) == (1, True)
     done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
     assert done.returncode == 2
+    for name in (True, ["a"], {"a": 1}):
+        done = rsr("query", "codes.rsr", input=lines([tile(name, np.ones(64, np.float32))]), cwd=lake)
+        assert (done.returncode, b"neither text nor a number" in done.stderr) == (1, True)
     nameless = tile(None, np.ones(64, np.float32))
     done = rsr("query", "codes.rsr", input=lines([nameless]), cwd=lake)
     assert (done.returncode, b"<stdin>:1: has no id" in done.stderr) == (1, True)

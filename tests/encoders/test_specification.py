@@ -63,6 +63,7 @@ def test_the_text_is_readable():
         ("rcf:seed=1:seed=1", "seed is stated twice"),
         ("rcf:seed=", "seed '' is not an integer"),
         ("rcf:seed=1.5", "seed '1.5' is not an integer"),
+        ("rcf:seed=99999999999999999999", "is not an integer of up to 18 digits"),
         ("rcf:size=1_0", "size '1_0' is not an integer"),
         ("rcf:pool=", "pool is empty"),
         ("rcf:mean=1,,2", "mean '1,,2' is not a list of numbers"),

@@ -134,3 +134,41 @@ def test_an_index_that_is_empty_becomes_one_with_rows_and_back(rsr, tmp_path):
         assert rsr("index", "-o", "i.rsr", "--overwrite", input=content, cwd=tmp_path).returncode == 0
         with Index(tmp_path / "i.rsr") as index:
             assert index.manifest.count == count
+
+
+def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_path):
+    path = tmp_path / "old.rsr"
+    path.mkdir()
+    for name in ("vectors.faiss", "records.sqlite"):
+        (path / name).write_bytes(b"old")
+    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=b'{"bad', cwd=tmp_path).returncode == 1
+    assert (path / "vectors.faiss").exists()
+    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
+    (path / "vectors.faiss").write_bytes(b"left by a writer that was killed after it had published")
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
+    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "manifest.json", "segments"]
+
+
+def test_what_cannot_be_published_leaves_no_segment(tmp_path, monkeypatch):
+    from support import batches
+
+    from rsr_cli.core.errors import OutputError, Skips
+    from rsr_cli.core.index import build
+
+    def records():
+        return batches([feature("new", code=code(np.zeros(4), 32))])
+
+    path = tmp_path / "i.rsr"
+    assert sum(build.build(records(), path, None, Skips())) == 1
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build.Manifest, "write", fail)
+    with pytest.raises(OutputError, match="no space left on device"):
+        sum(build.build(records(), path, None, Skips(), overwrite=True))
+    assert [entry.name for entry in (path / "segments").iterdir()] == ["000001"]
+    with Index(path) as index:
+        assert index.row_of("new") == 0

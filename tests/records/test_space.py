@@ -155,3 +155,19 @@ def test_what_a_function_refuses_is_dropped_with_its_vector():
     (batch,) = records(2)
     with pytest.raises(RecordError, match="in:1: inner: is even"):
         batch.apply(odd, Skips())
+
+
+def test_the_first_sound_vector_decides_the_space():
+    records = [feature(i, embedding=embedding(np.ones(4))) for i in range(3)]
+    records[0]["properties"]["embedding"]["dim"] = 7
+    skips = Skips(keep_going=True)
+    (batch,) = batches(records, skips=skips)
+    assert ([record["id"] for record in batch.records], skips.count) == ([1, 2], 1)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_first_record_with_a_vector_decides_its_kind_whatever_the_batches(size):
+    records = [feature("none"), feature("a", code=code(np.zeros(2), 16)), feature("b", code=code(np.zeros(2), 16))]
+    skips = Skips(keep_going=True)
+    found = [record["id"] for batch in batches(records, size=size, skips=skips) for record in batch.records]
+    assert (found, skips.count) == (["a", "b"], 1)

@@ -187,6 +187,8 @@ class Embedder:
         for (filled, name), group in groupby(kept, key=lambda pair: (pair[0].filled, pair[0].name)):
             some, rows = zip(*group, strict=True)
             lines, records = [tile.line for tile in some], [tile.record for tile in some]
+            for record in records:
+                record["properties"].pop("code", None)  # of an earlier embedding
             yield Batch(name, lines, records, vectors[list(rows)], self._space(filled))
 
     def _forward(self, tiles: list[_Ready]) -> NDArray[np.float32]:

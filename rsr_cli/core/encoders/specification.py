@@ -58,8 +58,8 @@ def _word(text: str) -> str:
 
 
 def _integer(text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]+", text):
-        raise ValueError(f"{text!r} is not an integer")
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError(f"{text!r} is not an integer of up to 18 digits")
     return int(text)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
-from rsr_cli.core.files import PREFIX, locked, refuse_existing, remove, remove_stale, sync_directory, whole_directory
+from rsr_cli.core.files import PREFIX, locked, refuse_existing, remove, sync_directory, whole_directory
 from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
 from rsr_cli.core.index.flat import HAMMING, METRICS, greatest_norm, unit
 from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
@@ -110,7 +110,7 @@ def _check_replaceable(path: Path) -> None:
     """Raise OutputError if a directory is not an index, or holds more than one."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     names = {name for name in names if not name.startswith(PREFIX)}
-    if MANIFEST not in names or not (names == EARLIER or names <= {MANIFEST, SEGMENTS, LOCK}):
+    if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK}:
         raise OutputError("exists and is not an index, or holds more than one; it is not replaced", str(path))
 
 
@@ -123,21 +123,26 @@ def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:
         manifest = manifest.following(last)
     _remove_others(index, {*current, unpublished.name})
     names = {segment.name for segment in manifest.segments}
-    for name in names:
-        unpublished.rename(index / SEGMENTS / name)
-    sync_directory(index / SEGMENTS)
-    manifest.write(index)
+    segments = [index / SEGMENTS / name for name in names]
+    try:
+        for segment in segments:
+            unpublished.rename(segment)
+        sync_directory(index / SEGMENTS)
+        manifest.write(index)
+    except BaseException:
+        for segment in segments:
+            remove(segment)
+        raise
     _remove_others(index, names)
     for name in EARLIER - {MANIFEST}:
         remove(index / name)
 
 
 def _remove_others(index: Path, names: set[str]) -> None:
-    """Remove all segments but some, and what writers that died have left; the index is locked."""
+    """Remove all segments but some, such as those that a killed writer left unpublished; the index is locked."""
     for entry in (index / SEGMENTS).iterdir():
         if not entry.name.startswith(PREFIX) and entry.name not in names:
             remove(entry)
-    remove_stale(index / SEGMENTS)
 
 
 def _fill(

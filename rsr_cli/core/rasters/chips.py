@@ -70,7 +70,7 @@ class ChipWriter:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
                 _write(memory, properties, names, numbers, parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(path, overwrite=self.overwrite) as file:
+                with whole_file(path, overwrite=self.overwrite, sync=False) as file:
                     file.write(memory.getbuffer())
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error

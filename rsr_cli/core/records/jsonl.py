@@ -163,6 +163,8 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
             raise RecordError(f"data is not base64: {error}") from None
         if len(raw) != n_bytes:
             raise RecordError(f"data holds {len(raw)} bytes where {n_bytes} are expected")
+        if stream.space is None:
+            stream.settle(found, kind)
         return raw
 
     raws = batch.apply(take, skips)

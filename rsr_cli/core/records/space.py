@@ -169,16 +169,15 @@ class StreamSpace:
         self.space: Space | None = None
 
     def kind_in(self, records: Iterable[dict[str, Any]]) -> Kind:
-        """Return the kind of vector to take, chosen from the first records."""
+        """Return the kind of vector to take, chosen from the first records that have one."""
         if self._kind is not None:
             return self._kind
         found = (kind for record in records for kind in self._kinds if kind in record["properties"])
-        chosen: Kind = next(found, self._kinds[-1])
-        self._kind = chosen
-        return chosen
+        self._kind = next(found, None)
+        return self._kind or self._kinds[-1]
 
     def admit(self, found: dict[str, Any], kind: Kind) -> int:
-        """Check that a record's property is of the stream's space, which the first one decides.
+        """Check that a record's property is of the stream's space, if that is known.
 
         Returns
         -------
@@ -188,17 +187,21 @@ class StreamSpace:
         Raises
         ------
         RecordError
-            The first property does not state its space.
+            The property does not state its space.
         FingerprintError
             The vector is of another space.
         """
         if self.space is None:
-            self.space = Space.of_property(kind, found)
-            self._key = found["fingerprint"], found.get("dtype")
-            self._n_bytes = self.space.n_bytes
-        elif (found.get("fingerprint"), found.get("dtype")) != self._key:
+            return Space.of_property(kind, found).n_bytes
+        if (found.get("fingerprint"), found.get("dtype")) != self._key:
             difference = Space.of_property(kind, found).difference(self.space)
             raise FingerprintError(
                 f"its {kind} is in another vector space than the first one ({difference})", remedy="same-space"
             )
         return self._n_bytes
+
+    def settle(self, found: dict[str, Any], kind: Kind) -> None:
+        """Let a property whose vector is sound decide the stream's space."""
+        self.space = Space.of_property(kind, found)
+        self._key = found["fingerprint"], found.get("dtype")
+        self._n_bytes = self.space.n_bytes

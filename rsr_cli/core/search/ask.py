@@ -9,7 +9,7 @@ import orjson
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.index.table import hit_line
-from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of
+from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of
 from rsr_cli.core.records.space import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Searcher:
         self._radius = radius
         self._exclude_self = exclude_self
         self._skips = skips
-        self.gsd_warned = False
+        self._gsd_warned = False
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
         """Search for records with a code or an embedding.
@@ -76,7 +76,7 @@ class Searcher:
         """
         known, binarizer = None, None
         for batch in batches:
-            batch.apply(_check_id, self._skips)
+            batch.apply(id_of, self._skips)
             if batch.vectors is None or batch.space is None or not len(batch):
                 continue
             if known is None:
@@ -103,7 +103,7 @@ class Searcher:
 
     def _compare_gsd(self, queries: Sequence[Record]) -> None:
         """Warn once if queries and index differ in ground sample distance."""
-        if self.gsd_warned or self._index.manifest.gsd is None:
+        if self._gsd_warned or self._index.manifest.gsd is None:
             return
         finest, coarsest = self._index.manifest.gsd
         for gsd in filter(None, map(gsd_of, queries)):
@@ -115,7 +115,7 @@ class Searcher:
                     gsd,
                     has,
                 )
-                self.gsd_warned = True
+                self._gsd_warned = True
                 return
 
     def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
@@ -142,8 +142,3 @@ class Searcher:
             added = {field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None}
             lines.append(hit_line(text, added))
         return lines
-
-
-def _check_id(query: Record) -> None:
-    if query.get("id") is None:
-        raise RecordError("has no id, by which its hits name it")
