@@ -67,9 +67,9 @@ def cli() -> None:
 
     \b
       rsr tile scene.tif | rsr embed | rsr binarize | rsr index -o lake.rsr
-      rsr tile --whole chip.tif | rsr embed --as lake.rsr | rsr query lake.rsr -k 20 > hits.geojsonl
-      rsr score hits.geojsonl
-      rsr show hits.geojsonl -o hits.html
+      rsr tile --whole chip.tif > chip.geojsonl
+      rsr embed --as lake.rsr chip.geojsonl | rsr query lake.rsr -k 20 > hits.geojsonl
+      rsr show hits.geojsonl --queries chip.geojsonl -o hits.html
     """
 
 
