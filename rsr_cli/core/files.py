@@ -156,7 +156,7 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
 
 
 def _linked(temporary: Path, final: Path) -> bool:
-    """Give a file its final name unless that is taken; return False on a file system without hard links."""
+    """Link a file to its final name, if that is free; return False on a file system without hard links."""
     try:
         final.hardlink_to(temporary)
     except FileExistsError:

@@ -172,3 +172,27 @@ def test_what_cannot_be_published_leaves_no_segment(tmp_path, monkeypatch):
     assert [entry.name for entry in (path / "segments").iterdir()] == ["000001"]
     with Index(path) as index:
         assert index.row_of("new") == 0
+
+
+def test_a_signal_after_the_manifest_was_replaced_keeps_its_segment(tmp_path, monkeypatch):
+    from support import batches
+
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index import build
+
+    def records():
+        return batches([feature("new", code=code(np.zeros(4), 32))])
+
+    path = tmp_path / "i.rsr"
+    assert sum(build.build(records(), path, None, Skips())) == 1
+    write = build.Manifest.write
+
+    def stopped(self, index):
+        write(self, index)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build.Manifest, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sum(build.build(records(), path, None, Skips(), overwrite=True))
+    with Index(path) as index:
+        assert (index.manifest.generation, index.row_of("new")) == (2, 0)

@@ -210,7 +210,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def _what_it_is(path: Path, head: bytes, error: Exception) -> str:
-    """Say why a file is not a checkpoint, from its bytes and the reader's error."""
+    """Return why a file is not a checkpoint, from its bytes and the reader's error."""
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code:
         return f"contains code ({code[1]}), and only data is loaded; save only its state_dict"

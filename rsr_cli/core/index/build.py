@@ -130,12 +130,22 @@ def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:
         sync_directory(index / SEGMENTS)
         manifest.write(index)
     except BaseException:
-        for segment in segments:
-            remove(segment)
+        # a signal may come when the manifest names the segment already
+        if not _names(index, names):
+            for segment in segments:
+                remove(segment)
         raise
     _remove_others(index, names)
     for name in EARLIER - {MANIFEST}:
         remove(index / name)
+
+
+def _names(index: Path, names: set[str]) -> bool:
+    """Return whether the manifest names these segments, or cannot be read."""
+    try:
+        return names <= {segment.name for segment in Manifest.read(index).segments}
+    except IndexFormatError as error:
+        return error.remedy != "rebuild"
 
 
 def _remove_others(index: Path, names: set[str]) -> None:

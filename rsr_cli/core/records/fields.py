@@ -11,13 +11,13 @@ from rsr_cli.core.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rsr_cli.core.records.batch import Record
+
 #: What a search adds to the properties of a found record.
 HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 #: A time that is not known, numpy's NaT.
 NO_TIME = -(2**63)
 NO_INTERVAL = NO_TIME, NO_TIME
-
-Record = dict[str, Any]
 
 
 def id_of(record: Record) -> str:
