@@ -9,19 +9,24 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
-    "as-index": "embed the queries with rsr embed --as and the index",
+    "as-index": "embed the queries with rsr embed --as {index}",
+    "as-inputs": "pass an index, or a file of embeddings or codes",
+    "as-tiles": "with --as, tiles must have every band that the index or file was made from",
     "bands": "pass --bands with one name per band, - for a band that is not used",
-    "batch-size": "pass a smaller --batch-size",
     "binarize": "pass the stream through rsr binarize",
     "bits": "pass --bits",
+    "bits-method": "pass --method trivial or --method lsh for other lengths",
     "chips": "pass --chips with another directory",
     "datetime": "pass --datetime to rsr tile",
     "device": "leave out --device to use what is available",
     "download": "download the file elsewhere and pass --weights FILE",
     "embed": "pass the stream through rsr embed",
+    "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
     "fill-missing": "pass --fill-missing to use the model's mean",
+    "id": "rsr tile gives every record an id",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "labels": "label the tiles before rsr index, or pass the labels to --truth",
+    "memory": "pass a smaller --size or --batch-size",
     "min-valid": "pass --min-valid 0 to keep every tile",
     "models": "rsr models --all lists them",
     "no-defaults": "pass --bands, --mean, --std and --size",
@@ -41,6 +46,7 @@ REMEDIES = {
     "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
     "statistics": "pass both --mean and --std",
     "three-bands": "choose three that it has with --bands",
+    "tile": "cut rasters into records with rsr tile",
     "truth": "pass to --truth the records that were indexed",
     "unique-ids": "see rsr tile --id-prefix",
     "weights": "pass --weights FILE",
@@ -49,4 +55,4 @@ REMEDIES = {
 
 def explain(error: RsrError) -> str:
     """Return an error as one line: its place, what is wrong, and what helps."""
-    return f"{error}; {REMEDIES[error.remedy]}" if error.remedy else str(error)
+    return f"{error}; {REMEDIES[error.remedy].format_map(error.facts)}" if error.remedy else str(error)

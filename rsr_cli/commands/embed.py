@@ -13,7 +13,7 @@ from rsr_cli import options
 from rsr_cli.core.encoders import registry, specification
 from rsr_cli.core.encoders.placement import PRECISIONS, place
 from rsr_cli.core.encoders.pooling import POOLS
-from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
+from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
@@ -21,7 +21,6 @@ from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
-    from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.space import Space
 
 
@@ -85,18 +84,18 @@ def embed(
         settings = _settings(**model)
     else:
         _check_alone(fill_missing=fill_missing, **model)
-        space = _space_of(like, skips)
+        space = _space_of(like)
         settings = replace(specification.parse(space.model or ""), weights=model["weights"])
-    filled = space.facts.get("filled", ()) if space else ()
-    with streams.Writer(output, overwrite=overwrite) as out:
+    filled = space.facts.get("filled", ()) if space else None
+    with streams.Writer(output, skips, overwrite=overwrite) as out:
         encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
-        if space and space.fingerprint != encoder.space(filled).fingerprint:
-            difference = encoder.space(filled).difference(space)
+        if space and space.fingerprint != (made := encoder.space(filled or ())).fingerprint:
+            difference = made.difference(space)
             raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
         from rsr_cli.core.encoders.run import Embedder
 
         placement = place(device, precision, batch_size)
-        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing and not space, filled=filled)
+        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
         with Progress("tiles") as progress:
             for batch in embedder.embed(streams.read(inputs, skips)):
                 out.write(batch)
@@ -111,18 +110,22 @@ def _check_alone(**flags: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} and --as both decide the vector space; leave one out")
 
 
-def _space_of(path: str, skips: Skips) -> Space:
+def _space_of(path: str) -> Space:
     """Return the space of the embeddings in an index or file, or of those that its codes were made from."""
     if path == "-":
-        raise UsageError("--as reads an index or a file, and not stdin; name one")
+        raise UsageError("--as cannot read stdin; name an index or a file")
     if Path(path).is_dir():
         from rsr_cli.core.index.manifest import Manifest
 
         space = Manifest.read(Path(path)).space
     else:
-        space = next((batch.space for batch in streams.read([path], skips, KINDS)), None)
+        try:
+            space = next((batch.space for batch in streams.read([path], Skips(), KINDS)), None)
+        except RecordError as error:
+            error.remedy = "as-inputs"
+            raise
     if space is None:
-        raise RsrError("has no records, so it does not state a vector space", path)
+        raise RsrError("has no records, so it does not state a vector space", path, remedy="as-inputs")
     return space.of_embedding() if space.kind == "code" else space
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 
@@ -66,7 +66,7 @@ def query(
 
     with (
         Index(Path(index)) as opened,
-        streams.Writer(output, overwrite=overwrite) as out,
+        streams.Writer(output, skips, overwrite=overwrite) as out,
         Progress("queries") as progress,
     ):
         searcher = Searcher(
@@ -80,4 +80,6 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
-            log.warning("%d of %d queries have no hits and are not in the output%s", without, progress.count, why)
+            log.warning("%s without a hit, not in the output%s", counted(without, "query"), why)
+        if exclude_self and progress.count and not searcher.selves:
+            log.warning("--exclude-self excluded nothing: no query has the id of one of its hits")

@@ -10,7 +10,7 @@ import click
 
 from rsr_cli import options, tables
 from rsr_cli.core import files
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.scoring.labels import Match
@@ -116,7 +116,8 @@ def score(
             evaluation.add(batch, skips)
             progress.update(len(batch))
         if evaluation.selves and not exclude_self:
-            log.warning("%d hits are the query's own item; pass --exclude-self to ignore them", evaluation.selves)
+            own = counted(evaluation.selves, "hit")
+            log.warning("%s found the query's own item; pass --exclude-self to ignore such hits", own)
         means = Means(metrics, evaluation.most_relevant() if any(metric.measure.depth for metric in metrics) else 0)
         columns = ["query", *(metric.name for metric in metrics)]
         values = ((query, *means.add(judged)) for query, judged in evaluation.judged())
@@ -128,4 +129,10 @@ def score(
         for chunk in lines:
             out.write(chunk)
         for name, depth, deepest in means.too_shallow():
-            log.warning("%s needs %d hits per query, and no query has more than %d", name, depth, deepest)
+            log.warning(
+                "%s needs %d hits per query, and no query has more than %d; pass -k %d to rsr query",
+                name,
+                depth,
+                deepest,
+                depth,
+            )

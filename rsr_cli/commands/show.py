@@ -9,7 +9,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core import files
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.sensors.base import check_names
@@ -76,8 +76,11 @@ def show(
         for batch in streams.read(inputs, skips):
             gallery.add(batch)
             progress.update(len(batch))
-        if queries and (missing := gallery.read_queries(queries)):
-            log.warning("%d of the queries are not in %s and are shown without a thumbnail", missing, queries)
+        if queries is None:
+            log.warning("queries are drawn without a thumbnail; pass --queries with the file of their records")
+        elif missing := gallery.read_queries(queries):
+            absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
+            log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         found = gallery.rows(shown, (stretch[0], stretch[1]))
         note = f"Thumbnails: {', '.join(shown)}; percentiles {stretch[0]:g} to {stretch[1]:g} of each row"
         form = options.figure_format(output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core.errors import Skips, UsageError
+from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
@@ -119,12 +119,12 @@ def tile(
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, given["min_valid"])
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    with streams.Writer(output, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
+    with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:
-        log.warning("left out %d tiles without enough valid pixels; see --min-valid", tiler.dropped)
+        log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))
 
 
 def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:

@@ -8,7 +8,7 @@ command line alone.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +27,18 @@ class RsrError(Exception):
         Where: a file, ``file:line``, or a record's id.
     remedy : str, optional
         Name of what helps, by which the command line finds the option to suggest.
+    **facts
+        What the suggestion repeats, such as the name of an index.
     """
 
     status = 1
 
-    def __init__(self, message: str, place: str | None = None, *, remedy: str | None = None) -> None:
+    def __init__(self, message: str, place: str | None = None, *, remedy: str | None = None, **facts: Any) -> None:
         super().__init__(message)
         self.message = message
         self.place = place
         self.remedy = remedy
+        self.facts = facts
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
@@ -80,6 +83,13 @@ class ReaderGoneError(RsrError):
     """Whoever read stdout has gone away; nothing is wrong."""
 
     status = 141
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things for a message: ``1 tile``, ``2 tiles``."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{count} {noun}"
 
 
 class Skips:

@@ -55,8 +55,8 @@ def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
     """
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            what = "closed" if sys.stdin is None else "a terminal"
-            raise UsageError(f"stdin is {what}, and records are read from it; name a file or pipe records in")
+            what = "stdin is closed" if sys.stdin is None else "no input"
+            raise UsageError(f"{what}; name a file or pipe records in")
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
             if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
                 _widen_pipe(stream.fileno())

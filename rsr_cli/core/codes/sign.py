@@ -20,7 +20,7 @@ class Sign(Binarizer):
 
     def _length(self, bits: int) -> int:
         if bits != self.dim:
-            raise UsageError(f"sign makes one bit per dimension, {self.dim} here, not {bits}")
+            raise UsageError(f"sign makes one bit per dimension, {self.dim} here, not {bits}", remedy="bits-method")
         return bits
 
     def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rsr_cli.core.encoders import specification, statistics
 from rsr_cli.core.encoders.pooling import POOLS
 from rsr_cli.core.encoders.specification import EncoderSettings
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.records.space import Space, fingerprint
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
+#: Maximum size to which tiles are resized.
+MAX_SIZE_PX = 1 << 14
 #: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "pool": str,
@@ -176,7 +178,7 @@ class Model:
         bands = chosen.bands or ()
         if not self.any_bands:
             if len(bands) != len(self.bands):
-                raise UsageError(f"{self.name} reads {len(self.bands)} bands, not {len(bands)}")
+                raise UsageError(f"{self.name} reads {counted(len(self.bands), 'band')}, not {len(bands)}")
             if any(given != own and given in self.bands for given, own in zip(bands, self.bands, strict=True)):
                 raise UsageError(f"{self.name} reads its bands in this order: {', '.join(self.bands)}")
         if chosen.mean is None or chosen.std is None:
@@ -185,8 +187,8 @@ class Model:
         statistics.check_statistics(self.name, len(bands), chosen.mean, chosen.std)
         if chosen.pool not in (None, *POOLS):
             raise UsageError(f"unknown pooling {chosen.pool}; choose from {', '.join(POOLS)}")
-        if chosen.size_px is not None and chosen.size_px < 1:
-            raise UsageError(f"{self.name} takes a size of at least 1 px, not {chosen.size_px}")
+        if chosen.size_px is not None and not 1 <= chosen.size_px <= MAX_SIZE_PX:
+            raise UsageError(f"{self.name} takes a size of 1 to {MAX_SIZE_PX} px, not {chosen.size_px}")
         if chosen.seed is not None and not 0 <= chosen.seed < 2**32:
             raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
         return bands, statistics.Statistics(chosen.mean, chosen.std)

@@ -102,8 +102,9 @@ def find_model(name: str) -> Model:
     if name in MODELS:
         return MODELS[name]
     # a typing error should not wait for terratorch's import
-    close = difflib.get_close_matches(name, MODELS, cutoff=0.9)
-    if close:
+    typed = name.casefold()
+    begun = [model for model in MODELS if typed and model.startswith(typed)]
+    if close := begun or difflib.get_close_matches(typed, MODELS, cutoff=0.9):
         raise UsageError(f"unknown model {name}; did you mean {', '.join(close)}?")
     return terratorch.find_backbone(name)
 

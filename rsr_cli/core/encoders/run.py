@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, groupby
@@ -65,8 +66,9 @@ class Embedder:
     fill_missing : bool
         Fill bands that a tile lacks with the model's mean, instead of raising an error. Such vectors are in a vector
         space of their own: the filled bands are part of the recipe.
-    filled : sequence of str
-        Bands to fill for every tile, whether it has them or not.
+    filled : sequence of str, optional
+        Bands to fill for every tile, whether it has them or not, and no others: all vectors are in the space in which
+        these bands are filled.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Embedder:
         skips: Skips,
         *,
         fill_missing: bool = False,
-        filled: Sequence[str] = (),
+        filled: Sequence[str] | None = None,
     ) -> None:
         self._encoder = encoder
         self._placement = placement
         self._skips = skips
-        self._fill_missing = fill_missing
-        self._filled = frozenset(filled)
+        self._fill_missing = fill_missing and filled is None
+        self._one_space = filled is not None
+        self._filled = frozenset(filled or ())
         self._spaces: dict[tuple[str, ...], Space] = {}
         self._mean = np.array(encoder.mean, np.float32)[:, None, None]
         self._std = np.array(encoder.std, np.float32)[:, None, None]
@@ -148,9 +151,12 @@ class Embedder:
 
     def _prepare(self, record: Record, name: str, line: int) -> _Ready:
         try:
-            pixels, filled = self._pixels(record)
+            with _enough_memory():
+                pixels, filled = self._pixels(record)
             context = {name: _CONTEXT[name](record) for name in self._encoder.needs}
         except RecordError as error:
+            if error.remedy == "fill-missing" and self._one_space:
+                error.remedy = "as-tiles"
             error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
             raise
         return _Ready(record, name, line, pixels, filled, context)
@@ -194,17 +200,13 @@ class Embedder:
     def _forward(self, tiles: list[_Ready]) -> NDArray[np.float32]:
         """Run the model: tiles of one shape to float32 (n, dim)."""
         device, dtype = self._placement.device, self._placement.dtype
-        pixels = torch.stack([tile.pixels for tile in tiles]).to(device, dtype)
-        context = {
-            name: torch.tensor([tile.context[name] for tile in tiles], dtype=torch.float32, device=device)
-            for name in self._encoder.needs
-        }
-        try:
+        with _enough_memory():
+            pixels = torch.stack([tile.pixels for tile in tiles]).to(device, dtype)
+            context = {
+                name: torch.tensor([tile.context[name] for tile in tiles], dtype=torch.float32, device=device)
+                for name in self._encoder.needs
+            }
             vectors: NDArray[np.float32] = self._encoder.forward(pixels, **context).float().cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise UsageError(
-                f"{device} has too little memory for a batch of {len(tiles)} tiles", remedy="batch-size"
-            ) from None
         return vectors
 
     def _space(self, filled: tuple[str, ...]) -> Space:
@@ -212,6 +214,17 @@ class Embedder:
         if filled not in self._spaces:
             self._spaces[filled] = self._encoder.space(filled)
         return self._spaces[filled]
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turn torch's errors about memory, which on a CPU are a RuntimeError like any other, into ours."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise UsageError("too little memory for the tiles that are encoded at once", remedy="memory") from None
 
 
 def _neighbourhood(record: Record) -> str:

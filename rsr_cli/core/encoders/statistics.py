@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +78,7 @@ def check_statistics(model: str, n_bands: int, mean: Sequence[float], std: Seque
     """
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != n_bands:
-            raise UsageError(f"{model} reads {n_bands} bands, but {name} has {len(values)} values")
+            has = counted(len(values), "value")
+            raise UsageError(f"{model} reads {counted(n_bands, 'band')}, but {name} has {has}")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise UsageError("mean must be finite numbers and std positive ones")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rsr_cli.core.encoders import specification, weights
 from rsr_cli.core.encoders.base import Encoder, Model, choose_layer
 from rsr_cli.core.encoders.pooling import pool
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -189,7 +189,8 @@ class Backbone(Encoder):
                 with torch.inference_mode():
                     outputs = module(torch.zeros(1, len(bands), size_px, size_px))
         except Exception as error:  # each network raises its own kind for input that it cannot take
-            raise UsageError(f"{name} cannot encode {len(bands)} bands of {size_px} px ({error})") from error
+            what = f"{counted(len(bands), 'band')} of {size_px} px"
+            raise UsageError(f"{name} cannot encode {what} ({error})") from error
         self._output = choose_layer(name, model.layer, len(outputs))
         # only now can the specification leave out the last layer, and count others from the front
         stated = None if self._output == len(outputs) - 1 else self._output

@@ -12,6 +12,8 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from rsr_cli.core.errors import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,7 +49,8 @@ def style(**settings: Any) -> Iterator[None]:
             yield
     missing = {str(warning.message) for warning in caught if "missing from font" in str(warning.message)}
     if missing:
-        log.warning("%d characters are not in the figure's font and appear as boxes; HTML shows them", len(missing))
+        absent = counted(len(missing), "character")
+        log.warning("%s missing from the figure's font, drawn as a box; HTML shows all", absent)
 
 
 def save(figure: Figure, form: str, **options: Any) -> bytes:

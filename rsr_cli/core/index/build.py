@@ -19,7 +19,7 @@ import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
 from rsr_cli.core.files import PREFIX, locked, refuse_existing, remove, sync_directory, whole_directory
 from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
-from rsr_cli.core.index.flat import HAMMING, METRICS, greatest_norm, unit
+from rsr_cli.core.index.flat import HAMMING, METRICS, drop_too_long, unit
 from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
 from rsr_cli.core.index.table import TableWriter, stored
 from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, labels_of
@@ -73,17 +73,19 @@ def build(
     Raises
     ------
     RecordError
-        A record has no usable id, bbox or datetime.
+        A record has no usable id, bbox or datetime, or an embedding too long for float32's squares.
     RsrError
-        An id occurs twice, or an embedding is too long for float32's squares.
+        An id occurs twice.
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
-    refuse_existing(path, overwrite=overwrite)
     final = Path(os.path.realpath(path))  # what a link points to
     replaces = final.exists()
     if replaces:
         _check_replaceable(path)
+        if not os.access(final, os.W_OK):
+            raise OutputError("cannot write: permission denied", str(path))
+    refuse_existing(path, overwrite=overwrite)
     try:
         if replaces:
             (final / SEGMENTS).mkdir(exist_ok=True)
@@ -117,10 +119,13 @@ def _check_replaceable(path: Path) -> None:
 def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:
     """Make a segment the content of an index whose lock is held, and remove what was there before."""
     current: set[str] = set()
-    with contextlib.suppress(IndexFormatError):  # of an earlier schema
+    try:
         last = Manifest.read(index)
         current = {segment.name for segment in last.segments}
         manifest = manifest.following(last)
+    except IndexFormatError as error:
+        if error.remedy != "rebuild":
+            raise
     _remove_others(index, {*current, unpublished.name})
     names = {segment.name for segment in manifest.segments}
     segments = [index / SEGMENTS / name for name in names]
@@ -197,14 +202,14 @@ class SegmentWriter:
 
     def add(self, batch: Batch, skips: Skips) -> int:
         """Append a batch, and return how many of its records were added."""
+        if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
+            if self._metric == "cosine":
+                batch.vectors = unit(batch.vectors)
+            self._max_norm = max(self._max_norm, drop_too_long(batch, skips))
         rows = batch.apply(_row, skips)
         if batch.vectors is None or batch.space is None or not rows:
             return 0
         values = batch.vectors
-        if batch.space.kind == "embedding":
-            if self._metric == "cosine":
-                values = unit(values)
-            self._max_norm = max(self._max_norm, greatest_norm(values))
         if self._vectors is None:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RecordError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.batch import Batch
 
 #: Candidates of a search by radius alone, before more are asked for.
 FIRST_CANDIDATES = 256
@@ -37,18 +40,25 @@ METRICS = tuple(_FAISS_METRIC)
 HAMMING = "hamming"
 
 
-def greatest_norm(values: NDArray[np.float32]) -> float:
-    """Return the greatest Euclidean norm of vectors (n, dim).
+def drop_too_long(batch: Batch, skips: Skips) -> float:
+    """Drop records whose embedding is so long that distances would not be float32.
+
+    Returns
+    -------
+    float
+        Greatest Euclidean norm of the others.
 
     Raises
     ------
-    RsrError
-        It is too great for the distances to be float32.
+    RecordError
+        An embedding is too long.
     """
-    norm = float(np.linalg.norm(values.astype(np.float64), axis=1).max(initial=0))
-    if norm > MAX_NORM:
-        raise RsrError(f"an embedding is {norm:.1e} long, too long for float32")
-    return norm
+    assert batch.vectors is not None
+    norms = np.linalg.norm(batch.vectors.astype(np.float64), axis=1)
+    for i in np.flatnonzero(norms > MAX_NORM):
+        skips(RecordError(f"its embedding is {norms[i]:.1e} long, too long for float32", batch.place(int(i))))
+    batch.keep(np.flatnonzero(norms <= MAX_NORM).tolist())
+    return float(norms.max(initial=0, where=norms <= MAX_NORM))
 
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,19 +106,12 @@ class Flat:
             For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
             differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
             or the negative dot product.
-
-        Raises
-        ------
-        RsrError
-            A query is too long for float32's squares.
         """
         count = len(self._vectors)
         wanted = count if k is None else min(k, count)
         exact = self._metric == HAMMING
         if self._metric == "cosine":
             queries = unit(queries)
-        elif not exact:
-            greatest_norm(queries)
         start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
         width = min(count, start)
         farthest = np.inf if radius is None else radius

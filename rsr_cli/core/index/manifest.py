@@ -1,12 +1,12 @@
 """The manifest: what an index directory holds.
 
 lake.rsr/
-manifest.json           replaced by one rename, so that a reader sees one generation and never a mixture
-lock                    held while a writer publishes
-segments/NAME/          never changed once the manifest names it
-vectors.npy           uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
-records.sqlite        ids and records
-bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
+  manifest.json         replaced by one rename, so that a reader sees one generation and never a mixture
+  lock                  held while a writer publishes
+  segments/NAME/        never changed once the manifest names it
+    vectors.npy         uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
+    records.sqlite      ids and records
+    bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from rsr_cli.core.errors import IndexFormatError
-from rsr_cli.core.files import whole_file
+from rsr_cli.core.files import reason, whole_file
 from rsr_cli.core.records.space import Space
 
 SCHEMA_VERSION = 2
@@ -119,12 +119,14 @@ class Manifest:
         try:
             facts = orjson.loads((index / MANIFEST).read_bytes())
         except FileNotFoundError:
-            what = "is not an index: it has no manifest.json" if index.is_dir() else "does not exist"
+            what = "is not an index: it has no manifest.json" if index.is_dir() else "no such index"
             raise IndexFormatError(what, place) from None
         except NotADirectoryError:
             raise IndexFormatError("is a file and not an index, which is a directory", place) from None
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise IndexFormatError(f"its manifest.json cannot be read: {error}", place) from None
+        except OSError as error:
+            raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
+        except orjson.JSONDecodeError as error:
+            raise IndexFormatError(f"its manifest.json is damaged: {error}", place, remedy="rebuild") from None
         version = facts.get("schema_version") if isinstance(facts, dict) else None
         if version != SCHEMA_VERSION:
             raise IndexFormatError(
@@ -139,4 +141,4 @@ class Manifest:
             facts["deletions"] = tuple(facts["deletions"])
             return cls(**facts)
         except (TypeError, KeyError) as error:
-            raise IndexFormatError(f"its manifest.json is damaged: {error}", place) from None
+            raise IndexFormatError(f"its manifest.json is damaged: {error}", place, remedy="rebuild") from None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, counted
+from rsr_cli.core.files import reason
 from rsr_cli.core.index.build import VECTORS
 from rsr_cli.core.index.flat import Flat
 from rsr_cli.core.index.manifest import SEGMENTS, Manifest, SegmentFacts
@@ -44,15 +45,17 @@ class Segment:
             size = (directory / name).stat().st_size
             if size != file["size"]:
                 raise IndexFormatError(
-                    f"is damaged: it has {size} bytes and the manifest {file['size']}", str(directory / name)
+                    f"is damaged: it has {size} bytes and the manifest {file['size']}",
+                    str(directory / name),
+                    remedy="rebuild",
                 )
         try:
             self.vectors: NDArray[Any] = np.load(directory / VECTORS, mmap_mode="r")
         except ValueError as error:
-            raise IndexFormatError(f"is damaged: {error}", str(directory / VECTORS)) from None
+            raise IndexFormatError(f"is damaged: {error}", str(directory / VECTORS), remedy="rebuild") from None
         if len(self.vectors) != facts.count:
             raise IndexFormatError(
-                f"has {len(self.vectors)} rows and the manifest {facts.count}", str(directory / VECTORS)
+                f"has {counted(len(self.vectors), 'row')} and the manifest {facts.count}", str(directory / VECTORS)
             )
         self.table = Table(directory)
 
@@ -61,20 +64,22 @@ def _open(path: Path) -> tuple[Manifest, list[Segment]]:
     """Open an index in one generation, again if it was replaced meanwhile."""
     manifest = Manifest.read(path)
     while True:
-        segments: list[Segment] | None = None
-        missing = None
+        segments, failure = [], None
         try:
             segments = [Segment(path / SEGMENTS / facts.name, facts) for facts in manifest.segments]
         except FileNotFoundError as error:
-            missing = error.filename
+            failure = IndexFormatError("is missing", str(error.filename), remedy="rebuild")
         except OSError as error:
-            raise IndexFormatError(f"cannot be opened: {error.strerror or error}", str(path)) from None
+            failure = IndexFormatError(f"cannot be opened: {reason(error)}", str(path))
+        except IndexFormatError as error:
+            failure = error
         latest = Manifest.read(path)
-        if latest == manifest:
-            if segments is None:
-                raise IndexFormatError("is missing", str(missing))
+        if latest != manifest:
+            manifest = latest
+        elif failure:
+            raise failure
+        else:
             return manifest, segments
-        manifest = latest
 
 
 class Index:
@@ -120,7 +125,9 @@ class Index:
         """
         row = self._segment.table.row_of(name) if self._segment else None
         if row is None:
-            raise RecordError(f"has no item with the id {name!r}", str(self.path))
+            similar = self._segment.table.ids_with(name) if self._segment else []
+            hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+            raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
         return row
 
     def record(self, row: int) -> tuple[str, str]:
@@ -162,6 +169,7 @@ class Index:
         raise FingerprintError(
             f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",
             remedy="as-index",
+            index=self.path,
         )
 
     def search(

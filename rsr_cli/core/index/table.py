@@ -136,18 +136,23 @@ class Table:
     def row_of(self, name: str) -> int | None:
         """Return the row of an id, if it is there."""
         found = self._ask("SELECT row FROM records WHERE id = ?", name)
-        return None if found is None else int(found[0])
+        return int(found[0][0]) if found else None
+
+    def ids_with(self, text: str) -> list[str]:
+        """Return up to three ids that contain a text."""
+        found = self._ask("SELECT id FROM records WHERE instr(id, ?) ORDER BY id LIMIT 3", text)
+        return [name for (name,) in found]
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id and the stored text of a row."""
         found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
-        if found is None:
+        if not found:
             raise IndexFormatError(f"has no row {row}", str(self._path))
-        return found[0], found[1]
+        name, text = found[0]
+        return name, text
 
-    def _ask(self, statement: str, *values: str | int) -> tuple[Any, ...] | None:
+    def _ask(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:
-            found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+            return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise IndexFormatError(f"cannot be read: {error}", str(self._path)) from None
-        return found

@@ -13,7 +13,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
-from rsr_cli.core.errors import BandError, RasterError, RecordError
+from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
 from rsr_cli.core.sources.base import file_and_band
 
@@ -104,8 +104,9 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     has = [band for band in bands if band in names]
     lacks = [band for band in bands if band not in names]
     if lacks and not (has and set(lacks) <= set(may_lack)):
-        text = f"band {' '.join(lacks)} is missing (has {' '.join(names) or 'none'})"
-        raise BandError(text, remedy="fill-missing") if has else BandError(f"{text}, and none is there")
+        what = f"band {lacks[0]} is" if len(lacks) == 1 else f"bands {', '.join(lacks)} are"
+        text = f"{what} missing (has {', '.join(names) or 'none'})"
+        raise BandError(text, remedy="fill-missing") if has else BandError(f"none of the model's bands: {text}")
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
@@ -181,7 +182,8 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
     if isinstance(source, str):
         opened = _datasets.get(source, nodata)
         if len(opened.indexes) != len(names):
-            raise RasterError(f"has {len(opened.indexes)} bands, but the record names {len(names)}", source)
+            has = counted(len(opened.indexes), "band")
+            raise RasterError(f"has {has}, but the record names {len(names)}", source)
         return [Part(source, opened, [opened.indexes[names.index(band)] for band in bands], window)], (height, width)
     parts: list[Part] = []
     for band in bands:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from rsr_cli.core.errors import BandError, RasterError, UsageError
+from rsr_cli.core.errors import BandError, RasterError, UsageError, counted
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.opening import is_all_valid, is_virtual, open_raster
 from rsr_cli.core.sensors import identify
@@ -184,7 +184,7 @@ def _bands_of_files(
         band = file_and_band(source[name])[1]
         if (band or 1) > dataset.count or (band is None and dataset.count != 1):
             expected = "where one is expected" if band is None else f"and no band {band}"
-            raise BandError(f"{name} has {dataset.count} bands in its file, {expected}", source[name])
+            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", source[name])
         if not _is_same_area(dataset, finest):
             raise BandError(
                 f"{name} has another coordinate system, or covers another area, than the finest band"

@@ -12,6 +12,7 @@ from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
 from rsr_cli.core.sensors.base import UNUSED
+from rsr_cli.core.sources.files import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,7 +102,7 @@ class Tiler:
         self._windows = windows
         self._skips = skips
         self._chips = chips
-        self._names: set[int] = set()
+        self._names: dict[int, int] = {}
         self.dropped = 0
 
     def tiles(self, paths: Iterable[str]) -> Iterator[list[Record]]:
@@ -134,13 +135,16 @@ class Tiler:
                 self._skips(error)
 
     def _claim(self, found: Found) -> None:
-        """Raise RasterError if another scene has the name already."""
-        name = hash(found.name)  # a set of numbers is small, even for a million scenes
-        if name in self._names:
+        """Raise RasterError if this scene or another one has the name already."""
+        name, path = hash(found.name), hash(absolute(found.path))  # numbers are small, even for a million scenes
+        if name not in self._names:
+            self._names[name] = path
+        elif self._names[name] == path:
+            raise RasterError("is named twice", found.path)
+        else:
             raise RasterError(
                 f"its tiles would have the ids of another scene, {found.name}", found.path, remedy="id-prefix"
             )
-        self._names.add(name)
 
     def _cut(self, scene: Scene) -> Iterator[list[Record]]:
         """Cut one scene, row by row."""
@@ -163,7 +167,8 @@ class Tiler:
                 yield tiles
         if not kept and self._skips.count == skipped:
             count = len(rows) * len(rows[0])
-            raise RasterError(f"none of its {count} tiles has enough valid pixels", scene.place, remedy="min-valid")
+            what = "its only tile has too few" if count == 1 else f"none of its {count} tiles has enough"
+            raise RasterError(f"{what} valid pixels", scene.place, remedy="min-valid")
 
     def _rows_of_windows(self, scene: Scene) -> list[list[Window]]:
         settings = self._windows

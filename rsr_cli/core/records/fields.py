@@ -32,7 +32,8 @@ def id_of(record: Record) -> str:
     if type(found) is str:
         return found
     if not isinstance(found, str | int | float) or isinstance(found, bool):
-        raise RecordError("has no id" if found is None else f"has an id that is neither text nor a number: {found!r}")
+        what = "has no id" if found is None else f"has an id that is neither text nor a number: {found!r}"
+        raise RecordError(what, remedy="id")
     return str(found)
 
 

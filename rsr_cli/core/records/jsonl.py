@@ -79,6 +79,8 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
 def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
     for name, first, lines in read_lines(path):
+        if first == 1 and b"\0" in lines[0]:
+            raise RsrError("is a binary file and not JSON lines", name, remedy="tile")
         batch = Batch(name, [], [])
         for number, line in enumerate(lines, first):
             try:
@@ -109,8 +111,14 @@ def _feature(text: bytes) -> Record:
     return record
 
 
-def write_records(batch: Batch) -> bytes:
-    """Return a batch as lines of JSON, its vectors in base64."""
+def write_records(batch: Batch, skips: Skips) -> bytes:
+    """Return a batch as lines of JSON, its vectors in base64.
+
+    Raises
+    ------
+    RecordError
+        A record is nested too deeply.
+    """
     if batch.vectors is not None and batch.space is not None:
         import numpy as np
 
@@ -118,7 +126,7 @@ def write_records(batch: Batch) -> bytes:
         rows = np.ascontiguousarray(batch.vectors, dtype=batch.space.numpy_dtype)
         for record, row in zip(batch.records, rows, strict=True):
             record["properties"][batch.space.kind] = {**head, "data": b64encode_as_string(row.data)}
-    return b"".join(map(dump, batch.records))
+    return b"".join(batch.apply(dump, skips))
 
 
 def dump(record: Record) -> bytes:
@@ -132,7 +140,7 @@ def dump(record: Record) -> bytes:
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError as error:
-        raise RecordError(f"cannot be written as JSON: {error}", str(record.get("id"))) from None
+        raise RecordError(f"cannot be written as JSON: {error}") from None
 
 
 def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
@@ -154,7 +162,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         found = properties.pop(kind, None)
         if not isinstance(found, dict):
             if kind == "embedding" and "code" in properties:
-                raise RecordError("has a code and no embedding; it was binarized already")
+                raise RecordError("has a code and no embedding: it was binarized already", remedy="embedding")
             raise RecordError(f"has no {kind}", remedy="binarize" if kind == "code" else "embed")
         n_bytes = stream.admit(found, kind)
         try:

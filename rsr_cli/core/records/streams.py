@@ -64,10 +64,13 @@ class Writer:
     ----------
     path, overwrite
         As in `files.Output`.
+    skips : Skips
+        Asked about records that cannot be written.
     """
 
-    def __init__(self, path: str | None, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
         self._codec = _codec(path or "-")
+        self._skips = skips
         self._output = Output(path, overwrite=overwrite)
 
     def __enter__(self) -> Writer:
@@ -79,7 +82,7 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Write a batch, which gets its vectors back into its records, and flush it."""
-        self._output.write([self._codec.write_records(batch)])
+        self._output.write([self._codec.write_records(batch, self._skips)])
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Write Features that are lines of JSON already, and flush them."""

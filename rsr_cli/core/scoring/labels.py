@@ -172,12 +172,12 @@ class LabelTruth(HitLabels):
     def _add(self, record: Record) -> None:
         name = record.get("id")
         if name is None:
-            raise RecordError("has no id")
+            raise RecordError("has no id", remedy="id")
         number = self._sets.number(labels_of(record, "labels") or frozenset())
         try:
             self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
         except sqlite3.IntegrityError:
-            raise RecordError(f"the id {name!r} comes twice") from None
+            raise RecordError(f"the id {name!r} occurs twice", remedy="truth") from None
         self._counts[number] += 1
 
     def _number(self, name: str) -> int | None:

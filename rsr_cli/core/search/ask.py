@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.index.flat import HAMMING, drop_too_long
 from rsr_cli.core.index.table import hit_line
 from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of
 from rsr_cli.core.records.space import KINDS, Kind
@@ -43,15 +44,29 @@ class Searcher:
         Leave the item with the query's own id out.
     skips : Skips
         Asked about queries that cannot be used.
+
+    Attributes
+    ----------
+    selves : int
+        Number of items left out because they have their query's own id.
+
+    Raises
+    ------
+    UsageError
+        The radius is below 0, and no distance of the index can be.
     """
 
     def __init__(self, index: Index, k: int | None, radius: float | None, *, exclude_self: bool, skips: Skips) -> None:
+        metric = index.manifest.metric
+        if radius is not None and not radius >= 0 and metric != "dot":
+            raise UsageError(f"a radius of {radius:g} contains nothing: distances by {metric} are 0 or more")
         self._index = index
         self._k = k
         self._radius = radius
         self._exclude_self = exclude_self
         self._skips = skips
         self._gsd_warned = False
+        self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
         """Search for records with a code or an embedding.
@@ -70,7 +85,7 @@ class Searcher:
         Raises
         ------
         RecordError
-            A query has no id, or no vector that the index compares.
+            A query has no id, no vector that the index compares, or an embedding too long for float32's squares.
         FingerprintError
             The queries are of another vector space than the index, or codes against embeddings.
         """
@@ -81,6 +96,8 @@ class Searcher:
                 continue
             if known is None:
                 known, binarizer = batch.space, self._index.binarizer_for(batch.space)
+            if self._index.manifest.metric not in (HAMMING, "cosine"):
+                drop_too_long(batch, self._skips)
             self._compare_gsd(batch.records)
             yield from self._hits(batch.records, binarizer(batch.vectors) if binarizer else batch.vectors)
 
@@ -137,6 +154,7 @@ class Searcher:
                 break
             name, text = self._index.record(row)
             if name == own:
+                self.selves += 1
                 continue
             values = (asked, len(lines) + 1, distance, labels)
             added = {field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None}

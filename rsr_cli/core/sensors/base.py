@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from rsr_cli.core.errors import BandError, UsageError
+from rsr_cli.core.errors import BandError, UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +214,8 @@ def name_bands(
     """
     if given:
         if len(given) != count:
-            raise BandError(f"has {count} bands, not counting alpha, but {len(given)} are named", remedy="bands")
+            named = f"{len(given)} {'is' if len(given) == 1 else 'are'} named"
+            raise BandError(f"has {counted(count, 'band')}, not counting alpha, but {named}", remedy="bands")
         return tuple(given)
     described = [(text or "").strip() for text in descriptions]
     names = [_described(text, sensor) for text in described]
@@ -224,11 +225,11 @@ def name_bands(
     if sensor is None:
         found = f" ({', '.join(text or 'none' for text in described[:4])}, ...)" if any(described) else ""
         raise BandError(
-            f"has {count} bands whose descriptions{found} do not each name a STAC band", remedy="sensor-or-bands"
+            f"has {counted(count, 'band')}, not each described by a STAC common name{found}", remedy="sensor-or-bands"
         )
     if len(sensor.order) == count:
         return sensor.order
-    raise BandError(f"has {count} bands, but a {sensor.name} file has {len(sensor.order)}", remedy="bands")
+    raise BandError(f"has {counted(count, 'band')}, but a {sensor.name} file has {len(sensor.order)}", remedy="bands")
 
 
 def _described(text: str, sensor: Sensor | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from rsr_cli.core.errors import RasterError, UsageError
+from rsr_cli.core.errors import RasterError, UsageError, counted
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.base import Product
 from rsr_cli.core.sources.base import Dataset, Found, check_below, missing, read_rows
@@ -96,7 +96,7 @@ class BigEarthNet(Dataset):
             yield Found(directory.name, source, directory.parent.name, properties, scale=self.scale)
         if left_out:
             classes = 19 if version_2 else self.classes or 43
-            log.warning("left out %d patches that have none of the %d classes", left_out, classes)
+            log.warning("left out %s with none of the %d classes", counted(left_out, "patch"), classes)
 
     def _list_1(self, root: Path) -> Iterator[tuple[Path, str | None, None]]:
         """List v1.0: the patches of a split in its list's order, or all directories that are there."""
