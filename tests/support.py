@@ -1,4 +1,4 @@
-"""What several test modules build: records with vectors, and batches of them."""
+"""What several test modules build: records with vectors, batches and indexes of them, and codes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from rsr_cli.core.records.space import KINDS, StreamSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from rsr_cli.core.index.reading import Index
 
 
 def feature(name, **properties) -> dict:
@@ -35,6 +37,14 @@ def code(packed, bits, fingerprint="codes") -> dict:
     return {"method": "sign", "bits": bits, "of": "emb", "fingerprint": fingerprint, "data": data}
 
 
+def embedding_records(vectors: np.ndarray, fingerprint="emb") -> list[dict]:
+    return [feature(f"t{i}", embedding=embedding(v, "m", fingerprint)) for i, v in enumerate(vectors)]
+
+
+def code_records(codes: np.ndarray, bits: int, names=None) -> list[dict]:
+    return [feature(names[i] if names else f"t{i}", code=code(packed, bits)) for i, packed in enumerate(codes)]
+
+
 def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> Iterator[Batch]:
     """Lay records out as a reader does, their vectors in a column."""
     stream, first, remaining = StreamSpace(kinds), 1, iter(records)
@@ -49,3 +59,13 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> It
 def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
     return [orjson.loads(line) for batch in batches for line in write_records(batch).splitlines()]
+
+
+def make_index(path, records: list[dict], metric=None, **settings) -> Index:
+    """Build an index of all the records, of their embeddings if there is a metric, and open it."""
+    from rsr_cli.core.index.build import build
+    from rsr_cli.core.index.reading import Index
+
+    total = sum(build(batches(records, ("embedding",) if metric else KINDS), path, metric, Skips(), **settings))
+    assert total == len(records)
+    return Index(path)

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import orjson
 import pytest
-from support import embedding
+from support import embedding, feature
 
 
 def tile(name, vector, labels=None):
@@ -224,3 +224,14 @@ def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeyp
             found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips(), searcher.kinds))))
     assert found[0] == found[1]
     assert [len(one) for one in found[0]] == [40] * 50
+
+
+def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
+    record = feature("x", embedding=embedding(np.ones(8)))
+    assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0
+    vectors = tmp_path / "x.rsr" / "segments" / "000001" / "vectors.npy"
+    whole = vectors.read_bytes()
+    vectors.write_bytes(whole[:-8])
+    done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
+    sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}"
+    assert done.stderr.decode() == f"rsr query: x.rsr/segments/000001/vectors.npy: is damaged: it has {sizes}\n"
