@@ -69,3 +69,19 @@ def make_index(path, records: list[dict], metric=None, **settings) -> Index:
     total = sum(build(batches(records, ("embedding",) if metric else KINDS), path, metric, Skips(), **settings))
     assert total == len(records)
     return Index(path)
+
+
+def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skips=None) -> list[dict]:
+    from rsr_cli.core.codes.base import binarize
+
+    return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed))
+
+
+def codes_of(vectors: np.ndarray, method: str, bits=None, seed=None) -> list[dict]:
+    return binarized(embedding_records(vectors), method, bits, seed)
+
+
+def bits_of(record: dict) -> list[int]:
+    """Unpack by hand: the first bit is the most significant one of the first byte."""
+    raw = base64.b64decode(record["properties"]["code"]["data"])
+    return [byte >> (7 - i) & 1 for byte in raw for i in range(8)][: record["properties"]["code"]["bits"]]

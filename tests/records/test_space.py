@@ -7,7 +7,6 @@ import orjson
 import pytest
 from support import batches, code, embedding, feature, written
 
-from rsr_cli.core.codes.base import binarize
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
 from rsr_cli.core.records.space import Space, fingerprint
 
@@ -78,15 +77,6 @@ def test_vectors_of_two_spaces_in_one_stream_are_refused_with_their_settings():
     )
 
 
-def test_a_code_keeps_what_its_embedding_states():
-    made = embedding(np.ones(8), "rcf:seed=3", "emb") | {"weights": "f" * 64, "filled": ["nir08"]}
-    (record,) = written(binarize(batches([feature("a", embedding=made)], ("embedding",)), "lsh", 32, None))
-    stated = record["properties"]["code"]
-    assert (stated["model"], stated["weights"], stated["filled"]) == ("rcf:seed=3", "f" * 64, ["nir08"])
-    assert (stated["method"], stated["seed"], stated["of"]) == ("lsh", 42, "emb")
-    assert Space.of_property("code", stated).of_embedding().model == "rcf:seed=3"
-
-
 def test_a_fingerprint_is_the_hash_of_the_sorted_recipe():
     import hashlib
     import json
@@ -94,20 +84,6 @@ def test_a_fingerprint_is_the_hash_of_the_sorted_recipe():
     recipe = {"model": "rcf", "bands": ["red"], "std": [1.5], "size": None}
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     assert fingerprint(recipe) == hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def test_codes_made_before_this_version_have_the_same_fingerprints():
-    """As the index of an earlier version states them: a hash of method, bits, seed, embedding and dimensions."""
-    import hashlib
-    import json
-
-    of = Space("embedding", 64, "float32", "emb")
-    from rsr_cli.core.codes.registry import binarizer_class
-
-    for method, bits, seed in (("sign", 64, None), ("trivial", 32, None), ("lsh", 32, 7)):
-        facts = {"method": method, "bits": bits, "of": "emb", "dim": 64} | ({} if seed is None else {"seed": seed})
-        expected = hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
-        assert binarizer_class(method)(of, bits, seed).space.fingerprint == expected
 
 
 @pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
