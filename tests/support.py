@@ -13,6 +13,7 @@ from rsr_cli.core.errors import Skips
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.jsonl import take_vectors, write_records
 from rsr_cli.core.records.space import KINDS, StreamSpace
+from rsr_cli.core.records.streams import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +44,23 @@ def embedding_records(vectors: np.ndarray, fingerprint="emb") -> list[dict]:
 
 def code_records(codes: np.ndarray, bits: int, names=None) -> list[dict]:
     return [feature(names[i] if names else f"t{i}", code=code(packed, bits)) for i, packed in enumerate(codes)]
+
+
+def drawn_record(name, dim=16) -> dict:
+    """Build a record with an embedding of random numbers."""
+    vector = np.random.default_rng(abs(hash(name))).standard_normal(dim).astype(np.float32)
+    return feature(name, embedding=embedding(vector, "m", "f"))
+
+
+def drawn_lines(n, dim=16) -> bytes:
+    return b"".join(orjson.dumps(drawn_record(f"t{i}", dim)) + b"\n" for i in range(n))
+
+
+def read_all(*paths, keep_going=False) -> tuple[list, list[str], Skips]:
+    """Read files as a command does; return the ids, the places, and what was skipped."""
+    skips = Skips(keep_going=keep_going)
+    found = list(read([str(path) for path in paths], skips))
+    return [r["id"] for b in found for r in b.records], [b.place(i) for b in found for i in range(len(b))], skips
 
 
 def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> Iterator[Batch]:

@@ -235,3 +235,18 @@ def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
     done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
     sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}"
     assert done.stderr.decode() == f"rsr query: x.rsr/segments/000001/vectors.npy: is damaged: it has {sizes}\n"
+
+
+@pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
+def test_queries_at_another_ground_resolution_are_told(rsr, tmp_path, gsd, warned):
+    records = [feature("a", gsd=10, embedding=embedding(np.ones(8))), feature("b", embedding=embedding(np.ones(8)))]
+    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
+    query = feature("q", embedding=embedding(np.zeros(8)))
+    query["properties"] |= {} if gsd is None else {"gsd": gsd}
+    done = rsr("query", "i.rsr", input=orjson.dumps(query) + b"\n" + orjson.dumps(query), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.decode().count("ground sample distance of") == warned
+    if warned:
+        assert f"a query has a ground sample distance of {gsd} m and the index 10 m" in done.stderr.decode()
+    assert rsr("query", "-q", "i.rsr", input=orjson.dumps(query), cwd=tmp_path).stderr == b""
