@@ -207,25 +207,6 @@ def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
     assert [hit["id"] for hit in hits] == [0, 1, 3]
 
 
-def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeypatch):
-    from rsr_cli.core.errors import Skips
-    from rsr_cli.core.index.reading import Index
-    from rsr_cli.core.records.streams import read
-    from rsr_cli.core.search import ask
-
-    rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
-    (tmp_path / "in").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))
-    assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
-    found = []
-    for candidates in (1 << 20, 120):
-        monkeypatch.setattr(ask, "CANDIDATES", candidates)
-        with Index(tmp_path / "i.rsr") as index:
-            searcher = ask.Searcher(index, 40, None, exclude_self=False, skips=Skips())
-            found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips(), searcher.kinds))))
-    assert found[0] == found[1]
-    assert [len(one) for one in found[0]] == [40] * 50
-
-
 def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
     record = feature("x", embedding=embedding(np.ones(8)))
     assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0
