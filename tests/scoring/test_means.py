@@ -141,8 +141,9 @@ def test_hits_are_not_too_few_if_they_are_all_the_items(n_items, hits, deeper):
     assert list(means.too_shallow()) == deeper
 
 
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(("hits", "deeper"), [(8, []), (7, [("anmrr", 8, 7)])])
-def test_a_metric_that_defines_its_own_depth_is_compared_at_its_greatest(hits, deeper):
+def test_a_metric_that_defines_its_own_depth_is_compared_at_its_greatest(hits, deeper, order):
     """R is 1 and 4, so the depths are min(4 * 1, 2 * 4) = 4 and min(4 * 4, 2 * 4) = 8."""
-    queries = [judged([1] + [0] * (hits - 1), [1]), judged([1, 0, 0, 0], [1] * 4)]
+    queries = [judged([1] + [0] * (hits - 1), [1]), judged([1, 0, 0, 0], [1] * 4)][::order]
     assert list(means_of(["anmrr"], queries, most_relevant=4).too_shallow()) == deeper
