@@ -215,6 +215,18 @@ def world(hit):
 
 
 @pytest.fixture(scope="session")
+def embeddings():
+    """Embeddings, float32 (40, 768), with the numbers around zero among them."""
+    drawn = np.random.default_rng(7).standard_normal((40, 768)).astype(np.float32)
+    drawn[0] = 0  # zero is not above zero
+    drawn[1] = -0.0
+    drawn[2, ::2] = 0
+    drawn[3] = np.float32(1e-45)  # the least subnormal is
+    drawn.setflags(write=False)  # tests share it
+    return drawn
+
+
+@pytest.fixture(scope="session")
 def gallery(tmp_path_factory, write_raster, cut, lines):
     """Return a directory with the hits of two queries, the queries, and their chips.
 

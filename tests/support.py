@@ -1,4 +1,4 @@
-"""What several test modules build: records with vectors, and batches of them."""
+"""What several test modules build: records with vectors, batches and indexes of them, and codes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from rsr_cli.core.errors import Skips
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.jsonl import take_vectors, write_records
 from rsr_cli.core.records.space import KINDS, StreamSpace
+from rsr_cli.core.records.streams import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from rsr_cli.core.index.reading import Index
 
 
 def feature(name, **properties) -> dict:
@@ -35,6 +38,31 @@ def code(packed, bits, fingerprint="codes") -> dict:
     return {"method": "sign", "bits": bits, "of": "emb", "fingerprint": fingerprint, "data": data}
 
 
+def embedding_records(vectors: np.ndarray, fingerprint="emb") -> list[dict]:
+    return [feature(f"t{i}", embedding=embedding(v, "m", fingerprint)) for i, v in enumerate(vectors)]
+
+
+def code_records(codes: np.ndarray, bits: int, names=None) -> list[dict]:
+    return [feature(names[i] if names else f"t{i}", code=code(packed, bits)) for i, packed in enumerate(codes)]
+
+
+def drawn_record(name, dim=16) -> dict:
+    """Build a record with an embedding of random numbers."""
+    vector = np.random.default_rng(abs(hash(name))).standard_normal(dim).astype(np.float32)
+    return feature(name, embedding=embedding(vector, "m", "f"))
+
+
+def drawn_lines(n, dim=16) -> bytes:
+    return b"".join(orjson.dumps(drawn_record(f"t{i}", dim)) + b"\n" for i in range(n))
+
+
+def read_all(*paths, keep_going=False) -> tuple[list, list[str], Skips]:
+    """Read files as a command does; return the ids, the places, and what was skipped."""
+    skips = Skips(keep_going=keep_going)
+    found = list(read([str(path) for path in paths], skips))
+    return [r["id"] for b in found for r in b.records], [b.place(i) for b in found for i in range(len(b))], skips
+
+
 def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> Iterator[Batch]:
     """Lay records out as a reader does, their vectors in a column."""
     stream, first, remaining = StreamSpace(kinds), 1, iter(records)
@@ -49,3 +77,29 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> It
 def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
     return [orjson.loads(line) for batch in batches for line in write_records(batch).splitlines()]
+
+
+def make_index(path, records: list[dict], metric=None, **settings) -> Index:
+    """Build an index of all the records, of their embeddings if there is a metric, and open it."""
+    from rsr_cli.core.index.build import build
+    from rsr_cli.core.index.reading import Index
+
+    total = sum(build(batches(records, ("embedding",) if metric else KINDS), path, metric, Skips(), **settings))
+    assert total == len(records)
+    return Index(path)
+
+
+def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skips=None) -> list[dict]:
+    from rsr_cli.core.codes.base import binarize
+
+    return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed))
+
+
+def codes_of(vectors: np.ndarray, method: str, bits=None, seed=None) -> list[dict]:
+    return binarized(embedding_records(vectors), method, bits, seed)
+
+
+def bits_of(record: dict) -> list[int]:
+    """Unpack by hand: the first bit is the most significant one of the first byte."""
+    raw = base64.b64decode(record["properties"]["code"]["data"])
+    return [byte >> (7 - i) & 1 for byte in raw for i in range(8)][: record["properties"]["code"]["bits"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from rsr_cli.core.errors import OutputError
-from rsr_cli.core.files import PREFIX, locked, whole_directory, whole_file
+from rsr_cli.core.files import PREFIX, Output, locked, whole_directory, whole_file
 
 DYING = """
 import os, signal, sys
@@ -179,3 +180,36 @@ def test_thousands_of_files_do_not_list_their_directory_each(tmp_path, monkeypat
     for number in range(20):
         write(tmp_path / f"{number}.tif", "chip", sync=False)
     assert len(listed) == 1
+
+
+def test_an_output_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "out"
+    with Output(str(path)) as out:
+        out.write([b"a\n"])
+        assert not path.exists()
+    assert path.read_bytes() == b"a\n"
+    with contextlib.suppress(KeyError), Output(str(path), overwrite=True) as out:
+        out.write([b"b\n"])
+        raise KeyError
+    assert path.read_bytes() == b"a\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_that_another_job_made_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(OutputError, match="exists already"), Output(str(path)):
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
+    with Output(str(tmp_path / "ours")) as out:
+        out.write([b"a\n"])
+    (tmp_path / "theirs").write_text("a")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(OutputError, match="no such file or directory"), Output(str(tmp_path / "no" / "out")):
+        pass

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import orjson
 import pytest
-from support import embedding
+from support import embedding, feature
 
 
 def tile(name, vector, labels=None):
@@ -207,20 +207,27 @@ def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
     assert [hit["id"] for hit in hits] == [0, 1, 3]
 
 
-def test_many_queries_of_wide_searches_are_asked_in_parts(rsr, tmp_path, monkeypatch):
-    from rsr_cli.core.errors import Skips
-    from rsr_cli.core.index.reading import Index
-    from rsr_cli.core.records.streams import read
-    from rsr_cli.core.search import ask
+def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
+    record = feature("x", embedding=embedding(np.ones(8)))
+    assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0
+    vectors = tmp_path / "x.rsr" / "segments" / "000001" / "vectors.npy"
+    whole = vectors.read_bytes()
+    vectors.write_bytes(whole[:-8])
+    done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
+    sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}"
+    assert done.stderr.decode() == f"rsr query: x.rsr/segments/000001/vectors.npy: is damaged: it has {sizes}\n"
 
-    rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
-    (tmp_path / "in").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))
+
+@pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
+def test_queries_at_another_ground_resolution_are_told(rsr, tmp_path, gsd, warned):
+    records = [feature("a", gsd=10, embedding=embedding(np.ones(8))), feature("b", embedding=embedding(np.ones(8)))]
+    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
     assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
-    found = []
-    for candidates in (1 << 20, 120):
-        monkeypatch.setattr(ask, "CANDIDATES", candidates)
-        with Index(tmp_path / "i.rsr") as index:
-            searcher = ask.Searcher(index, 40, None, exclude_self=False, skips=Skips())
-            found.append(list(searcher.by_record(read([str(tmp_path / "in")], Skips(), searcher.kinds))))
-    assert found[0] == found[1]
-    assert [len(one) for one in found[0]] == [40] * 50
+    query = feature("q", embedding=embedding(np.zeros(8)))
+    query["properties"] |= {} if gsd is None else {"gsd": gsd}
+    done = rsr("query", "i.rsr", input=orjson.dumps(query) + b"\n" + orjson.dumps(query), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.decode().count("ground sample distance of") == warned
+    if warned:
+        assert f"a query has a ground sample distance of {gsd} m and the index 10 m" in done.stderr.decode()
+    assert rsr("query", "-q", "i.rsr", input=orjson.dumps(query), cwd=tmp_path).stderr == b""

@@ -30,29 +30,49 @@ def test_the_list_needs_no_torch():
     assert names == list(MODELS)
 
 
-def test_the_table_states_the_defaults_of_the_loaded_encoders(v1, tl, imagenet):
-    for name, path in (
-        ("prithvi_eo_v1_100", v1),
-        ("prithvi_eo_v2_tiny_tl", tl),
-        ("vit_b_16_rgb", imagenet[0]),
-        ("rcf", None),
-    ):
-        encoder = load_encoder(EncoderSettings(name, weights=path and str(path)))
-        model = MODELS[name]
-        recipe = {
-            "model": name,
-            "bands": model.bands,
-            "mean": model.statistics.mean,
-            "std": model.statistics.std,
-            "size": model.size_px,
-            "dim": model.dim,
-        }
-        if model.pool:
-            recipe |= {"pool": model.pool, "layer": model.layers - 1}
-        if model.seed is not None:
-            recipe |= {"seed": model.seed}
-        assert {key: encoder.recipe[key] for key in recipe} == recipe
-        assert encoder.specification == name
+#: Models whose checkpoint the tests can write -> its fixture; models without weights need none.
+CHECKPOINTS = {
+    "prithvi_eo_v1_100": "v1",
+    "prithvi_eo_tiny": "tiny",
+    "prithvi_eo_v2_tiny_tl": "tl",
+    "vit_b_16_rgb": "imagenet",
+}
+WITHOUT_WEIGHTS = [name for name, model in MODELS.items() if not model.needs_weights]
+
+
+@pytest.mark.parametrize("name", [*CHECKPOINTS, *WITHOUT_WEIGHTS])
+def test_the_table_states_the_defaults_of_the_loaded_encoders(request, name):
+    path = request.getfixturevalue(CHECKPOINTS[name]) if name in CHECKPOINTS else None
+    path = path[0] if isinstance(path, tuple) else path
+    encoder = load_encoder(EncoderSettings(name, weights=path and str(path)))
+    model = MODELS[name]
+    recipe = {
+        "model": name,
+        "bands": model.bands,
+        "mean": model.statistics.mean,
+        "std": model.statistics.std,
+        "size": model.size_px,
+        "dim": model.dim,
+    }
+    if model.pool:
+        recipe |= {"pool": model.pool, "layer": model.layers - 1}
+    if model.seed is not None:
+        recipe |= {"seed": model.seed}
+    assert {key: encoder.recipe[key] for key in recipe} == recipe
+    assert encoder.specification == name
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encode, chips):
+    import torch
+
+    encoder = load_encoder(EncoderSettings(name))
+    model = MODELS[name]
+    pixels = chips(3, len(model.bands), model.size_px or 64)
+    found = encode(encoder, pixels)
+    assert found.shape == (3, model.dim)
+    assert found.isfinite().all()
+    torch.testing.assert_close(encode(encoder, pixels[1:2]), found[1:2])
 
 
 @pytest.mark.parametrize(

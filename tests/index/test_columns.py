@@ -14,8 +14,6 @@ from support import batches, code, feature
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.index.build import build
 from rsr_cli.core.index.columns import ArrayFile, outward
-from rsr_cli.core.index.table import hit_line, stored
-from rsr_cli.core.records.jsonl import dump
 
 DEGREES = st.floats(-180, 180)
 
@@ -77,33 +75,3 @@ def test_columns_say_what_the_records_say(tmp_path):
     names = ["forest", "water", "city"]
     of_rows = [[names[n] for n in part] for part in np.split(labels, ends)[:-1]]
     assert of_rows == [["forest", "water"], ["water"], [], [], ["city", "forest"]]
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=10,
-)
-
-
-@given(
-    st.dictionaries(st.text(), JSON, max_size=4),
-    st.dictionaries(st.sampled_from(["bbox", "links", "properties2", "}}", "assets"]), JSON),
-    st.dictionaries(st.sampled_from(["query", "rank", "distance"]), JSON, min_size=1),
-)
-def test_a_hit_is_its_record_with_properties_added(properties, others, added):
-    """Whatever a record holds: hits are spliced as text, which relies on the properties being last and unsplit."""
-    import orjson
-
-    record = {"type": "Feature", "id": "x", "properties": dict(properties), **others, "geometry": None}
-    kept = {key: value for key, value in properties.items() if key not in ("query", "rank", "distance", "code")}
-    kept = {key: value for key, value in kept.items() if key not in ("embedding", "query_labels")}
-    line = hit_line(stored(record), added)
-    assert line.endswith(b"\n")
-    assert b"\n" not in line[:-1]
-    expected = {"type": "Feature", "id": "x", **others, "geometry": None, "properties": {**kept, **added}}
-    assert orjson.loads(line) == orjson.loads(dump(expected))

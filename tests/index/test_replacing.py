@@ -13,7 +13,6 @@ import orjson
 import pytest
 from support import code, feature
 
-from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.index.reading import Index
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
@@ -98,57 +97,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     with writer(path, 5, 1) as last:
         assert last.wait(60) == 0
     assert len(list((path / "segments").iterdir())) == 1  # what the dead have left is gone
-
-
-def test_an_index_of_schema_1_is_refused_and_replaced(rsr, tmp_path):
-    path = tmp_path / "old.rsr"
-    path.mkdir()
-    for name in ("vectors.faiss", "records.sqlite"):
-        (path / name).write_bytes(b"old")
-    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
-    done = rsr("query", "old.rsr", "--id", "x", cwd=tmp_path)
-    line = (
-        b"rsr query: old.rsr: is an index of schema 1, and this version reads schema 2; build it again with rsr index\n"
-    )
-    assert (done.returncode, done.stderr) == (1, line)
-    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
-    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "manifest.json", "segments"]
-    with Index(path) as index:
-        assert index.row_of("new") == 0
-
-
-@pytest.mark.parametrize("missing", ["vectors.npy", "records.sqlite", "bbox.npy"])
-def test_a_missing_file_is_named(rsr, tmp_path, missing):
-    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    assert rsr("index", "-o", "i.rsr", input=record, cwd=tmp_path).returncode == 0
-    (tmp_path / "i.rsr" / "segments" / "000001" / missing).unlink()
-    with pytest.raises(IndexFormatError, match="is missing") as caught:
-        Index(tmp_path / "i.rsr")
-    assert missing in str(caught.value)
-
-
-def test_an_index_that_is_empty_becomes_one_with_rows_and_back(rsr, tmp_path):
-    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    for content, count in ((b"", 0), (record, 1), (b"", 0)):
-        assert rsr("index", "-o", "i.rsr", "--overwrite", input=content, cwd=tmp_path).returncode == 0
-        with Index(tmp_path / "i.rsr") as index:
-            assert index.manifest.count == count
-
-
-def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_path):
-    path = tmp_path / "old.rsr"
-    path.mkdir()
-    for name in ("vectors.faiss", "records.sqlite"):
-        (path / name).write_bytes(b"old")
-    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
-    assert rsr("index", "-o", "old.rsr", "--overwrite", input=b'{"bad', cwd=tmp_path).returncode == 1
-    assert (path / "vectors.faiss").exists()
-    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
-    (path / "vectors.faiss").write_bytes(b"left by a writer that was killed after it had published")
-    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
-    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "manifest.json", "segments"]
 
 
 def test_what_cannot_be_published_leaves_no_segment(tmp_path, monkeypatch):

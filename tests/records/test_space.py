@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import orjson
 import pytest
-from support import batches, code, embedding, feature, written
+from support import batches, code, embedding, feature
 
-from rsr_cli.core.codes.base import binarize
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
 from rsr_cli.core.records.space import Space, fingerprint
 
@@ -78,15 +76,6 @@ def test_vectors_of_two_spaces_in_one_stream_are_refused_with_their_settings():
     )
 
 
-def test_a_code_keeps_what_its_embedding_states():
-    made = embedding(np.ones(8), "rcf:seed=3", "emb") | {"weights": "f" * 64, "filled": ["nir08"]}
-    (record,) = written(binarize(batches([feature("a", embedding=made)], ("embedding",)), "lsh", 32, None))
-    stated = record["properties"]["code"]
-    assert (stated["model"], stated["weights"], stated["filled"]) == ("rcf:seed=3", "f" * 64, ["nir08"])
-    assert (stated["method"], stated["seed"], stated["of"]) == ("lsh", 42, "emb")
-    assert Space.of_property("code", stated).of_embedding().model == "rcf:seed=3"
-
-
 def test_a_fingerprint_is_the_hash_of_the_sorted_recipe():
     import hashlib
     import json
@@ -94,67 +83,6 @@ def test_a_fingerprint_is_the_hash_of_the_sorted_recipe():
     recipe = {"model": "rcf", "bands": ["red"], "std": [1.5], "size": None}
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     assert fingerprint(recipe) == hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def test_codes_made_before_this_version_have_the_same_fingerprints():
-    """As the index of an earlier version states them: a hash of method, bits, seed, embedding and dimensions."""
-    import hashlib
-    import json
-
-    of = Space("embedding", 64, "float32", "emb")
-    from rsr_cli.core.codes.registry import binarizer_class
-
-    for method, bits, seed in (("sign", 64, None), ("trivial", 32, None), ("lsh", 32, 7)):
-        facts = {"method": method, "bits": bits, "of": "emb", "dim": 64} | ({} if seed is None else {"seed": seed})
-        expected = hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
-        assert binarizer_class(method)(of, bits, seed).space.fingerprint == expected
-
-
-@pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
-def test_queries_at_another_ground_resolution_are_told(rsr, tmp_path, gsd, warned):
-    records = [feature("a", gsd=10, embedding=embedding(np.ones(8))), feature("b", embedding=embedding(np.ones(8)))]
-    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
-    assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0
-    query = feature("q", embedding=embedding(np.zeros(8)))
-    query["properties"] |= {} if gsd is None else {"gsd": gsd}
-    done = rsr("query", "i.rsr", input=orjson.dumps(query) + b"\n" + orjson.dumps(query), cwd=tmp_path)
-    assert done.returncode == 0
-    assert done.stderr.decode().count("ground sample distance of") == warned
-    if warned:
-        assert f"a query has a ground sample distance of {gsd} m and the index 10 m" in done.stderr.decode()
-    assert rsr("query", "-q", "i.rsr", input=orjson.dumps(query), cwd=tmp_path).stderr == b""
-
-
-def test_other_dtypes_and_layouts_come_as_float32():
-    values = np.array([1, -2, 0.5, 3], np.float64)
-    import base64
-
-    for dtype in ("float16", "float32", "float64"):
-        found = embedding(values) | {"dtype": dtype, "data": base64.b64encode(values.astype(dtype).tobytes()).decode()}
-        (batch,) = batches([feature("a", embedding=found)])
-        assert batch.vectors.dtype == np.float32
-        assert batch.vectors.tolist() == [values.tolist()]
-        (record,) = written([batch])  # and are written as they came
-        assert record["properties"]["embedding"] == found
-
-
-def test_what_a_function_refuses_is_dropped_with_its_vector():
-    def records(first):
-        return batches(feature(i, embedding=embedding(np.full(2, i))) for i in range(first, 6))
-
-    def odd(record):
-        if record["id"] % 2 == 0:
-            raise RecordError("is even", "inner" if record["id"] else None)
-        return -record["id"]
-
-    skips = Skips(keep_going=True)
-    (batch,) = records(0)
-    assert batch.apply(odd, skips) == [-1, -3, -5]
-    assert (batch.lines, skips.count) == ([2, 4, 6], 3)
-    assert batch.vectors[:, 0].tolist() == [1, 3, 5]
-    (batch,) = records(2)
-    with pytest.raises(RecordError, match="in:1: inner: is even"):
-        batch.apply(odd, Skips())
 
 
 def test_the_first_sound_vector_decides_the_space():

@@ -1,0 +1,114 @@
+"""``rsr binarize`` as its user runs it, against the paper's formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from support import bits_of, embedding, embedding_records, feature
+
+from rsr_cli.core.codes.registry import METHODS
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Embeddings, float32 (30, 24), of whole numbers: their sums are exact."""
+    return np.random.default_rng(4).integers(-9, 10, (30, 24)).astype(np.float32)
+
+
+def parsed(done) -> list[dict]:
+    assert (done.returncode, done.stderr) == (0, b"")
+    return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+
+def side(vectors, bits, seed):
+    planes = np.random.RandomState(seed).randn(bits, vectors.shape[1])
+    return [[int(np.dot(plane, vector) > 0) for plane in planes] for vector in vectors.astype(float)]
+
+
+#: Options of the command -> the bits that they make of vectors.
+FORMULAS = {
+    "": lambda vectors: (vectors > 0).astype(int).tolist(),
+    "--method sign": lambda vectors: (vectors > 0).astype(int).tolist(),
+    "--method sign --bits 24": lambda vectors: (vectors > 0).astype(int).tolist(),
+    "--method trivial --bits 6": lambda vectors: [[int(sum(v[j::6]) > 0) for j in range(6)] for v in vectors.tolist()],
+    "--method lsh --bits 11": lambda vectors: side(vectors, 11, 42),
+    "--method lsh --bits 40 --seed 84": lambda vectors: side(vectors, 40, 84),
+}
+
+
+@pytest.mark.parametrize("options", FORMULAS)
+def test_codes_are_those_of_the_formula(rsr, lines, drawn, options):
+    records = parsed(rsr("binarize", *options.split(), input=lines(embedding_records(drawn))))
+    assert [record["id"] for record in records] == [f"t{i}" for i in range(30)]
+    assert [bits_of(record) for record in records] == FORMULAS[options](drawn)
+
+
+def test_every_method_has_a_formula_here():
+    assert {word for options in FORMULAS for word in options.split()} >= set(METHODS)
+
+
+def test_a_code_is_in_the_place_of_its_embedding_and_states_how_it_was_made(rsr, lines, drawn):
+    sent = embedding_records(drawn[:1])[0]
+    sent["properties"] |= {"labels": ["a"], "embedding": embedding(drawn[0], "rcf:seed=3") | {"filled": ["nir08"]}}
+    (record,) = parsed(rsr("binarize", "--method", "lsh", "--bits", "8", "--seed", "5", input=lines([sent])))
+    code = record["properties"].pop("code")
+    del sent["properties"]["embedding"]
+    assert record == sent
+    stated = {"model": "rcf:seed=3", "filled": ["nir08"], "method": "lsh", "seed": 5, "of": "emb", "bits": 8}
+    assert {name: code[name] for name in stated} == stated
+    assert set(code) == {*stated, "fingerprint", "data"}
+
+
+def test_files_and_stdin_are_read_in_the_order_given(rsr, tmp_path, lines, drawn):
+    first, second, third = (lines(embedding_records(drawn[i : i + 1])) for i in range(3))
+    (tmp_path / "a").write_bytes(first)
+    (tmp_path / "b").write_bytes(third)
+    done = rsr("binarize", "a", "-", "b", input=second, cwd=tmp_path)
+    assert [bits_of(record) for record in parsed(done)] == (drawn[:3] > 0).astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--method", "pca"], "'pca' is not one of 'sign', 'trivial', 'lsh'"),
+        (["--bits", "0"], "0 is not in the range"),
+        (["--method", "lsh", "--bits", "8", "--seed", "-1"], "-1 is not in the range"),
+        (["--method", "lsh"], "lsh needs a number of bits, 32 in the paper; pass --bits"),
+        (["--method", "trivial"], "trivial needs a number of bits, 32 in the paper; pass --bits"),
+        (["--seed", "1"], "sign takes no seed, as it draws nothing; leave --seed out"),
+        (["--method", "trivial", "--bits", "8", "--seed", "1"], "trivial takes no seed"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_read(rsr, options, says):
+    done = rsr("binarize", *options, input=b"broken")
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("rsr binarize: ")
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bits", "32"], "sign makes one bit per dimension, 24 here, not 32"),
+        (
+            ["--method", "trivial", "--bits", "7"],
+            "trivial needs a number of bits that divides the 24 dimensions, not 7",
+        ),
+    ],
+)
+def test_bits_that_do_not_fit_the_embeddings_are_refused(rsr, tmp_path, lines, drawn, options, says):
+    done = rsr("binarize", *options, "-o", "out", input=lines(embedding_records(drawn)), cwd=tmp_path)
+    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_embedding_is_named_with_what_helps(rsr, lines, drawn):
+    done = rsr("binarize", input=lines([feature("tile")]))
+    says = b"rsr binarize: <stdin>:1: has no embedding; pass the stream through rsr embed\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", says)
+    codes = rsr("binarize", input=lines(embedding_records(drawn))).stdout
+    done = rsr("binarize", input=codes)
+    says = b"rsr binarize: <stdin>:1: has a code and no embedding; it was binarized already\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", says)

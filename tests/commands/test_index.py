@@ -1,0 +1,167 @@
+"""``rsr index`` as its user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import orjson
+import pytest
+from support import code, code_records, embedding, embedding_records, feature
+
+from rsr_cli.core.encoders.statistics import PRITHVI_BANDS
+from rsr_cli.core.index.reading import Index
+
+
+def test_what_else_lies_in_an_index_is_not_deleted(rsr, tmp_path):
+    assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
+    (tmp_path / "x.rsr" / "note.txt").write_text("mine")
+    done = rsr("index", "-o", "x.rsr", "--overwrite", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"holds more than one; it is not replaced" in done.stderr) == (1, True)
+    assert (tmp_path / "x.rsr" / "note.txt").read_text() == "mine"
+
+
+def test_the_directory_above_has_to_be_there(rsr, tmp_path):
+    done = rsr("index", "-o", "no/x.rsr", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"no/x.rsr: cannot write: no such file or directory" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_of_schema_1_is_refused_and_replaced(rsr, tmp_path):
+    path = tmp_path / "old.rsr"
+    path.mkdir()
+    for name in ("vectors.faiss", "records.sqlite"):
+        (path / name).write_bytes(b"old")
+    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
+    done = rsr("query", "old.rsr", "--id", "x", cwd=tmp_path)
+    line = (
+        b"rsr query: old.rsr: is an index of schema 1, and this version reads schema 2; build it again with rsr index\n"
+    )
+    assert (done.returncode, done.stderr) == (1, line)
+    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
+    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "manifest.json", "segments"]
+    with Index(path) as index:
+        assert index.row_of("new") == 0
+
+
+def test_an_index_that_is_empty_becomes_one_with_rows_and_back(rsr, tmp_path):
+    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
+    for content, count in ((b"", 0), (record, 1), (b"", 0)):
+        assert rsr("index", "-o", "i.rsr", "--overwrite", input=content, cwd=tmp_path).returncode == 0
+        with Index(tmp_path / "i.rsr") as index:
+            assert index.manifest.count == count
+
+
+def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_path):
+    path = tmp_path / "old.rsr"
+    path.mkdir()
+    for name in ("vectors.faiss", "records.sqlite"):
+        (path / name).write_bytes(b"old")
+    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=b'{"bad', cwd=tmp_path).returncode == 1
+    assert (path / "vectors.faiss").exists()
+    record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
+    (path / "vectors.faiss").write_bytes(b"left by a writer that was killed after it had published")
+    assert rsr("index", "-o", "old.rsr", "--overwrite", input=record, cwd=tmp_path).returncode == 0
+    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "manifest.json", "segments"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Missing option '-o'"),
+        (["-o", "-"], "an index is a directory and cannot be written to stdout; pass its name to -o"),
+        (["-o", "i.rsr", "--metric", "hamming"], "'hamming' is not one of 'l1', 'l2', 'cosine', 'dot'"),
+        (["-o", "i.rsr", "--bits", "8"], "No such option"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, arguments, says):
+    done = rsr("index", *arguments, input=lines(code_records(np.zeros((1, 4), np.uint8), 32)), cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("rsr index: ")
+    assert says in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_refused_with_its_remedy_before_anything_is_read(rsr, tmp_path):
+    (tmp_path / "x.rsr").mkdir()
+    done = rsr("index", "-o", "x.rsr", input=b"broken", cwd=tmp_path)
+    says = b"rsr index: x.rsr: exists already; pass --overwrite to replace it\n"
+    assert (done.returncode, done.stderr) == (1, says)
+    assert list((tmp_path / "x.rsr").iterdir()) == []
+
+
+def test_codes_are_preferred_and_a_metric_asks_for_the_embeddings(rsr, tmp_path, lines):
+    records = code_records(np.arange(12, dtype=np.uint8).reshape(3, 4), 32)
+    vectors = np.eye(3, dtype=np.float32) * 7
+    for record, vector in zip(records, vectors, strict=True):
+        record["properties"]["embedding"] = embedding(vector)
+    (tmp_path / "in").write_bytes(lines(records))
+    for options, kind, metric, first in (
+        ([], "code", "hamming", [0, 1, 2, 3]),
+        (["--metric", "dot"], "embedding", "dot", [7, 0, 0]),
+    ):
+        done = rsr("index", "in", "-o", f"{metric}.rsr", *options, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        with Index(tmp_path / f"{metric}.rsr") as index:
+            assert (index.manifest.space.kind, index.manifest.metric, index.manifest.count) == (kind, metric, 3)
+            assert index.vector(0).tolist() == first
+
+
+def test_embeddings_are_compared_by_l1_unless_a_metric_is_passed(rsr, tmp_path, lines):
+    stream = lines(embedding_records(np.eye(4, dtype=np.float32)))
+    assert rsr("index", "-o", "i.rsr", input=stream, cwd=tmp_path).returncode == 0
+    with Index(tmp_path / "i.rsr") as index:
+        assert index.manifest.metric == "l1"
+
+
+def test_files_are_indexed_in_the_order_given(rsr, tmp_path, lines):
+    for name in "ba":
+        (tmp_path / name).write_bytes(lines(code_records(np.zeros((2, 4), np.uint8), 32, [f"{name}0", f"{name}1"])))
+    assert rsr("index", "b", "a", "-o", "i.rsr", cwd=tmp_path).returncode == 0
+    with Index(tmp_path / "i.rsr") as index:
+        assert [index.record(row)[0] for row in range(4)] == ["b0", "b1", "a0", "a1"]
+
+
+def test_an_id_that_comes_twice_names_its_remedy(rsr, tmp_path, lines):
+    stream = lines(code_records(np.zeros((3, 4), np.uint8), 32, ["a", "b", "a"]))
+    done = rsr("index", "-o", "i.rsr", input=stream, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("rsr index: the id 'a' occurs twice, in records 1 and 3; ids must be unique; ")
+    assert "--id-prefix" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keep_going_skips_what_cannot_be_indexed_and_ends_with_3(rsr, tmp_path, lines):
+    records = [feature("tile"), *code_records(np.zeros((2, 4), np.uint8), 32)]
+    records[1]["bbox"] = [1, 2, 3]
+    done = rsr("index", "-o", "i.rsr", input=lines(records), cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    done = rsr("index", "--keep-going", "-o", "i.rsr", input=lines(records), cwd=tmp_path)
+    assert done.returncode == 3
+    first, second, last = done.stderr.decode().splitlines()
+    assert first.startswith("rsr index: <stdin>:1: has no code")
+    assert second.startswith("rsr index: <stdin>:2: has a bbox that is not four numbers")
+    assert last == "rsr index: 2 skipped"
+    with Index(tmp_path / "i.rsr") as index:
+        assert (index.manifest.count, index.row_of("t1")) == (1, 0)
+
+
+def test_the_manifest_states_the_command_line_the_files_and_the_recipe(rsr, tmp_path):
+    record = feature("x", embedding=embedding(np.ones(768), "rcf:seed=3"))
+    done = rsr("index", "-q", "-o", "i.rsr", input=orjson.dumps(record), cwd=tmp_path)
+    assert done.returncode == 0
+    manifest = orjson.loads((tmp_path / "i.rsr" / "manifest.json").read_bytes())
+    assert manifest["arguments"] == ["rsr", "index", "-q", "-o", "i.rsr"]
+    recipe = manifest["space"]["recipe"]
+    assert (recipe["model"], recipe["seed"], recipe["bands"]) == ("rcf", 3, list(PRITHVI_BANDS))
+    (segment,) = manifest["segments"]
+    folder = tmp_path / "i.rsr" / "segments" / segment["name"]
+    assert {path.name for path in folder.iterdir()} == set(segment["files"])
+    for name, stated in segment["files"].items():
+        content = (folder / name).read_bytes()
+        assert stated == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

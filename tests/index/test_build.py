@@ -1,0 +1,132 @@
+"""Building an index: what is written, what is refused, and what an existing index is."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from support import batches, code_records, embedding, feature, make_index
+
+from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.index.build import build
+from rsr_cli.core.index.reading import Index
+
+
+def nested(depth):
+    """A list in a list in a list."""
+    return [] if depth == 0 else [nested(depth - 1)]
+
+
+def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 256, (50, 8), dtype=np.uint8)
+    make_index(tmp_path / "a.rsr", code_records(codes, 64))
+    make_index(tmp_path / "b.rsr", code_records(codes, 64))
+    files = sorted(path.relative_to(tmp_path / "a.rsr") for path in (tmp_path / "a.rsr").rglob("*.*"))
+    assert len(files) == 7
+    for name in files:
+        assert (tmp_path / "a.rsr" / name).read_bytes() == (tmp_path / "b.rsr" / name).read_bytes()
+    (tmp_path / "a.rsr").rename(tmp_path / "strange name? #1.rsr")
+    with Index(tmp_path / "strange name? #1.rsr") as index:
+        assert index.record(index.row_of("t7"))[0] == "t7"
+
+
+def test_vectors_of_two_spaces_are_refused(tmp_path):
+    records = code_records(np.zeros((4, 4), np.uint8), 32)
+    records[3]["properties"]["code"]["fingerprint"] = "others"
+    with pytest.raises(FingerprintError, match=r"in:4: .*others.*codes"):
+        make_index(tmp_path / "i.rsr", records)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_index_is_kept_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "i.rsr"
+    make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))
+    with pytest.raises(OutputError, match="exists already") as caught:
+        make_index(path, code_records(np.zeros((2, 4), np.uint8), 32))
+    assert caught.value.remedy == "overwrite"
+    broken = code_records(np.zeros((2, 4), np.uint8), 32, ["x", "x"])
+    with pytest.raises(RsrError):
+        make_index(path, broken, overwrite=True)
+    assert Index(path).manifest.count == 3
+    assert make_index(path, code_records(np.zeros((2, 4), np.uint8), 32), overwrite=True).manifest.count == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["i.rsr"]
+    assert [p.name for p in (path / "segments").iterdir()] == ["000002"]
+
+
+def test_overwrite_does_not_remove_what_is_no_index(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="is not an index"):
+        make_index(precious, code_records(np.zeros((1, 4), np.uint8), 32), overwrite=True)
+    assert (precious / "thesis.tex").exists()
+
+
+def test_an_empty_stream_makes_an_empty_index(tmp_path):
+    with make_index(tmp_path / "i.rsr", []) as index:
+        assert index.manifest.count == 0
+        assert [len(rows) for _, rows in index.search(np.zeros((2, 96), np.uint8), 20)] == [0, 0]
+
+
+def test_embeddings_are_indexed_when_a_metric_is_given(tmp_path):
+    records = code_records(np.zeros((3, 4), np.uint8), 32)
+    for record, vector in zip(records, np.eye(3, dtype=np.float32), strict=True):
+        record["properties"]["embedding"] = embedding(vector, "m", "emb")
+    with make_index(tmp_path / "codes.rsr", [orjson.loads(orjson.dumps(r)) for r in records]) as index:
+        assert (index.manifest.space.kind, index.manifest.metric) == ("code", "hamming")
+    with make_index(tmp_path / "floats.rsr", records, "l2") as index:
+        assert (index.manifest.space.kind, index.manifest.metric) == ("embedding", "l2")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("id", None, "no id"),
+        ("id", ["a"], "neither text nor a number"),
+        ("id", True, "neither text nor a number"),
+        ("bbox", [1, 2, 3], "not four numbers"),
+        ("bbox", [1, 2, 3, None], "not four numbers"),
+        ("bbox", "all", "not four numbers"),
+        ("datetime", {"a": 1}, "not text"),
+        ("deep", nested(400), "cannot be written as JSON"),
+    ],
+)
+def test_records_that_cannot_be_indexed_are_named_or_skipped(tmp_path, field, value, says):
+    def records():
+        made = code_records(np.arange(12, dtype=np.uint8).reshape(3, 4), 32)
+        (made[1]["properties"] if field == "datetime" else made[1])[field] = value
+        return batches(made)
+
+    with pytest.raises(RecordError, match=f"in:2: .*{says}"):
+        sum(build(records(), tmp_path / "i.rsr", None, Skips()))
+    assert sum(build(records(), tmp_path / "i.rsr", None, Skips(keep_going=True))) == 2
+    with Index(tmp_path / "i.rsr") as index:
+        assert [index.record(row)[0] for row in (0, 1)] == ["t0", "t2"]
+        assert index.vector(1).tolist() == [8, 9, 10, 11]
+
+
+def test_a_first_record_without_a_vector_can_be_skipped(tmp_path):
+    made = [feature("none"), *code_records(np.zeros((2, 4), np.uint8), 32)]
+    skips = Skips(keep_going=True)
+    assert sum(build(batches(made, skips=skips), tmp_path / "i.rsr", None, skips)) == 2
+
+
+def test_what_another_job_made_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "i.rsr"
+
+    def slowly():
+        yield from batches(code_records(np.zeros((2, 4), np.uint8), 32))
+        path.mkdir()
+        (path / "theirs").write_text("precious")
+
+    with pytest.raises(OutputError, match="created by another process meanwhile"):
+        sum(build(slowly(), path, None, Skips()))
+    assert [p.name for p in tmp_path.rglob("*")] == ["i.rsr", "theirs"]
+
+
+def test_a_link_to_an_index_stays_one(tmp_path):
+    make_index(tmp_path / "real.rsr", code_records(np.zeros((3, 4), np.uint8), 32))
+    (tmp_path / "link.rsr").symlink_to("real.rsr")
+    replaced = make_index(tmp_path / "link.rsr", code_records(np.zeros((2, 4), np.uint8), 32), overwrite=True)
+    assert replaced.manifest.count == 2
+    assert (tmp_path / "link.rsr").is_symlink()

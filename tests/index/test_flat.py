@@ -1,0 +1,159 @@
+"""The exact search against a brute-force search, ties included, and against faiss's own."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+from support import code_records, embedding_records, make_index
+
+from rsr_cli.core.errors import RsrError
+
+
+def brute_hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return np.array([[bin(int.from_bytes(q ^ c, "big")).count("1") for c in codes] for q in queries])
+
+
+def brute(metric: str, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Distances in extended precision, in a formulation of their own."""
+    q, x = queries.astype(np.longdouble)[:, None], rows.astype(np.longdouble)[None]
+    if metric == "l1":
+        return np.abs(q - x).sum(-1)
+    if metric == "l2":
+        return np.sqrt(((q - x) ** 2).sum(-1))
+    if metric == "cosine":
+        return 1 - (q * x).sum(-1) / np.sqrt((q**2).sum(-1) * (x**2).sum(-1))
+    return -(q * x).sum(-1)
+
+
+def ranking(distances: np.ndarray, k: int) -> list[list[int]]:
+    return [sorted(range(len(row)), key=lambda i, row=row: (row[i], i))[:k] for row in distances]
+
+
+@pytest.mark.parametrize("bits", [32, 768, 100])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_codes_rank_as_brute_force_with_ties(tmp_path, bits, threads):
+    rng = np.random.default_rng(bits)
+    n_bytes = (bits + 7) // 8
+    codes = rng.integers(0, 256, (700, n_bytes), dtype=np.uint8)
+    codes[:, :-1] &= rng.integers(0, 2, n_bytes - 1, dtype=np.uint8) * 255 if bits == 32 else 255  # masses of ties
+    codes[100:400] = codes[5]
+    queries = np.concatenate([codes[[5, 150, 699]], rng.integers(0, 256, (30, n_bytes), dtype=np.uint8)])
+    distances = brute_hamming(queries, codes)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        with make_index(tmp_path / "i.rsr", code_records(codes, bits)) as index:
+            for k in (1, 20, 250, 699, 700, 2000):
+                together = index.search(queries, k)
+                assert [rows.tolist() for _, rows in together] == ranking(distances, k)
+                for (near, rows), all_ in zip(together, distances, strict=True):
+                    assert near.tolist() == all_[rows].tolist()
+                alone = [index.search(query[None], k)[0] for query in queries]
+                assert [rows.tolist() for _, rows in alone] == [rows.tolist() for _, rows in together]
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "dot"])
+def test_embeddings_rank_as_brute_force_with_ties(tmp_path, metric):
+    rng = np.random.default_rng(3)
+    # Integers: every distance is exact in any precision, so a tie is a tie for every way to compute it.
+    rows = rng.integers(-3, 4, (900, 24)).astype(np.float32)
+    rows[200:500] = rows[7]
+    queries = np.concatenate([rows[[7, 300]], rng.integers(-3, 4, (40, 24)).astype(np.float32)])
+    distances = brute(metric, queries, rows)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), metric) as index:
+        for k in (1, 20, 333, 900):
+            found = index.search(queries, k)
+            assert [hit_rows.tolist() for _, hit_rows in found] == ranking(distances, k)
+            np.testing.assert_allclose(
+                np.stack([near for near, _ in found]), np.sort(distances, axis=1)[:, :k].astype(float), rtol=1e-12
+            )
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
+def test_nearly_equal_embeddings_rank_as_in_exact_arithmetic(tmp_path, metric):
+    """Differences far below float32's rounding of a distance: faiss alone gets their order wrong."""
+    rng = np.random.default_rng(11)
+    base = rng.standard_normal(768).astype(np.float32) * 30
+    rows = np.tile(base, (600, 1))
+    rows[np.arange(600), rng.integers(0, 768, 600)] += rng.standard_normal(600).astype(np.float32) * 1e-4
+    queries = rng.standard_normal((25, 768)).astype(np.float32)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), metric) as index:
+        stored = np.stack([index.vector(i) for i in range(600)])
+        distances = brute(metric, queries, stored).astype(np.float64)
+        for k in (1, 20):
+            together = index.search(queries, k)
+            alone = [index.search(query[None], k)[0] for query in queries]
+            for (near, hits), (near_alone, hits_alone), exact in zip(together, alone, distances, strict=True):
+                assert hits.tolist() == hits_alone.tolist()
+                assert near.tolist() == near_alone.tolist()
+                # only float64's own rounding, of a cosine before it is taken from 1, may part ours from the exact order
+                np.testing.assert_allclose(exact[hits], np.sort(exact)[:k], rtol=1e-13, atol=1e-15)
+
+
+def test_cosine_is_one_minus_the_cosine(tmp_path):
+    rows = np.array([[3, 4], [4, 3], [-3, -4], [0, 0], [30, 40]], np.float32)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), "cosine") as index:
+        ((near, hits),) = index.search(np.array([[6, 8]], np.float32), 5)
+        assert hits.tolist() == [0, 4, 1, 3, 2]
+        np.testing.assert_allclose(near, [0, 0, 1 - 24 / 25, 1, 2], atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["hamming", "l1", "l2", "dot"])
+@pytest.mark.parametrize("k", [None, 10])
+def test_radius_is_a_closed_ball(tmp_path, metric, k):
+    rng = np.random.default_rng(5)
+    if metric == "hamming":
+        rows = rng.integers(0, 256, (1500, 4), dtype=np.uint8)
+        index = make_index(tmp_path / "i.rsr", code_records(rows, 32))
+        distances = brute_hamming(rows[:20], rows)
+    else:
+        rows = rng.integers(-2, 3, (1500, 12)).astype(np.float32)
+        index = make_index(tmp_path / "i.rsr", embedding_records(rows), metric)
+        distances = brute(metric, rows[:20], rows).astype(np.float64)
+    with index:
+        for radius in (float(np.sort(distances[0])[3]), float(np.median(distances)), float(distances.min()) - 1, 1e9):
+            expected = [
+                [i for i in row if all_[i] <= radius]
+                for row, all_ in zip(ranking(distances, 1500), distances, strict=True)
+            ]
+            found = [hits.tolist() for _, hits in index.search(rows[:20], k, radius)]
+            assert found == [hits[:k] for hits in expected]
+
+
+@pytest.mark.parametrize("kind", ["code", "l1", "l2", "dot"])
+def test_vectors_are_a_numpy_array_that_faiss_ranks_alike(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    if kind == "code":
+        rows = rng.integers(0, 256, (777, 96), dtype=np.uint8)
+        index = make_index(tmp_path / "i.rsr", code_records(rows, 768))
+        theirs = faiss.IndexBinaryFlat(768)
+    else:
+        rows = rng.standard_normal((777, 40)).astype(np.float32)
+        index = make_index(tmp_path / "i.rsr", embedding_records(rows), kind)
+        metrics = {"l1": faiss.METRIC_L1, "l2": faiss.METRIC_L2, "dot": faiss.METRIC_INNER_PRODUCT}
+        theirs = faiss.IndexFlat(40, metrics[kind])
+    stored = np.load(tmp_path / "i.rsr" / "segments" / "000001" / "vectors.npy")
+    assert stored.dtype == rows.dtype
+    np.testing.assert_array_equal(stored, rows)
+    theirs.add(stored)
+    with index:
+        found = [hits.tolist() for _, hits in index.search(rows[:50], 20)]
+    assert found == theirs.search(rows[:50], 20)[1].tolist()
+
+
+def test_long_and_short_embeddings(tmp_path):
+    """Squares that float32 cannot hold: cosine does not care, l2 and dot refuse."""
+    directions = np.random.default_rng(2).standard_normal((20, 8))
+    for size in (1e25, 1e-25):
+        rows = (directions * size).astype(np.float32)
+        with make_index(tmp_path / f"{size}.rsr", embedding_records(rows), "cosine") as index:
+            found = index.search(rows, 3)
+            assert [hits[0] for _, hits in found] == list(range(20))
+            np.testing.assert_allclose([near[0] for near, _ in found], 0, atol=1e-12)
+    for metric in ("l1", "l2", "dot"):
+        with pytest.raises(RsrError, match="too long for float32"):
+            make_index(tmp_path / "x.rsr", embedding_records((directions * 1e25).astype(np.float32)), metric)
+    assert not (tmp_path / "x.rsr").exists()

@@ -1,0 +1,83 @@
+"""The manifest of an index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import orjson
+import pytest
+from support import code_records, make_index
+
+from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.index.manifest import Manifest, SegmentFacts
+from rsr_cli.core.index.reading import Index
+from rsr_cli.core.records.space import Space
+
+
+def test_an_index_of_a_later_version_is_refused(tmp_path):
+    path = tmp_path / "i.rsr"
+    make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))
+    manifest = orjson.loads((path / "manifest.json").read_bytes())
+    (path / "manifest.json").write_bytes(orjson.dumps(manifest | {"schema_version": 99}))
+    with pytest.raises(IndexFormatError, match="schema 99"):
+        Index(path)
+
+
+def facts(**changes) -> Manifest:
+    space = Space("code", 32, "uint8", "emb", {"method": "sign"}, {"bits": 32})
+    segment = SegmentFacts("000001", 3, {"vectors.npy": {"size": 140, "sha256": "f" * 64}})
+    stated = {"generation": 1, "metric": "hamming", "space": space, "max_norm": 0.0, "gsd": (10.0, 30.0)}
+    return Manifest(**stated | {"segments": (segment,), "made_with": {}, "arguments": ["rsr"]} | changes)
+
+
+@pytest.mark.parametrize("manifest", [facts(), facts(space=None, gsd=None, segments=()), facts(deletions=(1,))])
+def test_a_manifest_is_read_as_it_was_written(tmp_path, manifest):
+    manifest.write(tmp_path)
+    assert asdict(Manifest.read(tmp_path)) == asdict(manifest)  # spaces are equal whatever their recipe
+    assert orjson.loads((tmp_path / "manifest.json").read_bytes())["generation"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_the_rows_of_all_segments_are_counted():
+    segments = tuple(SegmentFacts(f"{number:06}", count, {}) for number, count in enumerate((3, 0, 40), 1))
+    assert facts(segments=segments).count == 43
+
+
+def test_the_manifest_that_follows_is_one_generation_later_and_names_its_segment_after_it():
+    last, new = facts(generation=41, metric="l1"), facts(gsd=None)
+    following = new.following(last)
+    assert (following.generation, following.metric, following.gsd) == (42, "hamming", None)
+    assert [segment.name for segment in following.segments] == ["000042"]
+    assert [segment.name for segment in new.segments] == ["000001"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"segments": None}, {"segments": [{"name": "000001"}]}, {"space": {"kind": "code"}}]
+)
+def test_a_manifest_without_what_it_should_state_is_damaged(tmp_path, change):
+    facts().write(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | change))
+    with pytest.raises(IndexFormatError, match=r"its manifest\.json is damaged: "):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"7", b'"x"', b"{}"])
+def test_json_that_is_no_manifest_is_of_no_schema_that_is_read(tmp_path, text):
+    (tmp_path / "manifest.json").write_bytes(text)
+    with pytest.raises(IndexFormatError, match="schema None") as caught:
+        Manifest.read(tmp_path)
+    assert caught.value.remedy == "rebuild"
+
+
+def test_what_is_not_an_index_is_told_apart(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, says in (
+        (tmp_path, "is not an index: it has no manifest.json"),
+        (tmp_path / "file", "is a file and not an index, which is a directory"),
+        (tmp_path / "nowhere", "does not exist"),
+    ):
+        with pytest.raises(IndexFormatError) as caught:
+            Manifest.read(path)
+        assert str(caught.value) == f"{path}: {says}"

@@ -1,0 +1,110 @@
+"""The fields of a record against what GeoJSON and STAC say of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import feature
+
+from rsr_cli.core.errors import RecordError
+from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, id_of, interval_of, labels_of
+
+
+@pytest.mark.parametrize(("found", "text"), [("t1", "t1"), ("", ""), (7, "7"), (-7, "-7"), (0, "0"), (1.5, "1.5")])
+def test_an_id_is_text_or_a_number(found, text):
+    assert id_of(feature(found)) == text
+
+
+@pytest.mark.parametrize("found", [True, False, ["t1"], {"id": 1}])
+def test_an_id_of_another_type_is_refused(found):
+    with pytest.raises(RecordError) as caught:
+        id_of(feature(found))
+    assert str(caught.value) == f"has an id that is neither text nor a number: {found!r}"
+
+
+def test_an_id_that_is_null_or_absent_is_none():
+    nameless = feature("x")
+    del nameless["id"]
+    for record in (feature(None), nameless):
+        with pytest.raises(RecordError, match=r"^has no id$"):
+            id_of(record)
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3, 4], [179.5, -1.25, -179.5, 1.25]])
+def test_a_bbox_is_four_numbers(box):
+    assert bbox_of(feature("x") | {"bbox": box}) == tuple(box)
+
+
+def test_a_bbox_that_is_null_or_absent_is_none():
+    assert bbox_of(feature("x")) is None
+    assert bbox_of(feature("x") | {"bbox": None}) is None
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, None], [1, 2, 3, "east"], [[1, 2], [3, 4]], 5])
+def test_a_bbox_that_is_not_four_numbers_is_refused(box):
+    with pytest.raises(RecordError) as caught:
+        bbox_of(feature("x") | {"bbox": box})
+    assert str(caught.value) == f"has a bbox that is not four numbers: {box!r}"
+
+
+#: What a record states -> the same moment in UTC, as numpy reads it.
+MOMENTS = {
+    "2020-01-02T03:04:05Z": "2020-01-02T03:04:05",
+    "2020-01-02T03:04:05.25Z": "2020-01-02T03:04:05.25",
+    "2020-01-02T03:04:05.000001+00:00": "2020-01-02T03:04:05.000001",
+    "2020-01-02T03:04:05+05:30": "2020-01-01T21:34:05",
+    "2020-01-02T23:04:05-02:00": "2020-01-03T01:04:05",
+    "2020-01-02T03:04:05": "2020-01-02T03:04:05",
+    "2020-01-02": "2020-01-02",
+    "1969-12-31T23:59:59.5Z": "1969-12-31T23:59:59.5",
+    "1582-10-04T00:00:00Z": "1582-10-04",
+}
+
+
+def since_1970(text):
+    """Return numpy's count of microseconds."""
+    return int(np.datetime64(text, "us").astype(np.int64))
+
+
+@pytest.mark.parametrize("text", MOMENTS)
+def test_a_datetime_is_an_interval_of_one_moment(text):
+    assert interval_of(feature("x", datetime=text)) == (since_1970(MOMENTS[text]),) * 2
+
+
+def test_start_and_end_count_where_the_datetime_is_null():
+    first, last = "2001-01-01T00:00:00Z", "2001-12-31T23:59:59Z"
+    both = {"start_datetime": first, "end_datetime": last}
+    expected = since_1970(first[:-1]), since_1970(last[:-1])
+    assert interval_of(feature("x", datetime=None, **both)) == expected
+    assert interval_of(feature("x", **both)) == expected
+    assert interval_of(feature("x", datetime=first, end_datetime=last)) == (expected[0], expected[0])
+    assert interval_of(feature("x", start_datetime=first)) == (expected[0], NO_TIME)
+    assert interval_of(feature("x", end_datetime=last)) == (NO_TIME, expected[1])
+
+
+def test_a_time_that_cannot_be_read_is_unknown_as_numpys_nat():
+    assert np.isnat(np.int64(NO_TIME).view("datetime64[us]"))
+    for properties in ({}, {"datetime": None}, {"datetime": "some day"}, {"datetime": "2020-13-01"}, {"datetime": ""}):
+        assert interval_of(feature("x", **properties)) == (NO_TIME, NO_TIME)
+    assert interval_of(feature("x", start_datetime=5, end_datetime="1970-01-01T00:00:01Z")) == (NO_TIME, 1_000_000)
+
+
+@pytest.mark.parametrize("when", [5, True, ["2020-01-01"], {"start": "2020-01-01"}])
+def test_a_datetime_that_is_not_text_is_refused(when):
+    with pytest.raises(RecordError) as caught:
+        interval_of(feature("x", datetime=when))
+    assert str(caught.value) == f"has a datetime that is not text: {when!r}"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [(10, 10.0), (0.5, 0.5), *[(odd, None) for odd in (0, -1, True, "10", [10], None)]]
+)
+def test_a_ground_sample_distance_is_a_number_above_zero(found, expected):
+    assert gsd_of(feature("x", gsd=found)) == expected
+    assert gsd_of(feature("x")) is None
+
+
+def test_labels_are_a_list_or_none():
+    assert list(labels_of(feature("x", labels=["a", "b"]))) == ["a", "b"]
+    for properties in ({}, {"labels": None}, {"labels": "a"}, {"labels": {"a": 1}}):
+        assert list(labels_of(feature("x", **properties))) == []

@@ -1,0 +1,175 @@
+"""JSON lines: line endings, broken lines, blocks, and vectors in base64."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import orjson
+import pytest
+from support import batches, code, drawn_lines, drawn_record, embedding, feature, read_all, written
+
+from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.records import jsonl
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.space import StreamSpace
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\n\n", b"\n \t\n"])
+@pytest.mark.parametrize("start", [b"", b"\x1e"])
+@pytest.mark.parametrize("last", [True, False])
+def test_line_endings_and_record_separators(tmp_path, ending, start, last):
+    text = ending.join(start + orjson.dumps(drawn_record(f"t{i}")) for i in range(5)) + (ending if last else b"")
+    (tmp_path / "in").write_bytes(text)
+    assert read_all(tmp_path / "in")[0] == [f"t{i}" for i in range(5)]
+
+
+def test_places_count_blank_lines(tmp_path):
+    (tmp_path / "in").write_bytes(b"\n\n" + drawn_lines(1) + b"\n" + drawn_lines(1))
+    assert read_all(tmp_path / "in")[1] == [f"{tmp_path}/in:3", f"{tmp_path}/in:5"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096])
+def test_lines_that_span_blocks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", size)
+    (tmp_path / "in").write_bytes(drawn_lines(20))
+    ids, places, _ = read_all(tmp_path / "in")
+    assert ids == [f"t{i}" for i in range(20)]
+    assert places == [f"{tmp_path}/in:{i}" for i in range(1, 21)]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{", "not JSON"),
+        (b'{"type":"Feature","properties":{"x":NaN}}', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "not a GeoJSON Feature but list"),
+        (b'{"type":"FeatureCollection","features":[]}', "not a GeoJSON Feature but FeatureCollection"),
+        (b'{"a":1}', "not a GeoJSON Feature but an object without a type"),
+        (b'{"type":"Feature"}', "no properties"),
+        (b'{"type":"Feature","properties":null}', "no properties"),
+        (b'{"type":"Feature","properties":{}}{"type":"Feature"}', "not JSON"),
+    ],
+)
+def test_a_broken_line_is_named_or_skipped(tmp_path, line, says):
+    (tmp_path / "in").write_bytes(drawn_lines(2) + line + b"\n" + drawn_lines(1))
+    with pytest.raises(RecordError) as caught:
+        read_all(tmp_path / "in")
+    assert str(caught.value).startswith(f"{tmp_path}/in:3: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    ids, _, skips = read_all(tmp_path / "in", keep_going=True)
+    assert (ids, skips.count) == (["t0", "t1", "t0"], 1)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(rsr):
+    assert (
+        rsr("binarize", input=b"\xef\xbb\xbf" + drawn_lines(1)).stdout == rsr("binarize", input=drawn_lines(1)).stdout
+    )
+
+
+def test_a_feature_collection_is_told_what_is_expected(rsr):
+    for text in (b'{"type": "FeatureCollection", "features": []}', b'{\n  "type": "FeatureCollection"\n}'):
+        done = rsr("binarize", input=text)
+        assert done.returncode == 1
+        assert b"<stdin>:1: not " in done.stderr
+        assert b"one Feature per line is expected, as jq -c '.features[]'" in done.stderr
+
+
+def test_a_record_that_is_nested_too_deeply(rsr):
+    deep = drawn_record("x")
+    deep["properties"]["deep"] = None
+    line = orjson.dumps(deep).replace(b'"deep":null', b'"deep":' + b"[" * 400 + b"]" * 400)
+    done = rsr("binarize", input=line + b"\n")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert b"x: cannot be written as JSON" in done.stderr
+
+
+def test_other_dtypes_and_layouts_come_as_float32():
+    values = np.array([1, -2, 0.5, 3], np.float64)
+    for dtype in ("float16", "float32", "float64"):
+        found = embedding(values) | {"dtype": dtype, "data": base64.b64encode(values.astype(dtype).tobytes()).decode()}
+        (batch,) = batches([feature("a", embedding=found)])
+        assert batch.vectors.dtype == np.float32
+        assert batch.vectors.tolist() == [values.tolist()]
+        (record,) = written([batch])  # and are written as they came
+        assert record["properties"]["embedding"] == found
+
+
+@pytest.mark.parametrize("blank", [b"", b" \t", b"\r", b"\x1e", b"\x1e \r"])
+def test_a_line_without_anything_is_no_error(tmp_path, blank):
+    (tmp_path / "in").write_bytes(drawn_lines(1) + blank + b"\n" + drawn_lines(1))
+    ids, places, skips = read_all(tmp_path / "in")
+    assert (ids, places, skips.count) == (["t0", "t0"], [f"{tmp_path}/in:1", f"{tmp_path}/in:3"], 0)
+
+
+def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 10)
+    text = b"\xef\xbb\xbfone\n\ntwo and a half\nthree" + b" and more" * 9 + b"\n\nlast"
+    (tmp_path / "in").write_bytes(text)
+    blocks = list(jsonl.read_lines(str(tmp_path / "in")))
+    assert len(blocks) > 2
+    assert {name for name, _, _ in blocks} == {f"{tmp_path}/in"}
+    found = [(first + i, line) for _, first, lines in blocks for i, line in enumerate(lines) if line]
+    assert found == [(1, b"one"), (3, b"two and a half"), (4, b"three" + b" and more" * 9), (6, b"last")]
+
+
+def test_records_are_written_as_json_that_python_reads_alike():
+    values = {"text": '\u2028\n"ü\x00', "number": 1e-300, "whole": 2**53, "none": None, "list": [[], {}, True]}
+    records = [feature("ü", **values), feature(7) | {"bbox": [1.5, -2, 3, 4]}]
+    text = jsonl.write_records(Batch("in", [1, 2], records))
+    assert text.endswith(b"\n")
+    assert [json.loads(line) for line in text.decode().split("\n")[:-1]] == records
+
+
+def test_without_kinds_of_vector_records_keep_what_they_have(tmp_path):
+    both = feature("a", embedding=embedding([1, 2]), code={"anything": 1})
+    (tmp_path / "in").write_bytes(orjson.dumps(both))
+    (batch,) = jsonl.read_records(str(tmp_path / "in"), None, Skips())
+    assert (batch.records, batch.vectors, batch.space) == ([both], None, None)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "code"])
+def test_vectors_are_taken_out_of_the_records_and_written_back(tmp_path, kind):
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4) if kind == "embedding" else np.eye(3, dtype=np.uint8)
+    made = [embedding(v) if kind == "embedding" else code(v, 24) for v in vectors]
+    records = [feature(i, **{kind: vector, "mine": i}) for i, vector in enumerate(made)]
+    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    (batch,) = jsonl.read_records(str(tmp_path / "in"), StreamSpace((kind,)), Skips())
+    assert [record["properties"] for record in batch.records] == [{"mine": i} for i in range(3)]
+    np.testing.assert_array_equal(batch.vectors, vectors)
+    assert (batch.vectors.dtype, batch.space.kind) == (vectors.dtype, kind)
+    assert written([batch]) == records
+
+
+def test_rows_that_lie_apart_in_memory_are_written_in_order():
+    (batch,) = batches([feature(i, embedding=embedding(np.zeros(3))) for i in range(2)])
+    batch.vectors = np.arange(12, dtype=np.float32).reshape(2, 6)[:, ::2]
+    data = [record["properties"]["embedding"]["data"] for record in written([batch])]
+    assert [np.frombuffer(base64.b64decode(row), "<f4").tolist() for row in data] == [[0, 2, 4], [6, 8, 10]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_an_embedding_that_is_not_finite_in_float32_is_named_or_skipped(value):
+    def records():
+        for i in range(4):
+            vector = np.array([i, value if i in (1, 2) else 0], "<f8")
+            found = {"dtype": "float64", "data": base64.b64encode(vector.tobytes()).decode()}
+            yield feature(i, embedding=embedding(np.zeros(2)) | found)
+
+    with pytest.raises(RecordError, match=r"^in:2: its embedding holds NaN or infinite values$"):
+        list(batches(records()))
+    skips = Skips(keep_going=True)
+    (batch,) = batches(records(), skips=skips)
+    assert ([record["id"] for record in batch.records], batch.lines, skips.count) == ([0, 3], [1, 4], 2)
+    assert batch.vectors.tolist() == [[0, 0], [3, 0]]
+
+
+def test_a_record_that_cannot_be_written_is_named_by_its_id():
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+    with pytest.raises(RecordError, match=r"^x: cannot be written as JSON: "):
+        jsonl.dump(feature("x", deep=deep))

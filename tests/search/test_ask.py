@@ -1,0 +1,289 @@
+"""Asking an open index, against a brute-force search over the vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import orjson
+import pytest
+from support import batches, binarized, code, embedding, embedding_records, feature, make_index
+
+from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips
+from rsr_cli.core.search import ask
+from rsr_cli.core.search.ask import Searcher
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Vectors, float32 (60, 6), of small whole numbers: many distances are equal, and all are exact."""
+    drawn = np.random.default_rng(9).integers(-2, 3, (60, 6)).astype(np.float32)
+    drawn[20:30] = drawn[19]
+    return drawn
+
+
+@pytest.fixture
+def index(tmp_path, rows):
+    """An open index of the vectors by l1, as t0 to t59; every other item has labels."""
+    records = embedding_records(rows)
+    for number, record in enumerate(records[::2]):
+        record["properties"]["labels"] = [f"c{number % 3}"]
+    with make_index(tmp_path / "i.rsr", records, "l1") as opened:
+        yield opened
+
+
+def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None) -> Searcher:
+    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips())
+
+
+def parsed(found) -> list[list[dict]]:
+    """Parse the hits of each query."""
+    return [[orjson.loads(line) for line in lines] for lines in found]
+
+
+def ids(found) -> list[list[str]]:
+    return [[hit["id"] for hit in hits] for hits in parsed(found)]
+
+
+def nearest(rows, number, k=None, *, but=(), radius=math.inf) -> list[str]:
+    """Rank all rows by (distance, row) in Python, and name the first k."""
+    distances = [sum(abs(a - b) for a, b in zip(row, rows[number].tolist(), strict=True)) for row in rows.tolist()]
+    order = sorted((distance, i) for i, distance in enumerate(distances) if distance <= radius and i not in but)
+    return [f"t{i}" for _, i in order[:k]]
+
+
+# By record -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_records_find_what_is_nearest_whatever_their_batches(index, rows, size):
+    found = searcher(index).by_record(batches(embedding_records(rows), size=size))
+    assert ids(found) == [nearest(rows, i, 5) for i in range(60)]
+
+
+@pytest.mark.parametrize("k", [1, 5, 59, 60, 100])
+def test_without_itself_an_item_still_has_k_hits(index, rows, k):
+    found = parsed(searcher(index, k, exclude_self=True).by_record(batches(embedding_records(rows))))
+    assert [[hit["id"] for hit in hits] for hits in found] == [nearest(rows, i, k, but=[i]) for i in range(60)]
+    assert {len(hits) for hits in found} == {min(k, 59)}
+    assert all([hit["properties"]["rank"] for hit in hits] == [*range(1, len(hits) + 1)] for hits in found)
+
+
+def test_equal_vectors_before_the_item_itself_are_hits_and_it_is_not(index):
+    """The rows 19 to 29 are equal, so the last one is not among the first 3 + 1 that are found for it."""
+    (hits,) = ids(searcher(index, 3, exclude_self=True).by_id(["t29"]))
+    assert hits == ["t19", "t20", "t21"]
+
+
+def test_only_the_own_id_is_excluded(index, rows):
+    stranger = feature("stranger", embedding=embedding(rows[8]))
+    assert ids(searcher(index, 5, exclude_self=True).by_record(batches([stranger]))) == [nearest(rows, 8, 5)]
+
+
+def test_a_number_is_its_own_id_as_text(tmp_path, rows):
+    records = [feature(i, embedding=embedding(row)) for i, row in enumerate(rows[:4])]
+    with make_index(tmp_path / "numbers.rsr", records, "l1") as index:
+        asked = [feature(name, embedding=embedding(rows[2])) for name in (2, "2")]
+        found = parsed(searcher(index, 4, exclude_self=True).by_record(batches(asked)))
+        assert [sorted(hit["id"] for hit in hits) for hits in found] == [[0, 1, 3]] * 2
+        assert [{hit["properties"]["query"] for hit in hits} for hits in found] == [{2}, {"2"}]
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("k", [None, 4])
+def test_a_radius_limits_the_hits_and_k_those_within_it(index, rows, k, exclude_self):
+    found = ids(searcher(index, k, 4.0, exclude_self=exclude_self).by_record(batches(embedding_records(rows))))
+    assert found == [nearest(rows, i, k, radius=4, but=[i] if exclude_self else []) for i in range(60)]
+    assert len({len(hits) for hits in found}) > 1
+
+
+def test_a_query_without_a_hit_has_an_empty_list_in_its_place(index, rows):
+    far = [feature(f"far{i}", embedding=embedding(np.full(6, 100 + i))) for i in range(2)]
+    asked = [far[0], *embedding_records(rows[:1]), far[1]]
+    found = ids(searcher(index, 1, 10.0).by_record(batches(asked)))
+    assert found == [[], nearest(rows, 0, 1), []]
+
+
+def test_an_empty_index_has_no_hits(tmp_path, rows):
+    with make_index(tmp_path / "empty.rsr", []) as index:
+        assert ids(searcher(index).by_record(batches(embedding_records(rows[:3])))) == [[], [], []]
+
+
+def test_the_labels_of_a_query_travel_with_its_hits_if_it_has_any(index, rows):
+    asked = embedding_records(rows[:3])
+    for record, labels in zip(asked, (["a", "b"], [], None), strict=True):
+        record["properties"]["labels"] = labels
+    found = parsed(searcher(index, 2).by_record(batches(asked)))
+    expected = [["a", "b"], [], "absent"]
+    assert [[hit["properties"].get("query_labels", "absent") for hit in hits] for hits in found] == [
+        [labels] * 2 for labels in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [(None, "in:2: has no id"), (True, "in:2: has an id that is neither text nor a number: True")],
+)
+def test_a_query_that_cannot_be_named_is_refused_or_skipped(index, rows, name, says):
+    def asked():
+        records = embedding_records(rows[:3])
+        records[1]["id"] = name
+        return batches(records)
+
+    with pytest.raises(RecordError) as caught:
+        list(searcher(index).by_record(asked()))
+    assert str(caught.value) == says
+    skips = Skips(keep_going=True)
+    assert ids(searcher(index, skips=skips).by_record(asked())) == [nearest(rows, 0, 5), nearest(rows, 2, 5)]
+    assert skips.count == 1
+
+
+def test_queries_of_another_space_are_refused_even_where_others_are_skipped(index, rows):
+    asked = batches(embedding_records(rows[:2], "elsewhere"))
+    with pytest.raises(FingerprintError, match=r"another vector space .*elsewhere.*emb"):
+        list(searcher(index, skips=Skips(keep_going=True)).by_record(asked))
+
+
+def test_codes_are_asked_for_only_where_the_index_has_codes(tmp_path, index):
+    assert searcher(index).kinds == ("embedding",)
+    with make_index(tmp_path / "codes.rsr", [feature("a", code=code(np.zeros(2), 16))]) as codes:
+        assert searcher(codes).kinds == ("code", "embedding")
+    with make_index(tmp_path / "empty.rsr", []) as empty:
+        assert searcher(empty).kinds == ("code", "embedding")
+
+
+def test_embeddings_are_binarized_as_the_codes_of_the_index_were(tmp_path, rows):
+    with make_index(tmp_path / "codes.rsr", binarized(embedding_records(rows), "lsh", 20, 3)) as index:
+        by_embedding = list(searcher(index).by_record(batches(embedding_records(rows), searcher(index).kinds)))
+        by_code = list(searcher(index).by_record(batches(binarized(embedding_records(rows), "lsh", 20, 3))))
+        assert by_embedding == by_code == list(searcher(index).by_id([f"t{i}" for i in range(60)]))
+        planes = np.random.RandomState(3).randn(20, 6)
+        bits = rows.astype(float) @ planes.T > 0
+        assert [[hit["properties"]["distance"] for hit in hits] for hits in parsed(by_code)] == np.sort(
+            (bits[:, None] != bits[None]).sum(-1), axis=1
+        )[:, :5].tolist()
+
+
+@pytest.mark.parametrize("candidates", [1, 40, 120, 1000])
+@pytest.mark.parametrize(("k", "radius"), [(40, None), (None, 6.0), (3, 6.0)])
+def test_queries_asked_in_parts_find_the_same(index, rows, monkeypatch, candidates, k, radius):
+    monkeypatch.setattr(ask, "CANDIDATES", candidates)
+    found = searcher(index, k, radius).by_record(batches(embedding_records(rows), size=50))
+    assert ids(found) == [nearest(rows, i, k, radius=math.inf if radius is None else radius) for i in range(60)]
+
+
+@pytest.mark.parametrize(("candidates", "at_once"), [(1, 1), (5, 1), (9, 1), (10, 2), (17, 3), (100, 20)])
+def test_no_more_queries_are_searched_at_once_than_fit_the_candidates(index, rows, monkeypatch, candidates, at_once):
+    """The eighth query cannot be searched: those are answered that are not in its part."""
+    monkeypatch.setattr(ask, "CANDIDATES", candidates)
+    asked = embedding_records(rows[:12])
+    asked[7]["properties"]["embedding"] = embedding(np.full(6, 1e25))
+    answered = []
+    with pytest.raises(RsrError, match="too long for float32"):
+        answered.extend(ids([hits])[0] for hits in searcher(index, 5).by_record(batches(asked)))
+    assert answered == [nearest(rows, i, 5) for i in range(7 // at_once * at_once)]
+
+
+def test_many_queries_of_wide_searches_are_asked_in_parts(tmp_path, monkeypatch):
+    rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
+    found = []
+    with make_index(tmp_path / "i.rsr", embedding_records(rows)) as index:
+        for candidates in (1 << 20, 120):
+            monkeypatch.setattr(ask, "CANDIDATES", candidates)
+            found.append(list(searcher(index, 40).by_record(batches(embedding_records(rows)))))
+    assert found[0] == found[1]
+    assert [len(one) for one in found[0]] == [40] * 50
+
+
+# By id ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_ask_as_their_records_do(index, rows):
+    records = embedding_records(rows)
+    for number, record in enumerate(records[::2]):
+        record["properties"]["labels"] = [f"c{number % 3}"]
+    by_record = list(searcher(index).by_record(batches([records[i] for i in (58, 3, 0)])))
+    assert list(searcher(index).by_id(["t58", "t3", "t0"])) == by_record
+    assert parsed(by_record)[0][0]["properties"]["query_labels"] == ["c2"]  # 58 / 2 = 29 = 2 modulo 3
+
+
+def test_an_unknown_id_is_refused_when_its_turn_comes(index, rows):
+    found = searcher(index).by_id(["t4", "nobody", "t5"])
+    assert ids([next(found)]) == [nearest(rows, 4, 5)]
+    with pytest.raises(RecordError) as caught:
+        next(found)
+    assert str(caught.value) == f"{index.path}: has no item with the id 'nobody'"
+
+
+def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplog):
+    skips = Skips(keep_going=True)
+    found = searcher(index, skips=skips).by_id(["nobody", "t4", "nobody else", "t5"])
+    assert ids(found) == [nearest(rows, 4, 5), nearest(rows, 5, 5)]
+    assert skips.count == 2
+    assert caplog.messages == [
+        f"{index.path}: has no item with the id 'nobody'; skipped",
+        f"{index.path}: has no item with the id 'nobody else'; skipped",
+    ]
+
+
+def test_an_empty_index_has_no_id(tmp_path):
+    skips = Skips(keep_going=True)
+    with make_index(tmp_path / "empty.rsr", []) as index:
+        assert list(searcher(index, skips=skips).by_id(["t0"])) == []
+    assert skips.count == 1
+
+
+# Ground sample distance ----------------------------------------------------------------------------------------------
+
+
+def ask_at(path, of_index, of_queries, size=300) -> None:
+    """Ask an index of items at some ground sample distances with queries at others; None states none."""
+
+    def records(distances):
+        stated = [{} if gsd is None else {"gsd": gsd} for gsd in distances]
+        return [feature(f"t{i}", embedding=embedding(np.ones(4)), **gsd) for i, gsd in enumerate(stated)]
+
+    with make_index(path, records(of_index), "l1") as index:
+        found = list(searcher(index).by_record(batches(records(of_queries), size=size)))
+    assert len(found) == len(of_queries)
+
+
+@pytest.mark.parametrize(
+    ("of_index", "gsd"),
+    [
+        ([30], 20),
+        ([30], 45),
+        ([30], 30),
+        ([30, 60], 20),
+        ([30, 60], 90),
+        ([30, 60], 40),
+        ([None, 30], 45),
+        ([30], None),
+        ([None], 1000),
+    ],
+)
+def test_no_warning_up_to_one_and_a_half_times(tmp_path, caplog, of_index, gsd):
+    ask_at(tmp_path / "i.rsr", of_index, [gsd])
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("of_index", "gsd", "has"),
+    [
+        ([30], math.nextafter(20, 0), "30 m"),
+        ([30], math.nextafter(45, 100), "30 m"),
+        ([60, 30, None], math.nextafter(20, 0), "30 to 60 m"),
+        ([30, None, 60], math.nextafter(90, 100), "30 to 60 m"),
+    ],
+)
+def test_a_warning_beyond_one_and_a_half_times(tmp_path, caplog, of_index, gsd, has):
+    ask_at(tmp_path / "i.rsr", of_index, [None, 30, gsd])
+    (message,) = caplog.messages
+    assert message.startswith(f"a query has a ground sample distance of {round(gsd)} m and the index {has}: ")
+
+
+@pytest.mark.parametrize("size", [1, 2, 300])
+def test_the_warning_comes_once_and_names_the_first_query(tmp_path, caplog, size):
+    ask_at(tmp_path / "i.rsr", [30], [30, 10, 90, 5], size)
+    (message,) = caplog.messages
+    assert "a ground sample distance of 10 m" in message
