@@ -185,7 +185,7 @@ def bench_embed(folder: Path) -> None:
 
         def ours(embedder: Embedder = embedder, tiles: Path = tiles) -> None:
             for done in embedder.embed(read([str(tiles)], Skips())):
-                write_records(done)
+                write_records(done, Skips())
 
         def bare(encoder: Encoder = encoder, tensors: Sequence[torch.Tensor] = tensors) -> None:
             with torch.inference_mode():

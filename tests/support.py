@@ -76,7 +76,7 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> It
 
 def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
-    return [orjson.loads(line) for batch in batches for line in write_records(batch).splitlines()]
+    return [orjson.loads(line) for batch in batches for line in write_records(batch, Skips()).splitlines()]
 
 
 def make_index(path, records: list[dict], metric=None, **settings) -> Index:

@@ -67,6 +67,26 @@ def test_an_error_leaves_what_was_there(tmp_path, error):
     assert (tmp_path / "out").read_text() == "before"
 
 
+def test_a_disk_that_is_full_is_one_error_of_ours_and_leaves_nothing(tmp_path):
+    """A limit on the size of files stands in for the disk; what is buffered cannot be written at the end either."""
+    script = """
+import resource, signal, sys
+from rsr_cli.core.errors import OutputError
+from rsr_cli.core.files import Output
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    with Output("out") as output:
+        for _ in range(1000):
+            output.write([b"x" * 100])
+except OutputError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "out: cannot write: file too large\n")
+    assert names(tmp_path) == []
+
+
 def test_a_replaced_file_keeps_its_permissions(tmp_path):
     path = tmp_path / "out"
     write(path, "before")

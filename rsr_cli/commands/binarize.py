@@ -14,6 +14,11 @@ from rsr_cli.core.records import streams
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
 
+_NEED_BITS = " and ".join(name for name, method in METHODS.items() if method.needs_bits)
+_SEEDS = ", ".join(
+    f"{method.default_seed} for {name}" for name, method in METHODS.items() if method.default_seed is not None
+)
+
 
 @click.command()
 @options.inputs
@@ -22,16 +27,16 @@ if TYPE_CHECKING:
 @click.option(
     "--method",
     type=click.Choice(list(METHODS)),
-    default="sign",
+    default=next(iter(METHODS)),
     show_default=True,
-    help=". ".join(f"{method}: {summary}" for method, (_, summary) in METHODS.items()) + ".",
+    help=". ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
 )
 @click.option(
     "--bits",
     type=click.IntRange(1, 1 << 20),
-    help="Bits per code. sign has one per dimension; other methods require a number.",
+    help=f"Bits per code; required for {_NEED_BITS}.  [default: one per dimension]",
 )
-@options.seed("Seed for methods that use random numbers, such as lsh.  [default: 42]")
+@options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
 @options.keep_going
 @options.verbosity
 def binarize(

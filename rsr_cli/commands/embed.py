@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.space import Space
 
 
+_SEEDS = ", ".join(f"{model.seed} for {model.name}" for model in registry.list_models() if model.seed is not None)
+
+
 def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return [model.name for model in registry.list_models() if model.name.startswith(incomplete)]
 
@@ -44,7 +47,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 @click.option("--pool", type=click.Choice(POOLS), help="How tokens become one vector.  [default: the model's]")
 @click.option("--layer", type=int, help="Layer to pool; -1 is the last.  [default: the last]")
 @click.option("--size", type=click.IntRange(1), help="Resize tiles to this many pixels.  [default: the model's]")
-@options.seed("Seed for rcf's filters.  [default: 0]")
+@options.seed(f"Seed for models with random weights.  [default: {_SEEDS}]")
 @options.bands("Input bands in the model's order.  [default: the model's]")
 @click.option("--mean", type=options.NameList(float), metavar="X,...", help="Mean per band, in reflectance x 10000.")
 @click.option("--std", type=options.NameList(float), metavar="X,...", help="Standard deviation per band, likewise.")

@@ -80,6 +80,8 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
-            log.warning("%s without a hit, not in the output%s", counted(without, "query"), why)
+            log.warning(
+                "no hits for %s of %d, left out of the output%s", counted(without, "query"), progress.count, why
+            )
         if exclude_self and progress.count and not searcher.selves:
             log.warning("--exclude-self excluded nothing: no query has the id of one of its hits")

@@ -76,9 +76,7 @@ def show(
         for batch in streams.read(inputs, skips):
             gallery.add(batch)
             progress.update(len(batch))
-        if queries is None:
-            log.warning("queries are drawn without a thumbnail; pass --queries with the file of their records")
-        elif missing := gallery.read_queries(queries):
+        if queries and (missing := gallery.read_queries(queries)):
             absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         found = gallery.rows(shown, (stretch[0], stretch[1]))
@@ -93,3 +91,5 @@ def show(
             from rsr_cli.core.figures.plots import draw_rows
 
             out.write([draw_rows(list(found), form, note)])
+    if queries is None:
+        log.warning("queries are drawn without a thumbnail; pass --queries with the file of their records")

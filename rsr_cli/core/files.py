@@ -139,10 +139,14 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
             refuse_existing(path, overwrite=overwrite)
             final = Path(os.path.realpath(path))
             temporary, descriptor = stack.enter_context(_temporary(final, create))
-        with open(descriptor, "wb", closefd=False) as stream:
+        stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115  closing it may fail, too
+        try:
             yield stream
             with explained(str(path)):
-                stream.flush()
+                stream.close()
+        finally:
+            with contextlib.suppress(OSError):  # the error that matters was raised already
+                stream.close()
         with explained(str(path)):
             with contextlib.suppress(FileNotFoundError):
                 os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))

@@ -91,7 +91,11 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_read(rsr, option
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--bits", "32"], "sign makes one bit per dimension, 24 here, not 32"),
+        (
+            ["--bits", "32"],
+            "sign makes one bit per dimension, 24 here, not 32;"
+            " pass --method trivial or --method lsh for other lengths",
+        ),
         (
             ["--method", "trivial", "--bits", "7"],
             "trivial needs a number of bits that divides the 24 dimensions, not 7",
@@ -110,5 +114,9 @@ def test_what_has_no_embedding_is_named_with_what_helps(rsr, lines, drawn):
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", says)
     codes = rsr("binarize", input=lines(embedding_records(drawn))).stdout
     done = rsr("binarize", input=codes)
-    says = b"rsr binarize: <stdin>:1: has a code and no embedding; it was binarized already\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, b"", says)
+    says = b"<stdin>:1: has a code and no embedding: it was binarized already; pass the records as rsr embed wrote them"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        b"",
+        b"rsr binarize: " + says + b", before rsr binarize\n",
+    )

@@ -177,7 +177,7 @@ def test_filled_embeddings_do_not_meet_true_ones(call, tiles, tmp_path):
     for record in records:
         record["properties"]["bands"][3:] = ["-"] * 3
     rgb.write_bytes(b"\n".join(map(orjson.dumps, records)))
-    with pytest.raises(BandError, match="band nir08 swir16 swir22 is missing") as missing:
+    with pytest.raises(BandError, match="bands nir08, swir16, swir22 are missing") as missing:
         call("embed", "--model", "rcf", rgb)
     assert "--fill-missing" in explain(missing.value)
     call("embed", "--model", "rcf", "--fill-missing", rgb, "-o", filled)
@@ -392,7 +392,7 @@ def test_an_index_stores_the_recipe(lakes):
 def test_as_does_not_read_stdin(rsr, lakes):
     done = rsr("embed", "--as", "-", input=(lakes / "embeddings").read_bytes())
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"--as reads an index or a file, and not stdin" in done.stderr
+    assert b"--as cannot read stdin; name an index or a file" in done.stderr
 
 
 def test_a_code_does_not_outlive_its_embedding(rsr, lakes):

@@ -87,11 +87,19 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, argume
 
 
 def test_an_existing_output_is_refused_with_its_remedy_before_anything_is_read(rsr, tmp_path):
-    (tmp_path / "x.rsr").mkdir()
+    assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
     done = rsr("index", "-o", "x.rsr", input=b"broken", cwd=tmp_path)
     says = b"rsr index: x.rsr: exists already; pass --overwrite to replace it\n"
     assert (done.returncode, done.stderr) == (1, says)
-    assert list((tmp_path / "x.rsr").iterdir()) == []
+
+
+def test_overwriting_is_not_suggested_for_what_is_no_index(rsr, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "file").write_text("years of work")
+    for name in ("precious", "file"):
+        done = rsr("index", "-o", name, input=b"broken", cwd=tmp_path)
+        says = f"rsr index: {name}: exists and is not an index, or holds more than one; it is not replaced\n"
+        assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
 def test_codes_are_preferred_and_a_metric_asks_for_the_embeddings(rsr, tmp_path, lines):

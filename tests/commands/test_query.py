@@ -45,7 +45,7 @@ def test_embeddings_against_codes_of_another_program(rsr, tmp_path):
 def test_queries_without_a_hit_are_counted(rsr, lake, vectors):
     done = rsr("query", "floats.rsr", "tiles.geojsonl", "--radius", "1e-3", "--exclude-self", cwd=lake)
     alone = sum((vectors == vector).all(axis=1).sum() == 1 for vector in vectors)
-    says = f"rsr query: {alone} of 200 queries have no hits and are not in the output\n"
+    says = f"rsr query: no hits for {alone} queries of 200, left out of the output\n"
     assert (done.returncode, done.stderr.decode()) == (0, says)
 
 
@@ -152,15 +152,18 @@ def test_the_same_bytes_whatever_the_threads_and_the_batches(rsr, lake, kind):
 def test_queries_that_cannot_be_asked(rsr, lake):
     done = rsr("query", "codes.rsr", "--id", "nobody", cwd=lake)
     assert (done.returncode, done.stderr) == (1, b"rsr query: codes.rsr: has no item with the id 'nobody'\n")
+    done = rsr("query", "codes.rsr", "--id", "19", cwd=lake)
+    says = b"rsr query: codes.rsr: has no item with the id '19'; did you mean 't119' or 't19' or 't190'?\n"
+    assert (done.returncode, done.stderr) == (1, says)
     done = rsr("query", "codes.rsr", "--id", "nobody", "--id", "t1", "--keep-going", "-k", "1", cwd=lake)
     assert (done.returncode, len(done.stdout.splitlines())) == (3, 1)
     done = rsr("query", "floats.rsr", "codes.geojsonl", cwd=lake)
     assert (
         done.returncode,
-        b"codes.geojsonl:1: has a code and no embedding; it was binarized already" in done.stderr,
+        b"codes.geojsonl:1: has a code and no embedding: it was binarized already; pass the records" in done.stderr,
     ) == (1, True)
     done = rsr("query", "nowhere.rsr", "codes.geojsonl", cwd=lake)
-    assert (done.returncode, b"does not exist" in done.stderr) == (1, True)
+    assert (done.returncode, b"nowhere.rsr: no such index" in done.stderr) == (1, True)
     done = rsr("query", "codes.geojsonl", "codes.rsr", cwd=lake)
     assert (done.returncode, b"is a file and not an index" in done.stderr) == (1, True)
     done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
@@ -214,7 +217,7 @@ def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
     whole = vectors.read_bytes()
     vectors.write_bytes(whole[:-8])
     done = rsr("query", "x.rsr", "--id", "x", cwd=tmp_path)
-    sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}"
+    sizes = f"{len(whole) - 8} bytes and the manifest {len(whole)}; build it again with rsr index"
     assert done.stderr.decode() == f"rsr query: x.rsr/segments/000001/vectors.npy: is damaged: it has {sizes}\n"
 
 

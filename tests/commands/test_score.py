@@ -194,7 +194,13 @@ def test_match_is_refused_with_qrels(rsr, tmp_path):
     assert (done.returncode, b"t.qrels:2: " in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(("extra", "says"), [((None, ["a"]), "has no id"), (("x", ["b"]), "the id 'x' comes twice")])
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ((None, ["a"]), "has no id; rsr tile gives every record an id"),
+        (("x", ["b"]), "the id 'x' occurs twice; pass to --truth the records that were indexed"),
+    ],
+)
 def test_items_of_the_truth_without_an_id_of_their_own(rsr, tmp_path, extra, says, item, lines):
     (tmp_path / "truth").write_bytes(lines([item("x", ["a"]), item(*extra)]))
     done = rsr("score", "--truth", "truth", input=b"", cwd=tmp_path)
@@ -216,8 +222,9 @@ def test_misleading_scores_are_warned_about(rsr, tmp_path, hit, item, lines):
     done = rsr("score", "--truth", "truth", "--metrics", "p@2,p@3,anmrr", input=lines(hits), cwd=tmp_path)
     assert done.returncode == 0
     warned = done.stderr.decode().splitlines()
-    assert warned[0] == "rsr score: 1 hits are the query's own item; pass --exclude-self to ignore them"
+    assert warned[0] == "rsr score: 1 hit found the query's own item; pass --exclude-self to ignore such hits"
     assert [line.split()[2] for line in warned[1:]] == ["p@3", "anmrr"]
+    assert warned[1].endswith("p@3 needs 3 hits per query, and no query has more than 2; pass -k 3 to rsr query")
     done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
     assert done.stderr == b""
 

@@ -197,10 +197,10 @@ def bad(tmp_path, write_raster):
         "none.tif": "no such file",
         "secret.tif": "no such file",
         "empty": "contains no raster (.tif ",
-        "blank.tif": "none of its 1 tiles has enough valid pixels; pass --min-valid 0 to keep every tile",
-        "nan.tif": "none of its 1 tiles has enough valid pixels",
+        "blank.tif": "its only tile has too few valid pixels; pass --min-valid 0 to keep every tile",
+        "nan.tif": "its only tile has too few valid pixels",
         "complex.tif": "has complex numbers, which are not reflectance",
-        "two.tif": "has 2 bands, not counting alpha, but 1 are named; pass --bands with one name per band, - for a",
+        "two.tif": "has 2 bands, not counting alpha, but 1 is named; pass --bands with one name per band, - for a",
         "/vsizip/none.zip/x.tif": "cannot be read: ",
     }
     return {

@@ -52,9 +52,9 @@ def test_what_decides_the_vectors_decides_the_fingerprint(masked_autoencoder, ti
         settings("prithvi_eo_tiny", tiny, mean=(1000.0,) * 6),
         settings("prithvi_eo_tiny", tiny, bands=("blue", "green", "red", "nir", "swir16", "swir22")),
     ]
-    assert len({load_encoder(variant).fingerprint for variant in variants}) == len(variants)
+    assert len({load_encoder(variant).space().fingerprint for variant in variants}) == len(variants)
     same = load_encoder(settings("prithvi_eo_tiny", tiny, pool="mean", layer=3, size_px=224))
-    assert same.fingerprint == load_encoder(variants[0]).fingerprint
+    assert same.space().fingerprint == load_encoder(variants[0]).space().fingerprint
 
 
 #: Settings and the fingerprint that they must keep, with zeros for the weights' sha256.
@@ -84,7 +84,7 @@ def test_fingerprints_stay_the_same(chosen, expected, v1, tl, tiny, imagenet):
     }
     path = paths.get(chosen["model"])
     encoder = load_encoder(EncoderSettings(**chosen, weights=path and str(path)))
-    assert encoder.fingerprint == fingerprint(encoder.recipe)
+    assert encoder.space().fingerprint == fingerprint(encoder.recipe)
     assert fingerprint(encoder.recipe | ({"weights": "0" * 64} if path else {})) == expected
 
 

@@ -32,8 +32,8 @@ def test_neighbours_in_the_spectrum_have_similar_statistics_whatever_their_sourc
 @pytest.mark.parametrize(
     ("mean", "std", "says"),
     [
-        ([0], [1, 1], "m reads 2 bands, but mean has 1 values"),
-        ([0, 0], [1], "m reads 2 bands, but std has 1 values"),
+        ([0], [1, 1], "m reads 2 bands, but mean has 1 value"),
+        ([0, 0], [1], "m reads 2 bands, but std has 1 value"),
         ([0, float("inf")], [1, 1], "finite"),
         ([0, 0], [1, 0], "std positive"),
         ([0, 0], [1, float("nan")], "finite"),

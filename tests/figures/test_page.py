@@ -106,7 +106,7 @@ def test_page_renders_in_a_browser(tmp_path, page):
     lefts = []
     for name in ("all", "some", "none"):
         parts, _ = ndimage.label((pixels == COLOURS[name]).all(-1))
-        boxes = [box for box in ndimage.find_objects(parts) if [side.stop - side.start for side in box] == [100, 100]]
+        boxes = [box for box in ndimage.find_objects(parts) if [side.stop - side.start for side in box] == [92, 92]]
         assert len(boxes) == 1
         lefts.append(boxes[0][1].start)
-    assert np.diff(lefts).tolist() == [112, 112]
+    assert np.diff(lefts).tolist() == [102, 102]

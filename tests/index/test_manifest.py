@@ -76,7 +76,7 @@ def test_what_is_not_an_index_is_told_apart(tmp_path):
     for path, says in (
         (tmp_path, "is not an index: it has no manifest.json"),
         (tmp_path / "file", "is a file and not an index, which is a directory"),
-        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path / "nowhere", "no such index"),
     ):
         with pytest.raises(IndexFormatError) as caught:
             Manifest.read(path)

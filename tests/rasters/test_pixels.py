@@ -47,7 +47,7 @@ def test_south_up_and_transposed_rasters_are_read_as_stored(tmp_path, write_rast
 def test_a_band_that_is_missing(tmp_path, write_raster, cut):
     pixels = bands_of(2, 5, 5)
     (tile,) = cut(write_raster(tmp_path / "x.tif", pixels, names=["blue", "red"]))
-    with pytest.raises(BandError, match=r"band nir08 is missing \(has blue red\)") as raised:
+    with pytest.raises(BandError, match=r"band nir08 is missing \(has blue, red\)") as raised:
         rasters.read_pixels(tile, ["blue", "nir08"])
     assert raised.value.remedy == "fill-missing"
     read = rasters.read_pixels(tile, ["nir08", "red", "swir16", "blue"], may_lack=["nir08", "swir16"])
@@ -76,7 +76,7 @@ def test_a_record_that_is_not_a_tile(tmp_path, write_raster, cut, key):
 def test_a_record_of_a_file_that_has_changed(tmp_path, write_raster, cut):
     (tile,) = cut(write_raster(tmp_path / "x.tif", bands_of(1, 5, 5), names=["red"]))
     tile["properties"]["bands"] = ["red", "nir"]
-    with pytest.raises(RasterError, match=r"x\.tif: has 1 bands, but the record names 2"):
+    with pytest.raises(RasterError, match=r"x\.tif: has 1 band, but the record names 2"):
         rasters.read_pixels(tile, ["red"])
     tile["properties"] |= {"bands": ["red"], "window": [5, 0, 5, 5]}
     with pytest.raises(RasterError, match="lies outside the raster"):

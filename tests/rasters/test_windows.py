@@ -71,7 +71,7 @@ def test_a_scene_smaller_than_a_tile(tmp_path, write_raster, cut):
 def test_valid_pixels_are_not_measured_where_all_are(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "x.tif", np.zeros((6, 8, 8), "uint16"), names=SIX)
     assert "valid" not in cut(path, min_valid=1.0)[0]["properties"]
-    with pytest.raises(RasterError, match=r"x\.tif: none of its 1 tiles has enough valid pixels") as raised:
+    with pytest.raises(RasterError, match=r"x\.tif: its only tile has too few valid pixels") as raised:
         cut(path, sensor="landsat5")  # whose nodata is 0
     assert raised.value.remedy == "min-valid"
 

@@ -35,12 +35,30 @@ def test_a_bbox_is_four_numbers(box):
     assert bbox_of(feature("x") | {"bbox": box}) == tuple(box)
 
 
+def test_heights_of_a_bbox_are_left_out():
+    assert bbox_of(feature("x") | {"bbox": [1, 2, -50, 3.5, 4, 8848]}) == (1, 2, 3.5, 4)
+
+
 def test_a_bbox_that_is_null_or_absent_is_none():
     assert bbox_of(feature("x")) is None
     assert bbox_of(feature("x") | {"bbox": None}) is None
 
 
-@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, None], [1, 2, 3, "east"], [[1, 2], [3, 4]], 5])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [1, 2, 3],
+        [1, 2, 3, 4, 5],
+        [1, 2, 3, None],
+        [1, 2, 3, "east"],
+        [[1, 2], [3, 4]],
+        5,
+        [True, 2, 3, 4],
+        "1234",
+        [],
+        0,
+    ],
+)
 def test_a_bbox_that_is_not_four_numbers_is_refused(box):
     with pytest.raises(RecordError) as caught:
         bbox_of(feature("x") | {"bbox": box})
@@ -58,6 +76,9 @@ MOMENTS = {
     "2020-01-02": "2020-01-02",
     "1969-12-31T23:59:59.5Z": "1969-12-31T23:59:59.5",
     "1582-10-04T00:00:00Z": "1582-10-04",
+    "2020-01-02t03:04:05z": "2020-01-02T03:04:05",
+    "2016-12-31T23:59:60Z": "2016-12-31T23:59:59",
+    "2016-12-31T23:59:60.5+00:00": "2016-12-31T23:59:59.5",
 }
 
 

@@ -84,7 +84,17 @@ def test_a_record_that_is_nested_too_deeply(rsr):
     line = orjson.dumps(deep).replace(b'"deep":null', b'"deep":' + b"[" * 400 + b"]" * 400)
     done = rsr("binarize", input=line + b"\n")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert b"x: cannot be written as JSON" in done.stderr
+    assert b"<stdin>:1: cannot be written as JSON" in done.stderr
+    done = rsr("binarize", "--keep-going", input=line + b"\n" + orjson.dumps(drawn_record("y")) + b"\n")
+    assert (done.returncode, [orjson.loads(line)["id"] for line in done.stdout.splitlines()]) == (3, ["y"])
+
+
+def test_a_binary_file_is_not_records(rsr, tmp_path, write_raster):
+    write_raster(tmp_path / "x.tif", np.ones((2, 8, 8), np.uint16))
+    for command in (["binarize"], ["index", "-o", "x.rsr"], ["score"]):
+        done = rsr(*command, "x.tif", cwd=tmp_path)
+        says = f"rsr {command[0]}: x.tif: is a binary file and not JSON lines; cut rasters into records with rsr tile\n"
+        assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
 def test_other_dtypes_and_layouts_come_as_float32():
@@ -119,7 +129,7 @@ def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch):
 def test_records_are_written_as_json_that_python_reads_alike():
     values = {"text": '\u2028\n"ü\x00', "number": 1e-300, "whole": 2**53, "none": None, "list": [[], {}, True]}
     records = [feature("ü", **values), feature(7) | {"bbox": [1.5, -2, 3, 4]}]
-    text = jsonl.write_records(Batch("in", [1, 2], records))
+    text = jsonl.write_records(Batch("in", [1, 2], records), Skips())
     assert text.endswith(b"\n")
     assert [json.loads(line) for line in text.decode().split("\n")[:-1]] == records
 
@@ -171,5 +181,5 @@ def test_a_record_that_cannot_be_written_is_named_by_its_id():
     deep = []
     for _ in range(400):
         deep = [deep]
-    with pytest.raises(RecordError, match=r"^x: cannot be written as JSON: "):
+    with pytest.raises(RecordError, match=r"^cannot be written as JSON: "):
         jsonl.dump(feature("x", deep=deep))

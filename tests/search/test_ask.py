@@ -9,7 +9,7 @@ import orjson
 import pytest
 from support import batches, binarized, code, embedding, embedding_records, feature, make_index
 
-from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
 from rsr_cli.core.search import ask
 from rsr_cli.core.search.ask import Searcher
 
@@ -174,14 +174,31 @@ def test_queries_asked_in_parts_find_the_same(index, rows, monkeypatch, candidat
 
 @pytest.mark.parametrize(("candidates", "at_once"), [(1, 1), (5, 1), (9, 1), (10, 2), (17, 3), (100, 20)])
 def test_no_more_queries_are_searched_at_once_than_fit_the_candidates(index, rows, monkeypatch, candidates, at_once):
-    """The eighth query cannot be searched: those are answered that are not in its part."""
     monkeypatch.setattr(ask, "CANDIDATES", candidates)
-    asked = embedding_records(rows[:12])
-    asked[7]["properties"]["embedding"] = embedding(np.full(6, 1e25))
-    answered = []
-    with pytest.raises(RsrError, match="too long for float32"):
-        answered.extend(ids([hits])[0] for hits in searcher(index, 5).by_record(batches(asked)))
-    assert answered == [nearest(rows, i, 5) for i in range(7 // at_once * at_once)]
+    search, numbers = index.search, []
+    monkeypatch.setattr(
+        index, "search", lambda queries, *limits: numbers.append(len(queries)) or search(queries, *limits)
+    )
+    found = ids(searcher(index, 5).by_record(batches(embedding_records(rows[:12]))))
+    assert found == [nearest(rows, i, 5) for i in range(12)]
+    assert numbers == [min(at_once, 12 - first) for first in range(0, 12, at_once)]
+
+
+def test_queries_too_long_for_float32_are_named_or_skipped(index, rows):
+    asked = embedding_records(rows[:3])
+    asked[1]["properties"]["embedding"] = embedding(np.full(6, 1e25))
+    with pytest.raises(RecordError, match=r":2: its embedding is 2\.4e\+25 long, too long for float32"):
+        list(searcher(index, 5).by_record(batches(asked)))
+    asked = embedding_records(rows[:3])
+    asked[1]["properties"]["embedding"] = embedding(np.full(6, 1e25))
+    skips = Skips(keep_going=True)
+    assert ids(searcher(index, 5, skips=skips).by_record(batches(asked))) == [nearest(rows, i, 5) for i in (0, 2)]
+    assert skips.count == 1
+
+
+def test_a_radius_below_0_is_refused_where_no_distance_can_be(index):
+    with pytest.raises(UsageError, match=r"a radius of -1 contains nothing"):
+        searcher(index, None, -1)
 
 
 def test_many_queries_of_wide_searches_are_asked_in_parts(tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_19_classes_drop_what_has_none_of_them(miniature, cut, tmp_path, caplog)
     tiles = {tile["id"]: tile for tile in cut(folder, dataset="bigearthnet", classes=19)}
     assert set(tiles) == {place.name for place in (second, *others)}
     assert tiles[second.name]["properties"]["labels"] == ["Permanent crops", "Marine waters"]
-    assert caplog.messages == ["left out 1 patches that have none of the 19 classes"]
+    assert caplog.messages == ["left out 1 patch with none of the 19 classes"]
     tiles = {tile["id"]: tile for tile in cut(folder, dataset="bigearthnet", classes=43)}
     assert tiles[first.name]["properties"]["labels"] == ["Airports", "Bare rock"]
 
@@ -119,7 +119,7 @@ def test_a_patch_of_bigearthnet_2_without_a_label(newer, cut, tmp_path, caplog):
     rows[0]["labels"] = []
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "reben" / "metadata.parquet")
     assert len(cut(tmp_path / "reben", dataset="bigearthnet")) == len(rows) - 1
-    assert caplog.messages == ["left out 1 patches that have none of the 19 classes"]
+    assert caplog.messages == ["left out 1 patch with none of the 19 classes"]
 
 
 def test_real_patches(shared_data, cut):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rsr_cli.core.codes.registry import binarizer_class
+from rsr_cli.core.codes.registry import METHODS, binarizer_class
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records.space import EMBEDDING_FACTS, Space, fingerprint
 
@@ -35,11 +35,7 @@ class Binarizer(ABC):
     Attributes
     ----------
     method : str
-        Its name in the registry.
-    needs_bits : bool
-        Whether the length has no default; the default is one bit per dimension.
-    default_seed : int or None
-        The seed if none is given; ``None`` for a method that draws nothing.
+        Its name in the registry, whose entry says whether it needs bits and takes a seed.
 
     Raises
     ------
@@ -48,15 +44,13 @@ class Binarizer(ABC):
     """
 
     method: ClassVar[str]
-    needs_bits: ClassVar[bool] = True
-    default_seed: ClassVar[int | None] = None
 
     def __init__(self, of: Space, bits: int | None = None, seed: int | None = None) -> None:
         self.check(bits, seed)
         self.of = of
         self.dim = of.size
         self.bits = self._length(bits or of.size)
-        self.seed = self.default_seed if seed is None else seed
+        self.seed = METHODS[self.method].default_seed if seed is None else seed
 
     @classmethod
     def check(cls, bits: int | None, seed: int | None) -> None:
@@ -67,9 +61,10 @@ class Binarizer(ABC):
         UsageError
             The method needs bits, or takes no seed.
         """
-        if bits is None and cls.needs_bits:
+        entry = METHODS[cls.method]
+        if bits is None and entry.needs_bits:
             raise UsageError(f"{cls.method} needs a number of bits, 32 in the paper", remedy="bits")
-        if seed is not None and cls.default_seed is None:
+        if seed is not None and entry.default_seed is None:
             raise UsageError(f"{cls.method} takes no seed, as it draws nothing", remedy="seed")
 
     def _length(self, bits: int) -> int:

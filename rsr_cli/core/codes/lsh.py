@@ -20,7 +20,6 @@ class LSH(Binarizer):
     """
 
     method = "lsh"
-    default_seed = 42  # the first of the paper's five
 
     @cached_property
     def _planes(self) -> NDArray[np.float64]:

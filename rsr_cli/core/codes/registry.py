@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
@@ -10,11 +11,34 @@ from rsr_cli.core.errors import UsageError
 if TYPE_CHECKING:
     from rsr_cli.core.codes.base import Binarizer
 
-#: Method -> the module and class of its binarizer, and its line in the help.
+
+@dataclass(frozen=True)
+class Method:
+    """A way to turn embeddings into codes.
+
+    Attributes
+    ----------
+    binarizer : str
+        The class that implements it, as ``module:Class`` in `rsr_cli.core.codes`.
+    summary : str
+        Its line in the help.
+    needs_bits : bool
+        Whether the number of bits has no default; the default is one bit per dimension.
+    default_seed : int or None
+        The seed if none is given; ``None`` for a method that draws no random numbers.
+    """
+
+    binarizer: str
+    summary: str
+    needs_bits: bool = True
+    default_seed: int | None = None
+
+
+#: Name -> method, the default first.
 METHODS = {
-    "sign": ("sign:Sign", "one bit per dimension, x > 0"),
-    "trivial": ("trivial:Trivial", "signs of means over dimensions"),
-    "lsh": ("lsh:LSH", "sides of random planes"),
+    "sign": Method("sign:Sign", "one bit per dimension, x > 0", needs_bits=False),
+    "trivial": Method("trivial:Trivial", "signs of means over dimensions"),
+    "lsh": Method("lsh:LSH", "sides of random planes", default_seed=42),  # the first of the paper's five seeds
 }
 
 
@@ -28,6 +52,6 @@ def binarizer_class(method: str) -> type[Binarizer]:
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
-    module, _, name = METHODS[method][0].partition(":")
+    module, _, name = METHODS[method].binarizer.partition(":")
     found: type[Binarizer] = getattr(importlib.import_module(f"rsr_cli.core.codes.{module}"), name)
     return found

@@ -16,7 +16,6 @@ class Sign(Binarizer):
     """The paper's binary embedding: bit j is 1 if dimension j is above 0."""
 
     method = "sign"
-    needs_bits = False
 
     def _length(self, bits: int) -> int:
         if bits != self.dim:

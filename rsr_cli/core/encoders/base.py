@@ -302,11 +302,6 @@ class Encoder(ABC):
             **self.facts,
         }
 
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name the vector space: the hash of the recipe."""
-        return fingerprint(self.recipe)
-
     def space(self, filled: Sequence[str] = ()) -> Space:
         """Return the vector space in which some bands were missing and filled with the model's mean.
 

@@ -49,8 +49,8 @@ def style(**settings: Any) -> Iterator[None]:
             yield
     missing = {str(warning.message) for warning in caught if "missing from font" in str(warning.message)}
     if missing:
-        absent = counted(len(missing), "character")
-        log.warning("%s missing from the figure's font, drawn as a box; HTML shows all", absent)
+        lacks = counted(len(missing), "character")
+        log.warning("the figure's font lacks %s, drawn as boxes; an HTML page shows all", lacks)
 
 
 def save(figure: Figure, form: str, **options: Any) -> bytes:

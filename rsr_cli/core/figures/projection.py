@@ -82,7 +82,7 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
             if slot < size:
                 drawn[slot : slot + 1] = [(vector.copy(), names)]  # a view would keep its whole batch
     if space is None or len(drawn) < 3:
-        raise RsrError(f"t-SNE needs 3 records or more, and only {len(drawn)} came in")
+        raise RsrError(f"t-SNE needs 3 records or more, and {len(drawn)} came in")
     values = np.stack([vector for vector, _ in drawn])
     if space.kind == "code":
         values = np.unpackbits(values, axis=1, count=space.size)

@@ -40,12 +40,11 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     RecordError
         The tile does not have the bands or cannot be read.
     """
-    names = record["properties"].get("bands")
-    missing = [band for band in bands if isinstance(names, list) and band not in names]
-    if missing:
-        has = " ".join(map(str, names))
-        raise BandError(f"band {' '.join(missing)} is missing (has {has})", remedy="three-bands")
-    pixels = read_pixels(record, bands)
+    try:
+        pixels = read_pixels(record, bands)
+    except BandError as error:
+        error.remedy = "three-bands"
+        raise
     step = -(-max(pixels.shape[1:]) // THUMBNAIL_PX)
     return pixels[:, ::step, ::step].copy()
 

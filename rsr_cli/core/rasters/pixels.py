@@ -106,7 +106,7 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     if lacks and not (has and set(lacks) <= set(may_lack)):
         what = f"band {lacks[0]} is" if len(lacks) == 1 else f"bands {', '.join(lacks)} are"
         text = f"{what} missing (has {', '.join(names) or 'none'})"
-        raise BandError(text, remedy="fill-missing") if has else BandError(f"none of the model's bands: {text}")
+        raise BandError(text, remedy="fill-missing" if has else None)
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 #: A time that is not known, numpy's NaT.
 NO_TIME = -(2**63)
 NO_INTERVAL = NO_TIME, NO_TIME
+_NUMBERS = frozenset({int, float})
+_LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?=[.Z+-]|$)")
 
 
 def id_of(record: Record) -> str:
@@ -43,16 +46,17 @@ def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
     Raises
     ------
     RecordError
-        It is not four numbers.
+        It is neither four numbers nor, with heights, six.
     """
     box = record.get("bbox")
-    if not box:
+    if box is None:
         return None
-    try:
-        west, south, east, north = map(float, box)
-    except (TypeError, ValueError, OverflowError):
-        raise RecordError(f"has a bbox that is not four numbers: {box!r}") from None
-    return west, south, east, north
+    if isinstance(box, list) and _NUMBERS.issuperset(map(type, box)):
+        if len(box) == 4:
+            return box[0], box[1], box[2], box[3]
+        if len(box) == 6:
+            return box[0], box[1], box[3], box[4]
+    raise RecordError(f"has a bbox that is not four numbers: {box!r}")
 
 
 def interval_of(record: Record) -> tuple[int, int]:
@@ -83,9 +87,9 @@ def interval_of(record: Record) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _microseconds(text: str) -> int:
-    """Convert RFC 3339 to microseconds since 1970; text without an offset is in UTC."""
+    """Convert RFC 3339 to microseconds since 1970; text without an offset is in UTC, a leap second the one before."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
     except ValueError:
         return NO_TIME
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
