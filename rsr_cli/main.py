@@ -7,7 +7,7 @@ import importlib
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -48,6 +48,16 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"rsr_cli.commands.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command that is called; a misspelled one is a usage error that names those it resembles."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = " or ".join(map(repr, difflib.get_close_matches(args[0], COMMANDS)))
+            raise click.UsageError(f"{error.message} Did you mean {close}?" if close else error.message, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands without importing them."""
@@ -115,7 +125,7 @@ def _run(argv: list[str], name: str) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return error.exit_code
     except click.ClickException as error:
-        log.error("%s; see %s --help", " ".join(error.format_message().split()).rstrip("."), name)
+        log.error("%s", _in_our_words(error.format_message(), name))
         return error.exit_code
     except ReaderGoneError as gone:
         return gone.status
@@ -128,6 +138,13 @@ def _run(argv: list[str], name: str) -> int:
     except Exception as error:
         return _failed(f"bug in rsr: {type(error).__name__}: {error}; please report it with the output of --debug", 1)
     return result if isinstance(result, int) else 0
+
+
+def _in_our_words(text: str, name: str) -> str:
+    """Write a message of click's as one line like ours: a fact, and after a semicolon the way out."""
+    fact, _, hint = " ".join(text.split()).partition("Did you mean ")
+    fact = fact.rstrip(" (.").replace("is not a valid integer range", "is not a whole number")
+    return f"{fact[:1].lower()}{fact[1:]}; " + (f"did you mean {hint.rstrip(')')}" if hint else f"see {name} --help")
 
 
 def _failed(message: str, status: int) -> int:

@@ -100,6 +100,15 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path):
         assert path.stat().st_mode & 0o777 == mode
 
 
+def test_a_link_to_itself_is_refused(rsr, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for command in ("binarize", "index"):
+        done = rsr(command, "-o", "loop", input=b"", cwd=tmp_path)
+        says = f"rsr {command}: loop: cannot write: too many levels of symbolic links\n"
+        assert (done.returncode, done.stderr.decode()) == (1, says)
+    assert names(tmp_path) == ["loop"]
+
+
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to("elsewhere/out")
@@ -157,6 +166,7 @@ def test_a_temporary_that_cannot_be_removed_is_a_warning(tmp_path, caplog, monke
     import logging
 
     monkeypatch.setattr(logging.getLogger("rsr"), "propagate", True)
+    caplog.set_level(logging.WARNING, "rsr")
 
     def refuse(self, missing_ok=False):
         raise PermissionError(13, "Permission denied", str(self))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsr")
 
 DEFAULT_SIZE_PX = 224  # the size that most models take
+MAX_SIZE_PX = 1 << 15
 _SENSORS = ", ".join(f"{name} ({sensor.title})" for name, sensor in sorted(SENSORS.items()))
 _DATASETS = ", ".join(f"{name} ({dataset.title})" for name, dataset in DATASETS.items())
 _CLASSES = ", ".join(
@@ -68,7 +69,9 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 )
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # How to cut it.
-@click.option("--size", type=click.IntRange(1), help="Height and width of a tile in pixels.  [default: 224]")
+@click.option(
+    "--size", type=click.IntRange(1, MAX_SIZE_PX), help="Height and width of a tile in pixels.  [default: 224]"
+)
 @click.option("--stride", type=click.IntRange(1), help="Step from one tile to the next in pixels.  [default: --size]")
 @click.option(
     "--edge",
@@ -149,7 +152,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
     decided = ("sensor", "scale", "offset", "datetime") if dataset.scale is not None else ()
     for option in (*decided, "labels_from_parent", "per_band"):
         if given[option] not in (None, False):
-            raise UsageError(f"{name} decides --{option.replace('_', '-')} itself; leave it out")
+            raise UsageError(f"--dataset {name} decides --{option.replace('_', '-')} itself; leave it out")
     return dataset(split, classes, bands, seed or 0)
 
 

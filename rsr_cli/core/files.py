@@ -65,7 +65,7 @@ def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
     try:
         stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
     except OSError as error:
-        raise RsrError(reason(error), path) from None
+        raise RsrError(reason(error), path, remedy="tile" if isinstance(error, IsADirectoryError) else None) from None
     with stream:
         yield path, stream
 
@@ -98,6 +98,14 @@ def explained(name: str) -> Iterator[None]:
         if error.errno == errno.EPIPE:
             raise ReaderGoneError("the reader has gone away", name) from None
         raise OutputError(f"cannot write: {reason(error)}", name) from None
+
+
+def follow(path: Path) -> Path:
+    """Return what a symbolic link leads to, whether it exists or not; raise OSError if that is the link itself."""
+    final = Path(os.path.realpath(path))
+    if final.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return final
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -137,7 +145,7 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
     with contextlib.ExitStack() as stack:
         with explained(str(path)):
             refuse_existing(path, overwrite=overwrite)
-            final = Path(os.path.realpath(path))
+            final = follow(path)
             temporary, descriptor = stack.enter_context(_temporary(final, create))
         stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115  closing it may fail, too
         try:

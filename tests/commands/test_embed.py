@@ -226,6 +226,7 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
         (["--device", "nonsense"], "cannot be used"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
+        (["--size", "999999999"], "rcf takes a size of 1 to 16384 px, not 999999999"),
         (["--model", "rcf:sed=3"], "unknown setting 'sed'"),
         (["--model", "rcf:bands=blau"], "not a STAC common name"),
         (["--model", "rcf:seed=3", "--seed", "4"], "--seed and --model state different values"),
@@ -333,6 +334,21 @@ def test_what_decides_the_space_is_wrong_usage_beside_as(rsr, lakes, options):
     environment = {f"RSR_EMBED_{options[0].strip('-').replace('-', '_').upper()}": [*options, "1"][1]}
     done = rsr("embed", "--as", lakes / "codes.rsr", lakes / "tiles", env=environment)  # a default, which --as replaces
     assert done.stdout == (lakes / "embeddings").read_bytes(), done.stderr
+
+
+def test_beside_as_a_tile_must_have_the_bands_of_the_index(rsr, lakes, tmp_path, write_raster):
+    pixels = np.ones((2, 32, 32), np.uint16)
+    path = write_raster(tmp_path / "x.tif", pixels, names=("red", "blue"))
+    done = rsr("embed", "--as", lakes / "embeddings.rsr", input=rsr("tile", "--whole", path).stdout)
+    says = "<stdin>:1: band green is missing (has red, blue); with --as, tiles must have every band"
+    assert done.stderr.decode().startswith(f"rsr embed: {says}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_as_a_file_without_vectors_says_what_to_pass(rsr, lakes):
+    done = rsr("embed", "--as", lakes / "tiles", lakes / "tiles")
+    says = f"rsr embed: {lakes / 'tiles'}:1: has no embedding; pass an index, or a file of embeddings or codes\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", says)
 
 
 def test_what_does_not_decide_the_space_may_stand_beside_as(rsr, lakes):

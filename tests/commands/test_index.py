@@ -71,10 +71,10 @@ def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Missing option '-o'"),
+        ([], "missing option '-o'"),
         (["-o", "-"], "an index is a directory and cannot be written to stdout; pass its name to -o"),
         (["-o", "i.rsr", "--metric", "hamming"], "'hamming' is not one of 'l1', 'l2', 'cosine', 'dot'"),
-        (["-o", "i.rsr", "--bits", "8"], "No such option"),
+        (["-o", "i.rsr", "--bits", "8"], "no such option"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, arguments, says):

@@ -30,7 +30,7 @@ def test_the_same_seed_plots_the_same_bytes(rsr, tmp_path):
     [
         (["x.geojsonl", "-o", "x.html"], 2, "'x.html' must end in .png or .pdf, which chooses the format"),
         (["x.geojsonl", "-o", "-"], 2, "'-' must end in .png or .pdf"),
-        (["x.geojsonl"], 2, "Missing option '-o'"),
+        (["x.geojsonl"], 2, "missing option '-o'"),
         (["--sample", "2", "-o", "x.png"], 2, "'--sample'"),
         (["empty.geojsonl", "-o", "x.png"], 1, "t-SNE needs 3 records or more, and 0 came in"),
         (["bare.geojsonl", "-o", "x.png"], 1, "bare.geojsonl:1: has no embedding; pass the stream through rsr"),

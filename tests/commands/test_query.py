@@ -179,6 +179,22 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     assert done.returncode == 2
 
 
+def test_excluding_nothing_is_warned_about(rsr, lake):
+    asked = (lake / "codes.geojsonl").read_bytes().splitlines(keepends=True)[:2]
+    renamed = [line.replace(b'"id":"t', b'"id":"elsewhere/t') for line in asked]
+    done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join(renamed), cwd=lake)
+    says = b"rsr query: --exclude-self excluded nothing: no query has the id of one of its hits\n"
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, says, 2)
+    done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join([*renamed, asked[0]]), cwd=lake)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_radius_below_0_is_wrong_usage(rsr, lake):
+    done = rsr("query", "codes.rsr", "--radius", "-1", "codes.geojsonl", cwd=lake)
+    says = b"rsr query: a radius of -1 contains nothing: hamming distances are 0 or more\n"
+    assert (done.returncode, done.stderr) == (2, says)
+
+
 def test_another_space_is_refused_by_both_names(rsr, lake):
     stranger = tile("x", np.ones(64, np.float32))
     stranger["properties"]["embedding"]["fingerprint"] = "elsewhere"
@@ -186,6 +202,7 @@ def test_another_space_is_refused_by_both_names(rsr, lake):
         done = rsr("query", f"{kind}.rsr", input=lines([stranger]), cwd=lake)
         assert done.returncode == 1
         assert b"elsewhere" in done.stderr
+        assert done.stderr.endswith(f"; embed the queries with rsr embed --as {kind}.rsr\n".encode())
         assert b"emb" in done.stderr
         assert len(done.stderr.splitlines()) == 1
 

@@ -121,7 +121,7 @@ ERRORS = [
     (["--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--tsne is now rsr plot;"),
     (["--sample", "30", "hits.geojsonl", "-o", "x.png"], 2, "--sample is now an option of rsr plot;"),
     (["hits.geojsonl", "-o", "x.png", "--seed=3"], 2, "--seed is now an option of rsr plot;"),
-    (["hits.geojsonl"], 2, "Missing option '-o'"),
+    (["hits.geojsonl"], 2, "missing option '-o'"),
     (["hits.geojsonl", "-o", "there.png"], 1, "there.png: exists already; pass --overwrite"),
     (["hits.geojsonl", "-o", "x.png", "--bands", "red,green"], 2, "--bands must name three bands"),
     (["hits.geojsonl", "-o", "x.png", "--bands", "red,green,b8a"], 2, "'b8a' is not a STAC common name"),

@@ -91,6 +91,13 @@ def test_ids_that_would_not_be_unique_are_refused(nested, write_raster, cut, rsr
     assert sum("tile it on its own with --id-prefix; skipped" in line for line in messages(done)) == 2
 
 
+def test_a_scene_that_is_named_twice_is_taken_once(nested, cut, rsr):
+    with pytest.raises(RasterError, match=r"b\.tif: is named twice$"):
+        cut(nested / "b.tif", nested / "c" / ".." / "b.tif", bands=["red"])
+    done = rsr("tile", "--whole", "--bands", "red", "--keep-going", nested / "b.tif", nested / "b.tif")
+    assert (done.returncode, [record["id"] for record in records(done)]) == (3, ["b"])
+
+
 def test_a_list_of_files(tmp_path, write_raster, rsr):
     names = ["z.tif", "a b.tif", "deep/ü.tif"]
     for name in names:
@@ -251,12 +258,12 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
         (["--bands", "red,nope", "x.tif"], "'nope' is not a STAC common name of a band; use one of pan coastal blue "),
         (["--bands", "red,red", "x.tif"], "red named twice"),
         (["--bands", "-,-", "x.tif"], "no band is named"),
-        (["--bands", "red,,nir", "x.tif"], "Invalid value for '--bands': 'red,,nir' has an empty item"),
+        (["--bands", "red,,nir", "x.tif"], "invalid value for '--bands': 'red,,nir' has an empty item"),
         (["--per-band", "."], "--per-band needs --sensor, which defines how single-band files are named"),
         (["--datetime", "yesterday", "x.tif"], "'yesterday' is not a date or time such as 2023-06-10"),
         (["--scale", "nan", "x.tif"], "--scale is not a finite number"),
-        (["--min-valid", "1.5", "x.tif"], "Invalid value for '--min-valid': 1.5 is not in the range 0<=x<=1"),
-        (["--sensor", "sentinel", "x.tif"], "Invalid value for '--sensor': 'sentinel' is not one of 'eurosat', "),
+        (["--min-valid", "1.5", "x.tif"], "invalid value for '--min-valid': 1.5 is not in the range 0<=x<=1"),
+        (["--sensor", "sentinel", "x.tif"], "invalid value for '--sensor': 'sentinel' is not one of 'eurosat', "),
     ],
 )
 def test_wrong_usage(tmp_path, write_raster, rsr, arguments, message):

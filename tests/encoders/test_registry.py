@@ -77,7 +77,13 @@ def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encod
 
 @pytest.mark.parametrize(
     ("name", "close"),
-    [("prithvi_eo_v1_10", "prithvi_eo_v1_100"), ("vit_b_16_rbg", "vit_b_16_rgb"), ("resnet5O", "resnet50")],
+    [
+        ("prithvi_eo_v1_10", "prithvi_eo_v1_100"),
+        ("vit_b_16_rbg", "vit_b_16_rgb"),
+        ("resnet5O", "resnet50"),
+        ("RCF", "rcf"),
+        ("Prithvi", "prithvi_eo_v1_100"),
+    ],
 )
 def test_an_unknown_model_suggests_close_matches(name, close):
     with pytest.raises(UsageError, match=f"unknown model {name}; did you mean .*{close}"):

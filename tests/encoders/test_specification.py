@@ -56,8 +56,8 @@ def test_the_text_is_readable():
     [
         ("", "has no name"),
         (":seed=1", "has no name"),
-        ("rcf:", "'' is not KEY=VALUE"),
-        ("rcf:seed", "'seed' is not KEY=VALUE"),
+        ("rcf:", "unknown setting ''"),
+        ("rcf:seed", "seed has no value; write seed=VALUE"),
         ("rcf:sed=1", "unknown setting 'sed'; choose from pool, layer, size, seed, bands, mean, std"),
         ("rcf:weights=x.pt", "unknown setting 'weights'"),
         ("rcf:seed=1:seed=1", "seed is stated twice"),

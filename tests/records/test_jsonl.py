@@ -97,6 +97,12 @@ def test_a_binary_file_is_not_records(rsr, tmp_path, write_raster):
         assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
+def test_a_directory_is_not_records(rsr, tmp_path):
+    done = rsr("binarize", tmp_path)
+    says = f"rsr binarize: {tmp_path}: is a directory; cut rasters into records with rsr tile\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
 def test_other_dtypes_and_layouts_come_as_float32():
     values = np.array([1, -2, 0.5, 3], np.float64)
     for dtype in ("float16", "float32", "float64"):

@@ -111,10 +111,10 @@ def parse(text: str) -> EncoderSettings:
     settings: dict[str, Any] = {}
     for part in parts:
         key, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError(f"{part!r} is not KEY=VALUE", place)
         if key not in KEYS:
             raise UsageError(f"unknown setting {key!r}; choose from {', '.join(KEYS)}", place)
+        if not equals:
+            raise UsageError(f"{key} has no value; write {key}=VALUE", place)
         field, read = KEYS[key]
         if field in settings:
             raise UsageError(f"{key} is stated twice", place)

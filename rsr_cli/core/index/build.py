@@ -17,7 +17,16 @@ import numpy as np
 
 import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
-from rsr_cli.core.files import PREFIX, locked, refuse_existing, remove, sync_directory, whole_directory
+from rsr_cli.core.files import (
+    PREFIX,
+    explained,
+    follow,
+    locked,
+    refuse_existing,
+    remove,
+    sync_directory,
+    whole_directory,
+)
 from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
 from rsr_cli.core.index.flat import HAMMING, METRICS, drop_too_long, unit
 from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
@@ -79,7 +88,8 @@ def build(
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
-    final = Path(os.path.realpath(path))  # what a link points to
+    with explained(str(path)):
+        final = follow(path)
     replaces = final.exists()
     if replaces:
         _check_replaceable(path)

@@ -104,7 +104,8 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     has = [band for band in bands if band in names]
     lacks = [band for band in bands if band not in names]
     if lacks and not (has and set(lacks) <= set(may_lack)):
-        what = f"band {lacks[0]} is" if len(lacks) == 1 else f"bands {', '.join(lacks)} are"
+        needed = [band for band in lacks if band not in may_lack or not has]
+        what = f"band {needed[0]} is" if len(needed) == 1 else f"bands {', '.join(needed)} are"
         text = f"{what} missing (has {', '.join(names) or 'none'})"
         raise BandError(text, remedy="fill-missing" if has else None)
     raw = read_raw(tile, has)

@@ -59,7 +59,7 @@ class Searcher:
     def __init__(self, index: Index, k: int | None, radius: float | None, *, exclude_self: bool, skips: Skips) -> None:
         metric = index.manifest.metric
         if radius is not None and not radius >= 0 and metric != "dot":
-            raise UsageError(f"a radius of {radius:g} contains nothing: distances by {metric} are 0 or more")
+            raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
         self._index = index
         self._k = k
         self._radius = radius
