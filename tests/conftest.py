@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import logging
 import os
 import random
 import subprocess
@@ -330,7 +331,10 @@ def call(capfdbinary):
         stdout, run.stderr = capfdbinary.readouterr()
         return stdout
 
-    return run
+    log = logging.getLogger("rsr")
+    level = log.level
+    yield run
+    log.setLevel(level)  # which --quiet changes
 
 
 @pytest.fixture
