@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
@@ -133,14 +134,10 @@ class Gallery:
         RecordError
             A record is not a hit, has malformed labels, or has the query and rank of an earlier hit.
         """
-        for i, record in enumerate(batch.records):
-            try:
-                self._add(record, batch.place(i))
-            except RecordError as error:
-                error.place = batch.place(i)
-                self._skips(error)
+        batch.apply(partial(self._add, map(batch.place, range(len(batch)))), self._skips)
 
-    def _add(self, record: Record, place: str) -> None:
+    def _add(self, places: Iterator[str], record: Record) -> None:
+        place = next(places)
         name, rank = query_and_rank(record)
         if name not in self._hits and len(self._hits) == self._rows:
             return
@@ -175,19 +172,17 @@ class Gallery:
             A query's labels are malformed.
         """
         for batch in streams.read([path], self._skips):
-            for i, record in enumerate(batch.records):
-                query = self._queries.get(str(record.get("id")))
-                if query is None or query.record is not None:
-                    continue
-                try:
-                    labels = _labels(record, "labels")
-                except RecordError as error:
-                    error.place = batch.place(i)
-                    self._skips(error)
-                    continue
-                query.record, query.place = record, batch.place(i)
-                query.labels = labels if query.labels is None else query.labels
+            batch.apply(partial(self._add_query, map(batch.place, range(len(batch)))), self._skips)
         return sum(query.record is None for query in self._queries.values())
+
+    def _add_query(self, places: Iterator[str], record: Record) -> None:
+        place = next(places)
+        query = self._queries.get(str(record.get("id")))
+        if query is None or query.record is not None:
+            return
+        labels = _labels(record, "labels")
+        query.record, query.place = record, place
+        query.labels = labels if query.labels is None else query.labels
 
     def rows(self, bands: Sequence[str], percentiles: tuple[float, float]) -> Iterator[Row]:
         """Yield rows with their thumbnails, one by one.
