@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.encoders import specification, statistics, terratorch
+from rsr_cli.core.encoders import specification, statistics
 from rsr_cli.core.encoders.base import Model
 from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V1, PRITHVI_V2, Statistics
 from rsr_cli.core.encoders.weights import HubFile, TorchFile
@@ -101,11 +100,15 @@ def find_model(name: str) -> Model:
     """
     if name in MODELS:
         return MODELS[name]
+    import difflib
+
     # a typing error should not wait for terratorch's import
     typed = name.casefold()
     begun = [model for model in MODELS if typed and model.startswith(typed)]
     if close := begun or difflib.get_close_matches(typed, MODELS, cutoff=0.9):
         raise UsageError(f"unknown model {name}; did you mean {', '.join(close)}?")
+    from rsr_cli.core.encoders import terratorch
+
     return terratorch.find_backbone(name)
 
 

@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,13 @@ from rsr_cli.core.files import (
     refuse_existing,
     remove,
     sync_directory,
+    sync_file,
     whole_directory,
 )
 from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
 from rsr_cli.core.index.flat import HAMMING, METRICS, drop_too_long, unit
-from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, Manifest, SegmentFacts, segment_name
-from rsr_cli.core.index.table import TableWriter, stored
+from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, VECTORS, Manifest, SegmentFacts, segment_name
+from rsr_cli.core.index.table import TABLE, TableWriter, stored
 from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, labels_of
 
 if TYPE_CHECKING:
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.space import Space
 
 log = logging.getLogger("rsr")
-
-VECTORS = "vectors.npy"
 
 
 def build(
@@ -206,6 +206,7 @@ class SegmentWriter:
         self.count = 0
         self._max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
+        self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
         self._columns = FilterColumns(directory)
         self._table = TableWriter(directory)
@@ -239,7 +240,15 @@ class SegmentWriter:
         if self._vectors is not None:
             self._vectors.close()
         self._columns.close()
-        self._table.finish(self._columns.labels)
+        arrays = sorted(self._directory.glob("*.npy"))
+        with ThreadPoolExecutor(1) as pool:
+            facts = pool.map(_facts_of, arrays)  # hashes them while the others are completed and written to disk
+            self._table.finish(self._columns.labels)
+            for path in arrays:
+                sync_file(path)
+        self._table.close()
+        table = self._directory / TABLE
+        self._files = {path.name: fact for path, fact in zip(arrays, facts, strict=True)} | {TABLE: _facts_of(table)}
 
     def close(self) -> None:
         """Close the files."""
@@ -251,14 +260,13 @@ class SegmentWriter:
     def manifest(self, arguments: Sequence[str]) -> Manifest:
         """Return the manifest of an index of this segment alone."""
         metric = HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
-        files = {path.name: _facts_of(path) for path in sorted(self._directory.iterdir())}
         return Manifest(
             generation=1,
             metric=metric,
             space=self._space,
             max_norm=self._max_norm,
             gsd=self._gsd,
-            segments=(SegmentFacts(segment_name(1), self.count, files),) if self.count else (),
+            segments=(SegmentFacts(segment_name(1), self.count, self._files),) if self.count else (),
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
             arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )

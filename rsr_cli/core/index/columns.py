@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 #: Bounding box, interval and labels of a record.
 Row = tuple[Box | None, tuple[int, int], Sequence[Any]]
+ROWS_AT_ONCE = 1024
+#: Files that are written in larger pieces are mapped in larger pages.
+BUFFER_BYTES = 1 << 20
 NO_BOX: Box = (np.nan,) * 4
 
 
@@ -37,7 +40,7 @@ class ArrayFile:
         self._dtype = np.dtype(dtype)
         self._shape = shape
         self.count = 0
-        self._file = path.open("wb")
+        self._file = path.open("wb", BUFFER_BYTES)
         self._file.write(self._header())
 
     def _header(self) -> bytes:
@@ -82,6 +85,7 @@ class FilterColumns:
 
     def __init__(self, directory: Path) -> None:
         self.labels: dict[str, int] = {}
+        self._rows: list[Row] = []
         self._boxes = ArrayFile(directory / "bbox.npy", np.float32, (4,))
         self._times = ArrayFile(directory / "times.npy", np.int64, (2,))
         self._labels = ArrayFile(directory / "labels.npy", np.int32)
@@ -89,9 +93,15 @@ class FilterColumns:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append the bounding box, interval and labels of some records; labels that are not text are left out."""
-        if not rows:
+        self._rows.extend(rows)
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._rows:
             return
-        boxes, times, labels = zip(*rows, strict=True)
+        boxes, times, labels = zip(*self._rows, strict=True)
+        self._rows.clear()
         # fromiter is several times faster than an array of a list of tuples
         flat = np.fromiter(chain.from_iterable(box or NO_BOX for box in boxes), np.float64)
         self._boxes.append(outward(flat.reshape(-1, 4)))
@@ -107,6 +117,7 @@ class FilterColumns:
 
     def close(self) -> None:
         """Finish the files."""
+        self._write()
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
 

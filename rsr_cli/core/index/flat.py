@@ -55,6 +55,9 @@ def drop_too_long(batch: Batch, skips: Skips) -> float:
     """
     assert batch.vectors is not None
     norms = np.linalg.norm(batch.vectors.astype(np.float64), axis=1)
+    greatest = float(norms.max(initial=0))
+    if greatest <= MAX_NORM:
+        return greatest
     for i in np.flatnonzero(norms > MAX_NORM):
         skips(RecordError(f"its embedding is {norms[i]:.1e} long, too long for float32", batch.place(int(i))))
     batch.keep(np.flatnonzero(norms <= MAX_NORM).tolist())

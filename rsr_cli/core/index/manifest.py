@@ -22,7 +22,7 @@ from rsr_cli.core.files import reason, whole_file
 from rsr_cli.core.records.space import Space
 
 SCHEMA_VERSION = 2
-MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", "lock"
+MANIFEST, SEGMENTS, LOCK, VECTORS = "manifest.json", "segments", "lock", "vectors.npy"
 #: What an index of an earlier schema consists of, so that it can be replaced.
 EARLIER = frozenset({MANIFEST, "vectors.faiss", "records.sqlite"})
 

@@ -10,9 +10,8 @@ import numpy as np
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, counted
 from rsr_cli.core.files import reason
-from rsr_cli.core.index.build import VECTORS
 from rsr_cli.core.index.flat import Flat
-from rsr_cli.core.index.manifest import SEGMENTS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import SEGMENTS, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.table import Table
 
 if TYPE_CHECKING:

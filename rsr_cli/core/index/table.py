@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.batch import Record
 
-FILE = "records.sqlite"
+TABLE = "records.sqlite"
 #: Twice the default of SQLite, at which a bulk insert is faster; a hit still costs one page.
 PAGE_BYTES = 8192
 #: Properties of an earlier stage or search.
@@ -67,7 +67,7 @@ class TableWriter:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._database = sqlite3.connect(directory / FILE, isolation_level=None)
+        self._database = sqlite3.connect(directory / TABLE, isolation_level=None)
         # Nothing can be lost that is not thrown away anyway: an unfinished segment is removed.
         self._database.executescript(
             f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}; BEGIN"
@@ -120,7 +120,7 @@ class Table:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE
+        self._path = directory / TABLE
         location = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
         try:
             self._database = sqlite3.connect(location, uri=True)
