@@ -7,7 +7,7 @@ import orjson
 import pytest
 from support import batches, code_records, embedding, feature, make_index
 
-from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.index.build import build
 from rsr_cli.core.index.reading import Index
 
@@ -60,6 +60,19 @@ def test_overwrite_does_not_remove_what_is_no_index(tmp_path):
     with pytest.raises(OutputError, match="is not an index"):
         make_index(precious, code_records(np.zeros((1, 4), np.uint8), 32), overwrite=True)
     assert (precious / "thesis.tex").exists()
+
+
+def test_a_damaged_index_is_replaced_and_one_that_cannot_be_read_is_kept(tmp_path):
+    path = tmp_path / "i.rsr"
+    make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))
+    (path / "manifest.json").write_text("{")
+    assert make_index(path, code_records(np.zeros((2, 4), np.uint8), 32), overwrite=True).manifest.count == 2
+    (path / "manifest.json").rename(tmp_path / "kept")
+    (path / "manifest.json").mkdir()  # cannot be read as a file, whoever tries
+    before = sorted(path.rglob("*"))
+    with pytest.raises(IndexFormatError, match=r"manifest\.json cannot be read: is a directory"):
+        make_index(path, code_records(np.zeros((4, 4), np.uint8), 32), overwrite=True)
+    assert sorted(path.rglob("*")) == before
 
 
 def test_an_empty_stream_makes_an_empty_index(tmp_path):

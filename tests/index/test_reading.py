@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import orjson
 import pytest
 from support import batches, code, code_records, embedding, embedding_records, feature, make_index
 
 from rsr_cli.core.errors import FingerprintError, IndexFormatError
+from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 
 
@@ -32,6 +35,25 @@ def test_a_damaged_index_is_refused_in_one_line(tmp_path, name):
     (path / name).unlink()
     with pytest.raises(IndexFormatError), Index(path) as index:
         index.record(3)
+
+
+def test_an_index_that_is_removed_and_built_again_meanwhile_is_opened_as_it_is_now(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))
+    read, replaced = Manifest.read, []
+
+    def read_and_replace(index):
+        manifest = read(index)
+        if not replaced:
+            replaced.append(index)
+            shutil.rmtree(index)
+            make_index(path, code_records(np.zeros((5, 4), np.uint8), 32))  # files of the same names, of another size
+        return manifest
+
+    monkeypatch.setattr(Manifest, "read", read_and_replace)
+    with Index(path) as index:
+        assert index.manifest.count == 5
+        assert index.record(4)[0] == "t4"
 
 
 @pytest.mark.parametrize("missing", ["vectors.npy", "records.sqlite", "bbox.npy"])

@@ -104,7 +104,10 @@ def build(
                 with whole_directory(unpublished) as segment:
                     manifest = yield from _fill(segment, batches, metric, skips, arguments)
                     stack.enter_context(locked(final / LOCK))  # before the segment is seen, as other writers clean up
-                _publish(final, unpublished, manifest)
+                try:
+                    _publish(final, unpublished, manifest)
+                finally:
+                    remove(unpublished)  # unless it has its place
             return
         with whole_directory(final) as directory:
             segment = directory / SEGMENTS / segment_name(1)
