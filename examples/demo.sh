@@ -3,7 +3,7 @@
 # demo/, under a minute.
 #
 # `make demo` runs this in the project's own environment. Elsewhere, rsr and its Python must be in the PATH. Every run
-# finds the same.
+# finds the same hits.
 set -eu
 # shellcheck disable=SC3040  # not every shell has it
 (set -o pipefail) 2> /dev/null && set -o pipefail

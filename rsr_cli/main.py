@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,7 +144,7 @@ def _run(argv: list[str], name: str) -> int:
 def _in_our_words(text: str, name: str) -> str:
     """Write a message of click's as one line like ours: a fact, and after a semicolon the way out."""
     fact, _, hint = " ".join(text.split()).partition("Did you mean ")
-    fact = fact.rstrip(" (.").replace("is not a valid integer range", "is not a whole number")
+    fact = re.sub(r"is not a valid (integer|float)( range)?$", "is not a number", fact.rstrip(" (."))
     return f"{fact[:1].lower()}{fact[1:]}; " + (f"did you mean {hint.rstrip(')')}" if hint else f"see {name} --help")
 
 

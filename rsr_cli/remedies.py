@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,20 +14,21 @@ REMEDIES = {
     "as-inputs": "pass an index, or a file of embeddings or codes",
     "as-tiles": "with --as, tiles must have every band that the index or file was made from",
     "bands": "pass --bands with one name per band, - for a band that is not used",
+    "batch-size": "pass a smaller --batch-size",
     "binarize": "pass the stream through rsr binarize",
     "bits": "pass --bits",
-    "bits-method": "pass --method trivial or --method lsh for other lengths",
+    "bits-method": "pass another --method for other lengths",
     "chips": "pass --chips with another directory",
+    "cut": "cut smaller tiles",
     "datetime": "pass --datetime to rsr tile",
     "device": "leave out --device to use what is available",
     "download": "download the file elsewhere and pass --weights FILE",
     "embed": "pass the stream through rsr embed",
     "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
     "fill-missing": "pass --fill-missing to use the model's mean",
-    "id": "rsr tile gives every record an id",
+    "id": "pass records of rsr tile, or add an id to each",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "labels": "label the tiles before rsr index, or pass the labels to --truth",
-    "memory": "pass a smaller --size or --batch-size",
     "min-valid": "pass --min-valid 0 to keep every tile",
     "models": "rsr models --all lists them",
     "no-defaults": "pass --bands, --mean, --std and --size",
@@ -55,4 +57,7 @@ REMEDIES = {
 
 def explain(error: RsrError) -> str:
     """Return an error as one line: its place, what is wrong, and what helps."""
-    return f"{error}; {REMEDIES[error.remedy].format_map(error.facts)}" if error.remedy else str(error)
+    if error.remedy is None:
+        return str(error)
+    facts = {name: shlex.quote(str(fact)) for name, fact in error.facts.items()}
+    return f"{error}; {REMEDIES[error.remedy].format_map(facts)}"

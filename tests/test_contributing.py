@@ -37,7 +37,7 @@ def contributed(tmp_path_factory):
     shutil.copytree(PACKAGE, folder / "rsr_cli", ignore=shutil.ignore_patterns("__pycache__"))
     text = section("An encoder")
     code, entry = blocks(text)
-    (path,) = re.findall(r"This one, `(.+?)`, is complete", text)
+    (path,) = re.findall(r"you would save as `(.+?)`:", text)
     (neighbour,) = re.findall(r"its entry, above that of `(.+?)`", text)
     file = folder / "rsr_cli" / path
     assert file.parent.is_dir()

@@ -15,7 +15,7 @@ import pytest
         (["query"], "rsr query: missing argument 'INDEX'; see rsr query --help"),
         (
             ["query", "-k", "five"],
-            "rsr query: invalid value for '-k': 'five' is not a whole number; see rsr query --help",
+            "rsr query: invalid value for '-k': 'five' is not a number; see rsr query --help",
         ),
     ],
 )

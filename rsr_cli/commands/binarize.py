@@ -34,7 +34,7 @@ _SEEDS = ", ".join(
 @click.option(
     "--bits",
     type=click.IntRange(1, 1 << 20),
-    help=f"Bits per code; required for {_NEED_BITS}.  [default: one per dimension]",
+    help=f"Bits per code; required for {_NEED_BITS}.  [default: the method's]",
 )
 @options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
 @options.keep_going

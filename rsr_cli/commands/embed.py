@@ -11,9 +11,10 @@ from click.core import ParameterSource
 
 from rsr_cli import options
 from rsr_cli.core.encoders import registry, specification
+from rsr_cli.core.encoders.base import MAX_INPUT_PX
 from rsr_cli.core.encoders.placement import PRECISIONS, place
 from rsr_cli.core.encoders.pooling import POOLS
-from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips, UsageError
+from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
@@ -21,6 +22,7 @@ from rsr_cli.core.sensors.base import check_names
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
+    from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.space import Space
 
 
@@ -46,7 +48,9 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Checkpoint.  [default: see rsr models]")
 @click.option("--pool", type=click.Choice(POOLS), help="How tokens become one vector.  [default: the model's]")
 @click.option("--layer", type=int, help="Layer to pool; -1 is the last.  [default: the last]")
-@click.option("--size", type=click.IntRange(1), help="Resize tiles to this many pixels.  [default: the model's]")
+@click.option(
+    "--size", type=click.IntRange(1, MAX_INPUT_PX), help="Resize tiles to this many pixels.  [default: the model's]"
+)
 @options.seed(f"Seed for models with random weights.  [default: {_SEEDS}]")
 @options.bands("Input bands in the model's order.  [default: the model's]")
 @click.option("--mean", type=options.NameList(float), metavar="X,...", help="Mean per band, in reflectance x 10000.")
@@ -87,7 +91,7 @@ def embed(
         settings = _settings(**model)
     else:
         _check_alone(fill_missing=fill_missing, **model)
-        space = _space_of(like)
+        space = _space_of(like, skips)
         settings = replace(specification.parse(space.model or ""), weights=model["weights"])
     filled = space.facts.get("filled", ()) if space else None
     with streams.Writer(output, skips, overwrite=overwrite) as out:
@@ -113,7 +117,7 @@ def _check_alone(**flags: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} and --as both decide the vector space; leave one out")
 
 
-def _space_of(path: str) -> Space:
+def _space_of(path: str, skips: Skips) -> Space:
     """Return the space of the embeddings in an index or file, or of those that its codes were made from."""
     if path == "-":
         raise UsageError("--as cannot read stdin; name an index or a file")
@@ -123,9 +127,10 @@ def _space_of(path: str) -> Space:
         space = Manifest.read(Path(path)).space
     else:
         try:
-            space = next((batch.space for batch in streams.read([path], Skips(), KINDS)), None)
-        except RecordError as error:
-            error.remedy = "as-inputs"
+            space = next((batch.space for batch in streams.read([path], skips, KINDS)), None)
+        except RsrError as error:
+            if error.remedy in ("embed", "binarize", "tile"):
+                error.remedy = "as-inputs"
             raise
     if space is None:
         raise RsrError("has no records, so it does not state a vector space", path, remedy="as-inputs")

@@ -32,7 +32,7 @@ def models(with_backbones: bool, output: str | None, overwrite: bool) -> None:
     """List the models that rsr embed can use.
 
     Prints one line per model: its name, the dimensions of its embeddings, the size in pixels to which tiles are
-    resized, its input bands, and the source of its weights. An option in a column has to be passed to rsr embed. The
+    resized, its input bands, and the source of its weights. Where a column shows an option, pass it to rsr embed. The
     first model is the default.
     """
     from rsr_cli.core.encoders import registry, terratorch

@@ -58,7 +58,7 @@ def query(
     Hits at the same distance are in the order of the index.
     """
     if ids and inputs:
-        raise UsageError("--id queries with items of the index, and INPUT with records; pass one of them")
+        raise UsageError("pass either --id or INPUT, not both")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
     from rsr_cli.core.index.reading import Index
@@ -80,8 +80,7 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
-            log.warning(
-                "no hits for %s of %d, left out of the output%s", counted(without, "query"), progress.count, why
-            )
-        if exclude_self and progress.count and not searcher.selves:
+            what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
+            log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
+        if exclude_self and progress.count > without and not searcher.selves:
             log.warning("--exclude-self excluded nothing: no query has the id of one of its hits")

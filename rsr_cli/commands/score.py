@@ -116,8 +116,8 @@ def score(
             evaluation.add(batch, skips)
             progress.update(len(batch))
         if evaluation.selves and not exclude_self:
-            own = counted(evaluation.selves, "hit")
-            log.warning("%s found the query's own item; pass --exclude-self to ignore such hits", own)
+            own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
+            log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
         means = Means(metrics, evaluation.most_relevant() if any(metric.measure.depth for metric in metrics) else 0)
         columns = ["query", *(metric.name for metric in metrics)]
         values = ((query, *means.add(judged)) for query, judged in evaluation.judged())
@@ -129,10 +129,7 @@ def score(
         for chunk in lines:
             out.write(chunk)
         for name, depth, deepest in means.too_shallow():
-            log.warning(
-                "%s needs %d hits per query, and no query has more than %d; pass -k %d to rsr query",
-                name,
-                depth,
-                deepest,
-                depth,
-            )
+            way = f"; pass -k {depth} to rsr query" if truth else ""
+            if exclude_self and evaluation.selves:
+                way = "; pass --exclude-self to rsr query too"
+            log.warning("%s needs %d hits per query, and no query has more than %d%s", name, depth, deepest, way)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsr")
 
 DEFAULT_SIZE_PX = 224  # the size that most models take
-MAX_SIZE_PX = 1 << 15
+MAX_TILE_PX = 1 << 15
 _SENSORS = ", ".join(f"{name} ({sensor.title})" for name, sensor in sorted(SENSORS.items()))
 _DATASETS = ", ".join(f"{name} ({dataset.title})" for name, dataset in DATASETS.items())
 _CLASSES = ", ".join(
@@ -70,7 +70,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # How to cut it.
 @click.option(
-    "--size", type=click.IntRange(1, MAX_SIZE_PX), help="Height and width of a tile in pixels.  [default: 224]"
+    "--size", type=click.IntRange(1, MAX_TILE_PX), help="Height and width of a tile in pixels.  [default: 224]"
 )
 @click.option("--stride", type=click.IntRange(1), help="Step from one tile to the next in pixels.  [default: --size]")
 @click.option(
@@ -103,7 +103,7 @@ def tile(
     --sensor or --bands.
     """
     if not inputs and files_from is None:
-        raise UsageError("no raster is named; name files or directories, or pass --files-from")
+        raise UsageError("no input; pass files or directories, or --files-from")
     for name in ("scale", "offset"):
         if not math.isfinite(given[name] or 0):
             raise UsageError(f"--{name} is not a finite number")
@@ -136,6 +136,8 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
     dataset = DATASETS[name] if name else None
     if seed is not None and not (dataset and dataset.draws_splits and split):
         raise UsageError(f"--seed is for --dataset {_DRAWN} with --split: nothing else is drawn")
+    if given["whole"] and (given["size"] or given["stride"]):
+        raise UsageError("--whole makes each scene one tile; leave --size and --stride out")
     if dataset is None:
         if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")

@@ -65,7 +65,7 @@ def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
     try:
         stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
     except OSError as error:
-        raise RsrError(reason(error), path, remedy="tile" if isinstance(error, IsADirectoryError) else None) from None
+        raise RsrError(reason(error), path) from None
     with stream:
         yield path, stream
 
@@ -101,7 +101,7 @@ def explained(name: str) -> Iterator[None]:
 
 
 def follow(path: Path) -> Path:
-    """Return what a symbolic link leads to, whether it exists or not; raise OSError if that is the link itself."""
+    """Return what a symbolic link leads to, whether it exists or not; raise OSError if links form a loop."""
     final = Path(os.path.realpath(path))
     if final.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))

@@ -74,8 +74,8 @@ def test_files_and_stdin_are_read_in_the_order_given(rsr, tmp_path, lines, drawn
         (["--method", "pca"], "'pca' is not one of 'sign', 'trivial', 'lsh'"),
         (["--bits", "0"], "0 is not in the range"),
         (["--method", "lsh", "--bits", "8", "--seed", "-1"], "-1 is not in the range"),
-        (["--method", "lsh"], "lsh needs a number of bits, 32 in the paper; pass --bits"),
-        (["--method", "trivial"], "trivial needs a number of bits, 32 in the paper; pass --bits"),
+        (["--method", "lsh"], "lsh needs a number of bits; pass --bits"),
+        (["--method", "trivial"], "trivial needs a number of bits; pass --bits"),
         (["--seed", "1"], "sign takes no seed, as it draws nothing; leave --seed out"),
         (["--method", "trivial", "--bits", "8", "--seed", "1"], "trivial takes no seed"),
     ],
@@ -93,8 +93,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_read(rsr, option
     [
         (
             ["--bits", "32"],
-            "sign makes one bit per dimension, 24 here, not 32;"
-            " pass --method trivial or --method lsh for other lengths",
+            "sign makes one bit per dimension, 24 here, not 32; pass another --method for other lengths",
         ),
         (
             ["--method", "trivial", "--bits", "7"],

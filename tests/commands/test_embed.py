@@ -226,7 +226,7 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
         (["--device", "nonsense"], "cannot be used"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
-        (["--size", "999999999"], "rcf takes a size of 1 to 16384 px, not 999999999"),
+        (["--model", "rcf:size=99999"], "rcf takes a size of 1 to 16384 px, not 99999"),
         (["--model", "rcf:sed=3"], "unknown setting 'sed'"),
         (["--model", "rcf:bands=blau"], "not a STAC common name"),
         (["--model", "rcf:seed=3", "--seed", "4"], "--seed and --model state different values"),
@@ -349,6 +349,20 @@ def test_as_a_file_without_vectors_says_what_to_pass(rsr, lakes):
     done = rsr("embed", "--as", lakes / "tiles", lakes / "tiles")
     says = f"rsr embed: {lakes / 'tiles'}:1: has no embedding; pass an index, or a file of embeddings or codes\n"
     assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", says)
+
+
+def test_a_tile_too_large_for_the_memory_is_skipped(tmp_path, write_raster):
+    """The limit on a process's memory stands in for the machine's."""
+    path = write_raster(tmp_path / "x.tif", np.ones((3, 64, 64), np.uint16), names=("red", "green", "blue"))
+    tile = [sys.executable, "-m", "rsr_cli.main", "tile", "--whole", path]
+    record = orjson.loads(subprocess.run(tile, stdout=subprocess.PIPE, check=True).stdout)
+    large = {**record, "id": "large", "properties": {**record["properties"], "window": [0, 0, 30000, 30000]}}
+    embed = f"ulimit -v 9000000; {sys.executable} -m rsr_cli.main embed --model rcf:bands=red,green,blue --keep-going"
+    asked = b"".join(orjson.dumps(line) + b"\n" for line in (large, record))
+    done = subprocess.run(["sh", "-c", embed], input=asked, capture_output=True, check=False)
+    says = "rsr embed: <stdin>:1: is too large for the memory that is free; cut smaller tiles; skipped"
+    assert done.stderr.decode().splitlines()[0] == says
+    assert (done.returncode, [orjson.loads(line)["id"] for line in done.stdout.splitlines()]) == (3, ["x"])
 
 
 def test_what_does_not_decide_the_space_may_stand_beside_as(rsr, lakes):

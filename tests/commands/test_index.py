@@ -17,7 +17,7 @@ def test_what_else_lies_in_an_index_is_not_deleted(rsr, tmp_path):
     assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
     (tmp_path / "x.rsr" / "note.txt").write_text("mine")
     done = rsr("index", "-o", "x.rsr", "--overwrite", input=b"", cwd=tmp_path)
-    assert (done.returncode, b"holds more than one; it is not replaced" in done.stderr) == (1, True)
+    assert (done.returncode, b"has other files in it; it is not replaced" in done.stderr) == (1, True)
     assert (tmp_path / "x.rsr" / "note.txt").read_text() == "mine"
 
 
@@ -98,7 +98,7 @@ def test_overwriting_is_not_suggested_for_what_is_no_index(rsr, tmp_path):
     (tmp_path / "file").write_text("years of work")
     for name in ("precious", "file"):
         done = rsr("index", "-o", name, input=b"broken", cwd=tmp_path)
-        says = f"rsr index: {name}: exists and is not an index, or holds more than one; it is not replaced\n"
+        says = f"rsr index: {name}: exists and is not an index, or has other files in it; it is not replaced\n"
         assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
@@ -153,7 +153,7 @@ def test_keep_going_skips_what_cannot_be_indexed_and_ends_with_3(rsr, tmp_path, 
     assert done.returncode == 3
     first, second, last = done.stderr.decode().splitlines()
     assert first.startswith("rsr index: <stdin>:1: has no code")
-    assert second.startswith("rsr index: <stdin>:2: has a bbox that is not four numbers")
+    assert second.startswith("rsr index: <stdin>:2: has a bbox that is neither four nor six numbers")
     assert last == "rsr index: 2 skipped"
     with Index(tmp_path / "i.rsr") as index:
         assert (index.manifest.count, index.row_of("t1")) == (1, 0)

@@ -45,7 +45,7 @@ def test_embeddings_against_codes_of_another_program(rsr, tmp_path):
 def test_queries_without_a_hit_are_counted(rsr, lake, vectors):
     done = rsr("query", "floats.rsr", "tiles.geojsonl", "--radius", "1e-3", "--exclude-self", cwd=lake)
     alone = sum((vectors == vector).all(axis=1).sum() == 1 for vector in vectors)
-    says = f"rsr query: no hits for {alone} queries of 200, left out of the output\n"
+    says = f"rsr query: {alone} of 200 queries have no hits and are left out of the output\n"
     assert (done.returncode, done.stderr.decode()) == (0, says)
 
 
@@ -239,7 +239,7 @@ def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
 
 
 @pytest.mark.parametrize(("gsd", "warned"), [(10, False), (14, False), (16, True), (6, True), (None, False)])
-def test_queries_at_another_ground_resolution_are_told(rsr, tmp_path, gsd, warned):
+def test_queries_at_another_ground_sample_distance_are_warned_about(rsr, tmp_path, gsd, warned):
     records = [feature("a", gsd=10, embedding=embedding(np.ones(8))), feature("b", embedding=embedding(np.ones(8)))]
     (tmp_path / "in").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
     assert rsr("index", "in", "-o", "i.rsr", cwd=tmp_path).returncode == 0

@@ -197,7 +197,7 @@ def test_match_is_refused_with_qrels(rsr, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        ((None, ["a"]), "has no id; rsr tile gives every record an id"),
+        ((None, ["a"]), "has no id; pass records of rsr tile, or add an id to each"),
         (("x", ["b"]), "the id 'x' occurs twice; pass to --truth the records that were indexed"),
     ],
 )
@@ -222,11 +222,15 @@ def test_misleading_scores_are_warned_about(rsr, tmp_path, hit, item, lines):
     done = rsr("score", "--truth", "truth", "--metrics", "p@2,p@3,anmrr", input=lines(hits), cwd=tmp_path)
     assert done.returncode == 0
     warned = done.stderr.decode().splitlines()
-    assert warned[0] == "rsr score: 1 hit found the query's own item; pass --exclude-self to ignore such hits"
+    assert warned[0] == "rsr score: 1 hit is the query's own item; pass --exclude-self to ignore such hits"
     assert [line.split()[2] for line in warned[1:]] == ["p@3", "anmrr"]
     assert warned[1].endswith("p@3 needs 3 hits per query, and no query has more than 2; pass -k 3 to rsr query")
     done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
     assert done.stderr == b""
+    done = rsr("score", "--truth", "truth", "--metrics", "p@2", "--exclude-self", input=lines(hits), cwd=tmp_path)
+    assert done.stderr.endswith(b"no query has more than 1; pass --exclude-self to rsr query too\n")
+    done = rsr("score", "--metrics", "p@3", input=lines([hit("p", 1, "q", ["a"], ["a"])]))
+    assert done.stderr.endswith(b"no query has more than 1\n")  # there may be no more items
 
 
 def test_help_lists_every_metric_in_one_line(rsr):

@@ -92,7 +92,7 @@ def test_ids_that_would_not_be_unique_are_refused(nested, write_raster, cut, rsr
 
 
 def test_a_scene_that_is_named_twice_is_taken_once(nested, cut, rsr):
-    with pytest.raises(RasterError, match=r"b\.tif: is named twice$"):
+    with pytest.raises(RasterError, match=r"b\.tif: is given twice$"):
         cut(nested / "b.tif", nested / "c" / ".." / "b.tif", bands=["red"])
     done = rsr("tile", "--whole", "--bands", "red", "--keep-going", nested / "b.tif", nested / "b.tif")
     assert (done.returncode, [record["id"] for record in records(done)]) == (3, ["b"])
@@ -254,9 +254,11 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no raster is named; name files or directories, or pass --files-from"),
+        ([], "no input; pass files or directories, or --files-from"),
         (["--bands", "red,nope", "x.tif"], "'nope' is not a STAC common name of a band; use one of pan coastal blue "),
         (["--bands", "red,red", "x.tif"], "red named twice"),
+        (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
+        (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--bands", "-,-", "x.tif"], "no band is named"),
         (["--bands", "red,,nir", "x.tif"], "invalid value for '--bands': 'red,,nir' has an empty item"),
         (["--per-band", "."], "--per-band needs --sensor, which defines how single-band files are named"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import code_records, embedding_records, make_index
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RecordError
 
 
 def brute_hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -154,6 +154,6 @@ def test_long_and_short_embeddings(tmp_path):
             assert [hits[0] for _, hits in found] == list(range(20))
             np.testing.assert_allclose([near[0] for near, _ in found], 0, atol=1e-12)
     for metric in ("l1", "l2", "dot"):
-        with pytest.raises(RsrError, match="too long for float32"):
+        with pytest.raises(RecordError, match="too long for float32"):
             make_index(tmp_path / "x.rsr", embedding_records((directions * 1e25).astype(np.float32)), metric)
     assert not (tmp_path / "x.rsr").exists()

@@ -62,7 +62,7 @@ def test_a_bbox_that_is_null_or_absent_is_none():
 def test_a_bbox_that_is_not_four_numbers_is_refused(box):
     with pytest.raises(RecordError) as caught:
         bbox_of(feature("x") | {"bbox": box})
-    assert str(caught.value) == f"has a bbox that is not four numbers: {box!r}"
+    assert str(caught.value) == f"has a bbox that is neither four nor six numbers: {box!r}"
 
 
 #: What a record states -> the same moment in UTC, as numpy reads it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 
 import numpy as np
@@ -93,8 +94,23 @@ def test_a_binary_file_is_not_records(rsr, tmp_path, write_raster):
     write_raster(tmp_path / "x.tif", np.ones((2, 8, 8), np.uint16))
     for command in (["binarize"], ["index", "-o", "x.rsr"], ["score"]):
         done = rsr(*command, "x.tif", cwd=tmp_path)
-        says = f"rsr {command[0]}: x.tif: is a binary file and not JSON lines; cut rasters into records with rsr tile\n"
+        says = f"rsr {command[0]}: x.tif: is a raster and not JSON lines; cut rasters into records with rsr tile\n"
         assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
+def test_other_files_are_named_for_what_they_are(rsr, tmp_path, write_raster):
+    write_raster(tmp_path / "x.png", np.ones((1, 8, 8), np.uint8), driver="PNG")
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(drawn_lines(2)))
+    (tmp_path / "x.utf16").write_text('{"type": "Feature"}', encoding="utf-16")
+    assert rsr("index", "-o", "x.rsr", input=drawn_lines(2), cwd=tmp_path).returncode == 0
+    for name, says in (
+        ("x.png", "is a raster and not JSON lines; cut rasters into records with rsr tile"),
+        ("x.jsonl.gz", "is a binary or compressed file and not JSON lines"),
+        ("x.utf16", "is a binary or compressed file and not JSON lines"),
+        ("x.rsr", "is an index and not records"),
+    ):
+        done = rsr("binarize", name, "--keep-going", cwd=tmp_path)
+        assert (done.returncode, done.stderr.decode()) == (1, f"rsr binarize: {name}: {says}\n")
 
 
 def test_a_directory_is_not_records(rsr, tmp_path):

@@ -54,7 +54,7 @@ def test_an_empty_stream_gives_an_empty_result(rsr, tmp_path):
     done = rsr("index", "-o", "lake.rsr", input=b"", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"rsr index: no records were read, and the index is empty\n")
     done = rsr("query", "lake.rsr", input=drawn_lines(2), cwd=tmp_path)
-    says = b"rsr query: no hits for 2 queries of 2, left out of the output: the index is empty\n"
+    says = b"rsr query: 2 of 2 queries have no hits and are left out of the output: the index is empty\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", says)
 
 

@@ -201,17 +201,6 @@ def test_a_radius_below_0_is_refused_where_no_distance_can_be(index):
         searcher(index, None, -1)
 
 
-def test_many_queries_of_wide_searches_are_asked_in_parts(tmp_path, monkeypatch):
-    rows = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
-    found = []
-    with make_index(tmp_path / "i.rsr", embedding_records(rows)) as index:
-        for candidates in (1 << 20, 120):
-            monkeypatch.setattr(ask, "CANDIDATES", candidates)
-            found.append(list(searcher(index, 40).by_record(batches(embedding_records(rows)))))
-    assert found[0] == found[1]
-    assert [len(one) for one in found[0]] == [40] * 50
-
-
 # By id ---------------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ class Binarizer(ABC):
         self.check(bits, seed)
         self.of = of
         self.dim = of.size
-        self.bits = self._length(bits or of.size)
+        self.bits = self._length(bits)
         self.seed = METHODS[self.method].default_seed if seed is None else seed
 
     @classmethod
@@ -63,13 +63,16 @@ class Binarizer(ABC):
         """
         entry = METHODS[cls.method]
         if bits is None and entry.needs_bits:
-            raise UsageError(f"{cls.method} needs a number of bits, 32 in the paper", remedy="bits")
+            raise UsageError(f"{cls.method} needs a number of bits", remedy="bits")
         if seed is not None and entry.default_seed is None:
             raise UsageError(f"{cls.method} takes no seed, as it draws nothing", remedy="seed")
 
-    def _length(self, bits: int) -> int:
-        """Return the length of the codes; raise UsageError if ``bits`` does not fit the embeddings."""
-        return bits
+    def _length(self, bits: int | None) -> int:
+        """Return the length of the codes; raise UsageError if ``bits`` does not fit the embeddings.
+
+        A length that was returned is passed in again when an index of such codes is queried with embeddings.
+        """
+        return bits or self.dim
 
     @cached_property
     def space(self) -> Space:

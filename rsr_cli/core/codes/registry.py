@@ -23,7 +23,7 @@ class Method:
     summary : str
         Its line in the help.
     needs_bits : bool
-        Whether the number of bits has no default; the default is one bit per dimension.
+        Whether the number of bits has no default.
     default_seed : int or None
         The seed if none is given; ``None`` for a method that draws no random numbers.
     """

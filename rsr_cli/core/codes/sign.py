@@ -17,10 +17,10 @@ class Sign(Binarizer):
 
     method = "sign"
 
-    def _length(self, bits: int) -> int:
-        if bits != self.dim:
+    def _length(self, bits: int | None) -> int:
+        if bits not in (None, self.dim):
             raise UsageError(f"sign makes one bit per dimension, {self.dim} here, not {bits}", remedy="bits-method")
-        return bits
+        return self.dim
 
     def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return the bits, as `Binarizer.signs` says."""

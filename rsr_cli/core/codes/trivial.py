@@ -17,7 +17,8 @@ class Trivial(Binarizer):
 
     method = "trivial"
 
-    def _length(self, bits: int) -> int:
+    def _length(self, bits: int | None) -> int:
+        bits = super()._length(bits)
         if self.dim % bits:
             raise UsageError(f"trivial needs a number of bits that divides the {self.dim} dimensions, not {bits}")
         return bits

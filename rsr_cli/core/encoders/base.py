@@ -27,7 +27,7 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
 
 
 #: Maximum size to which tiles are resized.
-MAX_SIZE_PX = 1 << 14
+MAX_INPUT_PX = 1 << 14
 #: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "pool": str,
@@ -187,8 +187,8 @@ class Model:
         statistics.check_statistics(self.name, len(bands), chosen.mean, chosen.std)
         if chosen.pool not in (None, *POOLS):
             raise UsageError(f"unknown pooling {chosen.pool}; choose from {', '.join(POOLS)}")
-        if chosen.size_px is not None and not 1 <= chosen.size_px <= MAX_SIZE_PX:
-            raise UsageError(f"{self.name} takes a size of 1 to {MAX_SIZE_PX} px, not {chosen.size_px}")
+        if chosen.size_px is not None and not 1 <= chosen.size_px <= MAX_INPUT_PX:
+            raise UsageError(f"{self.name} takes a size of 1 to {MAX_INPUT_PX} px, not {chosen.size_px}")
         if chosen.seed is not None and not 0 <= chosen.seed < 2**32:
             raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
         return bands, statistics.Statistics(chosen.mean, chosen.std)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, groupby
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from rsr_cli.core.encoders.placement import move
-from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
 from rsr_cli.core.rasters import read_pixels
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.times import year_and_day
@@ -151,9 +150,12 @@ class Embedder:
 
     def _prepare(self, record: Record, name: str, line: int) -> _Ready:
         try:
-            with _enough_memory():
-                pixels, filled = self._pixels(record)
+            pixels, filled = self._pixels(record)
             context = {name: _CONTEXT[name](record) for name in self._encoder.needs}
+        except (MemoryError, RuntimeError) as error:
+            if not _is_about_memory(error):
+                raise
+            raise RecordError("is too large for the memory that is free", f"{name}:{line}", remedy="cut") from None
         except RecordError as error:
             if error.remedy == "fill-missing" and self._one_space:
                 error.remedy = "as-tiles"
@@ -200,13 +202,18 @@ class Embedder:
     def _forward(self, tiles: list[_Ready]) -> NDArray[np.float32]:
         """Run the model: tiles of one shape to float32 (n, dim)."""
         device, dtype = self._placement.device, self._placement.dtype
-        with _enough_memory():
+        try:
             pixels = torch.stack([tile.pixels for tile in tiles]).to(device, dtype)
             context = {
                 name: torch.tensor([tile.context[name] for tile in tiles], dtype=torch.float32, device=device)
                 for name in self._encoder.needs
             }
             vectors: NDArray[np.float32] = self._encoder.forward(pixels, **context).float().cpu().numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_about_memory(error):
+                raise
+            what = f"{device} has too little memory for a batch of {counted(len(tiles), 'tile')}"
+            raise UsageError(what, remedy="batch-size") from None
         return vectors
 
     def _space(self, filled: tuple[str, ...]) -> Space:
@@ -216,15 +223,9 @@ class Embedder:
         return self._spaces[filled]
 
 
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Turn torch's errors about memory, which on a CPU are a RuntimeError like any other, into ours."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
-            raise
-        raise UsageError("too little memory for the tiles that are encoded at once", remedy="memory") from None
+def _is_about_memory(error: Exception) -> bool:
+    """Return whether memory ran out, which on a CPU torch raises as a RuntimeError like any other."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
 def _neighbourhood(record: Record) -> str:

@@ -126,7 +126,7 @@ def _check_replaceable(path: Path) -> None:
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     names = {name for name in names if not name.startswith(PREFIX)}
     if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK}:
-        raise OutputError("exists and is not an index, or holds more than one; it is not replaced", str(path))
+        raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
 
 
 def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:

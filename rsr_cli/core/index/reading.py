@@ -54,7 +54,9 @@ class Segment:
             raise IndexFormatError(f"is damaged: {error}", str(directory / VECTORS), remedy="rebuild") from None
         if len(self.vectors) != facts.count:
             raise IndexFormatError(
-                f"has {counted(len(self.vectors), 'row')} and the manifest {facts.count}", str(directory / VECTORS)
+                f"has {counted(len(self.vectors), 'row')} and the manifest {facts.count}",
+                str(directory / VECTORS),
+                remedy="rebuild",
             )
         self.table = Table(directory)
 

@@ -127,7 +127,7 @@ class Table:
             self._ask("SELECT count(*) FROM sqlite_schema")  # opens the file now, before anybody removes it
         except (sqlite3.Error, IndexFormatError) as error:
             self._path.stat()  # raises FileNotFoundError, where SQLite does not say what is wrong
-            raise IndexFormatError(f"cannot be read: {error}", str(self._path)) from None
+            raise error if isinstance(error, IndexFormatError) else self._unreadable(error) from None
 
     def close(self) -> None:
         """Close the database."""
@@ -147,7 +147,7 @@ class Table:
         """Return the id and the stored text of a row."""
         found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
         if not found:
-            raise IndexFormatError(f"has no row {row}", str(self._path))
+            raise IndexFormatError(f"has no row {row}", str(self._path), remedy="rebuild")
         name, text = found[0]
         return name, text
 
@@ -155,4 +155,7 @@ class Table:
         try:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise IndexFormatError(f"cannot be read: {error}", str(self._path)) from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: sqlite3.Error) -> IndexFormatError:
+        return IndexFormatError(f"cannot be read: {error}", str(self._path), remedy="rebuild")

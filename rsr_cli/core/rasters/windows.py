@@ -140,7 +140,7 @@ class Tiler:
         if name not in self._names:
             self._names[name] = path
         elif self._names[name] == path:
-            raise RasterError("is named twice", found.path)
+            raise RasterError("is given twice", found.path)
         else:
             raise RasterError(
                 f"its tiles would have the ids of another scene, {found.name}", found.path, remedy="id-prefix"

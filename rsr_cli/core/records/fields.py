@@ -56,7 +56,7 @@ def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
             return box[0], box[1], box[2], box[3]
         if len(box) == 6:
             return box[0], box[1], box[3], box[4]
-    raise RecordError(f"has a bbox that is not four numbers: {box!r}")
+    raise RecordError(f"has a bbox that is neither four nor six numbers: {box!r}")
 
 
 def interval_of(record: Record) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def interval_of(record: Record) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _microseconds(text: str) -> int:
-    """Convert RFC 3339 to microseconds since 1970; text without an offset is in UTC, a leap second the one before."""
+    """Convert RFC 3339 to microseconds since 1970, a leap second as the one before; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
     except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from binascii import Error as Base64Error
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 ONE_PER_LINE = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
 BLOCK_BYTES = 1 << 17
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: First bytes of TIFF, BigTIFF, PNG, JPEG, JPEG 2000, HDF5 and netCDF files.
+RASTERS = (
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\xff\xd8\xff"),
+    *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"\x89HDF", b"CDF\x01", b"CDF\x02"),
+)
+GZIP = b"\x1f\x8b"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142
 
 
@@ -78,9 +85,14 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
 
 def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
+    if path != "-" and Path(path).is_dir():
+        index = Path(path, "manifest.json").exists()
+        raise RsrError(
+            "is an index and not records" if index else "is a directory", path, remedy=None if index else "tile"
+        )
     for name, first, lines in read_lines(path):
-        if first == 1 and b"\0" in lines[0]:
-            raise RsrError("is a binary file and not JSON lines", name, remedy="tile")
+        if first == 1:
+            _check_text(lines[0], name)
         batch = Batch(name, [], [])
         for number, line in enumerate(lines, first):
             try:
@@ -94,6 +106,14 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
             take_vectors(batch, stream, skips)
         if batch.records:
             yield batch
+
+
+def _check_text(line: bytes, name: str) -> None:
+    """Raise RsrError if the first line is not that of a text file."""
+    if line.startswith(RASTERS):
+        raise RsrError("is a raster and not JSON lines", name, remedy="tile")
+    if line.startswith(GZIP) or b"\0" in line:
+        raise RsrError("is a binary or compressed file and not JSON lines", name)
 
 
 def _feature(text: bytes) -> Record:

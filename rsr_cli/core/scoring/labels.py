@@ -34,7 +34,7 @@ def label_list(record: Record, name: str) -> list[str] | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise RecordError(f"its {name} are not a list of names")
+        raise RecordError(f"its {name} must be a list of strings")
     return labels
 
 

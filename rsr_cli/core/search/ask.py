@@ -127,7 +127,7 @@ class Searcher:
             if not finest / GSD_RATIO <= gsd <= coarsest * GSD_RATIO:
                 has = f"{finest:g} m" if finest == coarsest else f"{finest:g} to {coarsest:g} m"
                 log.warning(
-                    "a query has a ground sample distance of %g m and the index %s: the same object has another size"
+                    "a query has a ground sample distance of %g m and the index %s: the same object differs in size"
                     " in pixels, and look-alikes may be missed",
                     gsd,
                     has,

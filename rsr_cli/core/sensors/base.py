@@ -221,9 +221,7 @@ def name_bands(
     names = [_described(text, sensor) for text in described]
     known = [name for name in names if name != UNUSED]
     if known and len(set(known)) == len(known) and all(described):
-        order = sensor.order if sensor else ()
-        fits = len(order) == count and all(name in (UNUSED, own) for name, own in zip(names, order, strict=True))
-        return order if fits else tuple(names)
+        return tuple(names)
     if sensor is None:
         found = f" ({', '.join(text or 'none' for text in described[:4])}, ...)" if any(described) else ""
         raise BandError(

@@ -78,7 +78,8 @@ class Products:
         wanted = [name for name in self.bands or () if name != UNUSED]
         absent = [name for name in wanted if name not in by_band]
         if absent:
-            raise BandError(f"band {', '.join(absent)} is missing (has {' '.join(by_band)})")
+            what = f"band {absent[0]} is" if len(absent) == 1 else f"bands {', '.join(absent)} are"
+            raise BandError(f"{what} missing (has {', '.join(by_band)})")
         return {name: by_band[name][1] for name in wanted or self.sensor.bands.values() if name in by_band}
 
 
