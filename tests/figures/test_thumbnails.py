@@ -36,6 +36,6 @@ def test_large_tiles_are_thinned(tmp_path, write_raster, cut, side, shown):
 
 def test_a_missing_band_is_named(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "a.tif", np.ones((2, 8, 8), np.uint16), names=("red", "green"))
-    with pytest.raises(BandError, match=r"band blue is missing \(has red green\)") as raised:
+    with pytest.raises(BandError, match=r"band blue is missing \(has red, green\)") as raised:
         thumbnails.read(cut(path)[0], ["red", "green", "blue"])
     assert raised.value.remedy == "three-bands"
