@@ -67,7 +67,7 @@ def test_bad_directories_of_single_band_files(tmp_path, write_raster, rsr):
         "other": "other: contains no single-band files named as landsat8's are",
         "twice": "twice: blue is in two files, ",
         "padded": "padded: blue is in two files, ",
-        "some": "some: band red, nir08 is missing (has blue)",
+        "some": "some: bands red, nir08 are missing (has blue)",
         "moved": "moved/B5.tif: nir08 has another coordinate system, or covers another area, than the finest band",
         "zone": "zone/B5.tif: nir08 has another coordinate system, or covers another area, than the finest band",
         "broken": "broken/B4.tif: cannot be read: ",
