@@ -37,8 +37,8 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
     """Build an index of embeddings or codes.
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
-    records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless
-    --metric is passed. With --overwrite, the old index can be queried until the new one is complete.
+    records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless --metric is
+    passed. With --overwrite, the old index can be queried until the new one is complete.
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")

@@ -33,7 +33,9 @@ log = logging.getLogger("rsr")
 @click.option(
     "--rows", type=click.IntRange(1, 50), default=10, show_default=True, help="Show at most this many queries."
 )
-@click.option("-k", type=click.IntRange(1, 50), default=10, show_default=True, help="Hits per query.")
+@click.option(
+    "-k", type=click.IntRange(1, 50), default=10, show_default=True, help="Show at most this many hits per query."
+)
 @options.bands("Bands to display as red, green and blue.  [default: red,green,blue]")
 @click.option(
     "--stretch",

@@ -27,12 +27,16 @@ def test_the_directory_above_has_to_be_there(rsr, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_index_of_schema_1_is_refused_and_replaced(rsr, tmp_path):
-    path = tmp_path / "old.rsr"
+def make_schema_1(path):
     path.mkdir()
     for name in ("vectors.faiss", "records.sqlite"):
         (path / name).write_bytes(b"old")
     (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
+    return path
+
+
+def test_an_index_of_schema_1_is_refused_and_replaced(rsr, tmp_path):
+    path = make_schema_1(tmp_path / "old.rsr")
     done = rsr("query", "old.rsr", "--id", "x", cwd=tmp_path)
     line = (
         b"rsr query: old.rsr: is an index of schema 1, and this version reads schema 2; build it again with rsr index\n"
@@ -54,11 +58,7 @@ def test_an_index_that_is_empty_becomes_one_with_rows_and_back(rsr, tmp_path):
 
 
 def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_path):
-    path = tmp_path / "old.rsr"
-    path.mkdir()
-    for name in ("vectors.faiss", "records.sqlite"):
-        (path / name).write_bytes(b"old")
-    (path / "manifest.json").write_bytes(orjson.dumps({"schema_version": 1, "count": 3}))
+    path = make_schema_1(tmp_path / "old.rsr")
     assert rsr("index", "-o", "old.rsr", "--overwrite", input=b'{"bad', cwd=tmp_path).returncode == 1
     assert (path / "vectors.faiss").exists()
     record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
+from rsr_cli.core.sensors.base import missing_bands
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     lacks = [band for band in bands if band not in names]
     if lacks and not (has and set(lacks) <= set(may_lack)):
         needed = [band for band in lacks if band not in may_lack or not has]
-        what = f"band {needed[0]} is" if len(needed) == 1 else f"bands {', '.join(needed)} are"
-        text = f"{what} missing (has {', '.join(names) or 'none'})"
-        raise BandError(text, remedy="fill-missing" if has else None)
+        raise BandError(missing_bands(needed, names), remedy="fill-missing" if has else None)
     raw = read_raw(tile, has)
     scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)

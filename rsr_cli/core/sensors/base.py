@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rsr_cli.core.errors import BandError, UsageError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 #: Names that a band may carry: STAC's common names for optical bands.
 COMMON_NAMES = (
@@ -184,6 +184,12 @@ def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...
     if not used:
         raise UsageError("no band is named")
     return tuple(names)
+
+
+def missing_bands(absent: Sequence[str], has: Iterable[str]) -> str:
+    """Return that bands are missing, and which are there, for a message."""
+    what = f"band {absent[0]} is" if len(absent) == 1 else f"bands {', '.join(absent)} are"
+    return f"{what} missing (has {', '.join(has) or 'none'})"
 
 
 def name_bands(

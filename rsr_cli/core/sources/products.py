@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import BandError, RasterError
-from rsr_cli.core.sensors.base import UNUSED
+from rsr_cli.core.sensors.base import UNUSED, missing_bands
 from rsr_cli.core.sources.base import Found
 from rsr_cli.core.sources.files import absolute, parent_name, walk
 
@@ -78,8 +78,7 @@ class Products:
         wanted = [name for name in self.bands or () if name != UNUSED]
         absent = [name for name in wanted if name not in by_band]
         if absent:
-            what = f"band {absent[0]} is" if len(absent) == 1 else f"bands {', '.join(absent)} are"
-            raise BandError(f"{what} missing (has {', '.join(by_band)})")
+            raise BandError(missing_bands(absent, by_band))
         return {name: by_band[name][1] for name in wanted or self.sensor.bands.values() if name in by_band}
 
 
