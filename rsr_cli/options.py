@@ -50,6 +50,10 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
+class RecordsCommand(Command):
+    """A command that writes records: if it fails, the last line of its stream on stdout states so."""
+
+
 # Every command that reads records.
 inputs = click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Path(allow_dash=True))
 

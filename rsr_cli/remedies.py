@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "as-index": "embed the queries with rsr embed --as {index}",
     "as-inputs": "pass an index, or a file of embeddings or codes",
     "as-tiles": "with --as, tiles must have every band that the index or file was made from",
@@ -40,6 +41,7 @@ REMEDIES = {
     "precision": "pass --precision fp32",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",
+    "remove-index": "remove it first if you want an empty one",
     "same-space": "make both with the same settings, or keep them apart",
     "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
     "seed": "leave --seed out",

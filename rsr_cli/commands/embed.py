@@ -33,7 +33,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     return [model.name for model in registry.list_models() if model.name.startswith(incomplete)]
 
 
-@click.command(cls=options.Command)
+@click.command(cls=options.RecordsCommand)
 @options.inputs
 @options.output
 @options.overwrite
