@@ -22,6 +22,15 @@ COMMON_NAMES = (
     *("rededge", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09", "cirrus"),
     *("swir16", "swir22", "lwir", "lwir11", "lwir12"),
 )
+#: Band -> one that covers about the same wavelengths.
+STAND_INS = {
+    "nir": "nir08",
+    "nir08": "nir",
+    "green": "green05",
+    "rededge071": "rededge",
+    "lwir11": "lwir",
+    "lwir": "lwir11",
+}
 #: Stands for a band that has no common name or is not used.
 UNUSED = "-"
 
