@@ -41,8 +41,8 @@ class RsrError(Exception):
         self.facts = facts
 
     def __str__(self) -> str:
-        text = f"{self.place}: {self.message}" if self.place else self.message
-        return " ".join(text.split())
+        message = " ".join(self.message.split())
+        return visible(f"{self.place}: {message}" if self.place else message)
 
 
 class UsageError(RsrError):
@@ -83,6 +83,13 @@ class ReaderGoneError(RsrError):
     """Whoever read stdout has gone away; nothing is wrong."""
 
     status = 141
+
+
+def visible(text: str) -> str:
+    """Return text on one line that a terminal only shows: control and other invisible characters become escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def counted(count: int, noun: str) -> str:
