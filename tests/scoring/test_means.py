@@ -134,6 +134,8 @@ def test_metrics_are_named_that_are_deeper_than_the_hits_of_every_query(hits, de
         ((4, 4), 3, [("p@10", 10, 3)]),
         ((4, 5), 4, []),  # one query is itself an item, and excluded
         ((None, None), 4, [("p@10", 10, 4)]),
+        ((4, None), 4, [("p@10", 10, 4)]),
+        ((None, 4), 4, [("p@10", 10, 4)]),
     ],
 )
 def test_hits_are_not_too_few_if_they_are_all_the_items(n_items, hits, deeper):

@@ -109,10 +109,12 @@ def test_agrees_with_ir_measures():
 
 
 @pytest.mark.parametrize("name", [spelling.replace("K", "10") for spelling in SPELLINGS.values()])
-@pytest.mark.parametrize(("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0), (8, 0)])
+@pytest.mark.parametrize(
+    ("n_items", "n_relevant"), [(40, 6), (12, 1), (8, 5), (30, 30), (25, 0), (8, 0), (1, 1), (1, 0), (0, 0)]
+)
 def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_relevant):
     rng = np.random.default_rng(1)
-    ideal = np.sort(rng.integers(1, 4, n_relevant))[::-1] if name.startswith("ndcg") else np.ones(n_relevant)
+    ideal = np.sort(rng.integers(1, 4, n_relevant))[::-1]
     all_gains = np.concatenate([ideal, np.zeros(n_items - n_relevant)])
     drawn = [judged(rng.permutation(all_gains), ideal, n_items) for _ in range(6000)]
     measured = np.array(values(name, drawn))

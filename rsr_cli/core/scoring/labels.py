@@ -10,6 +10,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.scoring.metrics import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
@@ -117,6 +118,15 @@ class HitLabels(Spool):
         """Return an item's labels by its id, ``None`` if they are unknown."""
         return None
 
+    def judges(self, query: str) -> bool:  # noqa: ARG002
+        """Return whether the hits of a query can be judged."""
+        return True
+
+    def relevance_of(self, item: str, query: str, labels: Labels) -> float | None:  # noqa: ARG002
+        """Return how relevant an item is to a query, ``None`` if the database is unknown or does not have the item."""
+        found = self.labels(item)
+        return None if found is None else relevance(labels, found, self._match)
+
     def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
         """Return how relevant a hit is to its query.
 
@@ -170,12 +180,10 @@ class LabelTruth(HitLabels):
         self._with_label = {label: np.array(numbers) for label, numbers in with_label.items()}
 
     def _add(self, record: Record) -> None:
-        name = record.get("id")
-        if name is None:
-            raise RecordError("has no id", remedy="id")
+        name = id_of(record)
         number = self._sets.number(labels_of(record, "labels") or frozenset())
         try:
-            self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
+            self._execute("INSERT INTO items VALUES (?, ?)", (name, number))
         except sqlite3.IntegrityError:
             raise RecordError(f"the id {name!r} occurs twice", remedy="truth") from None
         self._counts[number] += 1
@@ -189,7 +197,7 @@ class LabelTruth(HitLabels):
         number = self._number(name)
         return None if number is None else self._sets[number]
 
-    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
+    def gain(self, query: str, labels: Labels, hit: Record) -> float:
         """Return how relevant a hit is to its query.
 
         Raises
@@ -197,10 +205,11 @@ class LabelTruth(HitLabels):
         RecordError
             The database does not have the hit.
         """
-        found = self.labels(str(hit.get("id")))
-        if found is None:
-            raise RecordError(f"the hit {hit.get('id')!r} is not in the ground truth", remedy="truth")
-        return relevance(labels, found, self._match)
+        name = id_of(hit)
+        gain = self.relevance_of(name, query, labels)
+        if gain is None:
+            raise RecordError(f"the hit {name!r} is not in the ground truth", remedy="truth")
+        return gain
 
     def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, int]:
         """Return all relevant items of the database and its size, both without the query's own item if excluded."""

@@ -80,6 +80,7 @@ class Means:
 
         They count the missing hits as irrelevant.
         """
+        least_items = self._least_items if self._levels else math.inf
         for metric, depth in zip(self._metrics, self._depths, strict=True):
-            if min(depth, self._least_items) > self._deepest:
+            if min(depth, least_items) > self._deepest:
                 yield metric.name, depth, self._deepest

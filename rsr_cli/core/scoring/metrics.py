@@ -225,7 +225,7 @@ def _random_ndcg(judged: Judged, k: int) -> float:
     assert judged.ideal is not None
     assert judged.n_items is not None
     k = min(k, judged.n_items)
-    mean_gain = float(judged.ideal.gains @ judged.ideal.counts) / judged.n_items
+    mean_gain = _ratio(float(judged.ideal.gains @ judged.ideal.counts), judged.n_items)
     return _ratio(_dcg(np.full(k, mean_gain)), _ideal_dcg(judged.ideal, k))
 
 
