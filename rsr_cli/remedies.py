@@ -41,6 +41,7 @@ REMEDIES = {
     "qrels": "pass to --truth the qrels of these queries, with the ids that the hits state as query",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",
+    "relative": "relative paths start in the directory where rsr tile ran: run this there, or tile absolute paths",
     "same-space": "make both with the same settings, or keep them apart",
     "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
     "seed": "leave --seed out",
