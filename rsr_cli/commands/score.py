@@ -13,8 +13,7 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
-from rsr_cli.core.scoring.labels import Match
-from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Metric
+from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Match, Metric
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips

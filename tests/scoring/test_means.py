@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsr_cli.core.scoring.formulas import Ideal, Judged
 from rsr_cli.core.scoring.means import MEANS_COLUMNS, Means
-from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, Ideal, Judged, Metric
+from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:

@@ -16,8 +16,9 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.scoring.formulas import Judged
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
-from rsr_cli.core.scoring.metrics import MAX_RANK, Judged
+from rsr_cli.core.scoring.metrics import MAX_RANK
 from rsr_cli.core.scoring.qrels import Qrels, is_qrels
 from rsr_cli.core.scoring.spool import Spool
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.records.batch import Batch, Record
-    from rsr_cli.core.scoring.labels import Labels, Match
+    from rsr_cli.core.scoring.labels import Labels
+    from rsr_cli.core.scoring.metrics import Match
 
 
 @contextlib.contextmanager

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
-from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rsr_cli.core.records.batch import Record
+    from rsr_cli.core.scoring.metrics import Match
 
-Match = Literal["any", "exact", "jaccard"]
 Labels = frozenset[str]
 
 

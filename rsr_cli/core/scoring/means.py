@@ -10,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rsr_cli.core.scoring.metrics import Judged, Metric
+    from rsr_cli.core.scoring.formulas import Judged
+    from rsr_cli.core.scoring.metrics import Metric
 
 #: Columns of `Means.rows`: a metric, its mean, the mean of random rankings, and counts of queries.
 MEANS_COLUMNS = ("metric", "value", "random", "queries", "without_relevant", "nothing_found")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.fields import id_of
-from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
 if TYPE_CHECKING:
