@@ -23,8 +23,8 @@ log = logging.getLogger("rsr")
 
 HELP = """Compute retrieval metrics for hits.
 
-Reads hits in any order, takes their ranks as they are, and compares their labels with the labels of their queries.
-The metrics (* needs --truth):
+Reads hits in any order, puts them in the order of their ranks, and compares their labels with the labels of their
+queries. Ranks may have gaps: the hits are numbered anew. The metrics (* needs --truth):
 
 \b
 {metrics}
@@ -33,7 +33,8 @@ The result states for each metric its mean value over the queries; with labels i
 rankings, the level to compare with; and the number of queries. Of these, without_relevant have no relevant item in the
 database and nothing_found have no relevant hit: both count with the metric's worst value.
 
-A query without hits is absent from the input, and so from the mean, unless a qrels file names it.
+A query without hits is absent from the input, and so from the mean, unless a qrels file names it. A query that a qrels
+file does not name is left out.
 """.format(
     metrics="\n".join(
         f"{SPELLINGS[name] + '*' * measure.needs_truth:<11} {measure.summary}" for name, measure in METRICS.items()

@@ -62,7 +62,8 @@ def show(
     """Draw queries and their hits as thumbnails.
 
     Reads hits and draws one row per query: its thumbnail, its labels, and its hits. The frame of a hit is green if it
-    has all of the query's labels, orange if it has some of them, and red if it has none.
+    has all of the query's labels, orange if it has some of them, and red if it has none. Records without pixels, or
+    whose files are gone, are drawn without a thumbnail. The tiles of a row are stretched alike.
 
     A PNG or PDF file is one figure. An HTML file is a page that also has sortable tables and maps of the footprints,
     and that needs no other file and no network.
