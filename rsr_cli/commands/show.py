@@ -44,7 +44,7 @@ log = logging.getLogger("rsr")
     metavar="LOW,HIGH",
     default="2,98",
     show_default=True,
-    help="Percentiles of each band, in the typical tile of a row, to display as black and as full brightness.",
+    help="Percentiles of each band, in all but the brightest tiles of a row, to display as black and full brightness.",
 )
 @options.keep_going
 @options.verbosity
@@ -85,7 +85,7 @@ def show(
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         has_pixels, agreements = gallery.has_pixels, gallery.agreements()
         found = gallery.rows(shown, (stretch[0], stretch[1]))
-        limits = f"percentiles {stretch[0]:g} to {stretch[1]:g} of a row's typical tile"
+        limits = f"percentiles {stretch[0]:g} to {stretch[1]:g}, the same for a row"
         note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
         form = options.figure_format(output)
         if form == "html":

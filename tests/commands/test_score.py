@@ -313,6 +313,20 @@ def test_a_truth_that_holds_only_the_query(exclude_self, hit, item, scored):
         assert (row["queries"], row["without_relevant"], row["nothing_found"]) == (1, *[int(exclude_self)] * 2)
 
 
+def test_a_truth_without_labels_is_no_truth(rsr, tmp_path, hit, item, lines):
+    """Every score would be 0. Some records without labels are counted."""
+    hits = lines([hit("q", 1, "x", ["a"], ["a"])])
+    (tmp_path / "none").write_bytes(lines([item("x", None), item("y", None)]))
+    done = rsr("score", "--truth", "none", input=hits, cwd=tmp_path)
+    says = "none: no record has labels; label the tiles before rsr index, or pass the labels to --truth"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"rsr score: {says}\n")
+    (tmp_path / "some").write_bytes(lines([item("x", ["a"]), item("y", None), item("z", [])]))
+    done = rsr("score", "--truth", "some", "--metrics", "r@1", "--format", "jsonl", input=hits, cwd=tmp_path)
+    assert orjson.loads(done.stdout)["value"] == 1
+    says = "1 of 3 records in the ground truth has no labels, and counts as irrelevant"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr score: {says}\n")
+
+
 def test_gaps_in_the_ranks_are_closed_with_a_warning(rsr, hit, lines):
     """The 3rd, 6th, ... of 40 hits, every other one relevant, as a filter leaves them."""
     kept = [hit("q", rank, f"d{rank}", ["a" if rank % 2 else "b"], ["a"]) for rank in range(3, 41, 3)]

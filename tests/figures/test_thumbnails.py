@@ -23,25 +23,33 @@ def test_tiles_are_stretched_alike():
     assert second.tolist() == [[[128, 128, 128, 255], [255, 255, 255, 255], [0, 0, 0, 0]]]
 
 
-def test_the_limits_are_the_median_of_the_tiles():
-    """Of 0, 0, 0, 2000 and 5000, and of 1000, 1000, 2000, 9000 and 9000."""
-    tiles = [constant(0, 1000), constant(5000, 9000), constant(0, 2000), constant(2000, 9000), constant(0, 1000)]
-    assert shown(*tiles) == [[0, 128], [255, 255], [0, 255], [255, 255], [0, 128]]
+def test_the_limits_are_those_of_all_but_the_brightest_tiles():
+    """Of 500, 1000, 1500, 2500 and 9000 the third quartile is 2500; the least of the lower ones is 0."""
+    tiles = [constant(0, 500), constant(5000, 9000), constant(500, 2500), constant(500, 1000), constant(1000, 1500)]
+    assert shown(*tiles) == [[0, 51], [255, 255], [51, 255], [51, 102], [102, 153]]
     assert shown(*tiles[::-1]) == shown(*tiles)[::-1]
     assert shown(*tiles[:2]) == [[0, 255], [255, 255]]  # of two, the darker one
+    assert shown(*tiles[:4]) == [[0, 51], [255, 255], [51, 255], [51, 102]]
 
 
-@pytest.mark.parametrize("bright", [1, 2, 3])
+def test_dark_and_even_tiles_are_not_black():
+    """Water of even brightness, different in each tile: none is clipped."""
+    found = shown(*(constant(value, value + 10) for value in (100, 200, 300, 400)))
+    assert [one[0] > 0 for one in found] == [False, True, True, True]
+    assert all(one[0] < one[1] for one in found[:3])
+
+
+@pytest.mark.parametrize("bright", [1, 2])
 def test_bright_tiles_leave_the_others_as_they_are(bright):
     """A cloud, saturated or not, among tiles of land."""
     random = np.random.default_rng(0)
-    land = [random.uniform(300, 2500, (3, 8, 8)).astype(np.float32) for _ in range(3)]
-    clouds = [np.full((3, 8, 8), 10_000, np.float32), *random.uniform(8000, 9000, (2, 3, 8, 8)).astype(np.float32)]
+    land = [random.uniform(300, 2500, (3, 8, 8)).astype(np.float32) for _ in range(4)]
+    clouds = [np.full((3, 8, 8), 10_000, np.float32), random.uniform(8000, 9000, (3, 8, 8)).astype(np.float32)]
     without = thumbnails.stretch(land, (2, 98))
     found = thumbnails.stretch([*land, *clouds[:bright]], (2, 98))
     for one, alone in zip(found, without, strict=False):
         assert np.abs(one.astype(int) - alone).mean() < 8
-    assert all((one[..., :3] == 255).all() for one in found[3:])
+    assert all((one[..., :3] == 255).all() for one in found[4:])
 
 
 def test_percentiles_are_those_of_each_band():

@@ -1,7 +1,8 @@
 """Thumbnails: a tile's pixels as a small image in three of its bands.
 
 The thumbnails of a row are stretched alike, so that they can be compared: what is brighter in the raster is brighter in
-the figure. The limits are those of a typical tile, so that one cloud becomes white and leaves the others as they are.
+the figure. The brightest quarter of the tiles does not set the limits, so that a cloud becomes white and leaves the
+others as they are.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def stretch(
     tiles : sequence of numpy.ndarray or None
         float32 (3, height, width), reflectance x 10000, NaN where invalid.
     percentiles : tuple of float
-        Percentiles of a band that become 0 and 255: those of each tile's valid pixels, and of these the median over the
-        tiles, of two in the middle the darker. If both are equal, reflectances of 0 and 1 do.
+        Percentiles of a band that become 0 and 255: those of each tile's valid pixels, and of these over all tiles the
+        least lower one and the third quartile of the upper ones. If both are equal, reflectances of 0 and 1 do.
 
     Returns
     -------
@@ -76,9 +77,10 @@ def stretch(
     masks = [None if tile is None else np.isfinite(tile).all(axis=0) for tile in tiles]
     valid = [tile[:, mask] for tile, mask in zip(tiles, masks, strict=True) if tile is not None and mask is not None]
     limits = [np.percentile(values, percentiles, axis=1) for values in valid if values.size]
-    # Without a valid pixel none is visible, and any limits will do.
-    typical = np.percentile(limits, 50, axis=0, method="lower") if limits else np.zeros((2, 3))
-    low, high = typical[:, :, None, None]
+    low, high = np.zeros((2, 3, 1, 1))  # without a valid pixel none is visible, and any limits will do
+    if limits:
+        lows, highs = np.swapaxes(limits, 0, 1)[..., None, None]
+        low, high = lows.min(axis=0), np.percentile(highs, 75, axis=0, method="lower")
     low, high = np.where(high > low, (low, high), ([[[0.0]]], [[[WHITE]]]))
     thumbnails: list[NDArray[np.uint8] | None] = []
     for tile, mask in zip(tiles, masks, strict=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, RsrError, Skips, counted
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.scoring.formulas import Ideal
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.batch import Record
     from rsr_cli.core.scoring.metrics import Match
+
+log = logging.getLogger("rsr")
 
 Labels = frozenset[str]
 
@@ -158,6 +161,7 @@ class LabelTruth(HitLabels):
         super().__init__(match)
         self._sets = LabelSets()
         self._counts: Counter[int] = Counter()
+        self._unlabelled = 0
         # Queries with the same labels share these.
         self._ideals: dict[tuple[Labels, int | None], tuple[Ideal, int]] = {}
 
@@ -168,9 +172,17 @@ class LabelTruth(HitLabels):
         ------
         RecordError
             A line is not a Feature, has no id or one that came before, or has malformed labels.
+        RsrError
+            No record has labels.
         """
         for batch in streams.read([path], skips):
             batch.apply(self._add, skips)
+        if self._unlabelled and self._unlabelled == self._counts.total():
+            raise RsrError("no record has labels", path, remedy="labels")
+        if self._unlabelled:
+            some = f"{self._unlabelled} of {counted(self._counts.total(), 'record')} in the ground truth"
+            what = "has no labels, and counts" if self._unlabelled == 1 else "have no labels, and count"
+            log.warning("%s %s as irrelevant", some, what)
         self._items = np.array([self._counts[number] for number in range(len(self._sets))], np.int64)
         self._sizes = np.array([len(self._sets[number]) for number in range(len(self._sets))], np.int64)
         with_label = defaultdict(list)
@@ -181,12 +193,14 @@ class LabelTruth(HitLabels):
 
     def _add(self, record: Record) -> None:
         name = id_of(record)
-        number = self._sets.number(labels_of(record, "labels") or frozenset())
+        labels = labels_of(record, "labels")
+        number = self._sets.number(labels or frozenset())
         try:
             self._execute("INSERT INTO items VALUES (?, ?)", (name, number))
         except sqlite3.IntegrityError:
             raise RecordError(f"the id {name!r} occurs twice", remedy="truth") from None
         self._counts[number] += 1
+        self._unlabelled += labels is None
 
     def _number(self, name: str) -> int | None:
         found = self._execute("SELECT labels FROM items WHERE id = ?", (name,)).fetchone()
