@@ -83,7 +83,7 @@ def show(
         if queries and (missing := gallery.read_queries(queries)):
             absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
-        has_pixels, agreements = gallery.has_pixels, gallery.agreements()
+        has_pixels, agreements = gallery.has_pixels, gallery.agreements()  # of all rows, which come one by one
         found = gallery.rows(shown, (stretch[0], stretch[1]))
         limits = f"percentiles {stretch[0]:g} to {stretch[1]:g}, the same for a row"
         note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
@@ -96,7 +96,7 @@ def show(
         else:
             from rsr_cli.core.figures.plots import draw_rows
 
-            out.write([draw_rows(list(found), form, note, agreements)])
+            out.write([draw_rows(list(found), form, note)])
     if gallery.unreadable:
         count, first = len(gallery.unreadable), explain(gallery.unreadable[0])
         drawn = "is drawn without a thumbnail:" if count == 1 else "are drawn without a thumbnail, such as"

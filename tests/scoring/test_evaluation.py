@@ -48,9 +48,9 @@ def test_the_greatest_number_of_relevant_items(tmp_path, hit, item, lines):
 @pytest.mark.parametrize(
     ("kind", "fields", "says", "remedy"),
     [
-        ("item", ("x", ["a"]), "in:1: is not a hit", "query"),
-        ("hit", ("q", 0, "x", ["a"], ["a"]), "is not a hit", "query"),
-        ("hit", ("q", "1", "x", ["a"], ["a"]), "is not a hit", "query"),
+        ("item", ("x", ["a"]), "in:1: is not a hit: it has no query and rank", "query"),
+        ("hit", ("q", 0, "x", ["a"], ["a"]), "is not a hit: its rank is 0, not a whole number", "query"),
+        ("hit", ("q", "1", "x", ["a"], ["a"]), "is not a hit: its rank is '1', not", "query"),
         ("hit", ("q", True, "x", ["a"], ["a"]), "is not a hit", "query"),
         ("hit", ("q", 2**32, "x", ["a"], ["a"]), "is not a hit", "query"),
         ("hit", ("q", 1, None, ["a"], ["a"]), "in:1: has no id", "id"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from rsr_cli.core.figures.gallery import Agreement, Hit, Item, Row
+    from rsr_cli.core.figures.gallery import Hit, Item, Row
     from rsr_cli.core.figures.projection import Points
 
 # Inches: a thumbnail, the gap between two, the widest column of labels, the text below a hit, the outer margin.
@@ -36,7 +36,7 @@ MOST_CLASSES = COLOURS * len(MARKERS)
 LEGEND_ROWS, MOST_COLUMNS, CLASS_IN = 40, 25, 3.0
 
 
-def draw_rows(rows: Sequence[Row], form: str, note: str, agreements: set[Agreement | None]) -> bytes:
+def draw_rows(rows: Sequence[Row], form: str, note: str) -> bytes:
     """Draw the paper's figure: one row per query, with its thumbnail, its labels, and its hits in frames.
 
     Parameters
@@ -47,8 +47,6 @@ def draw_rows(rows: Sequence[Row], form: str, note: str, agreements: set[Agreeme
         ``png`` or ``pdf``.
     note : str
         Text below the figure: how the thumbnails were made; empty without any.
-    agreements : set of str or None
-        Those of all hits, which the key of the frames explains.
 
     Returns
     -------
@@ -56,18 +54,20 @@ def draw_rows(rows: Sequence[Row], form: str, note: str, agreements: set[Agreeme
         The file.
     """
     with style():
-        pictured = any(row.query.has_pixels for row in rows)
-        texts = [[] if pictured else [tail(row.query.name, LABELS_IN, TEXT_PT)] for row in rows]
+        has_thumbnails = any(row.query.has_pixels for row in rows)
+        texts = [[] if has_thumbnails else [tail(row.query.name, LABELS_IN, TEXT_PT)] for row in rows]
         for lines, row in zip(texts, rows, strict=True):
             lines += _listed(row.query.labels)
-        keyed = bool(agreements - {None})
+        keyed = any(hit.agreement for row in rows for hit in row.hits)
         foot_in = keyed * KEY_IN + bool(note) * NOTE_IN
-        sheet = _Sheet.of(texts, columns=max(len(row.hits) for row in rows), pictured=pictured, foot_in=foot_in)
+        sheet = _Sheet.of(
+            texts, columns=max(len(row.hits) for row in rows), has_thumbnails=has_thumbnails, foot_in=foot_in
+        )
         sheet.write_heads(
-            {MARGIN_IN: "Query", sheet.texts_in: "Labels" if pictured else "Query", sheet.hits_in: "Hits"}
+            {MARGIN_IN: "Query", sheet.texts_in: "Labels" if has_thumbnails else "Query", sheet.hits_in: "Hits"}
         )
         for number, row in enumerate(rows):
-            if pictured:
+            if has_thumbnails:
                 axes = sheet.cell(MARGIN_IN, number)
                 _draw_thumbnail(axes, row.query)
                 _write_below(axes, [(tail(row.query.name, CELL_IN, TEXT_PT), TEXT_PT, "black")])
@@ -90,15 +90,15 @@ class _Sheet:
     tops_in: Sequence[float]
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[str]], columns: int, *, pictured: bool, foot_in: float) -> _Sheet:
+    def of(cls, texts: Sequence[Sequence[str]], columns: int, *, has_thumbnails: bool, foot_in: float) -> _Sheet:
         """Make a figure with room for one row per list of lines, and for a number of hits.
 
-        ``pictured`` leaves room for the queries' thumbnails. Without any line, there is no column for the texts.
+        ``has_thumbnails`` leaves room for the queries' thumbnails. Without any line, there is no column for the texts.
         """
         from matplotlib.figure import Figure
 
         widest_in = max((width_in(line, TEXT_PT) for lines in texts for line in lines), default=0.0)
-        texts_in = MARGIN_IN + pictured * (CELL_IN + GAP_IN)
+        texts_in = MARGIN_IN + has_thumbnails * (CELL_IN + GAP_IN)
         hits_in = texts_in + (max(0.5, widest_in) + 2 * GAP_IN if widest_in else 0)
         right_in = max(LEAST_IN * bool(foot_in), hits_in + columns * (CELL_IN + GAP_IN) - GAP_IN + MARGIN_IN)
         heights_in = [max(CELL_IN + TEXT_IN, len(lines) * LINE_IN + GAP_IN) for lines in texts]

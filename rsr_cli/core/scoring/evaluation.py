@@ -260,6 +260,9 @@ def query_and_rank(hit: Record) -> tuple[str, int]:
         The record is not a hit.
     """
     query, rank = hit["properties"].get("query"), hit["properties"].get("rank")
-    if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
+    if query is None or rank is None:
         raise RecordError("is not a hit: it has no query and rank", remedy="query")
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        found = repr(rank)[:40]
+        raise RecordError(f"is not a hit: its rank is {found}, not a whole number from 1 to {MAX_RANK}", remedy="query")
     return str(query), rank
