@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement, permutations
+
 import ir_measures
 import numpy as np
 import pytest
@@ -120,6 +122,16 @@ def test_the_random_level_is_the_mean_of_random_rankings(name, n_items, n_releva
     measured = np.array(values(name, drawn))
     # Five standard errors: a correct formula fails once in two million runs.
     assert random_level(name, drawn[0]) == pytest.approx(measured.mean(), abs=5 * measured.std() / 6000**0.5 + 1e-12)
+
+
+@pytest.mark.parametrize("gains", [c for n in range(5) for c in combinations_with_replacement((0, 1, 3), n)])
+def test_the_random_level_of_a_small_database_is_the_mean_of_all_its_orders(gains):
+    """From no item to four, and depths below and beyond their number."""
+    for name in (spelling.replace("K", str(k)) for spelling in SPELLINGS.values() for k in (1, 2, 5)):
+        orders = [judged(order, gains, len(gains)) for order in permutations(gains)]
+        measured = values(name, orders)
+        assert all(0 <= one <= 1 for one in measured)
+        assert random_level(name, orders[0]) == pytest.approx(np.mean(measured), abs=1e-12), name
 
 
 def test_the_random_level_of_fewer_items_than_k():
