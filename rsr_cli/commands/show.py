@@ -85,7 +85,7 @@ def show(
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         has_pixels, agreements = gallery.has_pixels, gallery.agreements()  # of all rows, which come one by one
         found = gallery.rows(shown, (stretch[0], stretch[1]))
-        limits = f"percentiles {stretch[0]:g} to {stretch[1]:g}, the same for a row"
+        limits = f"stretched alike per row, percentiles {stretch[0]:g} to {stretch[1]:g}"
         note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
         form = options.figure_format(output)
         if form == "html":
