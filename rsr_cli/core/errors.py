@@ -85,11 +85,18 @@ class ReaderGoneError(RsrError):
     status = 141
 
 
+#: Spaces and joiners that Python counts as not printable, but that words of many languages need.
+SPELLING = "\N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
 def visible(text: str) -> str:
     """Return text on one line that a terminal only shows: control and other invisible characters become escapes."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    shown = (
+        char if char.isprintable() or char in SPELLING else char.encode("unicode_escape").decode() for char in text
+    )
+    return "".join(shown)
 
 
 def counted(count: int, noun: str) -> str:
