@@ -102,7 +102,7 @@ def test_rows_leave_out_what_is_empty():
     assert sorted(texts(row(None, None, None), note="")) == ["1", "2", "Hits", "Query", "h1", "h2", "q"]
     assert not key & set(texts(row((), ("a",)), row(None, ("a",))))
     without = texts(row(("a",), ("a",), pixels=False), note="")
-    assert {"Query", "Hits", "q", "a", "no thumbnail", "h1"} <= set(without)
+    assert {"Query and labels", "Hits", "q", "a", "no thumbnail", "h1"} <= set(without)
     assert "Labels" not in without
 
 

@@ -63,9 +63,9 @@ def draw_rows(rows: Sequence[Row], form: str, note: str) -> bytes:
         sheet = _Sheet.of(
             texts, columns=max(len(row.hits) for row in rows), has_thumbnails=has_thumbnails, foot_in=foot_in
         )
-        sheet.write_heads(
-            {MARGIN_IN: "Query", sheet.texts_in: "Labels" if has_thumbnails else "Query", sheet.hits_in: "Hits"}
-        )
+        labelled = any(row.query.labels for row in rows)
+        head = "Labels" if has_thumbnails else "Query and labels" if labelled else "Query"
+        sheet.write_heads({MARGIN_IN: "Query", sheet.texts_in: head, sheet.hits_in: "Hits"})
         for number, row in enumerate(rows):
             if has_thumbnails:
                 axes = sheet.cell(MARGIN_IN, number)
@@ -99,7 +99,8 @@ class _Sheet:
 
         widest_in = max((width_in(line, TEXT_PT) for lines in texts for line in lines), default=0.0)
         texts_in = MARGIN_IN + has_thumbnails * (CELL_IN + GAP_IN)
-        hits_in = texts_in + (max(0.5, widest_in) + 2 * GAP_IN if widest_in else 0)
+        head_in = 0.5 if has_thumbnails else 1.0
+        hits_in = texts_in + (max(head_in, widest_in) + 2 * GAP_IN if widest_in else 0)
         right_in = max(LEAST_IN * bool(foot_in), hits_in + columns * (CELL_IN + GAP_IN) - GAP_IN + MARGIN_IN)
         heights_in = [max(CELL_IN + TEXT_IN, len(lines) * LINE_IN + GAP_IN) for lines in texts]
         *tops_in, bottom_in = accumulate(heights_in, initial=HEAD_IN)
