@@ -14,7 +14,7 @@ import click
 
 import rsr_cli
 from rsr_cli import options
-from rsr_cli.core.errors import ReaderGoneError, RsrError, UpstreamError
+from rsr_cli.core.errors import ReaderGoneError, RsrError, UpstreamError, visible
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
@@ -85,6 +85,18 @@ def cli() -> None:
     """
 
 
+class Formatter(logging.Formatter):
+    """Writes a message on one line, whatever the records, paths and libraries that it quotes contain."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the message."""
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return a traceback."""
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
+
+
 class Signalled(BaseException):
     """A signal asked the program to stop; as the exception unwinds, unfinished files are removed."""
 
@@ -108,7 +120,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else argv
     name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    handler.setFormatter(Formatter(f"{name}: %(message)s"))
     log.addHandler(handler)
     log.propagate = False
     sys.exit(_run(argv, name))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rsr_cli.tables import CHUNK, LAYOUTS, lay_out
+from rsr_cli.tables import CHUNK, LAYOUTS, lay_out, width
 
 COLUMNS = ("name", "value", "count")
 ROWS = [("a, b", 0.5, 3), ("ä", None, 12_345_678)]
@@ -52,3 +52,27 @@ def test_rows_are_written_as_they_come(layout):
     next(chunks)
     assert pulled <= CHUNK
     assert sum(map(len, chunks)) > 4 * CHUNK - 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        *(
+            (formula, f"'{formula}")
+            for formula in ("=1+1", "+A1", "-A1", "@SUM(A1)", "=", " =1", "\uff1d1", "-5+5", "+")
+        ),
+        *((f"{blank}=1", f"'{shown}=1") for blank, shown in (("\t", "\\t"), ("\r", "\\r"), ("\n", "\\n"))),
+        *((text, text) for text in ("", "a=1", "-5", "+5", "-0.5", "-1e-7", "a-b", "1-2", "'=1", "a, b", 'a "b"')),
+        *((number, str(number)) for number in (-5, -0.5, -1e-300, 3)),
+        (None, ""),
+        ("\x1b[31m\x00\x9b\u2028\u200f", r"\x1b[31m\x00\x9b\u2028\u200f"),
+    ],
+)
+def test_a_cell_of_csv_is_text_or_a_number_and_no_formula(cell, written):
+    assert list(csv.reader(io.StringIO(text("csv", [(cell, cell, cell)])))) == [list(COLUMNS), [written] * 3]
+
+
+def test_a_table_is_as_wide_as_its_text_is_shown():
+    assert width(["ä", "\x1b", ""]) == len(r"\x1b")
+    assert width([]) == 0
+    assert text("table", [("\x1b\n", "\t", 1)], width=6).splitlines()[1] == r"\x1b\n      \t       1"

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, seed: int | None, skips: Skips) -> None:
     """Plot embeddings or codes as points, laid out by t-SNE.
 
-    Reads records with an embedding or a code and draws each as a point, coloured by its first label. Points that lie
-    close together have similar vectors. Codes are compared by Hamming distance, embeddings by Euclidean distance.
+    Reads records with an embedding or a code and draws each as a point, whose colour and marker show its first label.
+    Points that lie close together have similar vectors. Codes are compared by Hamming distance, embeddings by
+    Euclidean distance.
     """
     from rsr_cli.core.figures.plots import draw_points
     from rsr_cli.core.figures.projection import project

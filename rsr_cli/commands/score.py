@@ -13,18 +13,18 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
-from rsr_cli.core.scoring.labels import Match
-from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Metric
+from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Match, Metric
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.scoring.evaluation import Evaluation
 
 log = logging.getLogger("rsr")
 
 HELP = """Compute retrieval metrics for hits.
 
-Reads hits in any order, takes their ranks as they are, and compares their labels with the labels of their queries.
-The metrics (* needs --truth):
+Reads hits in any order, puts them in the order of their ranks, and compares their labels with the labels of their
+queries. Ranks may have gaps: the hits are numbered anew. The metrics (* needs --truth):
 
 \b
 {metrics}
@@ -33,7 +33,8 @@ The result states for each metric its mean value over the queries; with labels i
 rankings, the level to compare with; and the number of queries. Of these, without_relevant have no relevant item in the
 database and nothing_found have no relevant hit: both count with the metric's worst value.
 
-A query without hits is absent from the input, and so from the mean, unless a qrels file names it.
+A query without hits is absent from the input, and so from the mean, unless a qrels file names it. A query that a qrels
+file does not name is left out.
 """.format(
     metrics="\n".join(
         f"{SPELLINGS[name] + '*' * measure.needs_truth:<11} {measure.summary}" for name, measure in METRICS.items()
@@ -115,21 +116,50 @@ def score(
         for batch in streams.read(inputs, skips):
             evaluation.add(batch, skips)
             progress.update(len(batch))
-        if evaluation.selves and not exclude_self:
-            own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
-            log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
         means = Means(metrics, evaluation.most_relevant() if any(metric.measure.depth for metric in metrics) else 0)
         columns = ["query", *(metric.name for metric in metrics)]
-        values = ((query, *means.add(judged)) for query, judged in evaluation.judged())
+        values = ((query, *means.add(judged)) for query, judged in evaluation.judged(skips))
         if per_query:
-            lines = tables.lay_out(columns, values, layout, evaluation.longest_query())
+            lines = tables.lay_out(columns, values, layout, tables.width(query for query, _ in evaluation.queries()))
         else:
             deque(values, maxlen=0)
             lines = tables.lay_out(MEANS_COLUMNS, means.rows(), layout, max(map(len, columns)))
         for chunk in lines:
             out.write(chunk)
+        _warn(evaluation, exclude_self=exclude_self)
         for name, depth, deepest in means.too_shallow():
             way = f"; pass -k {depth} to rsr query" if truth else ""
             if exclude_self and evaluation.selves:
                 way = "; pass --exclude-self to rsr query too"
             log.warning("%s needs %d hits per query, and no query has more than %d%s", name, depth, deepest, way)
+
+
+def _warn(evaluation: Evaluation, *, exclude_self: bool) -> None:
+    """Warn where hits and ground truth do not fit together."""
+    counts = evaluation.counts()
+
+    def some(count: int, of: int, singular: str, plural: str) -> str:
+        return f"{count} of {counted(of, 'query')} {singular if count == 1 else plural}"
+
+    if evaluation.selves and not exclude_self:
+        own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
+        log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
+    if counts.without_self:
+        alone = some(counts.without_self, counts.asked, "is", "are")
+        log.warning(
+            "%s in the ground truth, but not found by the query itself, and so counted as missed; pass --exclude-self"
+            " if rsr query excluded it",
+            alone,
+        )
+    if counts.with_gaps:
+        gaps = some(counts.with_gaps, counts.asked, "has", "have")
+        log.warning("%s gaps between the ranks of the hits, which were numbered anew", gaps)
+    if counts.unjudged:
+        left_out = some(counts.unjudged, counts.asked, "is", "are")
+        log.warning("%s not judged by the ground truth, and left out", left_out)
+    if counts.without_hits:
+        worst = some(counts.without_hits, counts.judged, "in the ground truth has", "in the ground truth have")
+        log.warning("%s no hits, and the worst value", worst)
+    if evaluation.hits and not evaluation.judged_hits:
+        irrelevant = f"none of the {counted(evaluation.hits, 'hit')} is judged, so all count as irrelevant"
+        log.warning("%s; check that the ground truth has the ids of the hits", irrelevant)

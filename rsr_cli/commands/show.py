@@ -13,6 +13,7 @@ from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.sensors.base import check_names
+from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -43,7 +44,7 @@ log = logging.getLogger("rsr")
     metavar="LOW,HIGH",
     default="2,98",
     show_default=True,
-    help="Percentiles of each band, over all thumbnails of a row, to display as black and as full brightness.",
+    help="Percentiles of each band, in all but the brightest tiles of a row, to display as black and full brightness.",
 )
 @options.keep_going
 @options.verbosity
@@ -61,7 +62,8 @@ def show(
     """Draw queries and their hits as thumbnails.
 
     Reads hits and draws one row per query: its thumbnail, its labels, and its hits. The frame of a hit is green if it
-    has all of the query's labels, orange if it has some of them, and red if it has none.
+    has all of the query's labels, orange if it has some of them, and red if it has none. Records without pixels, or
+    whose files are gone, are drawn without a thumbnail. The tiles of a row are stretched alike.
 
     A PNG or PDF file is one figure. An HTML file is a page that also has sortable tables and maps of the footprints,
     and that needs no other file and no network.
@@ -81,17 +83,23 @@ def show(
         if queries and (missing := gallery.read_queries(queries)):
             absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
+        has_pixels, agreements = gallery.has_pixels, gallery.agreements()  # of all rows, which come one by one
         found = gallery.rows(shown, (stretch[0], stretch[1]))
-        note = f"Thumbnails: {', '.join(shown)}; percentiles {stretch[0]:g} to {stretch[1]:g} of each row"
+        limits = f"stretched alike per row, percentiles {stretch[0]:g} to {stretch[1]:g}"
+        note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
         form = options.figure_format(output)
         if form == "html":
             from rsr_cli.core.figures.page import write_page
 
-            for text in write_page(found, note):
+            for text in write_page(found, note, agreements):
                 out.write([text])
         else:
             from rsr_cli.core.figures.plots import draw_rows
 
             out.write([draw_rows(list(found), form, note)])
-    if queries is None:
+    if gallery.unreadable:
+        count, first = len(gallery.unreadable), explain(gallery.unreadable[0])
+        drawn = "is drawn without a thumbnail:" if count == 1 else "are drawn without a thumbnail, such as"
+        log.warning("%s cannot be read and %s %s", counted(count, "tile"), drawn, first)
+    if has_pixels and queries is None:
         log.warning("queries are drawn without a thumbnail; pass --queries with the file of their records")

@@ -41,8 +41,8 @@ class RsrError(Exception):
         self.facts = facts
 
     def __str__(self) -> str:
-        text = f"{self.place}: {self.message}" if self.place else self.message
-        return " ".join(text.split())
+        message = " ".join(self.message.split())
+        return visible(f"{self.place}: {message}" if self.place else message)
 
 
 class UsageError(RsrError):
@@ -99,6 +99,20 @@ class ReaderGoneError(RsrError):
     """Whoever read stdout has gone away; nothing is wrong."""
 
     status = 141
+
+
+#: Spaces and joiners that Python counts as not printable, but that words of many languages need.
+SPELLING = "\N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
+def visible(text: str) -> str:
+    """Return text on one line that a terminal only shows: control and other invisible characters become escapes."""
+    if text.isprintable():
+        return text
+    shown = (
+        char if char.isprintable() or char in SPELLING else char.encode("unicode_escape").decode() for char in text
+    )
+    return "".join(shown)
 
 
 def counted(count: int, noun: str) -> str:

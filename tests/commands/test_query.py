@@ -206,6 +206,33 @@ def test_another_space_is_refused_by_both_names(rsr, lake):
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("k", [200, 201, 10**6, 10**30])
+def test_more_hits_than_rows_are_all_the_rows(call, lake, k):
+    """Each row once, and the query itself too unless it is excluded."""
+    found = [orjson.loads(line) for line in call("query", lake / "floats.rsr", "--id", "t7", "-k", k).splitlines()]
+    assert sorted(hit["id"] for hit in found) == sorted(f"t{i}" for i in range(200))
+    assert [hit["properties"]["rank"] for hit in found] == [*range(1, 201)]
+    others = call("query", lake / "floats.rsr", "--id", "t7", "-k", k, "--exclude-self").splitlines()
+    assert [orjson.loads(line)["id"] for line in others] == [hit["id"] for hit in found if hit["id"] != "t7"]
+
+
+def test_dot_products_of_denormal_size_are_ranked_and_written(call, tmp_path):
+    """Of 1e-50 and 1e-84, which float32 does not have, read back from the JSON."""
+    random = np.random.default_rng(5)
+    for size in (1e-25, 1e-42):
+        rows = (random.standard_normal((60, 8)) * size).astype(np.float32)
+        (tmp_path / "tiles").write_bytes(lines(tile(f"t{i}", row) for i, row in enumerate(rows)))
+        call("index", tmp_path / "tiles", "-o", tmp_path / "x.rsr", "--metric", "dot", "--overwrite")
+        exact = -(rows.astype(np.longdouble) @ rows[3].astype(np.longdouble))
+        order = sorted(range(60), key=lambda i: (exact[i], i))
+        found = [orjson.loads(line) for line in call("query", tmp_path / "x.rsr", "--id", "t3", "-k", 100).splitlines()]
+        assert [hit["id"] for hit in found] == [f"t{i}" for i in order]
+        distances = [hit["properties"]["distance"] for hit in found]
+        assert distances == pytest.approx([float(exact[i]) for i in order], rel=1e-12, abs=0)
+        (tmp_path / "hits").write_bytes(call("query", tmp_path / "x.rsr", "--id", "t3", "--radius", distances[20]))
+        assert len((tmp_path / "hits").read_bytes().splitlines()) == 21
+
+
 def test_the_whole_pipe_scores_what_it_found(rsr, lake):
     hits = rsr("query", "codes.rsr", "codes.geojsonl", "--exclude-self", cwd=lake).stdout
     rows = [

@@ -69,6 +69,57 @@ def test_truth_of_qrels_agrees_with_ir_measures_and_counts_queries_without_hits(
         assert row["value"] == pytest.approx(theirs[measure], rel=1e-9), row["metric"]
 
 
+@pytest.fixture
+def mean_of(call, tmp_path, hit, lines):
+    """Return a function that scores (query, rank, item) by (query, item, grade) in this process: metric -> row."""
+
+    def run(hits, qrels, names, *options):
+        (tmp_path / "hits").write_bytes(lines([hit(*one, None, None) for one in hits]))
+        (tmp_path / "t.qrels").write_text("".join(f"{query} 0 {item} {grade}\n" for query, item, grade in qrels))
+        done = call(
+            "score",
+            tmp_path / "hits",
+            "--truth",
+            tmp_path / "t.qrels",
+            "--metrics",
+            names,
+            *options,
+            "--format",
+            "jsonl",
+        )
+        rows = [orjson.loads(line) for line in done.splitlines()]
+        return {row["metric"]: row for row in rows} if "--per-query" not in options else {r["query"]: r for r in rows}
+
+    return run
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_odd_runs_and_qrels_agree_with_ir_measures(mean_of, seed):
+    """Gaps in the ranks, any order of lines, few hits, queries without judgements, relevant items or hits, grades."""
+    rng = random.Random(seed)
+    hits, qrels = [], []
+    for number in range(30):
+        query = f"q{number}"
+        items = rng.sample([f"d{n}" for n in range(40)], rng.choice([0, 1, 3, 15, 40]))
+        hits += zip([query] * len(items), sorted(rng.sample(range(1, 10**6), len(items))), items, strict=True)
+        grades = rng.choice([(), (0, -1), (0, 0, 1), (-2, -1, 0, 1, 2, 3), (1,)])
+        qrels += [(query, f"d{n}", rng.choice(grades)) for n in rng.sample(range(45), 12 if grades else 0)]
+    rng.shuffle(hits)
+    measures = [make @ k for k in (1, 5, 20, 1000) for make in (AP, P, R, nDCG, RR)]
+    names = [{"AP": "map_cut", "RR": "mrr"}.get(str(m.NAME), str(m.NAME).lower()) + f"@{m['cutoff']}" for m in measures]
+    rows = mean_of(hits, qrels, ",".join(names))
+    by_query = mean_of(hits, qrels, ",".join(names), "--per-query")
+    judged = [ir_measures.Qrel(query, item, grade) for query, item, grade in qrels]
+    run = [ir_measures.ScoredDoc(query, item, -float(rank)) for query, rank, item in hits]
+    theirs = ir_measures.calc_aggregate(measures, judged, run)
+    for name, measure in zip(names, measures, strict=True):
+        assert rows[name]["queries"] == len({query for query, *_ in qrels}) == len(by_query)
+        assert rows[name]["value"] == pytest.approx(theirs[measure], rel=1e-9), name
+    for found in ir_measures.iter_calc(measures, judged, run):
+        name = names[measures.index(found.measure)]
+        assert by_query[found.query_id][name] == pytest.approx(found.value, rel=1e-9), (found, name)
+
+
 def test_lines_can_be_in_any_order(item, world, scored):
     labels, hits = world(4)
     truth = [item(name, its) for name, its in labels.items()]
@@ -247,3 +298,126 @@ def test_a_hit_that_is_not_in_the_truth_says_what_to_pass(rsr, tmp_path, hit, it
     done = rsr("score", "--truth", "truth", input=lines([hit("q", 1, "x", ["a"], ["a"])]), cwd=tmp_path)
     says = "<stdin>:1: the hit 'x' is not in the ground truth; pass to --truth the records that were indexed"
     assert (done.returncode, done.stderr.decode()) == (1, f"rsr score: {says}\n")
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_a_truth_that_holds_only_the_query(exclude_self, hit, item, scored):
+    """Alone it is a perfect hit; excluded, the database is empty: every metric has its worst value, at random too."""
+    names = [spelling.replace("K", "3") for spelling in SPELLINGS.values()]
+    options = ("--exclude-self",) if exclude_self else ()
+    rows = scored([hit("q", 1, "q", None, ["a"])], "--metrics", ",".join(names), *options, truth=[item("q", ["a"])])
+    for row in rows:
+        best = {"p@3": 1 / 3, "anmrr": 0}.get(row["metric"], 1)
+        worst = 1 if row["metric"] == "anmrr" else 0
+        assert row["value"] == row["random"] == pytest.approx(worst if exclude_self else best), row
+        assert (row["queries"], row["without_relevant"], row["nothing_found"]) == (1, *[int(exclude_self)] * 2)
+
+
+def test_a_truth_without_labels_is_no_truth(rsr, tmp_path, hit, item, lines):
+    """Every score would be 0. Some records without labels are counted."""
+    hits = lines([hit("q", 1, "x", ["a"], ["a"])])
+    (tmp_path / "none").write_bytes(lines([item("x", None), item("y", None)]))
+    done = rsr("score", "--truth", "none", input=hits, cwd=tmp_path)
+    says = "none: no record has labels; label the tiles before rsr index, or pass the labels to --truth"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"rsr score: {says}\n")
+    (tmp_path / "some").write_bytes(lines([item("x", ["a"]), item("y", None), item("z", [])]))
+    done = rsr("score", "--truth", "some", "--metrics", "r@1", "--format", "jsonl", input=hits, cwd=tmp_path)
+    assert orjson.loads(done.stdout)["value"] == 1
+    says = "1 of 3 records in the ground truth has no labels, and counts as irrelevant"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr score: {says}\n")
+
+
+def test_gaps_in_the_ranks_are_closed_with_a_warning(rsr, hit, lines):
+    """The 3rd, 6th, ... of 40 hits, every other one relevant, as a filter leaves them."""
+    kept = [hit("q", rank, f"d{rank}", ["a" if rank % 2 else "b"], ["a"]) for rank in range(3, 41, 3)]
+    done = rsr("score", "--format", "jsonl", "--metrics", "p@13,mrr@1", input=lines([*kept, hit("r", 1, "d", [], [])]))
+    assert [orjson.loads(line)["value"] for line in done.stdout.splitlines()] == [7 / 13 / 2, 1 / 2]
+    says = "rsr score: 1 of 2 queries has gaps between the ranks of the hits, which were numbered anew\n"
+    assert (done.returncode, done.stderr.decode()) == (0, says)
+
+
+@pytest.fixture
+def complaints(rsr, tmp_path, hit, lines):
+    """Return a function that scores (query, rank, item) by a qrels file and returns the status and the messages."""
+
+    def run(hits, qrels, *options):
+        (tmp_path / "t.qrels").write_text("".join(f"{line}\n" for line in qrels))
+        records = lines([hit(*one, None, None) for one in hits])
+        done = rsr("score", "--truth", "t.qrels", "--metrics", "map_cut@1", *options, input=records, cwd=tmp_path)
+        assert bool(done.stdout) == (done.returncode == 0)
+        return done.returncode, done.stderr.decode().removeprefix("rsr score: ").splitlines()
+
+    return run
+
+
+def test_judgements_of_other_ids_do_not_pass_in_silence(complaints):
+    hits = [("q1", 1, "d1"), ("q2", 1, "d3")]
+    assert complaints(hits, ["q1 0 d1 1", "q2 0 d3 0"]) == (0, [])
+    assert complaints(hits, ["q1 0 d1 1"]) == (0, ["1 of 2 queries is not judged by the ground truth, and left out"])
+    pass_others = "pass to --truth the qrels of these queries, with the ids that the hits state as query"
+    none = "the ground truth does not judge any of the 2 queries, such as 'q1'"
+    assert complaints(hits, ["1 0 d1 1"]) == (1, [f"{none}, but '1', for example; {pass_others}"])
+    assert complaints(hits, []) == (1, [f"{none}: it is empty; {pass_others}"])
+    assert complaints([], ["q1 0 d1 1"])[0] == 0
+    assert complaints(hits[:1], ["q1 0 d1 1", "q2 0 d1 1"]) == (
+        0,
+        ["1 of 2 queries in the ground truth has no hits, and the worst value"],
+    )
+    assert complaints(hits, ["q1 0 D1 1", "q2 0 D3 1"]) == (
+        0,
+        [
+            "none of the 2 hits is judged, so all count as irrelevant; check that the ground truth has the ids of the"
+            " hits"
+        ],
+    )
+
+
+def test_a_query_that_counts_as_missed_by_itself_is_warned_about(complaints):
+    """Hits of ``rsr query --exclude-self``, but judgements that count the query's own item."""
+    hits, qrels = [("d1", 1, "d2"), ("d2", 1, "d1")], ["d1 0 d1 1", "d1 0 d2 1", "d2 0 d1 1"]
+    says = (
+        "1 of 2 queries is in the ground truth, but not found by the query itself, and so counted as missed;"
+        " pass --exclude-self if rsr query excluded it"
+    )
+    assert complaints(hits, qrels) == (0, [says])
+    assert complaints(hits, qrels, "--exclude-self") == (0, [])
+
+
+@pytest.mark.parametrize("layout", ["table", "csv", "jsonl"])
+def test_ids_reach_the_terminal_as_text_only(rsr, hit, lines, layout):
+    names = ["\x1b[2J\x1b]0;x\x07", "two\nlines", "\u202egpj.exe", "=1+1", "@a", "-5", "a=b", "\t=x", "é 森"]
+    hits = [hit(name, 1, "x", ["a"], ["a"]) for name in names]
+    done = rsr("score", "--per-query", "--metrics", "p@1", "--format", layout, input=lines(hits))
+    assert done.returncode == 0
+    written = done.stdout.decode().splitlines()
+    if layout == "jsonl":
+        assert [orjson.loads(line)["query"] for line in written] == names
+        assert not set(done.stdout) & {*range(32)} - {*b"\n"}
+        return
+    assert all(line.isprintable() for line in written)
+    assert len(written) == len(names) + 1
+    shown = [r"\x1b[2J\x1b]0;x\x07", r"two\nlines", r"\u202egpj.exe", "=1+1", "@a", "-5", "a=b", r"\t=x", "é 森"]
+    if layout == "table":
+        assert len({len(line) for line in written}) == 1  # aligned
+        assert [line.rsplit(maxsplit=1)[0] for line in written[1:]] == shown
+    else:
+        formulas = {"=1+1", "@a", r"\t=x"}
+        assert [row[0] for row in csv.reader(written[1:])] == [f"'{one}" if one in formulas else one for one in shown]
+
+
+def test_messages_reach_the_terminal_as_text_only(rsr, tmp_path, hit, item, lines):
+    """Text of records, of paths and of the command line, in an error, a skipped record and a warning."""
+    (tmp_path / "tru\nth\x1b[31m").write_bytes(lines([item("x", ["a"]), item("\x1b[2J\u202e", 5)]))
+    done = rsr("score", "--truth", "tru\nth\x1b[31m", input=b"", cwd=tmp_path)
+    assert (done.returncode, done.stderr.decode()) == (
+        1,
+        "rsr score: tru\\nth\\x1b[31m:2: its labels must be a list of strings\n",
+    )
+    (tmp_path / "hits\x1b]0;x\x07").write_bytes(lines([hit("q", 1, "\x1b[2J", None, ["a"])]))
+    done = rsr("score", "hits\x1b]0;x\x07", "--keep-going", "--debug", cwd=tmp_path)
+    assert done.returncode == 3
+    assert all(line.isprintable() for line in done.stderr.decode().splitlines())
+    assert r"hits\x1b]0;x\x07:1: the hit '\x1b[2J' has no labels" in done.stderr.decode()
+    done = rsr("score", "--metrics", "p@1\x1b[2J", "--debug", input=b"")
+    assert done.returncode == 2
+    assert all(line.isprintable() for line in done.stderr.decode().splitlines())

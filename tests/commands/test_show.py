@@ -51,8 +51,9 @@ def expected(gallery, names, indexes, low, high):
     for name in names:
         with rasterio.open(gallery / f"{name}.tif") as raster:
             chips.append(raster.read(indexes).astype(float))
-    valid = np.concatenate([chip[:, (chip > 0).all(0)] for chip in chips], axis=1)
-    lows, highs = (np.percentile(valid, share, axis=1)[:, None, None] for share in (low, high))
+    limits = [np.percentile(chip[:, (chip > 0).all(0)], [low, high], axis=1) for chip in chips]
+    lows, highs = np.swapaxes(np.sort(limits, axis=0), 0, 1)[..., None, None]
+    lows, highs = lows[0], highs[3 * (len(chips) - 1) // 4]  # the third quartile, of two the darker one
     for chip in chips:
         mask = (chip > 0).all(0)
         colours = np.clip((chip - lows) / (highs - lows), 0, 1) * 255 * mask
@@ -143,7 +144,6 @@ ERRORS = [
         "twice.geojsonl:9: the query 'asked' has two hits of rank 1; pass the hits of one run at a time",
     ),
     (["empty.geojsonl", "-o", "x.html"], 1, "no hits came in, so there is nothing to draw"),
-    (["gone.geojsonl", "-o", "x.html"], 1, "gone.geojsonl:1: nowhere.tif: "),
 ]
 
 
@@ -160,6 +160,9 @@ def flawed(gallery):
     return gallery
 
 
+RELATIVE = "relative paths start in the directory where rsr tile ran: run this there, or tile absolute paths"
+
+
 @pytest.mark.parametrize(("arguments", "status", "message"), ERRORS)
 def test_errors_are_one_line_and_leave_no_file(rsr, flawed, arguments, status, message):
     before = sorted(flawed.iterdir())
@@ -170,13 +173,52 @@ def test_errors_are_one_line_and_leave_no_file(rsr, flawed, arguments, status, m
     assert sorted(flawed.iterdir()) == before
 
 
-def test_keep_going_leaves_a_grey_cell(rsr, flawed, parse_page):
-    done = rsr("show", "gone.geojsonl", "-o", "kept.html", "--keep-going", cwd=flawed)
-    assert done.returncode == 3
-    assert b"gone.geojsonl:1: nowhere.tif: " in done.stderr
+def test_hits_whose_files_are_gone_have_no_thumbnail(rsr, flawed, parse_page):
+    done = rsr("show", "gone.geojsonl", "--queries", "queries.geojsonl", "-o", "kept.html", "--overwrite", cwd=flawed)
+    says = (
+        "rsr show: 1 tile cannot be read and is drawn without a thumbnail: gone.geojsonl:1: nowhere.tif: no such file"
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, f"{says}; {RELATIVE}\n")
     parsed = parse_page((flawed / "kept.html").read_text())
-    assert (parsed.words.count("unreadable"), len(parsed.thumbnails())) == (1, 3)
+    assert (parsed.words.count("no thumbnail"), len(parsed.thumbnails())) == (1, 4)
     assert [row[2] for row in parsed.rows] == ["Id", "both", "one", NASTY, "unlabelled"]
+    assert [row[0] for row in parsed.rows] == ["Rank", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("name", ["moved.png", "moved.html"])
+def test_paths_of_another_directory_are_explained(rsr, gallery, hits, lines, tmp_path, name):
+    """Relative paths after a change of the directory, damaged files, and absolute paths of files that are gone."""
+    for hit, source in zip(hits, ("both.tif", "one.tif", "/gone.tif", "damaged.tif"), strict=False):
+        hit["properties"]["source"] = source
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0" + bytes(40))
+    (tmp_path / "hits").write_bytes(lines(hits[:4]))
+    done = rsr("show", "hits", "--queries", gallery / "queries.geojsonl", "-o", name, cwd=tmp_path)
+    says = "4 tiles cannot be read and are drawn without a thumbnail, such as hits:1: both.tif: no such file"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr show: {says}; {RELATIVE}\n")
+    (tmp_path / "hits").write_bytes(lines(hits[2:4]))
+    done = rsr("show", "hits", "--queries", gallery / "queries.geojsonl", "-o", name, "--overwrite", cwd=tmp_path)
+    says = "2 tiles cannot be read and are drawn without a thumbnail, such as hits:1: /gone.tif: no such file\n"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr show: {says}")
+
+
+def test_hits_without_pixels_are_drawn_in_silence(rsr, gallery, hits, lines, tmp_path):
+    """As of embeddings that were made elsewhere: neither a source nor labels."""
+    for hit in hits:
+        hit["properties"] = {key: hit["properties"][key] for key in ("query", "rank", "distance")}
+    (tmp_path / "hits").write_bytes(lines(hits))
+    for name in ("x.html", "x.png", "x.pdf"):
+        done = rsr("show", "hits", "-o", name, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (tmp_path / name).stat().st_size
+
+
+def test_a_record_that_does_not_state_what_to_read_is_an_error(rsr, hits, lines, tmp_path):
+    del hits[1]["properties"]["window"]
+    (tmp_path / "hits").write_bytes(lines(hits))
+    done = rsr("show", "hits", "-o", "x.png", cwd=tmp_path)
+    assert (done.returncode, b"hits:2: is not a tile: source, bands, window" in done.stderr) == (1, True)
+    done = rsr("show", "hits", "-o", "x.png", "--keep-going", cwd=tmp_path)
+    assert done.returncode == 3
 
 
 def test_queries_that_are_not_given_are_counted(rsr, gallery):

@@ -7,11 +7,14 @@ import numpy as np
 from rsr_cli.core.figures.gallery import FRAMES, Hit, Item, Row
 from rsr_cli.core.figures.map import draw_map
 
+ASKED = Item(name="q", record=None, place="", labels=("a",))
+LABELS = {"all": ("a",), "none": ("b",)}
+
 
 def place(geometry, rank=0, agreement=None):
     record = {"type": "Feature", "id": f"i{rank}", "geometry": geometry, "properties": {}}
-    common = {"name": f"i{rank}", "record": record, "place": "", "labels": None}
-    return Hit(**common, rank=rank, distance=None, agreement=agreement) if rank else Item(**common)
+    common = {"name": f"i{rank}", "record": record, "place": "", "labels": LABELS.get(agreement)}
+    return Hit(**common, query=ASKED, rank=rank, distance=None) if rank else Item(**common)
 
 
 def square(lon, lat, half=0.5):

@@ -27,7 +27,8 @@ def write(hits, queries=None):
         collected.add(batch)
     if queries:
         collected.read_queries(str(queries))
-    return b"".join(write_page(collected.rows(("red", "green", "blue"), (2, 98)), "a note")).decode()
+    agreements = collected.agreements()
+    return b"".join(write_page(collected.rows(("red", "green", "blue"), (2, 98)), "a note", agreements)).decode()
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +39,81 @@ def page(gallery):
 def test_page_shows_how_labels_agree(page, parse_page):
     parsed = parse_page(page)
     frames = [attrs["class"].split()[1:] for attrs in parsed.all("div", "frame")]
-    assert frames == [[], ["all"], ["some"], ["none"], []] + [[]] * 5
+    assert frames == [["asked"], ["all"], ["some"], ["none"], [], ["asked"], *[[]] * 4]
     assert len(parsed.all("section")) == 2
     text = "".join(parsed.words)
     assert [text.count(sign) for sign in ("\N{CHECK MARK}", "\N{BALLOT X}", "1/2")] == [2, 2, 1]  # with the key's
-    table = [row for row in parsed.rows if len(row) == 6]
-    assert table[0] == ["Rank", "Distance", "Id", "Labels", "Shared", "Time"]
-    assert table[1:5] == [
-        ["1", "2.5", "both", "lake; forest; road", "2", ""],
-        ["2", "5", "one", "lake; road", "1", ""],
-        ["3", "7.5", NASTY, NASTY, "0", ""],
-        ["4", "10", "unlabelled", "", "", ""],
+    assert parsed.rows == [
+        ["Rank", "Distance", "Id", "Labels", "Shared"],
+        ["1", "2.5", "both", "lake; forest; road", "2"],
+        ["2", "5", "one", "lake; road", "1"],
+        ["3", "7.5", NASTY, NASTY, "0"],
+        ["4", "10", "unlabelled", "", ""],
+        # The query has no labels, so there is nothing to compare
+        ["Rank", "Distance", "Id", "Labels"],
+        ["1", "2.5", "both", "lake; forest; road"],
+        ["2", "5", "one", "lake; road"],
+        ["3", "7.5", "other", NASTY],
+        ["4", "10", "unlabelled", ""],
     ]
+
+
+@pytest.fixture
+def page_of(gallery, tmp_path, lines):
+    """Return a function that changes the properties of the first query's hits, and returns their page."""
+
+    def make(queries=None, **changed):
+        hits = [json.loads(line) for line in (gallery / "hits.geojsonl").read_text().splitlines()][:4]
+        for hit in hits:
+            for name, value in changed.items():
+                if name in hit:
+                    hit[name] = value
+                elif value is None:
+                    hit["properties"].pop(name, None)
+                else:
+                    hit["properties"][name] = value
+        (tmp_path / "hits").write_bytes(lines(hits))
+        return write(tmp_path / "hits", queries)
+
+    return make
+
+
+def test_page_leaves_out_what_is_empty(page_of, parse_page):
+    parsed = parse_page(page_of(query_labels=None, labels=None, distance=None, geometry=None))
+    assert parsed.rows == [["Rank", "Id"], ["1", "both"], ["2", "one"], ["3", NASTY], ["4", "unlabelled"]]
+    assert not parsed.all("p", "key")
+    assert not parsed.all("svg")
+    assert "Labels" not in "".join(parsed.words)
+    assert len(parsed.thumbnails()) == 4
+    timed = parse_page(page_of(start_datetime="2020-01-02"))
+    assert [row[-1] for row in timed.rows] == ["Time", *["2020-01-02"] * 4]
+    unknown = "".join(parse_page(page_of(labels=["lake"])).words)
+    assert "all of the query's labels" in unknown
+    assert "unknown" not in unknown
+
+
+def test_hits_without_pixels_are_a_table_and_a_map(gallery, page_of, parse_page):
+    """As of embeddings that were made elsewhere."""
+    parsed = parse_page(page_of(source=None, window=None, bands=None))
+    assert not parsed.all("figure")
+    assert not parsed.all("div", "strip")
+    assert [row[2] for row in parsed.rows] == ["Id", "both", "one", NASTY, "unlabelled"]
+    assert {f"hit-0-{rank}" for rank in range(1, 5)} <= {attrs.get("id") for _, attrs in parsed.elements}
+    with_query = parse_page(page_of(gallery / "queries.geojsonl", source=None))
+    assert len(with_query.all("figure")) == len(with_query.thumbnails()) == 1
+
+
+def test_page_repeats_nothing_of_a_hit(page, parse_page):
+    words = "".join(parse_page(page).words)
+    assert [words.count(word) for word in ("unlabelled", "7.5", "lake; forest; road")] == [2, 2, 2]  # one per query
+
+
+def test_text_of_records_stays_where_it_is(page_of, parse_page):
+    """Escapes, line feeds, and the marks that reverse the direction of the text behind them."""
+    parsed = parse_page(page_of(id="\u202egpj.exe\x1b[2J\n", labels=["\u2066a", "שלום"], query_labels=["\x00"]))
+    assert parsed.rows[1] == ["1", "2.5", r"\u202egpj.exe\x1b[2J\n", r"\u2066a; שלום", "0"]
+    assert r"\x00" in parsed.words
+    assert len(parsed.all("bdi")) == 2 + 4 * 3  # a query and its label; per hit an id and two labels
 
 
 def test_page_loads_nothing_and_runs_nothing_from_records(page, parse_page):

@@ -93,6 +93,35 @@ def test_nearly_equal_embeddings_rank_as_in_exact_arithmetic(tmp_path, metric):
                 np.testing.assert_allclose(exact[hits], np.sort(exact)[:k], rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
+@pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-25, 1e-40])
+def test_embeddings_whose_products_float32_cannot_hold_rank_as_in_exact_arithmetic(tmp_path, metric, size):
+    """Products and squares underflow, of every row or of most; at 1e-40, embeddings are subnormal themselves."""
+    rng = np.random.default_rng(4)
+    rows = (rng.standard_normal((400, 16)) * size).astype(np.float32)
+    rows[::2] *= np.float32(1e-3)
+    rows[7] = 0
+    queries = (rng.standard_normal((10, 16)) * size).astype(np.float32)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), metric) as index:
+        stored = np.stack([index.vector(i) for i in range(400)])
+        with np.errstate(invalid="ignore"):
+            distances = np.nan_to_num(brute(metric, queries, stored), nan=1).astype(np.float64)
+        for (near, hits), exact in zip(index.search(queries, 20), distances, strict=True):
+            least = 2.0**-23 if metric == "cosine" else 0  # queries of unit length are rounded to float32
+            np.testing.assert_allclose(exact[hits], np.sort(exact)[:20], rtol=1e-13, atol=least)
+            np.testing.assert_allclose(near, exact[hits], rtol=1e-13, atol=least)
+            assert (near != 0).all()
+
+
+def test_a_dot_product_of_zero_has_no_sign(tmp_path):
+    rows = np.array([[0, 1], [1e-30, 0], [-1e-30, 0]], np.float32)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), "dot") as index:
+        ((near, hits),) = index.search(np.array([[1e-30, 0]], np.float32), 5)
+    assert hits.tolist() == [1, 0, 2]
+    assert near.tolist() == pytest.approx([-1e-60, 0, 1e-60], rel=1e-6, abs=0)
+    assert np.signbit(near).tolist() == [True, False, False]
+
+
 def test_cosine_is_one_minus_the_cosine(tmp_path):
     rows = np.array([[3, 4], [4, 3], [-3, -4], [0, 0], [30, 40]], np.float32)
     with make_index(tmp_path / "i.rsr", embedding_records(rows), "cosine") as index:

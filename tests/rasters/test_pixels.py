@@ -10,6 +10,7 @@ from rasterio.windows import Window
 from support_rasters import (
     IN_ONE_BAND,
     L2A,
+    ONES,
     RNG,
     SIX,
     bands_of,
@@ -273,3 +274,26 @@ def test_files_disagree_about_nodata(tmp_path, write_raster, cut):
     truth[[0, 1, 2], 0, [0, 1, 2]] = np.nan
     np.testing.assert_array_equal(read, truth)
     assert tile["properties"]["valid"] == pytest.approx(1 - 3 / 144, abs=1e-6)
+
+
+def test_a_missing_file_says_whether_its_path_is_relative(tmp_path, write_raster, cut, monkeypatch):
+    """Relative paths start where the tiles were cut: the remedy says so. Absolute ones are gone."""
+    monkeypatch.chdir(tmp_path)
+    write_raster("scene.tif", ONES)
+    write_raster("green.tif", ONES)
+    (tile,) = cut("scene.tif", bands=["red"])
+    per_band = {**tile, "properties": tile["properties"] | {"source": {"red": "scene.tif", "nir": "green.tif"}}}
+    per_band["properties"]["bands"] = ["red", "nir"]
+    absolute = {**tile, "properties": tile["properties"] | {"source": str(tmp_path / "gone.tif")}}
+    assert rasters.read_pixels(tile, ["red"]).shape == rasters.read_pixels(per_band, ["nir"]).shape
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    rasters.pixels._datasets._open.clear()
+    for record, bands, remedy in (
+        (tile, ["red"], "relative"),
+        (per_band, ["nir"], "relative"),
+        (absolute, ["red"], None),
+    ):
+        with pytest.raises(RasterError, match="no such file") as raised:
+            rasters.read_pixels(record, bands)
+        assert raised.value.remedy == remedy

@@ -53,7 +53,7 @@ def test_ideal_and_random_level_agree_with_a_count_of_items(label_truth, match, 
     labels, hits = world(9)
     with label_truth(match, labels) as truth, Evaluation(truth, exclude_self=True) as evaluation:
         evaluation.add(Batch("in", list(range(len(hits))), hits), Skips())
-        for query, judged in evaluation.judged():
+        for query, judged in evaluation.judged(Skips()):
             others = [frozenset(its) for name, its in labels.items() if name != query]
             grades = [relevance(frozenset(labels[query]), other, match) for other in others]
             expected = sorted(filter(None, grades), reverse=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsr_cli.core.scoring.formulas import Ideal, Judged
 from rsr_cli.core.scoring.means import MEANS_COLUMNS, Means
-from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, Ideal, Judged, Metric
+from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, Metric
 
 
 def judged(gains, ideal=None, n_items=None) -> Judged:
@@ -134,6 +135,8 @@ def test_metrics_are_named_that_are_deeper_than_the_hits_of_every_query(hits, de
         ((4, 4), 3, [("p@10", 10, 3)]),
         ((4, 5), 4, []),  # one query is itself an item, and excluded
         ((None, None), 4, [("p@10", 10, 4)]),
+        ((4, None), 4, [("p@10", 10, 4)]),
+        ((None, 4), 4, [("p@10", 10, 4)]),
     ],
 )
 def test_hits_are_not_too_few_if_they_are_all_the_items(n_items, hits, deeper):

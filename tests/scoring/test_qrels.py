@@ -33,8 +33,14 @@ def test_the_ending_marks_a_qrels_file():
 
 def test_grades_are_by_query_and_item_and_the_last_line_counts(read):
     with read("q 0 x 1\n\n  q\t0  y 0\nq 0 x 2\np 0 x -1\n") as qrels:
-        assert [gain(qrels, *pair) for pair in (("q", "x"), ("q", "y"), ("p", "x"), ("q", "unjudged"))] == [2, 0, 0, 0]
+        assert [gain(qrels, *pair) for pair in (("q", "x"), ("q", "y"), ("p", "x"), ("q", "unjudged"))] == [
+            2,
+            0,
+            0,
+            None,
+        ]
         assert list(qrels.queries()) == ["p", "q"]
+        assert [qrels.judges(query) for query in ("p", "q", "x")] == [True, True, False]
 
 
 def test_the_query_itself_can_be_excluded(read):

@@ -12,7 +12,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import counted
+from rsr_cli.core.errors import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def _most_chars(room_in: float, size_pt: float) -> int:
 
 def tail(name: str, room_in: float, size_pt: float) -> str:
     """Shorten an id to the end of its last part, because ids differ at the end."""
-    cut = name.rpartition("/")[2][-_most_chars(room_in, size_pt) :]
+    cut = visible(name).rpartition("/")[2][-_most_chars(room_in, size_pt) :]
     while width_in(cut, size_pt) > room_in:
         cut = f"\N{HORIZONTAL ELLIPSIS}{cut[2:]}"
     return cut
@@ -85,6 +85,7 @@ def tail(name: str, room_in: float, size_pt: float) -> str:
 
 def wrap(text: str, room_in: float, size_pt: float, most: int) -> list[str]:
     """Break text into lines that fit, at most ``most`` of them."""
+    text = visible(text)
     for chars in range(min(len(text), _most_chars(room_in, size_pt)), 0, -1):
         lines = textwrap.wrap(text, chars, max_lines=most, placeholder="\N{HORIZONTAL ELLIPSIS}")
         if all(width_in(line, size_pt) <= room_in for line in lines):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips
+from rsr_cli.core.errors import RasterError, RecordError, RsrError, Skips
 from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
 from rsr_cli.core.scoring.evaluation import query_and_rank
@@ -54,7 +54,7 @@ class Item:
     labels : tuple of str or None
         In the record's order, ``None`` if unknown.
     thumbnail : numpy.ndarray or None
-        uint8 (height, width, 4), as `thumbnails.stretch` returns it; ``None`` without a record or a readable raster.
+        uint8 (height, width, 4), as `thumbnails.stretch` returns it; ``None`` without pixels that can be read.
     """
 
     name: str
@@ -63,6 +63,17 @@ class Item:
     labels: tuple[str, ...] | None
     thumbnail: NDArray[np.uint8] | None = None
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the record states where its pixels are; vectors that were made elsewhere have none."""
+        return self.record is not None and "source" in self.record["properties"]
+
+    @property
+    def time(self) -> str:
+        """Date and time of the record, or their beginning; empty if unknown."""
+        properties = self.record["properties"] if self.record else {}
+        return str(properties.get("datetime") or properties.get("start_datetime") or "")
+
 
 @dataclass(kw_only=True, slots=True)
 class Hit(Item):
@@ -70,32 +81,38 @@ class Hit(Item):
 
     Attributes
     ----------
+    query : Item
+        Its query.
     rank : int
         From 1.
     distance : float or None
         As in the record.
-    agreement : str or None
-        Whether it has all, some or none of the query's labels; ``None`` if either's labels are unknown, or the query
-        has none.
-    shared : int or None
-        Number of labels in common.
-    sign : str
-        As in `FRAMES`, with numbers for n and m.
     """
 
+    query: Item
     rank: int
     distance: float | None
-    agreement: Agreement | None = None
-    shared: int | None = None
-    sign: str = ""
 
-    def compare(self, wanted: tuple[str, ...] | None) -> None:
-        """Set agreement, shared and sign by comparing the labels with those of the query."""
-        if not wanted or self.labels is None:
-            return
-        self.shared = len(set(wanted) & set(self.labels))
-        self.agreement = "all" if self.shared == len(wanted) else "some" if self.shared else "none"
-        self.sign = f"{self.shared}/{len(wanted)}" if self.agreement == "some" else FRAMES[self.agreement].sign
+    @property
+    def shared(self) -> int | None:
+        """Number of labels in common, ``None`` if either's labels are unknown, or the query has none."""
+        if not self.query.labels or self.labels is None:
+            return None
+        return len(set(self.query.labels) & set(self.labels))
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Whether it has all, some or none of the query's labels, ``None`` as for `shared`."""
+        if self.shared is None or self.query.labels is None:
+            return None
+        return "all" if self.shared == len(self.query.labels) else "some" if self.shared else "none"
+
+    @property
+    def sign(self) -> str:
+        """As in `FRAMES`, with numbers for n and m; empty without an agreement."""
+        if self.agreement == "some":
+            return f"{self.shared}/{len(self.query.labels or ())}"
+        return FRAMES[self.agreement].sign if self.agreement else ""
 
 
 @dataclass(slots=True)
@@ -104,6 +121,11 @@ class Row:
 
     query: Item
     hits: list[Hit]
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether any of their records states where its pixels are."""
+        return any(item.has_pixels for item in (self.query, *self.hits))
 
 
 class Gallery:
@@ -117,14 +139,19 @@ class Gallery:
         Maximum number of hits per query; those of the lowest ranks are kept.
     skips : Skips
         Asked about records that cannot be shown.
+
+    Attributes
+    ----------
+    unreadable : list of RasterError
+        Why tiles have no thumbnail, because their files are gone or damaged.
     """
 
     def __init__(self, rows: int, k: int, skips: Skips) -> None:
         self._rows = rows
         self._k = k
         self._skips = skips
-        self._hits: dict[str, dict[int, Hit]] = {}
-        self._queries: dict[str, Item] = {}
+        self._found: dict[str, tuple[Item, dict[int, Hit]]] = {}
+        self.unreadable: list[RasterError] = []
 
     def add(self, batch: Batch) -> None:
         """Keep what is to be shown of a batch of hits.
@@ -139,19 +166,20 @@ class Gallery:
     def _add(self, places: Iterator[str], record: Record) -> None:
         place = next(places)
         name, rank = query_and_rank(record)
-        if name not in self._hits and len(self._hits) == self._rows:
+        if name not in self._found and len(self._found) == self._rows:
             return
         labels, wanted = _labels(record, "labels"), _labels(record, "query_labels")
-        hits = self._hits.setdefault(name, {})
+        asked = Item(name=name, record=None, place=place, labels=wanted)
+        query, hits = self._found.setdefault(name, (asked, {}))
         if rank in hits:
             raise RecordError(f"the query {name!r} has two hits of rank {rank}", remedy="one-run")
-        self._queries.setdefault(name, Item(name=name, record=None, place=place, labels=wanted))
         distance = record["properties"].get("distance")
         hits[rank] = Hit(
             name=str(record.get("id")),
             record=record,
             place=place,
             labels=labels,
+            query=query,
             rank=rank,
             distance=distance if isinstance(distance, int | float) else None,
         )
@@ -173,46 +201,53 @@ class Gallery:
         """
         for batch in streams.read([path], self._skips):
             batch.apply(partial(self._add_query, map(batch.place, range(len(batch)))), self._skips)
-        return sum(query.record is None for query in self._queries.values())
+        return sum(query.record is None for query, _ in self._found.values())
 
     def _add_query(self, places: Iterator[str], record: Record) -> None:
         place = next(places)
-        query = self._queries.get(str(record.get("id")))
+        query, _ = self._found.get(str(record.get("id")), (None, {}))
         if query is None or query.record is not None:
             return
         labels = _labels(record, "labels")
         query.record, query.place = record, place
         query.labels = labels if query.labels is None else query.labels
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether any record states where its pixels are."""
+        return any(Row(query, [*hits.values()]).has_pixels for query, hits in self._found.values())
+
+    def agreements(self) -> set[Agreement | None]:
+        """Return how the labels of the hits agree with those of their queries: what a key has to explain."""
+        return {hit.agreement for _, hits in self._found.values() for hit in hits.values()}
+
     def rows(self, bands: Sequence[str], percentiles: tuple[float, float]) -> Iterator[Row]:
-        """Yield rows with their thumbnails, one by one.
+        """Yield rows with their thumbnails, one by one, and forget them.
 
         Parameters
         ----------
         bands : sequence of str
             STAC common names of the bands to display as red, green and blue.
         percentiles : tuple of float
-            Percentiles of a band over the valid pixels of the whole row to display as black and full brightness.
+            As of `thumbnails.stretch`.
 
         Raises
         ------
         RecordError
-            A tile cannot be read.
+            A tile does not have the bands, or does not state what to read.
         RsrError
             There are no hits.
         """
-        if not self._hits:
+        if not self._found:
             raise RsrError("no hits came in, so there is nothing to draw")
-        for name in list(self._hits):
-            hits = self._hits.pop(name)  # frees a row's thumbnails when it is drawn
-            query, found = self._queries.pop(name), [hits[rank] for rank in sorted(hits)]
-            shown: list[Item] = [item for item in (query, *found) if item.record is not None]
+        for name in list(self._found):
+            query, found = self._found.pop(name)  # frees a row's thumbnails when it is drawn
+            row = Row(query, [found[rank] for rank in sorted(found)])
+            shown = [item for item in (query, *row.hits) if item.has_pixels]
             tiles = [self._read(item, bands) for item in shown]
             for item, thumbnail in zip(shown, thumbnails.stretch(tiles, percentiles), strict=True):
                 item.thumbnail = thumbnail
-            for hit in found:
-                hit.compare(query.labels)
-            yield Row(query, found)
+            yield row
 
     def _read(self, item: Item, bands: Sequence[str]) -> NDArray[np.float32] | None:
         assert item.record is not None
@@ -220,7 +255,10 @@ class Gallery:
             return thumbnails.read(item.record, bands)
         except RecordError as error:
             error.place = f"{item.place}: {error.place}" if error.place else item.place
-            self._skips(error)
+            if isinstance(error, RasterError):
+                self.unreadable.append(error)
+            else:
+                self._skips(error)
             return None
 
 

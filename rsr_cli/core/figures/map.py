@@ -72,6 +72,7 @@ def _frame(axes: Axes, points: NDArray[np.float64]) -> None:
     room = np.maximum(0.08 * (highs - lows), LEAST_SPAN / 2)
     axes.set(xlim=(lows[0] - room[0], highs[0] + room[0]), ylim=(lows[1] - room[1], highs[1] + room[1]))
     axes.set_aspect(1 / max(0.2, math.cos(math.radians((lows[1] + highs[1]) / 2))), adjustable="datalim")
+    axes.locator_params(axis="x", nbins=6)
     axes.xaxis.set_major_formatter(lambda x, _: _degrees((x + 180) % 360 - 180, "EW"))
     axes.yaxis.set_major_formatter(lambda y, _: _degrees(y, "NS") if abs(y) <= 90 else "")
 

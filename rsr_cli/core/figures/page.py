@@ -9,6 +9,7 @@ import pybase64
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from rsr_cli.core.errors import visible
 from rsr_cli.core.figures.gallery import FRAMES
 from rsr_cli.core.figures.map import draw_map
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.figures.gallery import Row
+    from rsr_cli.core.figures.gallery import Agreement, Row
 
 
-def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
+def write_page(rows: Iterable[Row], note: str, agreements: set[Agreement | None]) -> Iterator[bytes]:
     """Fill in page.html, row by row.
 
     Parameters
@@ -28,18 +29,28 @@ def write_page(rows: Iterable[Row], note: str) -> Iterator[bytes]:
     rows : iterable of Row
         Queries and their hits.
     note : str
-        How the thumbnails were made.
+        How the thumbnails were made; empty without any.
+    agreements : set of str or None
+        Those of all hits, which the key of the frames explains.
 
     Yields
     ------
     bytes
-        HTML in UTF-8, in which text from records is never markup.
+        HTML in UTF-8, in which text from records is never markup, and control characters are shown as escapes.
     """
-    templates = Environment(loader=PackageLoader("rsr_cli.core.figures", ""), autoescape=True, trim_blocks=True)
+    templates = Environment(
+        loader=PackageLoader("rsr_cli.core.figures", ""), autoescape=True, trim_blocks=True, finalize=_shown
+    )
     templates.filters["png"] = _png
     sections = ({"row": row, "map": draw_map(row, number)} for number, row in enumerate(rows))
     template = templates.get_template("page.html")
-    return (text.encode() for text in template.generate(sections=sections, frames=FRAMES, note=note))
+    frames = FRAMES if agreements - {None} else {}
+    facts = {"frames": frames, "unknown": None in agreements, "note": note}
+    return (text.encode() for text in template.generate(sections=sections, **facts))
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if type(value) is str else value
 
 
 def _png(thumbnail: NDArray[Any]) -> str:

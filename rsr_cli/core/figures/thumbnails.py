@@ -1,4 +1,9 @@
-"""Thumbnails: a tile's pixels as a small image in three of its bands."""
+"""Thumbnails: a tile's pixels as a small image in three of its bands.
+
+The thumbnails of a row are stretched alike, so that they can be compared: what is brighter in the raster is brighter in
+the figure. The brightest quarter of the tiles does not set the limits, so that a cloud becomes white and leaves the
+others as they are.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Longest side of a thumbnail; of larger tiles, every second, third, ... pixel is used.
 THUMBNAIL_PX = 256
+#: Reflectance of 1, white where a row has no contrast to stretch.
+WHITE = 10_000.0
 
 
 def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
@@ -57,27 +64,30 @@ def stretch(
     Parameters
     ----------
     tiles : sequence of numpy.ndarray or None
-        float32 (3, height, width), NaN where invalid.
+        float32 (3, height, width), reflectance x 10000, NaN where invalid.
     percentiles : tuple of float
-        Percentiles of a band over the valid pixels of all tiles that become 0 and 255.
+        Percentiles of a band that become 0 and 255: those of each tile's valid pixels, and of these over all tiles the
+        least lower one and the third quartile of the upper ones. If both are equal, reflectances of 0 and 1 do.
 
     Returns
     -------
     list of numpy.ndarray or None
         uint8 (height, width, 4): red, green, blue, and 0 where a pixel is invalid in any band, else 255.
     """
-    values = [tile[:, np.isfinite(tile).all(axis=0)] for tile in tiles if tile is not None]
-    together = np.concatenate(values, axis=1) if values else np.empty((3, 0))
-    if not together.size:  # then no pixel is visible, and any stretch will do
-        together = np.zeros((3, 1))
-    low, high = np.percentile(together, percentiles, axis=1)[:, :, None, None]
+    masks = [None if tile is None else np.isfinite(tile).all(axis=0) for tile in tiles]
+    valid = [tile[:, mask] for tile, mask in zip(tiles, masks, strict=True) if tile is not None and mask is not None]
+    limits = [np.percentile(values, percentiles, axis=1) for values in valid if values.size]
+    low, high = np.zeros((2, 3, 1, 1))  # without a valid pixel none is visible, and any limits will do
+    if limits:
+        lows, highs = np.swapaxes(limits, 0, 1)[..., None, None]
+        low, high = lows.min(axis=0), np.percentile(highs, 75, axis=0, method="lower")
+    low, high = np.where(high > low, (low, high), ([[[0.0]]], [[[WHITE]]]))
     thumbnails: list[NDArray[np.uint8] | None] = []
-    for tile in tiles:
-        if tile is None:
+    for tile, mask in zip(tiles, masks, strict=True):
+        if tile is None or mask is None:
             thumbnails.append(None)
             continue
-        mask = np.isfinite(tile).all(axis=0)
-        share = np.clip((tile - low) / np.where(high > low, high - low, 1), 0, 1)
+        share = np.clip((tile - low) / (high - low), 0, 1)
         layers = np.concatenate([np.where(mask, share, 0), [mask]])
         thumbnails.append(np.rint(255 * layers).astype(np.uint8).transpose(1, 2, 0))
     return thumbnails

@@ -27,6 +27,7 @@ SPARE_CANDIDATES = 32
 GROWTH = 4
 RESCORE_ROWS = 1 << 14
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
+FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 MAX_NORM = 1e18  # its square, and the square of a difference, are float32
 
 _FAISS_METRIC = {
@@ -151,8 +152,8 @@ class Flat:
         """Measure candidates in float64 and sort them by (distance, row).
 
         Returns the distances, the rows, and a distance that no row outside the candidates is below: faiss's
-        last one less the greatest rounding error of a float32 sum of dim + 3 products in any order
-        (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
+        last one less the greatest rounding error of a float32 sum of dim + 3 products in any order, underflow included
+        (Higham 2002, Accuracy and Stability of Numerical Algorithms, sections 2.1 and 3.1).
         """
         metric = self._metric
         wide = query.astype(np.float64)
@@ -166,12 +167,14 @@ class Flat:
         terms = (query.size + 3) * FLOAT32_ROUNDING
         gamma = terms / (1 - terms)
         norm, last = float(np.linalg.norm(wide)), float(near[-1])
+        # Of each of two operands, a product and a sum per dimension.
+        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self._max_norm)
         if metric == "l1":
-            beyond = last * (1 - gamma)
+            beyond = last * (1 - gamma) - lost
         elif metric == "l2":
-            beyond = max(0.0, last - gamma * (norm + self._max_norm) ** 2) ** 0.5
+            beyond = max(0.0, last - gamma * (norm + self._max_norm) ** 2 - lost) ** 0.5
         else:
-            beyond = -last - gamma * norm * self._max_norm
+            beyond = -last - gamma * norm * self._max_norm - lost
             if metric == "cosine":  # of unit vectors whose lengths were rounded too
                 beyond += 1 - 8 * FLOAT32_ROUNDING
         return distances[order], rows[order], beyond
@@ -184,6 +187,6 @@ def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floa
         return np.sqrt(np.square(vectors - query).sum(axis=1))
     products = (vectors * query).sum(axis=1)
     if metric == "dot":
-        return -products
+        return 0.0 - products  # and no zero with a sign
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query)
     return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))

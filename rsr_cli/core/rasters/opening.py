@@ -44,6 +44,11 @@ def explained(place: str) -> Iterator[None]:
         raise RasterError(f"cannot be read: {text.removeprefix(f'{place}: ')}", place) from None
 
 
+def is_missing(path: str) -> bool:
+    """Return whether a path, which is no URL, names no file."""
+    return ":" not in path and not path.startswith("/vsi") and not Path(path).exists()
+
+
 def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     """Open a raster for reading.
 
@@ -60,7 +65,7 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     RasterError
         It cannot be opened, or has no raster band.
     """
-    if ":" not in path and not path.startswith("/vsi") and not Path(path).exists():
+    if is_missing(path):
         raise RasterError("no such file", path)
     with explained(path):
         dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)

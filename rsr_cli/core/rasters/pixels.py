@@ -6,6 +6,7 @@ import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
-from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
+from rsr_cli.core.rasters.opening import explained, is_all_valid, is_missing, open_raster
 from rsr_cli.core.sensors.base import STAND_INS, missing_bands
 from rsr_cli.core.sources.base import file_and_band
 
@@ -63,6 +64,8 @@ class _Datasets(threading.local):
     def get(self, path: str, nodata: float | None) -> Opened:
         key = (path, nodata)
         if key not in self._open:
+            if is_missing(path) and not Path(path).is_absolute():
+                raise RasterError("no such file", path, remedy="relative")
             self._open[key] = Opened(open_raster(path, nodata))
             if len(self._open) > OPEN_DATASETS:
                 self._open.popitem(last=False)[1].dataset.close()

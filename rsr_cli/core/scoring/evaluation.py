@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, RsrError, Skips
+from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.scoring.formulas import Judged
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
-from rsr_cli.core.scoring.metrics import MAX_RANK, Judged
+from rsr_cli.core.scoring.metrics import MAX_RANK
 from rsr_cli.core.scoring.qrels import Qrels, is_qrels
 from rsr_cli.core.scoring.spool import Spool
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.records.batch import Batch, Record
-    from rsr_cli.core.scoring.labels import Labels, Match
+    from rsr_cli.core.scoring.labels import Labels
+    from rsr_cli.core.scoring.metrics import Match
 
 
 @contextlib.contextmanager
@@ -61,6 +64,37 @@ def open_truth(path: str | None, match: Match, skips: Skips) -> Iterator[HitLabe
         yield truth
 
 
+#: Of the table of queries, those with hits; the others have none that can be used, or are not judged.
+_ASKED = "(NOT judged OR EXISTS (SELECT 1 FROM hits WHERE query = number))"
+
+
+class Counts(NamedTuple):
+    """Numbers of queries that show how the hits and the truth of an `Evaluation` fit together.
+
+    Attributes
+    ----------
+    asked : int
+        With hits.
+    unjudged : int
+        With hits, but without a judgement.
+    judged : int
+        With a judgement, with or without hits.
+    without_hits : int
+        With a judgement, but without hits.
+    with_gaps : int
+        Whose ranks have gaps.
+    without_self : int
+        Whose own item is relevant, is not excluded, and is not among their hits.
+    """
+
+    asked: int
+    unjudged: int
+    judged: int
+    without_hits: int
+    with_gaps: int
+    without_self: int
+
+
 class Evaluation(Spool):
     """Collects hits in any order and judges them query by query.
 
@@ -75,10 +109,14 @@ class Evaluation(Spool):
     ----------
     selves : int
         Number of hits that are their query's own item.
+    hits, judged_hits : int
+        Number of hits of judged queries, and of those that the truth judges; it may count others as irrelevant.
     """
 
     TABLES = """
-        CREATE TABLE queries (number INTEGER PRIMARY KEY, name TEXT UNIQUE, labels INTEGER);
+        CREATE TABLE queries (
+            number INTEGER PRIMARY KEY, name TEXT UNIQUE, labels INTEGER, judged INTEGER, misses_self INTEGER
+        );
         CREATE TABLE hits (query INTEGER, rank INTEGER, gain REAL, item INTEGER, PRIMARY KEY (query, rank))
         WITHOUT ROWID
     """
@@ -88,10 +126,12 @@ class Evaluation(Spool):
         self._truth = truth
         self._exclude_self = exclude_self
         self.selves = 0
+        self.hits = 0
+        self.judged_hits = 0
         self._sets = LabelSets()
         self._count = 0
-        # Name, number and labels of the latest hit's query: most hits follow another one of the same query.
-        self._last: tuple[str | None, int, Labels] = None, 0, frozenset()
+        # Name, number, labels and whether it is judged of the latest hit's query: most hits follow another of the same.
+        self._last: tuple[str | None, int, Labels, bool] = None, 0, frozenset(), False
 
     def add(self, batch: Batch, skips: Skips) -> None:
         """Judge a batch of hits.
@@ -105,63 +145,107 @@ class Evaluation(Spool):
 
     def _add(self, hit: Record) -> None:
         query, rank = query_and_rank(hit)
-        item = str(hit.get("id"))
+        item = id_of(hit)
         if query != self._last[0]:
             self._last = query, *self._query(query, hit)
-        _, number, labels = self._last
+        _, number, labels, judged = self._last
+        if not judged:
+            return
         gain = self._truth.gain(query, labels, hit)
-        if item == query and self._exclude_self:
-            gain = -1.0  # marks a hit to leave out of the ranking
+        stored = -1.0 if item == query and self._exclude_self else gain or 0.0  # -1: to leave out of the ranking
         try:
             # The item's hash is enough, because items are only compared.
-            self._execute("INSERT INTO hits VALUES (?, ?, ?, ?)", (number, rank, gain, hash(item)))
+            self._execute("INSERT INTO hits VALUES (?, ?, ?, ?)", (number, rank, stored, hash(item)))
         except sqlite3.IntegrityError:
             raise RecordError(f"the query {query!r} has two hits of rank {rank}", remedy="one-run") from None
-        self.selves += item == query
+        self.hits += 1
+        self.judged_hits += gain is not None
+        if item == query:
+            self.selves += 1
+            self._execute("UPDATE queries SET misses_self = 0 WHERE number = ?", (number,))
 
-    def _query(self, query: str, hit: Record) -> tuple[int, Labels]:
-        """Return the number and the labels of a hit's query; store a new query."""
-        known = self._execute("SELECT number, labels FROM queries WHERE name = ?", (query,)).fetchone()
+    def _query(self, query: str, hit: Record) -> tuple[int, Labels, bool]:
+        """Return the number and the labels of a hit's query, and whether it is judged; store a new query."""
+        known = self._execute("SELECT number, labels, judged FROM queries WHERE name = ?", (query,)).fetchone()
         if known:
-            return known[0], self._sets[known[1]]
+            return known[0], self._sets[known[1]], bool(known[2])
         labels = self._truth.query_labels(query, hit)
+        judged = self._truth.judges(query)
+        misses_self = not self._exclude_self and bool(self._truth.relevance_of(query, query, labels))
         number, self._count = self._count, self._count + 1
-        self._execute("INSERT INTO queries VALUES (?, ?, ?)", (number, query, self._sets.number(labels)))
-        return number, labels
+        row = number, query, self._sets.number(labels), judged, misses_self
+        self._execute("INSERT INTO queries VALUES (?, ?, ?, ?, ?)", row)
+        return number, labels, judged
 
-    def longest_query(self) -> int:
-        """Return the length of the longest query id that `judged` yields."""
-        (longest,) = self._execute("SELECT max(length(name)) FROM queries").fetchone()
-        return max(longest or 0, *map(len, self._truth.queries()), 0)
+    def counts(self) -> Counts:
+        """Count the queries whose scores may mislead."""
+        asked, unjudged, without_self = self._execute(
+            f"SELECT count(*), total(NOT judged), total(judged AND misses_self) FROM queries WHERE {_ASKED}"
+        ).fetchone()
+        with_gaps = "SELECT 1 FROM hits GROUP BY query HAVING max(rank) > count(*)"
+        without_hits = sum(1 for _ in self._without_hits())
+        return Counts(
+            asked=asked,
+            unjudged=int(unjudged),
+            judged=asked - int(unjudged) + without_hits,
+            without_hits=without_hits,
+            with_gaps=self._execute(f"SELECT count(*) FROM ({with_gaps})").fetchone()[0],
+            without_self=int(without_self),
+        )
+
+    def queries(self) -> Iterator[tuple[str, Labels]]:
+        """Yield the id and the labels of each query that `judged` yields."""
+        for query, labels in self._execute(f"SELECT name, labels FROM queries WHERE judged AND {_ASKED}"):
+            yield query, self._sets[labels]
+        yield from zip(self._without_hits(), repeat(frozenset()), strict=False)
+
+    def _without_hits(self) -> Iterator[str]:
+        for query in self._truth.queries():
+            if not self._execute("SELECT 1 FROM queries WHERE name = ?", (query,)).fetchone():
+                yield query
 
     def most_relevant(self) -> int:
         """Return the greatest number of relevant items of any query; the truth must be known."""
-        return max((judged.n_relevant for _, judged in self.judged()), default=0)
+        return max((self._judge(*query, np.empty(0)).n_relevant for query in self.queries()), default=0)
 
-    def judged(self) -> Iterator[tuple[str, Judged]]:
+    def judged(self, skips: Skips) -> Iterator[tuple[str, Judged]]:
         """Yield each query and its judged hits, in the order in which the queries first appeared.
 
-        Queries that have no hit but are judged by the truth come last. A rank without a hit counts as irrelevant.
+        Queries that have no hit but are judged by the truth come last. The order of the ranks counts: ranks without a
+        hit are closed up.
 
         Raises
         ------
         RecordError
-            A query has the same item at two ranks.
+            A query has the same item at two ranks; if ``skips`` lets it go, the lower one counts.
+        RsrError
+            The truth judges none of the queries.
         """
+        if self._count and not self._execute("SELECT 1 FROM queries WHERE judged").fetchone():
+            raise RsrError(self._none_is_judged(), remedy="qrels")
         rows = self._execute(
-            "SELECT name, labels, rank, gain, item FROM hits JOIN queries ON number = query ORDER BY query, rank"
+            "SELECT name, labels, gain, item FROM hits JOIN queries ON number = query ORDER BY query, rank"
         )
         for (query, labels), group in groupby(rows, key=itemgetter(0, 1)):
-            hits = list(group)
-            if len({hit[4] for hit in hits}) < len(hits):
-                raise RecordError(f"the query {query!r} has an item at two ranks", remedy="one-run")
-            ranks, gains = np.array([hit[2:4] for hit in hits]).T
-            by_rank = np.zeros(int(ranks[-1]))
-            by_rank[ranks.astype(np.intp) - 1] = gains
-            yield query, self._judge(query, self._sets[labels], by_rank[by_rank >= 0])
-        for query in self._truth.queries():
-            if not self._execute("SELECT 1 FROM queries WHERE name = ?", (query,)).fetchone():
-                yield query, self._judge(query, frozenset(), np.empty(0))
+            items: set[int] = set()
+            gains = []
+            for _, _, gain, item in group:
+                if item in items:
+                    skips(RecordError(f"the query {query!r} has an item at two ranks", remedy="one-run"))
+                elif gain >= 0:
+                    gains.append(gain)
+                items.add(item)
+            yield query, self._judge(query, self._sets[labels], np.array(gains))
+        for query in self._without_hits():
+            yield query, self._judge(query, frozenset(), np.empty(0))
+
+    def _none_is_judged(self) -> str:
+        """Return the message for a truth of other queries than those with hits."""
+        (first,) = self._execute("SELECT name FROM queries WHERE number = 0").fetchone()
+        asked = f"the query {first!r}" if self._count == 1 else f"any of the {self._count} queries, such as {first!r}"
+        judged = next(iter(self._truth.queries()), None)
+        but = ": it is empty" if judged is None else f", but {judged!r}, for example"
+        return f"the ground truth does not judge {asked}{but}"
 
     def _judge(self, query: str, labels: Labels, gains: NDArray[np.float64]) -> Judged:
         return Judged(gains, *self._truth.ideal(query, labels, exclude_self=self._exclude_self))
@@ -176,6 +260,9 @@ def query_and_rank(hit: Record) -> tuple[str, int]:
         The record is not a hit.
     """
     query, rank = hit["properties"].get("query"), hit["properties"].get("rank")
-    if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
+    if query is None or rank is None:
         raise RecordError("is not a hit: it has no query and rank", remedy="query")
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        found = repr(rank)[:40]
+        raise RecordError(f"is not a hit: its rank is {found}, not a whole number from 1 to {MAX_RANK}", remedy="query")
     return str(query), rank

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, RsrError, Skips, counted
 from rsr_cli.core.records import streams
-from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rsr_cli.core.records.batch import Record
+    from rsr_cli.core.scoring.metrics import Match
 
-Match = Literal["any", "exact", "jaccard"]
+log = logging.getLogger("rsr")
+
 Labels = frozenset[str]
 
 
@@ -117,6 +121,15 @@ class HitLabels(Spool):
         """Return an item's labels by its id, ``None`` if they are unknown."""
         return None
 
+    def judges(self, query: str) -> bool:  # noqa: ARG002
+        """Return whether the hits of a query can be judged."""
+        return True
+
+    def relevance_of(self, item: str, query: str, labels: Labels) -> float | None:  # noqa: ARG002
+        """Return how relevant an item is to a query, ``None`` if the database is unknown or does not have the item."""
+        found = self.labels(item)
+        return None if found is None else relevance(labels, found, self._match)
+
     def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
         """Return how relevant a hit is to its query.
 
@@ -148,6 +161,7 @@ class LabelTruth(HitLabels):
         super().__init__(match)
         self._sets = LabelSets()
         self._counts: Counter[int] = Counter()
+        self._unlabelled = 0
         # Queries with the same labels share these.
         self._ideals: dict[tuple[Labels, int | None], tuple[Ideal, int]] = {}
 
@@ -158,9 +172,17 @@ class LabelTruth(HitLabels):
         ------
         RecordError
             A line is not a Feature, has no id or one that came before, or has malformed labels.
+        RsrError
+            No record has labels.
         """
         for batch in streams.read([path], skips):
             batch.apply(self._add, skips)
+        if self._unlabelled and self._unlabelled == self._counts.total():
+            raise RsrError("no record has labels", path, remedy="labels")
+        if self._unlabelled:
+            some = f"{self._unlabelled} of {counted(self._counts.total(), 'record')} in the ground truth"
+            what = "has no labels, and counts" if self._unlabelled == 1 else "have no labels, and count"
+            log.warning("%s %s as irrelevant", some, what)
         self._items = np.array([self._counts[number] for number in range(len(self._sets))], np.int64)
         self._sizes = np.array([len(self._sets[number]) for number in range(len(self._sets))], np.int64)
         with_label = defaultdict(list)
@@ -170,15 +192,15 @@ class LabelTruth(HitLabels):
         self._with_label = {label: np.array(numbers) for label, numbers in with_label.items()}
 
     def _add(self, record: Record) -> None:
-        name = record.get("id")
-        if name is None:
-            raise RecordError("has no id", remedy="id")
-        number = self._sets.number(labels_of(record, "labels") or frozenset())
+        name = id_of(record)
+        labels = labels_of(record, "labels")
+        number = self._sets.number(labels or frozenset())
         try:
-            self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
+            self._execute("INSERT INTO items VALUES (?, ?)", (name, number))
         except sqlite3.IntegrityError:
             raise RecordError(f"the id {name!r} occurs twice", remedy="truth") from None
         self._counts[number] += 1
+        self._unlabelled += labels is None
 
     def _number(self, name: str) -> int | None:
         found = self._execute("SELECT labels FROM items WHERE id = ?", (name,)).fetchone()
@@ -189,7 +211,7 @@ class LabelTruth(HitLabels):
         number = self._number(name)
         return None if number is None else self._sets[number]
 
-    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
+    def gain(self, query: str, labels: Labels, hit: Record) -> float:
         """Return how relevant a hit is to its query.
 
         Raises
@@ -197,10 +219,11 @@ class LabelTruth(HitLabels):
         RecordError
             The database does not have the hit.
         """
-        found = self.labels(str(hit.get("id")))
-        if found is None:
-            raise RecordError(f"the hit {hit.get('id')!r} is not in the ground truth", remedy="truth")
-        return relevance(labels, found, self._match)
+        name = id_of(hit)
+        gain = self.relevance_of(name, query, labels)
+        if gain is None:
+            raise RecordError(f"the hit {name!r} is not in the ground truth", remedy="truth")
+        return gain
 
     def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, int]:
         """Return all relevant items of the database and its size, both without the query's own item if excluded."""

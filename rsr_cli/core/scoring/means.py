@@ -10,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rsr_cli.core.scoring.metrics import Judged, Metric
+    from rsr_cli.core.scoring.formulas import Judged
+    from rsr_cli.core.scoring.metrics import Metric
 
 #: Columns of `Means.rows`: a metric, its mean, the mean of random rankings, and counts of queries.
 MEANS_COLUMNS = ("metric", "value", "random", "queries", "without_relevant", "nothing_found")
@@ -80,6 +81,7 @@ class Means:
 
         They count the missing hits as irrelevant.
         """
+        least_items = self._least_items if self._levels else math.inf
         for metric, depth in zip(self._metrics, self._depths, strict=True):
-            if min(depth, self._least_items) > self._deepest:
+            if min(depth, least_items) > self._deepest:
                 yield metric.name, depth, self._deepest

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import jsonl
-from rsr_cli.core.scoring.metrics import Ideal
+from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
 if TYPE_CHECKING:
@@ -52,11 +53,18 @@ class Qrels(Spool):
         """Return no labels: a qrels file judges by id."""
         return frozenset()
 
-    def gain(self, query: str, labels: Labels, hit: Record) -> float:  # noqa: ARG002
-        """Return how relevant a hit is to its query, 0 if it was not judged."""
-        row = query, str(hit.get("id"))
-        found = self._execute("SELECT grade FROM qrels WHERE query = ? AND item = ?", row).fetchone()
-        return found[0] if found else 0.0
+    def judges(self, query: str) -> bool:
+        """Return whether the file has a line of the query."""
+        return self._execute("SELECT 1 FROM qrels WHERE query = ?", (query,)).fetchone() is not None
+
+    def relevance_of(self, item: str, query: str, labels: Labels) -> float | None:  # noqa: ARG002
+        """Return how relevant an item is to a query, ``None`` if it was not judged."""
+        found = self._execute("SELECT grade FROM qrels WHERE query = ? AND item = ?", (query, item)).fetchone()
+        return found[0] if found else None
+
+    def gain(self, query: str, labels: Labels, hit: Record) -> float | None:
+        """Return how relevant a hit is to its query, ``None`` if it was not judged."""
+        return self.relevance_of(id_of(hit), query, labels)
 
     def ideal(self, query: str, labels: Labels, *, exclude_self: bool) -> tuple[Ideal, None]:  # noqa: ARG002
         """Return all items that are relevant to a query; the size of the database is unknown."""
