@@ -10,13 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as transform_points
+
+from rsr_cli.core.rasters.control import GEO_ERRORS, Placement, by_points, by_rpcs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +32,9 @@ SEGMENT_PX = 256
 #: Degrees of longitude from one point of an outline to the next that only occur near a pole.
 NEAR_POLE_TURN = 60
 FAN_DEGREES = 5
+#: Degrees beyond the pole that a spherical map of the world reaches if it is read as one of WGS84's ellipsoid, as newer
+#: versions of PROJ read equidistant cylindrical maps: 10,018,754 m from the equator, where the pole is at 10,001,966 m.
+SPHERE_EXCESS = 0.16
 GSD_DIGITS = 6  # significant ones
 #: Semi-major axis in metres and inverse flattening.
 WGS84 = (6378137.0, 298.257223563)
@@ -51,19 +52,20 @@ class Locator:
     """
 
     def __init__(self, dataset: DatasetReader) -> None:
-        self.transform: Affine | None = dataset.transform
-        self._crs = dataset.crs
-        self._points: list[Any] = []
-        self._rpcs = None
+        transform, self._crs = dataset.transform, dataset.crs
+        self.transform: Affine | None = transform
         gcps, gcps_crs = dataset.gcps
-        if dataset.transform == Affine.identity():  # what GDAL returns if there is none
-            self.transform = None
+        self._placement: Placement | None = None
+        if transform != Affine.identity():  # what GDAL returns if there is none
+            if self._crs:
+                self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
+        else:
+            self.transform, self._crs = None, None
             if gcps:
-                self._points, self._crs = gcps, gcps_crs
+                self._placement, self._crs = by_points(gcps, gcps_crs), gcps_crs
             elif dataset.rpcs:
-                self._rpcs, self._crs = dataset.rpcs, CRS.from_epsg(4326)
-            else:
-                self._crs = None
+                self._placement = by_rpcs(dataset.rpcs)
+                self._crs = self._placement.crs
         self.properties = self._describe()
 
     def _describe(self) -> dict[str, Any]:
@@ -88,9 +90,9 @@ class Locator:
             ``geometry`` and ``bbox`` of each window as in RFC 7946, cut at the antimeridian; only a ``geometry`` of
             None if the raster has no usable CRS or the outline leaves the Earth.
         """
-        if not self._crs:
+        if self._placement is None:
             return [{"geometry": None} for _ in windows]
-        outlines = self._outlines(np.asarray(windows, dtype=float))
+        outlines = self._outlines(self._placement, np.asarray(windows, dtype=float))
         sizes = np.asarray(windows)[:, 2:]
         found: list[dict[str, Any]] = [{} for _ in windows]
         plain = np.flatnonzero(_is_plain(outlines))
@@ -149,7 +151,7 @@ class Locator:
         found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
         return (float(found[1]), float(found[2])) if found else None
 
-    def _outlines(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _outlines(self, placement: Placement, windows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""
         segments = max(EDGE_SEGMENTS, -(-int(windows[:, 2:].max()) // SEGMENT_PX))
         step = np.linspace(0, 1, segments, endpoint=False)
@@ -159,11 +161,11 @@ class Locator:
         columns = windows[:, 0, None] + windows[:, 2, None] * right
         rows = windows[:, 1, None] + windows[:, 3, None] * down
         try:
-            xs, ys = self._to_crs(columns.ravel(), rows.ravel())
-            lon, lat = transform_points(self._crs, CRS.from_epsg(4326), xs, ys)
-        except (RasterioError, rasterio.errors.CRSError, CPLE_BaseError) as error:
+            xs, ys = placement.place(columns.ravel(), rows.ravel())
+            lon, lat = transform_points(placement.crs, CRS.from_epsg(4326), xs, ys)
+        except GEO_ERRORS as error:
             if len(windows) > 1:  # one point off the Earth fails them all
-                return np.concatenate([self._outlines(window[None]) for window in windows])
+                return np.concatenate([self._outlines(placement, window[None]) for window in windows])
             log.info("no footprint: %s", error)
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
@@ -180,35 +182,24 @@ class Locator:
         """
         assert self.transform is not None
         pixel = abs(self.transform.determinant) ** 0.5
-        astray = ~(np.abs(lonlat[:, 1]) <= 90)
+        astray = np.asarray(~np.isfinite(lonlat).all(axis=1))
         earthly = np.flatnonzero(~astray)
+        beyond = np.abs(lonlat[earthly, 1]) > 90  # the pole; `_special` judges how far
 
         def forward(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.transpose(transform_points(CRS.from_epsg(4326), self._crs, lon, lat))
 
         with np.errstate(invalid="ignore"):
-            back = forward(*lonlat[earthly].T)
-            moved = ~(np.hypot(*(back - points[earthly]).T) < pixel)
+            back = forward(lonlat[earthly, 0], lonlat[earthly, 1].clip(-90, 90))
+            apart = back - points[earthly]
+            apart[beyond, 1] = 0
+            moved = ~(np.hypot(*apart.T) < pixel)
             if moved.any():
                 lon, lat = lonlat[earthly[moved]].T
                 elsewhere = forward(lon, np.where(lat > 0, lat - 10, lat + 10))
                 moved[moved] = ~(np.abs(elsewhere - back[moved])[:, 0] < pixel)
         astray[earthly] = moved
         return astray
-
-    def _to_crs(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[Any, Any]:
-        if self.transform is not None:
-            return self.transform @ (columns, rows)
-        with rasterio.Env(), self._transformer() as transformer:  # Env keeps GDAL from writing to stderr
-            return transformer.xy(rows, columns, offset="ul")
-
-    def _transformer(self) -> Any:
-        if self._rpcs is not None:  # at the scene's mean height: at sea level, mountains would be a kilometre off
-            return RPCTransformer(self._rpcs, RPC_HEIGHT=self._rpcs.height_off)
-        try:
-            return GCPTransformer(self._points)
-        except CPLE_BaseError:  # points in two rows do not determine a second-order polynomial
-            return GCPTransformer(self._points, tps=True)
 
 
 def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float) -> float:
@@ -221,15 +212,24 @@ def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float)
 
 
 def _ground_area(geometry: dict[str, Any]) -> float:
-    """Return the area of a small footprint in square metres, with the scale at its middle latitude."""
-    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    rings = [np.radians(polygon[0]) for polygon in polygons]
-    latitudes = np.concatenate(rings)[:, 1]
+    """Return the area of a footprint on WGS84's ellipsoid in square metres.
+
+    That is a^2 / 2 times the integral of q(latitude) along the outline by longitude (Snyder 1987, equation 3-12 for q),
+    here by Simpson's rule for each edge.
+    """
+    semi_major_m, inverse_flattening = WGS84
+    e = math.sqrt((2 - 1 / inverse_flattening) / inverse_flattening)
+
+    def q(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        sine = np.sin(latitude)
+        return (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
+
     area = 0.0
-    for ring in rings:
-        x, y = (ring - ring[0]).T
-        area += abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
-    return area * _area_scale(float(latitudes.min() + latitudes.max()) / 2, *WGS84)
+    for polygon in geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]:
+        lon, lat = np.radians(polygon[0]).T
+        along = (q(lat[:-1]) + 4 * q((lat[:-1] + lat[1:]) / 2) + q(lat[1:])) / 6
+        area += abs(float((along * np.diff(lon)).sum()))
+    return area * semi_major_m**2 / 2
 
 
 def _is_plain(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -274,9 +274,11 @@ def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, 
     if not np.isfinite(outline).all():
         return {"geometry": None}
     excess = np.abs(outline[:, 1]).max() - 90
-    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre is on the pole is half outside
-        return {"geometry": None}
+    pixel = np.ptp(outline[:, 1]) / size[1]
     outline = outline.clip((-np.inf, -90), (np.inf, 90))
+    # a pixel whose centre is on the pole is half outside
+    if excess > max(pixel, SPHERE_EXCESS) or not np.ptp(outline[:, 1]):
+        return {"geometry": None}
     at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS
     turns = np.abs((np.diff(outline[:, 0], append=outline[:1, 0]) + 180) % 360 - 180)
     edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, longitude means nothing
