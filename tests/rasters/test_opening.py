@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from support_rasters import SIX, bands_of
 
 from rsr_cli.core import rasters
@@ -38,3 +39,13 @@ def test_an_archive_of_arrays_is_not_an_image(tmp_path, cut):
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     with pytest.raises(RasterError, match=r"x\.npy: is not an array"):
         cut(tmp_path / "x.npy", bands=["red"])
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
+def test_complex_numbers_are_refused(tmp_path, cut, dtype):
+    """Radar's single-look complex images are of 16-bit integers, for which numpy has no type."""
+    path = tmp_path / "x.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=2, dtype=dtype):
+        pass
+    with pytest.raises(RasterError, match=r"x\.tif: has complex numbers, which are not reflectance$"):
+        cut(path, bands=["-", "red"])

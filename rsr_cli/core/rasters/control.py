@@ -116,8 +116,8 @@ def _read(pixels: Numbers, places: Numbers, crs: CRS) -> _Reading:
 
     - As they are.
     - As lon/lat about their middle, if they cover more than half of all longitudes and that fits better: they wrapped.
-    - If their CRS is geographic, in metres on a map about their middle: near a pole, where meridians converge, if that
-      fits better; elsewhere if nothing else fits to a pixel, as four corners far apart.
+    - If nothing else fits to a pixel and their CRS is geographic, in metres on a map about their middle: near a pole,
+      where meridians converge, if that fits better; elsewhere if that fits to a pixel, as four corners far apart may.
     """
     readings = [_Reading(pixels, places, crs)]
     lonlat = CRS.from_epsg(4326)
@@ -136,9 +136,10 @@ def _read(pixels: Numbers, places: Numbers, crs: CRS) -> _Reading:
     plane = CRS.from_string(f"+proj=aeqd +lat_0={middle_lat!r} +lon_0={middle_lon!r} +datum=WGS84 +units=m")
     flat = _Reading(pixels, np.transpose(transform_points(lonlat, plane, lon, lat.clip(-90, 90))), plane)
     radius = math.degrees(math.acos(np.clip(globe @ (x, y, z), -1, 1).min()))
-    if 90 - abs(middle_lat) < POLE_RADII * radius:
-        return min(best, flat, key=_Reading.rank)
-    return flat if flat.miss_px <= MAX_MISS_PX < best.miss_px else best
+    near_pole = 90 - abs(middle_lat) < POLE_RADII * radius
+    if best.miss_px <= MAX_MISS_PX:  # by chance, if there are only three or six points
+        return flat if near_pole and flat.miss_px <= MAX_MISS_PX and flat.stretch < best.stretch / 2 else best
+    return flat if flat.miss_px < (best.miss_px if near_pole else MAX_MISS_PX) else best
 
 
 class _Reading:

@@ -15,7 +15,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.enums import MaskFlags
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError, TransformWarning
 
 from rsr_cli.core.errors import RasterError
 
@@ -31,6 +31,7 @@ os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
 
 
@@ -72,7 +73,7 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
         dataset.close()
         hint = f"; name one of its {len(inside)} subdatasets, such as {inside[0]}" if inside else ""
         raise RasterError(f"has no raster band{hint}", path)
-    if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+    if any(kind.startswith("complex") for kind in dataset.dtypes):
         dataset.close()
         raise RasterError("has complex numbers, which are not reflectance", path)
     return dataset
