@@ -53,7 +53,8 @@ class Locator:
         self.transform: Affine | None = transform
         gcps, gcps_crs = dataset.gcps
         self._placement: Placement | None = None
-        if transform != Affine.identity():  # what GDAL returns if there is none
+        # The identity is what GDAL returns if there is none; of some drivers, rasterio returns unset memory then.
+        if transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant:
             if self._crs:
                 self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
         else:
