@@ -30,7 +30,7 @@ GEO_ERRORS = (RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
 #: A polynomial that misses a control point by more pixels than this is replaced by thin plate splines.
 MAX_MISS_PX = 1
 #: Splines take time with the cube of their points: a second for this many.
-MAX_SPLINE_POINTS = 1200
+MAX_SPLINE_POINTS = 1000
 #: Points this close to a line, as a share of its length, do not determine an image's place.
 THIN = 1e-6
 #: A pole is near if it is closer to the middle of the points than this many times the farthest point.
@@ -131,13 +131,14 @@ def _read(pixels: Numbers, places: Numbers, crs: CRS) -> _Reading:
         around = np.stack([middle_lon + (lon - middle_lon + 180) % 360 - 180, lat], axis=-1)
         readings.append(_Reading(pixels, around, lonlat))
     best = min(readings, key=_Reading.rank)
-    if not crs.is_geographic:
+    may_fit_by_chance = len(pixels) <= 6
+    if not crs.is_geographic or (best.miss_px <= MAX_MISS_PX and not may_fit_by_chance):
         return best
     plane = CRS.from_string(f"+proj=aeqd +lat_0={middle_lat!r} +lon_0={middle_lon!r} +datum=WGS84 +units=m")
     flat = _Reading(pixels, np.transpose(transform_points(lonlat, plane, lon, lat.clip(-90, 90))), plane)
     radius = math.degrees(math.acos(np.clip(globe @ (x, y, z), -1, 1).min()))
     near_pole = 90 - abs(middle_lat) < POLE_RADII * radius
-    if best.miss_px <= MAX_MISS_PX:  # by chance, if there are only three or six points
+    if best.miss_px <= MAX_MISS_PX:
         return flat if near_pole and flat.miss_px <= MAX_MISS_PX and flat.stretch < best.stretch / 2 else best
     return flat if flat.miss_px < (best.miss_px if near_pole else MAX_MISS_PX) else best
 
