@@ -84,7 +84,7 @@ def by_points(points: Sequence[GroundControlPoint], crs: CRS | None) -> Placemen
     if len(points) == 2:
         pixels, places = _rectangle(pixels), _rectangle(places)
     if not crs or not np.isfinite([pixels, places]).all() or _is_thin(pixels):
-        log.info("no footprints: %d control points do not determine a place", len(points))
+        log.info("no footprints: the control points do not determine a place (%d)", len(points))
         return None
     try:
         best = _read(pixels, places, crs)
