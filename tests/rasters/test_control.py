@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pyproj
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
@@ -450,6 +452,35 @@ def test_rational_polynomials_only_at_the_scenes_mean_height(tmp_path, write_rat
         (again,) = cut(tile["properties"]["source"])
         assert shapely.geometry.shape(again["geometry"]).symmetric_difference(shape).area < shape.area * 1e-4
     assert (over_180 > 0) == (abs(place[0]) > 100)
+
+
+@pytest.mark.parametrize("control", ["points", "polynomials"])
+def test_control_places_a_raster_whose_geotransform_has_no_crs(tmp_path, write_raster, cut, control):
+    """Such a geotransform places nothing, but it relates bands of different sizes, so it stays in the record."""
+    path = tmp_path / "x.vrt"
+    write_raster(tmp_path / "x.tif", bands_of(1, 1000, 1200), crs=None, transform=Affine.identity(), names=["red"])
+    with rasterio.open(tmp_path / "x.tif", "r+") as raster:
+        if control == "polynomials":
+            raster.rpcs = rational()
+        else:
+            true = Affine(1e-4, 0, 8, 0, -1e-4, 46)
+            raster.gcps = (
+                points_of(lambda columns, rows: true @ (columns, rows), (0, 1200), (0, 1000)),
+                rasterio.CRS.from_epsg(4326),
+            )
+    (expected,) = cut(tmp_path / "x.tif")
+    rasterio.shutil.copy(tmp_path / "x.tif", path, driver="VRT")
+    place = "<GeoTransform>0, 20, 0, 0, 0, 20</GeoTransform>"
+    without = re.sub("<GeoTransform>.*</GeoTransform>", "", path.read_text())
+    path.write_text(without.replace("<VRTRasterBand", f"{place}<VRTRasterBand", 1))
+    (tile,) = cut(path)
+    assert tile["bbox"] == expected["bbox"]
+    assert tile["properties"]["gsd"] == expected["properties"]["gsd"]
+    assert tile["properties"]["proj:transform"] == [20, 0, 0, 0, 20, 0]
+    assert "proj:code" not in tile["properties"]
+    for chip in cut(path, size=400, chips=tmp_path / "chips"):
+        (again,) = cut(chip["properties"]["source"])
+        assert again["bbox"] == pytest.approx(chip["bbox"], abs=1e-6)
 
 
 UNSOLVABLE = {

@@ -50,20 +50,21 @@ class Locator:
 
     def __init__(self, dataset: DatasetReader) -> None:
         transform, self._crs = dataset.transform, dataset.crs
-        self.transform: Affine | None = transform
         gcps, gcps_crs = dataset.gcps
-        self._placement: Placement | None = None
         # The identity is what GDAL returns if there is none; of some drivers, rasterio returns unset memory then.
-        if transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant:
-            if self._crs:
-                self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
+        given = transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant
+        self.transform: Affine | None = transform if given else None
+        self._map = self.transform if self._crs else None  # without a CRS, a geotransform places nothing
+        self._placement: Placement | None = None
+        if self._map is not None:
+            self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
+        elif gcps:
+            self._placement, self._crs = by_points(gcps, gcps_crs), None if given else gcps_crs
+        elif dataset.rpcs:
+            self._placement = by_rpcs(dataset.rpcs)
+            self._crs = None if given else self._placement.crs
         else:
-            self.transform, self._crs = None, None
-            if gcps:
-                self._placement, self._crs = by_points(gcps, gcps_crs), gcps_crs
-            elif dataset.rpcs:
-                self._placement = by_rpcs(dataset.rpcs)
-                self._crs = self._placement.crs
+            self._crs = None
         self.properties = self._describe()
 
     def _describe(self) -> dict[str, Any]:
@@ -115,8 +116,7 @@ class Locator:
           M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
           of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
           equations 4-18 and 4-20), and p is the latitude of the window's centre.
-        - Ground control points or rational polynomials: the footprint's area by the same formula, over the number of
-          pixels.
+        - Ground control points or rational polynomials: the footprint's area on the ellipsoid per pixel.
 
         Parameters
         ----------
@@ -131,18 +131,16 @@ class Locator:
             Metres, to `GSD_DIGITS` significant digits; None if the CRS does not state it.
         """
         left, top, width, height = window
-        if self.transform is None:
+        if self._map is None:
             area = _ground_area(geometry) / (width * height) if geometry else 0.0
-        elif not self._crs:
-            return None
         elif self._crs.is_projected:
-            area = abs(self.transform.determinant) * self._crs.linear_units_factor[1] ** 2
+            area = abs(self._map.determinant) * self._crs.linear_units_factor[1] ** 2
         elif self._crs.is_geographic:
             radians = self._crs.units_factor[1]
-            latitude = (self.transform @ (left + width / 2, top + height / 2))[1] * radians
+            latitude = (self._map @ (left + width / 2, top + height / 2))[1] * radians
             if abs(latitude) > math.pi / 2 or not self._ellipsoid:
                 return None
-            area = abs(self.transform.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
+            area = abs(self._map.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
         else:
             return None
         return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
@@ -179,7 +177,7 @@ class Locator:
             log.info("no footprint: %s", error)
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
-        if self.transform is not None and not self._crs.is_geographic:
+        if self._map is not None and not self._crs.is_geographic:
             projected = np.stack([np.reshape(xs, columns.shape), np.reshape(ys, columns.shape)], axis=-1)
             astray = self._astray(corners_of(projected).reshape(-1, 2), corners_of(outlines).reshape(-1, 2))
             outlines[astray.reshape(-1, 4).any(axis=1)] = np.nan
@@ -192,8 +190,8 @@ class Locator:
 
         The corners of a sinusoidal map are examples. A cylindrical map may go around the Earth more than once.
         """
-        assert self.transform is not None
-        pixel = abs(self.transform.determinant) ** 0.5
+        assert self._map is not None
+        pixel = abs(self._map.determinant) ** 0.5
         astray = np.asarray(~np.isfinite(lonlat).all(axis=1))
         earthly = np.flatnonzero(~astray)
         beyond = np.abs(lonlat[earthly, 1]) > 90  # the pole; `special` judges how far
