@@ -38,6 +38,7 @@ REMEDIES = {
     "overwrite": "pass --overwrite to replace it",
     "per-band": "pass --per-band with the directory that contains all of them",
     "precision": "pass --precision fp32",
+    "proj-data": "unset PROJ_DATA and PROJ_LIB, which name the files of another installation",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",
     "same-space": "make both with the same settings, or keep them apart",

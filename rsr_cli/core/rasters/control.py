@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as transform_points
+
+from rsr_cli.core.errors import RasterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +57,21 @@ class Placement:
     place: Place
 
 
+@cache
+def lonlat_crs() -> CRS:
+    """Return the coordinate system of footprints, which PROJ reads from its tables.
+
+    Raises
+    ------
+    RasterError
+        PROJ has no such tables, or those of another version: all footprints would be missing.
+    """
+    try:
+        return CRS.from_epsg(4326)
+    except rasterio.errors.CRSError as error:
+        raise RasterError(f"PROJ cannot read its tables: {error}", remedy="proj-data") from None
+
+
 def by_rpcs(rpcs: Any) -> Placement:
     """Place pixels by rational polynomials, at the scene's mean height.
 
@@ -65,7 +83,7 @@ def by_rpcs(rpcs: Any) -> Placement:
         with rasterio.Env(), RPCTransformer(rpcs, **options) as transformer:
             return transformer.xy(rows, columns, offset="ul")
 
-    return Placement(CRS.from_epsg(4326), place)
+    return Placement(lonlat_crs(), place)
 
 
 def by_points(points: Sequence[GroundControlPoint], crs: CRS | None) -> Placement | None:
@@ -120,8 +138,7 @@ def _read(pixels: Numbers, places: Numbers, crs: CRS) -> _Reading:
       where meridians converge, if that fits better; elsewhere if that fits to a pixel, as four corners far apart may.
     """
     readings = [_Reading(pixels, places, crs)]
-    lonlat = CRS.from_epsg(4326)
-    lon, lat = np.array(transform_points(crs, lonlat, *places.T))
+    lon, lat = np.array(transform_points(crs, lonlat_crs(), *places.T))
     east, north = np.radians(lon), np.radians(lat)
     globe = np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=-1)
     middle = globe.mean(axis=0)
@@ -129,13 +146,13 @@ def _read(pixels: Numbers, places: Numbers, crs: CRS) -> _Reading:
     middle_lon, middle_lat = math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
     if np.ptp(lon) > 180:
         around = np.stack([middle_lon + (lon - middle_lon + 180) % 360 - 180, lat], axis=-1)
-        readings.append(_Reading(pixels, around, lonlat))
+        readings.append(_Reading(pixels, around, lonlat_crs()))
     best = min(readings, key=_Reading.rank)
     may_fit_by_chance = len(pixels) <= 6
     if not crs.is_geographic or (best.miss_px <= MAX_MISS_PX and not may_fit_by_chance):
         return best
     plane = CRS.from_string(f"+proj=aeqd +lat_0={middle_lat!r} +lon_0={middle_lon!r} +datum=WGS84 +units=m")
-    flat = _Reading(pixels, np.transpose(transform_points(lonlat, plane, lon, lat.clip(-90, 90))), plane)
+    flat = _Reading(pixels, np.transpose(transform_points(lonlat_crs(), plane, lon, lat.clip(-90, 90))), plane)
     radius = math.degrees(math.acos(np.clip(globe @ (x, y, z), -1, 1).min()))
     near_pole = 90 - abs(middle_lat) < POLE_RADII * radius
     if best.miss_px <= MAX_MISS_PX:

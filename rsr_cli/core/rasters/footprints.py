@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 
-from rsr_cli.core.rasters.control import GEO_ERRORS, Placement, by_points, by_rpcs
+from rsr_cli.core.rasters.control import GEO_ERRORS, Placement, by_points, by_rpcs, lonlat_crs
 from rsr_cli.core.rasters.polygons import corners_of, is_bent, is_plain, is_straight, polygons, special
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ class Locator:
         rows = windows[:, 1, None] + windows[:, 3, None] * down
         try:
             xs, ys = placement.place(columns.ravel(), rows.ravel())
-            lon, lat = transform_points(placement.crs, CRS.from_epsg(4326), xs, ys)
+            lon, lat = transform_points(placement.crs, lonlat_crs(), xs, ys)
         except GEO_ERRORS as error:
             if len(windows) > 1:  # one point off the Earth fails them all
                 return np.concatenate([self._outlines(placement, window[None], finer) for window in windows])
@@ -197,7 +196,7 @@ class Locator:
         beyond = np.abs(lonlat[earthly, 1]) > 90  # the pole; `special` judges how far
 
         def forward(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.transpose(transform_points(CRS.from_epsg(4326), self._crs, lon, lat))
+            return np.transpose(transform_points(lonlat_crs(), self._crs, lon, lat))
 
         with np.errstate(invalid="ignore"):
             back = forward(lonlat[earthly, 0], lonlat[earthly, 1].clip(-90, 90))
