@@ -39,6 +39,7 @@ REMEDIES = {
     "overwrite": "pass --overwrite to replace it",
     "per-band": "pass --per-band with the directory that contains all of them",
     "precision": "pass --precision fp32",
+    "proj-data": "unset PROJ_DATA and PROJ_LIB, which name the files of another installation",
     "qrels": "pass to --truth the qrels of these queries, with the ids that the hits state as query",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",

@@ -9,14 +9,8 @@ import pytest
 import rasterio
 import shapely
 from rasterio import Affine
-from rasterio.control import GroundControlPoint
-from rasterio.rpc import RPC
-from support_rasters import (
-    RNG,
-    bands_of,
-    grid,
-    same_pixels,
-)
+from support_footprints import check_inside_and_outside, check_rules, to_lonlat
+from support_rasters import grid
 
 from rsr_cli.core import rasters
 
@@ -32,52 +26,6 @@ def locate(tmp_path, write_raster, cut, crs, transform, width, height, window=No
         return whole
     with rasterio.open(path) as raster:
         return whole | rasters.Locator(raster).footprints([window])[0]
-
-
-def to_lonlat(crs, transform, columns, rows):
-    """Project pixels with pyproj: lon from -180 to 180, lat."""
-    a, b, c, d, e, f = transform[:6]
-    columns, rows = np.asarray(columns, float), np.asarray(rows, float)
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    lon, lat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform(x, y)
-    return (np.asarray(lon) + 180) % 360 - 180, np.asarray(lat)
-
-
-def check_rules(record):
-    """Check what RFC 7946 requires of every footprint; return it as a shape."""
-    shape = shapely.geometry.shape(record["geometry"])
-    assert shape.is_valid
-    assert shape.area > 0
-    parts = shapely.get_parts(shape)
-    assert all(part.exterior.is_ccw and not part.interiors for part in parts)
-    polygons = record["geometry"]["coordinates"]
-    for ring in [polygons[0]] if shape.geom_type == "Polygon" else [polygon[0] for polygon in polygons]:
-        assert ring[0] == ring[-1]
-        assert len(ring) >= 4
-        assert all(-180 <= lon <= 180 and -90 <= lat <= 90 for lon, lat in ring)
-        assert all(round(number, 7) == number for point in ring for number in point)
-    west, south, east, north = record["bbox"]
-    assert (south, north) == (shape.bounds[1], shape.bounds[3])
-    if west <= east:
-        assert (west, east) == (shape.bounds[0], shape.bounds[2])
-    else:
-        assert west == min(part.bounds[0] for part in parts if part.bounds[2] == 180)
-        assert east == max(part.bounds[2] for part in parts if part.bounds[0] == -180)
-    return shape
-
-
-def check_inside_and_outside(shape, crs, transform, window):
-    """Check that pixels of the window are in its footprint and those around it are not, to a pixel."""
-    left, top, width, height = window
-    columns = RNG.uniform(left - width / 4, left + width * 5 / 4, 2000)
-    rows = RNG.uniform(top - height / 4, top + height * 5 / 4, 2000)
-    lon, lat = to_lonlat(crs, transform, columns, rows)
-    found = shapely.contains_xy(shape, lon, lat)
-    beyond = np.maximum.reduce([left - columns, columns - left - width, top - rows, rows - top - height])
-    beyond[~np.isfinite(lon)] = np.nan
-    assert (beyond < -1).sum() > 300
-    assert found[beyond < -1].all()
-    assert not found[beyond > 1].any()
 
 
 def check_edges(shape, crs, transform, window, tolerance_px=0.25):
@@ -250,7 +198,10 @@ def test_tiles_of_a_sinusoidal_map_that_reach_off_the_earth_have_no_footprint(
         ("EPSG:4326", Affine(0.25, 0, 0, 0, -0.25, 90), (1440, 720)),
         ("EPSG:4326", Affine(0.25, 0, -0.125, 0, -0.25, 90.125), (1440, 721)),
         ("EPSG:4326", Affine(0.25, 0, -180.125, 0, -0.25, 90.125), (1440, 721)),
-        ("EPSG:4087", Affine(EDGE_3857 / 180, 0, -EDGE_3857, 0, -EDGE_3857 / 180, EDGE_3857 / 2), (360, 180)),
+        *(
+            ("EPSG:4087", Affine(EDGE_3857 / n, 0, -EDGE_3857, 0, -EDGE_3857 / n, EDGE_3857 / 2), (2 * n, n))
+            for n in (180, 1800, 21600)
+        ),
         ("EPSG:3857", Affine(EDGE_3857 / 512, 0, -EDGE_3857, 0, -EDGE_3857 / 512, EDGE_3857), (1024, 1024)),
         ("+proj=longlat +R=6371229 +no_defs", Affine(0.5, 0, 0, 0, -0.5, 90), (720, 360)),
     ],
@@ -261,6 +212,22 @@ def test_the_whole_world_stays_one_polygon(tmp_path, write_raster, cut, crs, tra
     assert record["bbox"] == [-180, -north, 180, north]
     assert record["geometry"]["type"] == "Polygon"
     assert check_rules(record).area == pytest.approx(360 * 2 * north)
+
+
+@pytest.mark.parametrize("n", [180, 5400])
+def test_equidistant_tiles_cover_the_world_by_any_version_of_proj(tmp_path, write_raster, cut, n):
+    """10,018,754 m from the equator is the pole of a sphere, but 17 km beyond that of WGS84's ellipsoid."""
+    transform = Affine(EDGE_3857 / n, 0, -EDGE_3857, 0, -EDGE_3857 / n, EDGE_3857 / 2)
+    locate(tmp_path, write_raster, cut, "EPSG:4087", transform, 2 * n, n)
+    tiles = cut(tmp_path / "x.tif", bands=["red"], size=n // 4, min_valid=0.0)
+    assert len(tiles) == 32
+    assert sum(check_rules(tile).area for tile in tiles) == pytest.approx(360 * 180)
+    _, to_row_1 = to_lonlat("EPSG:4087", transform, 0, n / 4)
+    assert tiles[0]["bbox"] == pytest.approx([-180, float(to_row_1), -135, 90])
+    with rasterio.open(tmp_path / "x.tif") as raster:
+        (sliver,) = rasters.Locator(raster).footprints([(0, 0, n // 4, 1)])
+    _, bottom = to_lonlat("EPSG:4087", transform, 0, 1)
+    assert (sliver["geometry"] is None) == (bottom >= 90)
 
 
 def test_a_tile_off_the_earth_does_not_take_its_neighbours_footprints(tmp_path, write_raster, cut):
@@ -318,99 +285,6 @@ def test_no_usable_crs_no_footprint(tmp_path, write_raster, cut, crs, transform)
     json.dumps(record, allow_nan=False)
 
 
-def test_ground_control_points_only(tmp_path, write_raster, cut, capfd):
-    true = Affine(0.001, 0.0002, 12, 0.0001, -0.0008, 48)
-    points = [
-        GroundControlPoint(r, c, *(true @ (c, r)), 0) for r, c in itertools.product((0.5, 60, 99.5), (0.5, 149.5))
-    ]
-    path = write_raster(tmp_path / "x.tif", bands_of(1, 100, 150), crs="EPSG:4326", gcps=points, names=["red"])
-    tiles = cut(path, size=50, chips=str(tmp_path / "chips"))
-    assert len(tiles) == 6
-    for tile in tiles:
-        column, row = map(int, tile["id"].split("_")[-2:])
-        shape = check_rules(tile)
-        corners = [true @ (column + c, row + r) for c, r in ((0, 0), (0, 50), (50, 50), (50, 0))]
-        assert shape.symmetric_difference(shapely.Polygon(corners)).area < shape.area * 1e-5
-        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))
-        assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 50, rel=1e-4)
-        assert tile["properties"]["proj:code"] == "EPSG:4326"
-        assert "proj:transform" not in tile["properties"]
-        (again,) = cut(tile["properties"]["source"])
-        assert shapely.geometry.shape(again["geometry"]).symmetric_difference(shape).area < shape.area * 1e-5
-        same_pixels(again, tile, ["red"])
-    assert capfd.readouterr().err == ""  # GDAL keeps its trouble with them to itself
-
-
-def rpc_pixel(rpc, lon, lat, height):
-    """Project lon, lat and height to column and row, by the RPC00B specification."""
-    x, y = (lon - rpc.long_off) / rpc.long_scale, (lat - rpc.lat_off) / rpc.lat_scale
-    z = (height - rpc.height_off) / rpc.height_scale
-    terms = [1, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z, x * y * z, x**3, x * y * y, x * z * z, x * x * y]
-    terms += [y**3, y * z * z, x * x * z, y * y * z, z**3]
-
-    def polynomial(coefficients):
-        return sum(c * term for c, term in zip(coefficients, terms, strict=True))
-
-    column = polynomial(rpc.samp_num_coeff) / polynomial(rpc.samp_den_coeff) * rpc.samp_scale + rpc.samp_off
-    row = polynomial(rpc.line_num_coeff) / polynomial(rpc.line_den_coeff) * rpc.line_scale + rpc.line_off
-    return column + 0.5, row + 0.5  # which counts from the first pixel's centre
-
-
-def test_rational_polynomials_only_at_the_scenes_mean_height(tmp_path, write_raster, cut):
-    first = [1, *[0] * 19]
-    rpc = RPC(
-        height_off=2500.0,
-        height_scale=500.0,
-        lat_off=46.0,
-        lat_scale=0.1,
-        long_off=8.0,
-        long_scale=0.15,
-        line_off=500.0,
-        line_scale=500.0,
-        samp_off=600.0,
-        samp_scale=600.0,
-        line_num_coeff=[0.0, 0.1, -1.0, 0.02, *[0.0] * 16],
-        line_den_coeff=first,
-        samp_num_coeff=[0.0, 1.0, 0.05, -0.03, 0.01, *[0.0] * 15],
-        samp_den_coeff=first,
-    )
-    path = write_raster(
-        tmp_path / "x.tif", bands_of(1, 1000, 1200), crs=None, transform=Affine.identity(), names=["red"]
-    )
-    with rasterio.open(path, "r+") as raster:
-        raster.rpcs = rpc
-    for tile in cut(path, size=400, chips=str(tmp_path / "chips")):
-        left, top = map(int, tile["id"].split("_")[-2:])
-        box = shapely.LinearRing([(left, top), (left, top + 400), (left + 400, top + 400), (left + 400, top)])
-        shape = check_rules(tile)
-        lon, lat = np.array(shape.exterior.coords).T
-        columns, rows = rpc_pixel(rpc, lon, lat, 2500.0)
-        assert shapely.distance(box, shapely.points(columns, rows)).max() < 0.1
-        assert shapely.Polygon(zip(columns, rows, strict=True)).area == pytest.approx(400**2, rel=1e-3)
-        (again,) = cut(tile["properties"]["source"])
-        assert shapely.geometry.shape(again["geometry"]).symmetric_difference(shape).area < shape.area * 1e-4
-
-
-def test_control_of_real_images(shared_data, cut):
-    folder = shared_data / "awkward"
-    with rasterio.open(folder / "RGB.byte.rpc.vrt") as raster:
-        rpc, box = raster.rpcs, shapely.box(0, 0, raster.width, raster.height)
-    (tile,) = cut(folder / "RGB.byte.rpc.vrt", bands=["red", "green", "blue"])
-    lon, lat = np.array(check_rules(tile).exterior.coords).T
-    found = shapely.points(*rpc_pixel(rpc, lon, lat, rpc.height_off))
-    assert shapely.distance(box.exterior, found).max() < 0.25
-    assert shapely.Polygon(found).area == pytest.approx(box.area, rel=1e-3)
-
-    with rasterio.open(folder / "RGB.byte.gcp.vrt") as raster:
-        points = raster.gcps[0]
-    (tile,) = cut(folder / "RGB.byte.gcp.vrt", bands=["red", "green", "blue"])
-    pixels = np.array([(1, point.col, point.row) for point in points])
-    plane, *_ = np.linalg.lstsq(pixels, np.array([(point.x, point.y) for point in points]))
-    corners = [np.array([1, column, row]) @ plane for column, row in box.exterior.coords]
-    expected = shapely.Polygon(corners)
-    assert check_rules(tile).symmetric_difference(expected).area < expected.area * 1e-4
-
-
 # Ground sample distance ----------------------------------------------------------------------------------------------
 
 US_FOOT = 1200 / 3937  # metres
@@ -465,12 +339,3 @@ def test_gsd_of_60_degrees_north_is_half_as_wide_as_high(tmp_path, write_raster,
     (tile,) = cut(path, bands=["red"])
     # 55.8 m and 111.4 m per thousandth of a degree
     assert tile["properties"]["gsd"] == pytest.approx((55.800 * 111.412) ** 0.5, rel=1e-4)
-
-
-def test_gsd_of_control_points_and_rational_polynomials_is_that_of_the_footprint(shared_data, cut):
-    geod = pyproj.Geod(ellps="WGS84")
-    for name in ("RGB.byte.gcp.vrt", "RGB.byte.rpc.vrt"):
-        for tile in cut(shared_data / "awkward" / name, bands=["red", "green", "blue"], size=200, min_valid=0.0):
-            area, _ = geod.geometry_area_perimeter(shapely.geometry.shape(tile["geometry"]))
-            assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 200, rel=1e-4)
-            assert 1 < tile["properties"]["gsd"] < 1000

@@ -1,8 +1,14 @@
 """Files that are hard to open, and arrays."""
 
+import itertools
+import json
+import re
+
 import numpy as np
 import pytest
-from support_rasters import SIX, bands_of
+import rasterio
+from PIL import Image, TiffImagePlugin, TiffTags
+from support_rasters import ONES, SIX, bands_of
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import RasterError
@@ -38,3 +44,75 @@ def test_an_archive_of_arrays_is_not_an_image(tmp_path, cut):
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     with pytest.raises(RasterError, match=r"x\.npy: is not an array"):
         cut(tmp_path / "x.npy", bands=["red"])
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
+def test_complex_numbers_are_refused(tmp_path, cut, dtype):
+    """Radar's single-look complex images are of 16-bit integers, for which numpy has no type."""
+    path = tmp_path / "x.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=2, dtype=dtype):
+        pass
+    with pytest.raises(RasterError, match=r"x\.tif: has complex numbers, which are not reflectance$"):
+        cut(path, bands=["-", "red"])
+
+
+def write_with_keys(path, keys, doubles):
+    """Write a GeoTIFF with GeoKeys as they are, which GDAL would not write."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, kind, value in (
+        (33550, TiffTags.DOUBLE, (1.0, 1.0, 0.0)),
+        (33922, TiffTags.DOUBLE, (0.0, 0.0, 0.0, 130.0, 32.0, 0.0)),
+        (34735, TiffTags.SHORT, (1, 1, 0, len(keys), *itertools.chain(*keys))),
+        (34736, TiffTags.DOUBLE, doubles),
+    ):
+        tags.tagtype[tag], tags[tag] = kind, value
+    Image.fromarray(ONES[0]).save(path, tiffinfo=tags)
+
+
+def test_a_map_projection_that_proj_does_not_have_leaves_the_pixels_readable(tmp_path, cut):
+    """A Mercator projection with a latitude of origin; rasterio raises its error at the next question."""
+    names = {1024: 1, 1025: 1, 3072: 32767, 3074: 32767, 3075: 7, 2050: 6267, 2056: 7008, 3076: 9001}
+    numbers = {3080: -90.0, 3081: 30.0, 3082: 0.001, 3083: 0.002, 3092: 0.83}
+    keys = [(key, 0, 1, value) for key, value in names.items()]
+    keys += [(key, 34736, 1, place) for place, key in enumerate(numbers)]
+    write_with_keys(tmp_path / "x.tif", sorted(keys), tuple(numbers.values()))
+    (tile,) = cut(tmp_path / "x.tif", bands=["red"])
+    assert tile["geometry"] is None
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["red"]), ONES)
+
+
+def test_only_rsr_writes_to_stderr(tmp_path, write_raster, rsr):
+    """PROJ would write that it finds no table of units, which rasterio hides; GDAL, that it finds no table at all."""
+    keys = [(1024, 0, 1, 2), (1025, 0, 1, 1), (2048, 0, 1, 32767), (2050, 0, 1, 6742), (2052, 0, 1, 9001)]
+    write_with_keys(tmp_path / "mil.tif", [*keys, (2054, 0, 1, 9114)], (0.0,))
+    done = rsr("tile", "--whole", "--bands", "red", tmp_path / "mil.tif")
+    assert done.stderr == b""
+    west, south, east, north = json.loads(done.stdout)["bbox"]
+    mil = 360 / 6400
+    assert [west, south, east, north] == pytest.approx([130 * mil, 24 * mil, 138 * mil, 32 * mil])
+
+    path = write_raster(tmp_path / "utm.tif", ONES, names=["red"])
+    done = rsr("tile", "--whole", path, env={"PROJ_DATA": str(tmp_path)})
+    assert done.returncode == 1
+    assert re.fullmatch(rb"rsr tile: PROJ cannot read its tables: .*; unset PROJ_DATA [^\n]*\n", done.stderr)
+
+
+def test_a_raster_without_a_place_has_no_transform(tmp_path, cut):
+    """GDAL's driver of PGM files leaves the transform unset; one without an area cannot be inverted."""
+    Image.fromarray(ONES[0]).save(tmp_path / "x.pgm")
+    write_flat(tmp_path / "x.vrt")
+    for name in ("x.pgm", "x.vrt"):
+        (tile,) = cut(tmp_path / name, bands=["red"])
+        assert tile["geometry"] is None
+        assert "proj:transform" not in tile["properties"]
+        np.testing.assert_array_equal(rasters.read_pixels(tile, ["red"]), ONES)
+
+
+def write_flat(path):
+    """Write a virtual raster whose pixels have no height."""
+    band = (
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource><SourceFilename relativeToVRT="1">x.pgm'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+    )
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>500000, 10, 0, 5000000, 0, 0</GeoTransform>"
+    path.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{place}{band}</VRTDataset>')

@@ -91,6 +91,7 @@ def _write(
     """Write numbers (bands, height, width), masked where invalid, as a GeoTIFF in memory."""
     numbers, nodata = _marked(numbers, parts)
     transform = properties.get("proj:transform")
+    crs = (properties.get("proj:code") or properties.get("proj:wkt2")) if transform else None
     count, height, width = numbers.shape
     with memory.open(
         driver="GTiff",
@@ -98,7 +99,7 @@ def _write(
         height=height,
         width=width,
         dtype=numbers.dtype,
-        crs=(properties.get("proj:code") or properties.get("proj:wkt2")) if transform else None,
+        crs=crs,
         transform=Affine(*transform) if transform else None,
         nodata=nodata,
         compress="deflate",
@@ -111,7 +112,7 @@ def _write(
         if (properties["scale"], properties["offset"]) != (1, 0):
             chip.scales = [properties["scale"] / 10000] * count
             chip.offsets = [properties["offset"] / 10000] * count
-        if not transform:
+        if not crs:
             _copy_control(parts[0], chip)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import re
@@ -10,30 +9,28 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as transform_points
 
+from rsr_cli.core.rasters.control import GEO_ERRORS, Placement, by_points, by_rpcs, lonlat_crs
+from rsr_cli.core.rasters.polygons import corners_of, is_bent, is_plain, is_straight, polygons, special
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 log = logging.getLogger("rsr")
 
-DEGREE_DIGITS = 7  # about a centimetre
 # Straight pixel edges need not be straight in lon/lat: each edge of an outline is cut into EDGE_SEGMENTS pieces, or
-# into more so that none is longer than SEGMENT_PX pixels.
+# into more so that none is longer than SEGMENT_PX pixels, and where these do not suffice, into FINER times as many.
 EDGE_SEGMENTS = 16
 SEGMENT_PX = 256
-#: Degrees of longitude from one point of an outline to the next that only occur near a pole.
-NEAR_POLE_TURN = 60
-FAN_DEGREES = 5
+FINER = (4, 16)
+#: Degrees beyond the pole that a spherical map of the world reaches if it is read as one of WGS84's ellipsoid, as newer
+#: versions of PROJ read equidistant cylindrical maps: 10,018,754 m from the equator, where the pole is at 10,001,966 m.
+SPHERE_EXCESS = 0.16
 GSD_DIGITS = 6  # significant ones
 #: Semi-major axis in metres and inverse flattening.
 WGS84 = (6378137.0, 298.257223563)
@@ -51,19 +48,22 @@ class Locator:
     """
 
     def __init__(self, dataset: DatasetReader) -> None:
-        self.transform: Affine | None = dataset.transform
-        self._crs = dataset.crs
-        self._points: list[Any] = []
-        self._rpcs = None
+        transform, self._crs = dataset.transform, dataset.crs
         gcps, gcps_crs = dataset.gcps
-        if dataset.transform == Affine.identity():  # what GDAL returns if there is none
-            self.transform = None
-            if gcps:
-                self._points, self._crs = gcps, gcps_crs
-            elif dataset.rpcs:
-                self._rpcs, self._crs = dataset.rpcs, CRS.from_epsg(4326)
-            else:
-                self._crs = None
+        # The identity is what GDAL returns if there is none; of some drivers, rasterio returns unset memory then.
+        given = transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant
+        self.transform: Affine | None = transform if given else None
+        self._map = self.transform if self._crs else None  # without a CRS, a geotransform places nothing
+        self._placement: Placement | None = None
+        if self._map is not None:
+            self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
+        elif gcps:
+            self._placement, self._crs = by_points(gcps, gcps_crs), None if given else gcps_crs
+        elif dataset.rpcs:
+            self._placement = by_rpcs(dataset.rpcs)
+            self._crs = None if given else self._placement.crs
+        else:
+            self._crs = None
         self.properties = self._describe()
 
     def _describe(self) -> dict[str, Any]:
@@ -88,18 +88,22 @@ class Locator:
             ``geometry`` and ``bbox`` of each window as in RFC 7946, cut at the antimeridian; only a ``geometry`` of
             None if the raster has no usable CRS or the outline leaves the Earth.
         """
-        if not self._crs:
+        if self._placement is None:
             return [{"geometry": None} for _ in windows]
-        outlines = self._outlines(np.asarray(windows, dtype=float))
+        outlines = self._outlines(self._placement, np.asarray(windows, dtype=float))
         sizes = np.asarray(windows)[:, 2:]
+        bent = is_bent(outlines, sizes)
         found: list[dict[str, Any]] = [{} for _ in windows]
-        plain = np.flatnonzero(_is_plain(outlines))
-        straight = _is_straight(outlines[plain], sizes[plain])
-        for numbers, rings in ((plain[straight], _corners(outlines)), (plain[~straight], outlines)):
-            for number, polygon in zip(numbers, _polygons(rings[numbers]), strict=True):
+        plain = np.flatnonzero(is_plain(outlines) & ~bent)
+        straight = is_straight(outlines[plain], sizes[plain])
+        for numbers, rings in ((plain[straight], corners_of(outlines)), (plain[~straight], outlines)):
+            for number, polygon in zip(numbers, polygons(rings[numbers]), strict=True):
                 found[number] = polygon
         for number in np.setdiff1d(np.arange(len(found)), plain):
-            found[number] = _special(outlines[number], sizes[number])
+            outline = outlines[number]
+            if bent[number]:
+                outline = self._finer_outline(self._placement, np.asarray(windows[number], dtype=float))
+            found[number] = special(outline, sizes[number])
         return found
 
     def gsd(self, window: tuple[int, int, int, int], geometry: dict[str, Any] | None) -> float | None:
@@ -111,8 +115,7 @@ class Locator:
           M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
           of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
           equations 4-18 and 4-20), and p is the latitude of the window's centre.
-        - Ground control points or rational polynomials: the footprint's area by the same formula, over the number of
-          pixels.
+        - Ground control points or rational polynomials: the footprint's area on the ellipsoid per pixel.
 
         Parameters
         ----------
@@ -127,18 +130,16 @@ class Locator:
             Metres, to `GSD_DIGITS` significant digits; None if the CRS does not state it.
         """
         left, top, width, height = window
-        if self.transform is None:
+        if self._map is None:
             area = _ground_area(geometry) / (width * height) if geometry else 0.0
-        elif not self._crs:
-            return None
         elif self._crs.is_projected:
-            area = abs(self.transform.determinant) * self._crs.linear_units_factor[1] ** 2
+            area = abs(self._map.determinant) * self._crs.linear_units_factor[1] ** 2
         elif self._crs.is_geographic:
             radians = self._crs.units_factor[1]
-            latitude = (self.transform @ (left + width / 2, top + height / 2))[1] * radians
+            latitude = (self._map @ (left + width / 2, top + height / 2))[1] * radians
             if abs(latitude) > math.pi / 2 or not self._ellipsoid:
                 return None
-            area = abs(self.transform.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
+            area = abs(self._map.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
         else:
             return None
         return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
@@ -149,9 +150,17 @@ class Locator:
         found = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+),([\d.]+)', self._crs.to_wkt())
         return (float(found[1]), float(found[2])) if found else None
 
-    def _outlines(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _finer_outline(self, placement: Placement, window: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Project the outline of a window with as many points as it needs: float64 (points, 2) of lon, lat."""
+        for finer in FINER:
+            outlines = self._outlines(placement, window[None], finer)
+            if not is_bent(outlines, window[None, 2:])[0]:
+                break
+        return outlines[0]
+
+    def _outlines(self, placement: Placement, windows: NDArray[np.float64], finer: int = 1) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""
-        segments = max(EDGE_SEGMENTS, -(-int(windows[:, 2:].max()) // SEGMENT_PX))
+        segments = max(EDGE_SEGMENTS, -(-int(windows[:, 2:].max()) // SEGMENT_PX)) * finer
         step = np.linspace(0, 1, segments, endpoint=False)
         zero, one = np.zeros_like(step), np.ones_like(step)
         right = np.concatenate([zero, step, one, 1 - step])
@@ -159,18 +168,20 @@ class Locator:
         columns = windows[:, 0, None] + windows[:, 2, None] * right
         rows = windows[:, 1, None] + windows[:, 3, None] * down
         try:
-            xs, ys = self._to_crs(columns.ravel(), rows.ravel())
-            lon, lat = transform_points(self._crs, CRS.from_epsg(4326), xs, ys)
-        except (RasterioError, rasterio.errors.CRSError, CPLE_BaseError) as error:
+            xs, ys = placement.place(columns.ravel(), rows.ravel())
+            lon, lat = transform_points(placement.crs, lonlat_crs(), xs, ys)
+        except GEO_ERRORS as error:
             if len(windows) > 1:  # one point off the Earth fails them all
-                return np.concatenate([self._outlines(window[None]) for window in windows])
+                return np.concatenate([self._outlines(placement, window[None], finer) for window in windows])
             log.info("no footprint: %s", error)
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
-        if self.transform is not None and not self._crs.is_geographic:
+        if self._map is not None and not self._crs.is_geographic:
             projected = np.stack([np.reshape(xs, columns.shape), np.reshape(ys, columns.shape)], axis=-1)
-            astray = self._astray(_corners(projected).reshape(-1, 2), _corners(outlines).reshape(-1, 2))
+            astray = self._astray(corners_of(projected).reshape(-1, 2), corners_of(outlines).reshape(-1, 2))
             outlines[astray.reshape(-1, 4).any(axis=1)] = np.nan
+            north = outlines[..., 1]
+            north[np.abs(north) < 90 + SPHERE_EXCESS] = north[np.abs(north) < 90 + SPHERE_EXCESS].clip(-90, 90)
         return outlines
 
     def _astray(self, points: NDArray[np.float64], lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -178,37 +189,26 @@ class Locator:
 
         The corners of a sinusoidal map are examples. A cylindrical map may go around the Earth more than once.
         """
-        assert self.transform is not None
-        pixel = abs(self.transform.determinant) ** 0.5
-        astray = ~(np.abs(lonlat[:, 1]) <= 90)
+        assert self._map is not None
+        pixel = abs(self._map.determinant) ** 0.5
+        astray = np.asarray(~np.isfinite(lonlat).all(axis=1))
         earthly = np.flatnonzero(~astray)
+        beyond = np.abs(lonlat[earthly, 1]) > 90  # the pole; `special` judges how far
 
         def forward(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.transpose(transform_points(CRS.from_epsg(4326), self._crs, lon, lat))
+            return np.transpose(transform_points(lonlat_crs(), self._crs, lon, lat))
 
         with np.errstate(invalid="ignore"):
-            back = forward(*lonlat[earthly].T)
-            moved = ~(np.hypot(*(back - points[earthly]).T) < pixel)
+            back = forward(lonlat[earthly, 0], lonlat[earthly, 1].clip(-90, 90))
+            apart = back - points[earthly]
+            apart[beyond, 1] = 0
+            moved = ~(np.hypot(*apart.T) < pixel)
             if moved.any():
                 lon, lat = lonlat[earthly[moved]].T
                 elsewhere = forward(lon, np.where(lat > 0, lat - 10, lat + 10))
                 moved[moved] = ~(np.abs(elsewhere - back[moved])[:, 0] < pixel)
         astray[earthly] = moved
         return astray
-
-    def _to_crs(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[Any, Any]:
-        if self.transform is not None:
-            return self.transform @ (columns, rows)
-        with rasterio.Env(), self._transformer() as transformer:  # Env keeps GDAL from writing to stderr
-            return transformer.xy(rows, columns, offset="ul")
-
-    def _transformer(self) -> Any:
-        if self._rpcs is not None:  # at the scene's mean height: at sea level, mountains would be a kilometre off
-            return RPCTransformer(self._rpcs, RPC_HEIGHT=self._rpcs.height_off)
-        try:
-            return GCPTransformer(self._points)
-        except CPLE_BaseError:  # points in two rows do not determine a second-order polynomial
-            return GCPTransformer(self._points, tps=True)
 
 
 def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float) -> float:
@@ -221,168 +221,21 @@ def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float)
 
 
 def _ground_area(geometry: dict[str, Any]) -> float:
-    """Return the area of a small footprint in square metres, with the scale at its middle latitude."""
-    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    rings = [np.radians(polygon[0]) for polygon in polygons]
-    latitudes = np.concatenate(rings)[:, 1]
+    """Return the area of a footprint on WGS84's ellipsoid in square metres.
+
+    That is a^2 / 2 times the integral of q(latitude) along the outline by longitude (Snyder 1987, equation 3-12 for q),
+    here by Simpson's rule for each edge.
+    """
+    semi_major_m, inverse_flattening = WGS84
+    e = math.sqrt((2 - 1 / inverse_flattening) / inverse_flattening)
+
+    def q(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        sine = np.sin(latitude)
+        return (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
+
     area = 0.0
-    for ring in rings:
-        x, y = (ring - ring[0]).T
-        area += abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
-    return area * _area_scale(float(latitudes.min() + latitudes.max()) / 2, *WGS84)
-
-
-def _is_plain(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which outlines (n, points, 2) are finite and away from the antimeridian and the poles: bool (n,)."""
-    lon, lat = outlines[..., 0], outlines[..., 1]
-    with np.errstate(invalid="ignore"):
-        steps = np.abs(np.diff(lon, axis=1, append=lon[:, :1]))
-        inside = (steps < 180) & (np.abs(lon) <= 180) & (np.abs(lat) < 90 - 10**-DEGREE_DIGITS)
-    return inside.all(axis=1)
-
-
-def _corners(outlines: NDArray[np.float64]) -> NDArray[np.float64]:
-    return outlines[:, :: outlines.shape[1] // 4]
-
-
-def _is_straight(outlines: NDArray[np.float64], sizes: NDArray[np.int_]) -> NDArray[np.bool_]:
-    """Return which outlines stay within a quarter of a pixel of the straight lines between their corners: bool (n,)."""
-    corners = _corners(outlines)
-    share = np.linspace(0, 1, outlines.shape[1] // 4, endpoint=False)[:, None]
-    edges = np.roll(corners, -1, axis=1) - corners
-    straight = corners[:, :, None] + edges[:, :, None] * share
-    pixel = np.ptp(corners, axis=1) / sizes.max(axis=1)[:, None]
-    apart = np.abs(straight.reshape(outlines.shape) - outlines).max(axis=1)
-    return (apart <= pixel / 4 + 1e-12).all(axis=1)
-
-
-def _polygons(rings: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Return rings (n, points, 2), open and in either direction, as ``geometry`` and ``bbox``."""
-    x, y = np.moveaxis(rings - rings[:, :1], -1, 0)
-    clockwise = (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1) < 0
-    rings = np.where(clockwise[:, None, None], rings[:, ::-1], rings).round(DEGREE_DIGITS)
-    boxes = np.concatenate([rings.min(axis=1), rings.max(axis=1)], axis=1).tolist()
-    closed = np.concatenate([rings, rings[:, :1]], axis=1).tolist()
-    return [
-        {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": box}
-        for ring, box in zip(closed, boxes, strict=True)
-    ]
-
-
-def _special(outline: NDArray[np.float64], size: NDArray[np.int_]) -> dict[str, Any]:
-    """Return an outline (points, 2) that is not plain; size (width, height) in pixels."""
-    if not np.isfinite(outline).all():
-        return {"geometry": None}
-    excess = np.abs(outline[:, 1]).max() - 90
-    if excess > np.ptp(outline[:, 1]) / size[1]:  # a pixel whose centre is on the pole is half outside
-        return {"geometry": None}
-    outline = outline.clip((-np.inf, -90), (np.inf, 90))
-    at_pole = np.abs(outline[:, 1]) > 90 - 10**-DEGREE_DIGITS
-    turns = np.abs((np.diff(outline[:, 0], append=outline[:1, 0]) + 180) % 360 - 180)
-    edges = ~(at_pole | np.roll(at_pole, -1))  # at a pole, longitude means nothing
-    lon = np.unwrap(outline[:, 0], discont=180.001, period=360)
-    around = abs(lon[-1] - lon[0]) > 180  # once around the Earth
-    if around or np.count_nonzero(at_pole) == 1 or turns[edges].max(initial=0) > NEAR_POLE_TURN:
-        return _seen_from_pole(outline)
-    lon = lon.round(DEGREE_DIGITS)
-    lon -= 360 * np.floor((lon.min() + 180) / 360)
-    if np.ptp(lon) >= 360:  # all longitudes, wherever they begin
-        lon = (lon - lon.min()) / np.ptp(lon) * 360 - 180
-    outline[:, 0] = lon
-    rings = outline[None]
-    if _is_straight(rings, size[None]).all():
-        rings = _corners(rings)
-    return _cut(rings[0]) if lon.max() > 180 else _polygons(rings)[0]
-
-
-def _seen_from_pole(outline: NDArray[np.float64]) -> dict[str, Any]:
-    """Return an outline (points, 2) around, through or near a pole.
-
-    On a map centred on the pole it is an ordinary polygon. There the antimeridian and meridian 0 are one straight line:
-    each side of it has longitudes of one sign, and becomes polygons of its own.
-    """
-    from shapely import Polygon, box, union_all
-
-    pole = 90.0 if outline[:, 1].mean() > 0 else -90.0
-    angle, distance = np.radians(outline[:, 0]), np.abs(pole - outline[:, 1])
-    # sin(pi) is not quite 0, and would leave slivers beyond the line
-    seen = Polygon(np.stack([distance * np.sin(angle), distance * np.cos(angle)], axis=-1).round(DEGREE_DIGITS + 3))
-    if not seen.is_valid:
-        return {"geometry": None}
-    sides = [
-        Polygon(_unrolled(np.array(face.exterior.coords)[:-1], pole, sign))
-        for sign in (-1, 1)
-        for face in _faces(seen.intersection(box(min(0, sign * 360), -360, max(0, sign * 360), 360)))
-    ]
-    parts = _faces(union_all(sides, grid_size=10**-DEGREE_DIGITS))
-    lats = [lat for part in parts for lat in part.bounds[1::2]]
-    west, east = _span([part.bounds[0::2] for part in parts])
-    return _geometry(parts, (west, min(lats), east, max(lats)))
-
-
-def _faces(shape: Any) -> list[Any]:
-    """Return the polygons of an intersection, which may have points and lines too."""
-    from shapely import get_parts
-
-    return [part for part in get_parts(shape) if part.geom_type == "Polygon" and part.area]
-
-
-def _unrolled(ring: NDArray[np.float64], pole: float, sign: int) -> NDArray[np.float64]:
-    """Convert an open ring (points, 2), on one side of a map centred on a pole, to lon and lat.
-
-    Near the pole the meridians fan out, and a straight edge is bent in lon and lat: it is cut into pieces that turn by
-    `FAN_DEGREES` at most. A corner on the pole gets the longitudes of both its neighbours.
-    """
-
-    def lonlat(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return np.degrees(np.arctan2(np.abs(points[:, 0]), points[:, 1])) * sign, np.hypot(*points.T)
-
-    for _ in range(24):
-        lon, distance = lonlat(ring)
-        at_pole = distance < 10**-DEGREE_DIGITS
-        wide = (np.abs(np.roll(lon, -1) - lon) > FAN_DEGREES) & ~(at_pole | np.roll(at_pole, -1))
-        if not wide.any():
-            break
-        ring = np.insert(ring, np.flatnonzero(wide) + 1, ((ring + np.roll(ring, -1, axis=0)) / 2)[wide], axis=0)
-    lon, distance = lonlat(ring)
-    lat = pole - np.copysign(distance, pole)
-    for i in np.flatnonzero(distance < 10**-DEGREE_DIGITS)[::-1]:
-        lon[i], after = lon[i - 1], lon[(i + 1) % len(lon)]
-        lon, lat = np.insert(lon, i + 1, after), np.insert(lat, i + 1, pole)
-    return np.stack([lon, lat], axis=-1)
-
-
-def _span(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Return the west and east ends of spans of longitudes, some of which may meet across the antimeridian."""
-    merged: list[tuple[float, float]] = []
-    for west, east in sorted(spans):
-        if merged and west <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(east, merged[-1][1])
-        else:
-            merged.append((west, east))
-    if len(merged) > 1 and (merged[0][0], merged[-1][1]) == (-180, 180):
-        gaps = [(after[0] - before[1], after[0], before[1]) for before, after in itertools.pairwise(merged)]
-        return max(gaps)[1:]
-    return merged[0][0], merged[-1][1]
-
-
-def _cut(ring: NDArray[np.float64]) -> dict[str, Any]:
-    """Cut a ring that continues to the east of the antimeridian."""
-    from shapely import Polygon, box
-    from shapely.affinity import translate
-
-    west = Polygon(ring).intersection(box(-180, -90, 180, 90))
-    east = translate(Polygon(ring).intersection(box(180, -90, 540, 90)), -360)
-    parts = [*_faces(west), *_faces(east)]
-    left, bottom, right, top = ring[:, 0].min(), ring[:, 1].min(), ring[:, 0].max() - 360, ring[:, 1].max()
-    return _geometry(parts, (left, bottom, right, top))
-
-
-def _geometry(parts: Sequence[Any], box: Iterable[float]) -> dict[str, Any]:
-    rings = [[part.normalize().reverse().exterior.coords] for part in parts]
-    rounded = [[[[round(float(v), DEGREE_DIGITS) for v in point] for point in ring] for ring in part] for part in rings]
-    kind, coordinates = ("MultiPolygon", rounded) if len(rounded) > 1 else ("Polygon", rounded[0])
-    return {
-        "geometry": {"type": kind, "coordinates": coordinates},
-        "bbox": [round(float(value), DEGREE_DIGITS) for value in box],
-    }
+    for polygon in geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]:
+        lon, lat = np.radians(polygon[0]).T
+        along = (q(lat[:-1]) + 4 * q((lat[:-1] + lat[1:]) / 2) + q(lat[1:])) / 6
+        area += abs(float((along * np.diff(lon)).sum()))
+    return area * semi_major_m**2 / 2

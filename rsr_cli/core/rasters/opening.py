@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError, TransformWarning
 
 from rsr_cli.core.errors import RasterError
 
@@ -28,9 +29,17 @@ if TYPE_CHECKING:
 #: GDAL's own default, a twentieth of the machine's memory, is many gigabytes on a large node, more than a job may use.
 CACHE_MB = "256"
 os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
+if "CPL_DEBUG" not in os.environ:  # what rasterio does not turn into errors, GDAL would write to stderr
+    os.environ.setdefault("CPL_LOG", os.devnull)
+#: Where rasterio's wheels keep PROJ's files. rasterio names it to GDAL alone; a part of GDAL that reads GeoTIFF's units
+#: asks PROJ itself, which then writes to stderr that it finds nothing.
+PROJ_DATA = Path(rasterio.__file__).with_name("proj_data")
+if PROJ_DATA.is_dir() and "PROJ_LIB" not in os.environ:
+    os.environ.setdefault("PROJ_DATA", str(PROJ_DATA))
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
 
 
@@ -69,6 +78,8 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
         raise RasterError("no such file", path)
     with explained(path):
         dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+        with suppress(CPLE_BaseError):  # what was wrong with the coordinate system would be raised by the next question
+            _ = dataset.colorinterp
         if nodata is not None and dataset.count and is_all_valid(dataset):
             with dataset:
                 dataset = _with_nodata(dataset, nodata)
@@ -77,7 +88,7 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
         dataset.close()
         hint = f"; name one of its {len(inside)} subdatasets, such as {inside[0]}" if inside else ""
         raise RasterError(f"has no raster band{hint}", path)
-    if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+    if any(kind.startswith("complex") for kind in dataset.dtypes):
         dataset.close()
         raise RasterError("has complex numbers, which are not reflectance", path)
     return dataset
