@@ -33,6 +33,7 @@ log = logging.getLogger("rsr")
 PIPE_BYTES = 1 << 17
 #: Start of the name of a temporary.
 PREFIX = ".rsr-"
+_unfinished: set[Path] = set()
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -240,8 +241,9 @@ def sync_directory(path: Path) -> None:
 def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
     """Create a locked temporary beside ``final``, and remove what is left of it at the end."""
     _remove_stale(final.parent)
-    temporary = final.with_name(f"{PREFIX}{secrets.token_hex(8)}.tmp")  # short, beside a name of 255 bytes
+    temporary = _temporary_name(final)
     descriptor = None
+    _unfinished.add(temporary)
     try:
         while descriptor is None:
             descriptor = create(temporary)
@@ -254,8 +256,22 @@ def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Pat
         try:
             remove(temporary)
         finally:
+            _unfinished.discard(temporary)
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _temporary_name(final: Path) -> Path:
+    return final.with_name(f"{PREFIX}{secrets.token_hex(8)}.tmp")  # short, beside a name of 255 bytes
+
+
+def remove_unfinished() -> None:
+    """Remove this process's temporaries, while other threads may be about to publish or remove them."""
+    for temporary in _unfinished.copy():
+        taken = _temporary_name(temporary)
+        with contextlib.suppress(OSError):  # published, or removed
+            temporary.rename(taken)  # then nobody can publish half of it
+            remove(taken)
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:

@@ -145,7 +145,7 @@ class Embedder:
                 yield from self._finished(futures.popleft())
         finally:
             for reader in readers:
-                reader.shutdown(wait=True, cancel_futures=True)
+                reader.shutdown(wait=False, cancel_futures=True)  # one may wait for a network
 
     def _finished(self, future: Future[_Ready]) -> Iterator[_Ready]:
         try:
