@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import re
-import signal
 import sys
 from typing import Any, NoReturn
 
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run ``rsr`` and exit: 0 done, 1 failed, 2 wrong usage, 3 records skipped, 128 + n stopped by signal n."""
     argv = sys.argv[1:] if argv is None else argv
     name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
-    signals.heed(lambda number: _end_stream(argv, *_stopped(number, name)))
+    signals.heed(lambda status, message: _end_stream(argv, status, (name, message)))
     # Records are created by the thousand and contain no reference cycles, so search for cycles less often.
     gc.set_threshold(100_000, 20, 20)
     handler = logging.StreamHandler()
@@ -98,16 +97,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     status, failure = _outcome(argv, name)
     number = signals.received()
     if number is not None:  # a library may have turned it into an error of its own
-        status, failure = _stopped(number, name)
+        status, failure = 128 + number, (name, signals.reason(number))
     _end_stream(argv, status, failure)
     if number is not None:
         os._exit(status)  # a thread that reads from a network would be waited for
     sys.exit(status)
-
-
-def _stopped(number: int, name: str) -> tuple[int, tuple[str, str]]:
-    """Return the outcome of a command that a signal stopped, as `_outcome` does."""
-    return 128 + number, (name, f"stopped by {signal.Signals(number).name}")
 
 
 def _end_stream(argv: list[str], status: int, failure: tuple[str, str] | None) -> None:
@@ -126,7 +120,7 @@ def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
         if sys.stdout is not None:  # None if it was closed before the start
             sys.stdout.flush()
     except signals.Signalled as stopped:
-        return _stopped(stopped.number, name)
+        return 128 + stopped.number, None
     except click.exceptions.Exit as done:
         return done.exit_code, None
     except click.exceptions.NoArgsIsHelpError as error:

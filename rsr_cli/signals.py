@@ -3,10 +3,15 @@
 Python runs the handler of a signal between two steps of the main thread. That is never while the main thread waits in a
 library for a network, a model or a lock. So a thread watches for signals too, and ends the process if the main thread
 does not.
+
+A mapped file that another process cuts short raises SIGBUS in the thread that reads it. No handler in Python would ever
+run, so one is installed through ctypes: it takes the interpreter's lock, reports the file and ends the process.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import select
 import signal
@@ -15,18 +20,21 @@ import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from rsr_cli.core.files import remove_unfinished
+from rsr_cli.core.inputs import cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
+log = logging.getLogger("rsr")
+
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Time that the main thread has to stop by itself.
 GRACE_S = 1.0
 
 _received: list[int] = []
-_end_stream: Callable[[int], None]
+_end_stream: Callable[[int, str], None]
 
 
 class Signalled(BaseException):
@@ -37,13 +45,13 @@ class Signalled(BaseException):
         self.number = number
 
 
-def heed(end_stream: Callable[[int], None]) -> None:
+def heed(end_stream: Callable[[int, str], None]) -> None:
     """Let signals stop the program from now on, except those that the caller ignores, as nohup does.
 
     Parameters
     ----------
     end_stream : callable
-        Writes to stdout that the signal of a number stopped the program, if the main thread cannot.
+        Writes to stdout why the program ends, where the main thread cannot; takes the exit status and the reason.
     """
     global _end_stream
     _end_stream = end_stream
@@ -54,6 +62,7 @@ def heed(end_stream: Callable[[int], None]) -> None:
     os.set_blocking(theirs, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)  # Python writes the number of each signal to it, at once
     threading.Thread(target=_watch, args=(ours,), name="signals", daemon=True).start()
+    ctypes.CDLL(None).signal(signal.SIGBUS, _bus_error)
     # What is raised in a library's callback ends here.
     sys.excepthook = _except_ours(sys.excepthook)
     sys.unraisablehook = _except_ours(sys.unraisablehook)
@@ -81,7 +90,7 @@ def _watch(descriptor: int) -> NoReturn:
     further = select.select([descriptor], [], [], GRACE_S)[0]
     if further and _next(descriptor) != signal.SIGHUP:
         os._exit(128 + first)
-    _end(first)
+    _end(128 + first, reason(first))
 
 
 def _next(descriptor: int) -> int:
@@ -96,14 +105,29 @@ def _except_ours(hook: Callable[..., Any]) -> Callable[..., None]:
 
     def checked(*found: Any) -> None:
         if Signalled in (found[0], getattr(found[0], "exc_type", None)):
-            _end(_received[0])
+            _end(128 + _received[0], reason(_received[0]))
         hook(*found)
 
     return checked
 
 
-def _end(number: int) -> NoReturn:
+def _report_cut_short(_number: int) -> None:
+    path = cut_short()
+    message = f"{path or 'a file'}: was cut short by another process while it was read"
+    log.error("%s", message)
+    _end(1, message)
+
+
+_bus_error = ctypes.CFUNCTYPE(None, ctypes.c_int)(_report_cut_short)  # kept: C calls it
+
+
+def reason(number: int) -> str:
+    """Return why the program ends, for those who read its stream."""
+    return f"stopped by {signal.Signals(number).name}"
+
+
+def _end(status: int, message: str) -> NoReturn:
     remove_unfinished()
     if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:  # it would not wait for a reader
-        _end_stream(number)
-    os._exit(128 + number)
+        _end_stream(status, message)
+    os._exit(status)

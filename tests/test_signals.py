@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from support import code, drawn_lines, feature
+from support import code, drawn_lines, embedding, feature
 from support_rasters import SIX
 
 from rsr_cli.core.files import PREFIX
@@ -183,3 +184,60 @@ def test_unfinished_files_are_removed_by_another_thread(tmp_path):
     with pytest.raises(FileNotFoundError), whole_directory(tmp_path / "b"):
         from_outside()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("metric", [None, "l1", "cosine"])
+def test_an_index_that_is_cut_short_while_it_is_queried(tmp_path, start, metric):
+    """Where faiss reads the vectors, or numpy, or nothing that is missing."""
+    rng = np.random.default_rng(0)
+    if metric:
+        lines = b"".join(
+            orjson.dumps(feature(f"t{i}", embedding=embedding(v))) + b"\n"
+            for i, v in enumerate(rng.standard_normal((2000, 512)))
+        )
+    else:
+        codes = rng.integers(0, 256, (2000, 2048), np.uint8)
+        lines = b"".join(orjson.dumps(feature(f"t{i}", code=code(c, 1 << 14))) + b"\n" for i, c in enumerate(codes))
+    choice = ["--metric", metric] if metric else []
+    subprocess.run([*RSR, "index", "-o", "x.rsr", *choice], input=lines, cwd=tmp_path, check=True, timeout=60)
+    vectors = tmp_path / "x.rsr" / "segments" / "000001" / "vectors.npy"
+    whole = vectors.read_bytes()
+    query = lines[: lines.index(b"\n") + 1]
+    for size, says in ((0, b"was cut short"), (len(whole) // 2, b"was cut short"), (len(whole), b"was changed")):
+        vectors.write_bytes(whole)
+        process = start([*RSR, "query", "x.rsr", "-k", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.stdin.write(query)
+        process.stdin.flush()
+        assert orjson.loads(process.stdout.readline())["id"] == "t0"
+        os.truncate(vectors, size)
+        stdout, stderr = process.communicate(query, timeout=60)
+        assert process.returncode == 1
+        (line,) = stderr.splitlines()
+        assert line.startswith(b"rsr query: ")
+        assert says in line
+        assert str(vectors.relative_to(tmp_path)).encode() in line
+        assert orjson.loads(stdout)["type"] == "Failure"
+
+
+def test_a_file_that_is_cut_short_removes_the_output(tmp_path, start):
+    code = """
+import mmap, os
+from pathlib import Path
+from rsr_cli import main, signals
+from rsr_cli.core.files import whole_file
+from rsr_cli.core.inputs import note_mapped
+
+signals.heed(lambda status, message: None)
+Path("mapped").write_bytes(bytes(1 << 20))
+note_mapped(Path("mapped"))
+with open("mapped", "rb") as file, whole_file(Path("out")):
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    os.truncate("mapped", 0)
+    mapped[1 << 19]  # by the main thread, which has the interpreter's lock
+"""
+    process = start([sys.executable, "-c", code])
+    assert process.wait(60) == 1
+    assert process.stderr.read().strip() == b"%s: was cut short by another process while it was read" % bytes(
+        tmp_path / "mapped"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mapped"]

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from rsr_cli.core.errors import OutputError, ReaderGoneError, RsrError, UsageError
+from rsr_cli.core.errors import OutputError, ReaderGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,52 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-PIPE_BYTES = 1 << 17
 #: Start of the name of a temporary.
 PREFIX = ".rsr-"
 _unfinished: set[Path] = set()
-
-
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
-    """Open a file, or stdin for ``-``, unbuffered: a read returns what has arrived.
-
-    Yields
-    ------
-    tuple of str and FileIO
-        The name to use in messages, and the stream.
-
-    Raises
-    ------
-    UsageError
-        stdin is closed or a terminal.
-    RsrError
-        The file cannot be opened.
-    """
-    if path == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            what = "stdin is closed" if sys.stdin is None else "no input"
-            raise UsageError(f"{what}; name a file or pipe records in")
-        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
-                _widen_pipe(stream.fileno())
-            yield "<stdin>", stream
-        return
-    try:
-        stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
-    except OSError as error:
-        raise RsrError(reason(error), path) from None
-    with stream:
-        yield path, stream
-
-
-def _widen_pipe(descriptor: int) -> None:
-    """Enlarge a pipe to hold a whole block; leave it as it is where the system refuses."""
-    with contextlib.suppress(OSError, AttributeError):
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def reason(error: OSError) -> str:

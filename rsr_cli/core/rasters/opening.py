@@ -19,6 +19,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from rsr_cli.core.errors import RasterError
+from rsr_cli.core.inputs import map_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,12 +99,12 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
 def _open_array(path: str, nodata: float | None) -> DatasetReader:
     """Open a numpy array as a virtual raster, which reads the file in parts."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = map_array(Path(path))
         if array.ndim not in (2, 3):
             raise ValueError(f"it has {array.ndim} dimensions")
         if array.dtype.kind not in "uifc":
             raise ValueError(f"it has values of type {array.dtype}")
-    except (ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError) as error:  # of an odd header
+    except ValueError as error:
         raise RasterError(f"is not an array of (height, width, bands): {error}", path) from None
     if not array.flags.c_contiguous:
         raise RasterError("is stored column by column; save it again as numpy.ascontiguousarray returns it", path)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.index.flat import HAMMING, drop_too_long
+from rsr_cli.core.index.flat import drop_too_long
+from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.table import hit_line
 from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of
 from rsr_cli.core.records.space import KINDS, Kind
