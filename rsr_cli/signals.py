@@ -88,7 +88,7 @@ def _watch(descriptor: int) -> NoReturn:
     first = _next(descriptor)
     _received.append(first)
     further = select.select([descriptor], [], [], GRACE_S)[0]
-    if further and _next(descriptor) != signal.SIGHUP:
+    if further and os.read(descriptor, 1)[0] in (signal.SIGINT, signal.SIGTERM):
         os._exit(128 + first)
     _end(128 + first, reason(first))
 
