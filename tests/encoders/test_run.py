@@ -254,9 +254,9 @@ def test_batches_and_reading_ahead_are_limited_by_memory(rsr, corner_scene, tmp_
     sizes, waiting = [], []
 
     class Watched(Means):
-        def forward(self, pixels, **context):
+        def forward(self, pixels, *given, **context):
             sizes.append(len(pixels))
-            return super().forward(pixels, **context)
+            return super().forward(pixels, *given, **context)
 
     tile_bytes = 6 * 16 * 16 * 4
     monkeypatch.setattr(run, "MAX_INPUT_BYTES", 3 * tile_bytes + 1)
@@ -272,3 +272,15 @@ def test_batches_and_reading_ahead_are_limited_by_memory(rsr, corner_scene, tmp_
     assert set(sizes[:-1]) == {3}
     assert max(np.bincount(waiting)) <= 5 + 3  # read ahead of a batch
     np.testing.assert_array_equal(vectors(records), vectors(expected))
+
+
+@pytest.mark.parametrize(
+    "window", [None, 5, "abcd", [0, 0, "a", 5], [0, 0, -1e9, 1e9], [0, 0, 1e300, 1e300], [[]] * 4, {}]
+)
+def test_a_malformed_window_among_tiles(rsr, corner_scene, tmp_path, window):
+    lines = rsr("tile", "--size", "32", corner_scene).stdout.splitlines()
+    odd = orjson.loads(lines[0])
+    odd["properties"]["window"] = window
+    stream = b"\n".join([lines[0], orjson.dumps(odd), *lines[1:]]) + b"\n"
+    records, skips = embedded(stream, tmp_path, keep_going=True)
+    assert (len(records), skips.count) == (len(lines), 1)

@@ -163,10 +163,11 @@ class Embedder:
         """Return the memory in bytes that reading a tile and resizing it takes at most, as far as the record states."""
         bands, size = len(self._encoder.bands), self._encoder.size_px or 0
         try:
-            pixels = float(record["properties"]["window"][2] * record["properties"]["window"][3])
-        except (KeyError, IndexError, TypeError, OverflowError):  # not a tile, as reading its pixels will report
-            pixels = 0.0
-        return memory_of(pixels, bands) + 8 * bands * size**2
+            width, height = (float(length) for length in record["properties"]["window"][2:4])
+        except (KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading its pixels will report
+            width = height = 0.0
+        needed = memory_of(max(0.0, width) * max(0.0, height), bands) + 8 * bands * size**2
+        return min(needed, MAX_TILE_BYTES)
 
     def _finished(self, future: Future[_Ready]) -> Iterator[_Ready]:
         try:
