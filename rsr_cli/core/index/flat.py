@@ -64,7 +64,8 @@ def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
     wide = values.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of an index with values that are not finite, which its search refuses
+        return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 class Flat:

@@ -72,9 +72,15 @@ def _is_stored(text: str) -> bool:
 
 
 def hit_line(text: str, added: dict[str, Any]) -> bytes:
-    """Insert properties at the end of a stored record, and return the line of JSON."""
+    """Insert properties at the end of a stored record, and return the line of JSON.
+
+    Raises
+    ------
+    RecordError
+        They are nested too deeply.
+    """
     comma = b"" if text.endswith("{}}") else b","
-    return text[:-2].encode() + comma + orjson.dumps(added)[1:] + b"}\n"
+    return text[:-2].encode() + comma + dump(added)[1:-1] + b"}\n"
 
 
 class TableWriter:

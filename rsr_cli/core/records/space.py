@@ -75,7 +75,7 @@ class Space:
         if type(size) is not int or not 1 <= size <= MAX_SIZE:
             raise RecordError(f"its {kind} does not state its {name}, a number from 1 to {MAX_SIZE}")
         dtype = "uint8" if kind == "code" else found.get("dtype")
-        if kind == "embedding" and dtype not in DTYPES:
+        if kind == "embedding" and (not isinstance(dtype, str) or dtype not in DTYPES):
             raise RecordError(f"its embedding has the dtype {dtype!r}; supported are {', '.join(DTYPES)}")
         facts = {key: value for key, value in found.items() if key not in ("data", "fingerprint", "dtype", name)}
         space = cls(kind, size, str(dtype), found["fingerprint"], facts)
