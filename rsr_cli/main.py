@@ -1,24 +1,21 @@
-"""The ``rsr`` program: finds the command, handles signals and errors, and sets the exit status."""
+"""The ``rsr`` program: finds the command, handles errors, and sets the exit status."""
 
 from __future__ import annotations
 
 import gc
 import importlib
 import logging
+import os
 import re
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 import rsr_cli
-from rsr_cli import options
+from rsr_cli import options, signals
 from rsr_cli.core.errors import ReaderGoneError, RsrError, UpstreamError, visible
 from rsr_cli.remedies import explain
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 log = logging.getLogger("rsr")
 
@@ -97,44 +94,35 @@ class Formatter(logging.Formatter):
         return "\n".join(map(visible, super().formatException(ei).split("\n")))
 
 
-class Signalled(BaseException):
-    """A signal asked the program to stop; as the exception unwinds, unfinished files are removed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)
-    raise Signalled(number)
-
-
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run ``rsr`` and exit: 0 done, 1 failed, 2 wrong usage, 3 records skipped, 128 + n stopped by signal n."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
-    # Records are created by the thousand and contain no reference cycles, so search for cycles less often.
-    gc.set_threshold(100_000, 20, 20)
     argv = sys.argv[1:] if argv is None else argv
     name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
+    signals.heed(lambda status, message: _end_stream(argv, status, (name, message)))
+    # Records are created by the thousand and contain no reference cycles, so search for cycles less often.
+    gc.set_threshold(100_000, 20, 20)
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter(f"{name}: %(message)s"))
+    handler.addFilter(lambda _: signals.received() is None)  # what fails as the program stops is of no interest
     log.addHandler(handler)
     log.propagate = False
-    sys.exit(_run(argv, name))
-
-
-def _run(argv: list[str], name: str) -> int:
-    """Run a command line, end the stream of a command that failed by stating so, and return the exit status."""
     status, failure = _outcome(argv, name)
+    number = signals.received()
+    if number is not None:  # a library may have turned it into an error of its own
+        status, failure = 128 + number, (name, signals.reason(number))
+    _end_stream(argv, status, failure)
+    if number is not None:
+        os._exit(status)  # a thread that reads from a network would be waited for
+    sys.exit(status)
+
+
+def _end_stream(argv: list[str], status: int, failure: tuple[str, str] | None) -> None:
+    """End the stream of a command that failed by stating so."""
     if failure and _writes_records(argv):
         from rsr_cli.core.files import write_stdout
         from rsr_cli.core.records.jsonl import failure_line
 
         write_stdout(failure_line(*failure, status))
-    return status
 
 
 def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
@@ -143,8 +131,8 @@ def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
         result = cli.main(argv, prog_name="rsr", standalone_mode=False)
         if sys.stdout is not None:  # None if it was closed before the start
             sys.stdout.flush()
-    except Signalled as stopped:
-        return 128 + stopped.number, (name, f"stopped by {signal.Signals(stopped.number).name}")
+    except signals.Signalled as stopped:
+        return 128 + stopped.number, None
     except click.exceptions.Exit as done:
         return done.exit_code, None
     except click.exceptions.NoArgsIsHelpError as error:

@@ -8,8 +8,10 @@ import io
 import logging
 import os
 import random
+import socketserver
 import subprocess
 import sys
+import threading
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -51,6 +53,24 @@ def rsr() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         )
 
     return run
+
+
+@pytest.fixture
+def silent_server():
+    """Return the URL of a raster on a server that takes requests and never answers, and an event: one has come."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Silent(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1)
+            asked.set()
+            over.wait()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/x.tif", asked
+        over.set()
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

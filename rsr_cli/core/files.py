@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from rsr_cli.core.errors import OutputError, ReaderGoneError, RsrError, UsageError
+from rsr_cli.core.errors import OutputError, ReaderGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,51 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-PIPE_BYTES = 1 << 17
 #: Start of the name of a temporary.
 PREFIX = ".rsr-"
-
-
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
-    """Open a file, or stdin for ``-``, unbuffered: a read returns what has arrived.
-
-    Yields
-    ------
-    tuple of str and FileIO
-        The name to use in messages, and the stream.
-
-    Raises
-    ------
-    UsageError
-        stdin is closed or a terminal.
-    RsrError
-        The file cannot be opened.
-    """
-    if path == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            what = "stdin is closed" if sys.stdin is None else "no input"
-            raise UsageError(f"{what}; name a file or pipe records in")
-        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
-                _widen_pipe(stream.fileno())
-            yield "<stdin>", stream
-        return
-    try:
-        stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
-    except OSError as error:
-        raise RsrError(reason(error), path) from None
-    with stream:
-        yield path, stream
-
-
-def _widen_pipe(descriptor: int) -> None:
-    """Enlarge a pipe to hold a whole block; leave it as it is where the system refuses."""
-    with contextlib.suppress(OSError, AttributeError):
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+_unfinished: set[Path] = set()
 
 
 def reason(error: OSError) -> str:
@@ -240,8 +198,9 @@ def sync_directory(path: Path) -> None:
 def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
     """Create a locked temporary beside ``final``, and remove what is left of it at the end."""
     _remove_stale(final.parent)
-    temporary = final.with_name(f"{PREFIX}{secrets.token_hex(8)}.tmp")  # short, beside a name of 255 bytes
+    temporary = _temporary_name(final)
     descriptor = None
+    _unfinished.add(temporary)
     try:
         while descriptor is None:
             descriptor = create(temporary)
@@ -254,8 +213,22 @@ def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Pat
         try:
             remove(temporary)
         finally:
+            _unfinished.discard(temporary)
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _temporary_name(final: Path) -> Path:
+    return final.with_name(f"{PREFIX}{secrets.token_hex(8)}.tmp")  # short, beside a name of 255 bytes
+
+
+def remove_unfinished() -> None:
+    """Remove this process's temporaries, while other threads may be about to publish or remove them."""
+    for temporary in _unfinished.copy():
+        taken = _temporary_name(temporary)
+        with contextlib.suppress(OSError):  # published, or removed
+            temporary.rename(taken)  # then nobody can publish half of it
+            remove(taken)
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:

@@ -125,3 +125,10 @@ def test_default_statistics_depend_on_the_bands(chosen, expected):
 def test_a_setting_that_the_model_does_not_take_is_refused(setting, tiny):
     with pytest.raises(UsageError, match="prithvi_eo_tiny takes no seed"):
         load_encoder(settings("prithvi_eo_tiny", tiny, **setting))
+
+
+@pytest.mark.parametrize(("bands", "size"), [(PRITHVI_BANDS, 16000), (PRITHVI_BANDS[:1], 12000), (PRITHVI_BANDS, 4800)])
+def test_an_input_that_takes_too_much_memory_is_refused(bands, size):
+    with pytest.raises(UsageError, match=f"of {size} x {size} px take more memory") as caught:
+        load_encoder(EncoderSettings("rcf", bands=bands, size_px=size))
+    assert caught.value.remedy == "size"

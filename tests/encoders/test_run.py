@@ -10,6 +10,7 @@ import pytest
 import torch
 from support import written
 
+from rsr_cli.core.encoders import run
 from rsr_cli.core.encoders.base import Encoder, Model
 from rsr_cli.core.encoders.placement import place
 from rsr_cli.core.encoders.run import Embedder
@@ -245,3 +246,41 @@ def test_a_missing_date_or_place_is_an_error(rsr, corner_scene, tmp_path):
     del placeless["bbox"]
     with pytest.raises(RecordError, match="has no bbox"):
         embedded(orjson.dumps(placeless), tmp_path, Located())
+
+
+def test_batches_and_reading_ahead_are_limited_by_memory(rsr, corner_scene, tmp_path, monkeypatch):
+    tiles = rsr("tile", "--size", "16", "--min-valid", "0.2", corner_scene).stdout
+    expected, _ = embedded(tiles, tmp_path, batch_size=64)
+    sizes, waiting = [], []
+
+    class Watched(Means):
+        def forward(self, pixels, *given, **context):
+            sizes.append(len(pixels))
+            return super().forward(pixels, *given, **context)
+
+    tile_bytes = 6 * 16 * 16 * 4
+    monkeypatch.setattr(run, "MAX_INPUT_BYTES", 3 * tile_bytes + 1)
+    monkeypatch.setattr(run, "MAX_TILE_BYTES", 5 * run.memory_of(16 * 16, 6))
+    prepare = run.Embedder._prepare
+
+    def counted(*arguments):
+        waiting.append(len(sizes))
+        return prepare(*arguments)
+
+    monkeypatch.setattr(run.Embedder, "_prepare", counted)
+    records, _ = embedded(tiles, tmp_path, Watched(), batch_size=64)
+    assert set(sizes[:-1]) == {3}
+    assert max(np.bincount(waiting)) <= 5 + 3  # read ahead of a batch
+    np.testing.assert_array_equal(vectors(records), vectors(expected))
+
+
+@pytest.mark.parametrize(
+    "window", [None, 5, "abcd", [0, 0, "a", 5], [0, 0, -1e9, 1e9], [0, 0, 1e300, 1e300], [[]] * 4, {}]
+)
+def test_a_malformed_window_among_tiles(rsr, corner_scene, tmp_path, window):
+    lines = rsr("tile", "--size", "32", corner_scene).stdout.splitlines()
+    odd = orjson.loads(lines[0])
+    odd["properties"]["window"] = window
+    stream = b"\n".join([lines[0], orjson.dumps(odd), *lines[1:]]) + b"\n"
+    records, skips = embedded(stream, tmp_path, keep_going=True)
+    assert (len(records), skips.count) == (len(lines), 1)

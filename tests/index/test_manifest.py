@@ -81,3 +81,48 @@ def test_what_is_not_an_index_is_told_apart(tmp_path):
         with pytest.raises(IndexFormatError) as caught:
             Manifest.read(path)
         assert str(caught.value) == f"{path}: {says}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metric": "l1"},
+        {"metric": ["hamming"]},
+        {"space": None},
+        {"segments": []},
+        {"generation": "1"},
+        {"generation": True},
+        {"generation": 2**63},
+        {"max_norm": "0"},
+        {"max_norm": -1},
+        {"max_norm": 1e300},
+        {"gsd": [10]},
+        {"gsd": [10, "x"]},
+        {"gsd": [0, -1]},
+        {"segments": 5},
+        {"segments": [5]},
+        {"deletions": 5},
+        {"deletions": ["x"]},
+        {"more": 1},
+        *({"space.kind": kind} for kind in ("image", [], "embedding")),
+        *({"space.size": size} for size in (0, -1, 2**40, "32", True)),
+        *({"space.facts": facts} for facts in (5, {"filled": 5}, {"filled": [[]]}, {"method": []}, {"seed": "x"})),
+        *({"space.recipe": 5}, {"space.fingerprint": 5}, {"space.dtype": "float32"}),
+        *({"segment.name": name} for name in ("../../etc", "000001/..", "", 5, "1")),
+        *({"segment.count": count} for count in (0, -1, "3", 1.5, True)),
+        *({"segment.files": files} for files in (5, {}, {"../x": {"size": 1}}, {"/etc/passwd": {"size": 1}})),
+        *({"segment.files": {"vectors.npy": file}} for file in (5, {}, {"size": "1"})),
+    ],
+    ids=repr,
+)
+def test_a_forged_manifest_is_refused_in_one_line(tmp_path, change):
+    facts().write(tmp_path)
+    manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
+    for key, value in change.items():
+        *where, name = key.split(".")
+        place = {"space": manifest["space"], "segment": manifest["segments"][0]}[where[0]] if where else manifest
+        place[name] = value
+    (tmp_path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    with pytest.raises(IndexFormatError, match=r"^\S+: its manifest\.json is damaged: .+$") as caught:
+        Manifest.read(tmp_path)
+    assert caught.value.remedy == "rebuild"

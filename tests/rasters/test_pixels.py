@@ -1,6 +1,8 @@
 """Pixels, and which of them are invalid, against independent readings of the same rasters."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -297,3 +299,80 @@ def test_a_missing_file_says_whether_its_path_is_relative(tmp_path, write_raster
         with pytest.raises(RasterError, match="no such file") as raised:
             rasters.read_pixels(record, bands)
         assert raised.value.remedy == remedy
+
+
+def sparse(path, size, **profile):
+    """Write a raster of zeros that takes a few kilobytes, and return the record of it as one tile."""
+    count, dtype = profile.pop("count", 1), profile.pop("dtype", "uint16")
+    layout = {"tiled": True, "compress": "deflate", "SPARSE_OK": True} | profile
+    with rasterio.open(path, "w", driver="GTiff", width=size, height=size, count=count, dtype=dtype, **layout):
+        pass
+    place = {"window": [0, 0, size, size], "bands": list(SIX[:count]), "scale": 1, "offset": 0}
+    return {"id": "a", "properties": {"source": str(path), **place}}
+
+
+@pytest.mark.parametrize(
+    ("size", "profile"),
+    [
+        (20000, {}),
+        (20000, {"nodata": 0}),
+        (16000, {"count": 3, "dtype": "uint8"}),
+        (9000, {"count": 2, "dtype": "float64"}),
+        (7000, {"count": 6}),
+    ],
+)
+def test_a_tile_that_takes_too_much_memory_is_refused(tmp_path, size, profile):
+    tile = sparse(tmp_path / "x.tif", size, **profile)
+    names = tile["properties"]["bands"]
+    with pytest.raises(RasterError, match=rf"reading {size} x {size} px of \d bands? takes \S+ GiB") as caught:
+        rasters.read_pixels(tile, names)
+    assert (caught.value.place, caught.value.remedy) == (str(tmp_path / "x.tif"), "cut")
+    tile["properties"]["window"] = [size - 8, 0, 8, 8]
+    assert rasters.read_pixels(tile, names).shape == (len(names), 8, 8)
+    by_band = {
+        **tile["properties"],
+        "window": [0, 0, size, size],
+        "source": {n: str(tmp_path / "x.tif") for n in names},
+    }
+    with pytest.raises(RasterError, match="GiB of memory"):
+        rasters.read_pixels({"id": "b", "properties": by_band}, names)
+
+
+def test_a_window_that_is_small_but_shrunk_from_a_large_one_is_refused(tmp_path):
+    """A record of a stranger's whose transform makes one pixel of 400."""
+    tile = sparse(tmp_path / "x.tif", 20000)
+    tile["properties"] |= {"source": {"blue": str(tmp_path / "x.tif")}, "window": [0, 0, 50, 50]}
+    tile["properties"]["proj:transform"] = [400, 0, 0, 0, 400, 0]
+    with pytest.raises(RasterError, match="GiB of memory"):
+        rasters.read_pixels(tile, ["blue"])
+
+
+def test_a_tile_of_a_file_with_huge_blocks_is_refused(tmp_path):
+    tile = sparse(tmp_path / "x.tif", 16384, count=6, blockxsize=16384, blockysize=16384, interleave="pixel")
+    tile["properties"]["window"] = [0, 0, 8, 8]
+    with pytest.raises(RasterError, match=r"blocks of 16384 x 16384 px.* GiB of memory") as caught:
+        rasters.read_pixels(tile, ["red"])
+    assert caught.value.remedy == "tiled"
+
+
+@pytest.mark.parametrize("limit", [48, 64])
+def test_few_files_may_be_open(tmp_path, limit):
+    sparse(tmp_path / "0.tif", 64)
+    for i in range(1, 200):
+        (tmp_path / f"{i}.tif").hardlink_to(tmp_path / "0.tif")
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+from concurrent.futures import ThreadPoolExecutor
+from rsr_cli.core.rasters import read_pixels
+
+def read(i):
+    place = {"window": [0, 0, 8, 8], "bands": ["blue"]}
+    return read_pixels({"properties": {"source": f"{i}.tif", **place}}, ["blue"]).size
+
+with ThreadPoolExecutor(4) as threads:
+    print(sum(threads.map(read, range(200))))
+"""
+    command = [sys.executable, "-c", code, str(limit)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("12800\n", "")

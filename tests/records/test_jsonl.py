@@ -11,7 +11,7 @@ import orjson
 import pytest
 from support import batches, code, drawn_lines, drawn_record, embedding, feature, read_all, written
 
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.space import StreamSpace
@@ -205,3 +205,9 @@ def test_a_record_that_cannot_be_written_is_named_by_its_id():
         deep = [deep]
     with pytest.raises(RecordError, match=r"^cannot be written as JSON: "):
         jsonl.dump(feature("x", deep=deep))
+
+
+def test_a_line_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 1 << 20)
+    with pytest.raises(RsrError, match=r"^/dev/zero: line 1 is longer than 1 MiB$"):
+        list(jsonl.read_lines("/dev/zero"))

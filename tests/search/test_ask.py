@@ -7,7 +7,7 @@ import math
 import numpy as np
 import orjson
 import pytest
-from support import batches, binarized, code, embedding, embedding_records, feature, make_index
+from support import batches, binarized, code, code_records, embedding, embedding_records, feature, make_index
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
 from rsr_cli.core.search import ask
@@ -293,3 +293,22 @@ def test_the_warning_comes_once_and_names_the_first_query(tmp_path, caplog, size
     ask_at(tmp_path / "i.rsr", [30], [30, 10, 90, 5], size)
     (message,) = caplog.messages
     assert "a ground sample distance of 10 m" in message
+
+
+def test_a_query_whose_labels_are_nested_too_deeply_is_skipped(tmp_path):
+    labels: list = []
+    for _ in range(300):
+        labels = [labels]
+    records = code_records(np.zeros((3, 4), np.uint8), 32)
+    deep = feature("deep", code=code(np.zeros(4), 32), labels=labels)
+    plain = feature("q", code=code(np.zeros(4), 32))
+    with make_index(tmp_path / "i.rsr", records) as index:
+        skips = Skips(keep_going=True)
+        searcher = Searcher(index, 1, None, exclude_self=False, skips=skips)
+        found = [orjson.loads(line) for lines in searcher.by_record(batches([deep, plain])) for line in lines]
+        assert [hit["properties"]["query"] for hit in found] == ["q"]
+        assert skips.count == 1
+        deep["properties"]["code"] = code(np.zeros(4), 32)
+        searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
+        with pytest.raises(RecordError, match=r"^query 'deep': cannot be written as JSON"):
+            list(searcher.by_record(batches([deep])))

@@ -28,6 +28,8 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
 
 #: Maximum size to which tiles are resized.
 MAX_INPUT_PX = 1 << 14
+#: Memory that the pixels of a tile or a batch may take, in bytes; a model takes several times as much.
+MAX_INPUT_BYTES = 512 << 20
 #: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "pool": str,
@@ -189,6 +191,9 @@ class Model:
             raise UsageError(f"unknown pooling {chosen.pool}; choose from {', '.join(POOLS)}")
         if chosen.size_px is not None and not 1 <= chosen.size_px <= MAX_INPUT_PX:
             raise UsageError(f"{self.name} takes a size of 1 to {MAX_INPUT_PX} px, not {chosen.size_px}")
+        if 4 * len(bands) * (chosen.size_px or 0) ** 2 > MAX_INPUT_BYTES:
+            what = f"{counted(len(bands), 'band')} of {chosen.size_px} x {chosen.size_px} px"
+            raise UsageError(f"{what} take more memory than the {MAX_INPUT_BYTES >> 20} MiB of a tile", remedy="size")
         if chosen.seed is not None and not 0 <= chosen.seed < 2**32:
             raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
         return bands, statistics.Statistics(chosen.mean, chosen.std)

@@ -24,9 +24,10 @@ BIAS = -1.0
 CORRELATION = 0.95
 #: Each filter is compared with those this many places further on, one dimension per comparison.
 STEPS = (1, 2)
-# This many feature maps of a 64 x 64 px tile stay in a core's cache, which is three times as fast as all at once, and
-# this many of a whole scene fit into memory.
+# This many feature maps of a 64 x 64 px tile stay in a core's cache, which is three times as fast as all at once. Of a
+# large tile, as many as have this many values fit into memory.
 _FILTERS_AT_ONCE = 48
+_VALUES_AT_ONCE = 1 << 27
 
 
 class RCF(Encoder):
@@ -147,8 +148,9 @@ class RandomFeatures(torch.nn.Module):
             weights = (inner if inner.any() else valid).flatten()
             weights = weights / weights.mean()
         strengths = []
-        for first in range(0, len(self.filters), _FILTERS_AT_ONCE):
-            filters = self.filters[first : first + _FILTERS_AT_ONCE]
+        at_once = max(1, min(_FILTERS_AT_ONCE, _VALUES_AT_ONCE // tile[0, 0].numel()))
+        for first in range(0, len(self.filters), at_once):
+            filters = self.filters[first : first + at_once]
             maps = torch.nn.functional.conv2d(tile, filters, filters.new_full((len(filters),), BIAS))[0].flatten(1)
             if weights is not None:
                 maps = maps * weights  # none is negative, so signs stay

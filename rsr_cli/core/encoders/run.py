@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rsr_cli.core.encoders.base import MAX_INPUT_BYTES
 from rsr_cli.core.encoders.placement import move
 from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
-from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, read_pixels
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.times import year_and_day
 
@@ -121,11 +122,15 @@ class Embedder:
                     yield from self._encode(waiting)
                     waiting = []
                 waiting.append(tile)
-                if len(waiting) == self._placement.batch_size:
+                if len(waiting) == self._fitting(tile):
                     yield from self._encode(waiting)
                     waiting = []
             if waiting:
                 yield from self._encode(waiting)
+
+    def _fitting(self, tile: _Ready) -> int:
+        """Return the number of tiles of this size in a batch."""
+        return min(self._placement.batch_size, max(1, MAX_INPUT_BYTES // tile.pixels.nbytes))
 
     def _read_ahead(self, batches: Iterable[Batch]) -> Iterator[_Ready]:
         """Prepare tiles in threads, in the order of the input."""
@@ -133,19 +138,36 @@ class Embedder:
         # Tiles that share blocks of a file go to one thread, which decodes these blocks once.
         turns = cycle(readers)
         reader_of = lru_cache(maxsize=1024)(lambda _neighbourhood: next(turns))
-        futures: deque[Future[_Ready]] = deque()
+        futures: deque[tuple[Future[_Ready], float]] = deque()
+        memory = 0.0
         try:
             for batch in batches:
                 for i, record in enumerate(batch.records):
+                    needed = self._memory_of(record)
+                    while len(futures) >= AHEAD * self._placement.batch_size or (
+                        futures and memory + needed > MAX_TILE_BYTES
+                    ):
+                        future, freed = futures.popleft()
+                        yield from self._finished(future)
+                        memory -= freed
                     reader = reader_of(_neighbourhood(record))
-                    futures.append(reader.submit(self._prepare, record, batch.name, batch.lines[i]))
-                    if len(futures) > AHEAD * self._placement.batch_size:
-                        yield from self._finished(futures.popleft())
+                    futures.append((reader.submit(self._prepare, record, batch.name, batch.lines[i]), needed))
+                    memory += needed
             while futures:
-                yield from self._finished(futures.popleft())
+                yield from self._finished(futures.popleft()[0])
         finally:
             for reader in readers:
-                reader.shutdown(wait=True, cancel_futures=True)
+                reader.shutdown(wait=False, cancel_futures=True)  # one may wait for a network
+
+    def _memory_of(self, record: Record) -> float:
+        """Return the memory in bytes that reading a tile and resizing it takes at most, as far as the record states."""
+        bands, size = len(self._encoder.bands), self._encoder.size_px or 0
+        try:
+            width, height = (float(length) for length in record["properties"]["window"][2:4])
+        except (KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading its pixels will report
+            width = height = 0.0
+        needed = memory_of(max(0.0, width) * max(0.0, height), bands) + 8 * bands * size**2
+        return min(needed, MAX_TILE_BYTES)
 
     def _finished(self, future: Future[_Ready]) -> Iterator[_Ready]:
         try:

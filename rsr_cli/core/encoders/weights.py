@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import socket
 import sys
 import warnings
 import zipfile
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError, WeightsError
+from rsr_cli.core.inputs import note_mapped, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
+#: Time that a server may be silent.
+TIMEOUT_S = 30
 #: Endings of files that ``torch.load`` reads; ``.safetensors`` is the only other one.
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -86,6 +90,7 @@ class TorchFile:
         path = Path(self.home, self.url.rsplit("/", 1)[1])
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = path.stem.rsplit("-", 1)[1]
+        socket.setdefaulttimeout(socket.getdefaulttimeout() or TIMEOUT_S)  # the hub's client has limits of its own
         torch.hub.download_url_to_file(self.url, str(path), hash_prefix=digest, progress=sys.stderr.isatty())
         return str(path)
 
@@ -173,7 +178,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if path.suffix not in (*_TORCH_SUFFIXES, ".safetensors"):
         raise UsageError(f"is not a {' '.join(_TORCH_SUFFIXES)} or .safetensors file", place)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(200)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -184,6 +189,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         raise WeightsError("is a web page, not a checkpoint; download the file itself", place)
 
+    note_mapped(path)
     import torch
 
     try:

@@ -29,9 +29,21 @@ from rsr_cli.core.files import (
     whole_directory,
 )
 from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
-from rsr_cli.core.index.flat import HAMMING, METRICS, drop_too_long, unit
-from rsr_cli.core.index.manifest import EARLIER, LOCK, MANIFEST, SEGMENTS, VECTORS, Manifest, SegmentFacts, segment_name
-from rsr_cli.core.index.table import TABLE, TableWriter, stored
+from rsr_cli.core.index.flat import drop_too_long, unit
+from rsr_cli.core.index.manifest import (
+    EARLIER,
+    HAMMING,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    SEGMENTS,
+    TABLE,
+    VECTORS,
+    Manifest,
+    SegmentFacts,
+    segment_name,
+)
+from rsr_cli.core.index.table import TableWriter, stored
 from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, labels_of
 
 if TYPE_CHECKING:

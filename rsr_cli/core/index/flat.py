@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from rsr_cli.core.errors import RecordError
+from rsr_cli.core.errors import IndexFormatError, RecordError
+from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
@@ -28,17 +31,10 @@ GROWTH = 4
 RESCORE_ROWS = 1 << 14
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
-MAX_NORM = 1e18  # its square, and the square of a difference, are float32
+#: Maximum number of candidates in memory.
+CANDIDATES = 1 << 22
 
-_FAISS_METRIC = {
-    "l1": faiss.METRIC_L1,
-    "l2": faiss.METRIC_L2,
-    "cosine": faiss.METRIC_INNER_PRODUCT,
-    "dot": faiss.METRIC_INNER_PRODUCT,
-}
-#: Metrics of embeddings, the default first.
-METRICS = tuple(_FAISS_METRIC)
-HAMMING = "hamming"
+_FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
 
 
 def drop_too_long(batch: Batch, skips: Skips) -> float:
@@ -69,7 +65,8 @@ def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
     wide = values.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of an index with values that are not finite, which its search refuses
+        return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 class Flat:
@@ -110,6 +107,11 @@ class Flat:
             For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
             differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
             or the negative dot product.
+
+        Raises
+        ------
+        IndexFormatError
+            A vector has values that are not finite.
         """
         count = len(self._vectors)
         wanted = count if k is None else min(k, count)
@@ -122,9 +124,8 @@ class Flat:
         results: list[Any] = [None] * len(queries)
         open_queries = np.arange(len(queries))
         while len(open_queries):
-            found = self._nearest(np.ascontiguousarray(queries[open_queries]), width)
             unsettled = []
-            for i, near, rows in zip(open_queries, *found, strict=True):
+            for i, near, rows in self._candidates(queries, open_queries, width):
                 distances, rows, beyond = (
                     (near.astype(np.float64), rows, float(near[-1])) if exact else self._rescore(queries[i], near, rows)
                 )
@@ -138,12 +139,23 @@ class Flat:
             width = min(count, width * GROWTH)
         return results
 
+    def _candidates(
+        self, queries: NDArray[Any], chosen: NDArray[np.intp], k: int
+    ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64]]]:
+        """Yield the numbers of some queries, each with the distances and the numbers of its k nearest rows."""
+        step = max(1, CANDIDATES // k)
+        for start in range(0, len(chosen), step):
+            some = chosen[start : start + step]
+            yield from zip(some, *self._nearest(np.ascontiguousarray(queries[some]), k), strict=True)
+
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
         if self._metric == HAMMING:
             found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self._vectors, k)
             return found
         near, rows = faiss.knn(queries, self._vectors, k, _FAISS_METRIC[self._metric])
+        if rows.min(initial=0) < 0 or not np.isfinite(near).all():
+            raise IndexFormatError("has vectors with values that are not numbers, or too large ones", remedy="rebuild")
         return near, rows
 
     def _rescore(

@@ -11,18 +11,27 @@ lake.rsr/
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.errors import IndexFormatError, RecordError
 from rsr_cli.core.files import reason, whole_file
+from rsr_cli.core.inputs import read_bytes
 from rsr_cli.core.records.space import Space
 
 SCHEMA_VERSION = 2
-MANIFEST, SEGMENTS, LOCK, VECTORS = "manifest.json", "segments", "lock", "vectors.npy"
+MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", "lock"
+VECTORS, TABLE = "vectors.npy", "records.sqlite"
+HAMMING = "hamming"
+#: Metrics of embeddings, the default first.
+METRICS = ("l1", "l2", "cosine", "dot")
+MAX_NORM = 1e18  # its square, and the square of a difference, are float32
+MAX_GENERATION = 10**15
 #: What an index of an earlier schema consists of, so that it can be replaced.
 EARLIER = frozenset({MANIFEST, "vectors.faiss", "records.sqlite"})
 
@@ -49,6 +58,18 @@ class SegmentFacts:
     name: str
     count: int
     files: dict[str, dict[str, Any]]
+
+    def check(self) -> None:
+        """Raise ValueError if a value is of another type, or the name of a file leads elsewhere."""
+        if not isinstance(self.name, str) or not re.fullmatch(r"[0-9]{6,16}", self.name):
+            raise ValueError(f"{self.name!r} is not the name of a segment")
+        if type(self.count) is not int or self.count < 1:
+            raise ValueError(f"{self.count!r} is not a number of rows")
+        names = self.files if isinstance(self.files, dict) else {}
+        if not names or not all(re.fullmatch(r"\w[\w.]*", name) for name in names):
+            raise ValueError("it does not name the files of a segment")
+        if not all(isinstance(file, dict) and type(file.get("size")) is int for file in names.values()):
+            raise ValueError("a file of a segment has no size")
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ class Manifest:
         """
         place = str(index)
         try:
-            facts = orjson.loads((index / MANIFEST).read_bytes())
+            facts = orjson.loads(read_bytes(index / MANIFEST))
         except FileNotFoundError:
             what = "is not an index: it has no manifest.json" if index.is_dir() else "no such index"
             raise IndexFormatError(what, place) from None
@@ -139,6 +160,35 @@ class Manifest:
             facts["segments"] = tuple(SegmentFacts(**segment) for segment in facts["segments"])
             facts["gsd"] = tuple(facts["gsd"]) if facts["gsd"] else None
             facts["deletions"] = tuple(facts["deletions"])
-            return cls(**facts)
-        except (TypeError, KeyError) as error:
+            manifest = cls(**facts)
+            manifest.check()
+        except (TypeError, KeyError, ValueError, RecordError) as error:
             raise IndexFormatError(f"its manifest.json is damaged: {error}", place, remedy="rebuild") from None
+        return manifest
+
+    def check(self) -> None:
+        """Raise ValueError or RecordError if a value that is used is of another type, or beyond what it can be."""
+        if self.space is not None:
+            self.space.check()
+            if not isinstance(self.space.recipe, dict):
+                raise ValueError("its recipe is not an object")
+        if (self.space is None) != (not self.segments) or (self.metric == HAMMING) != (
+            self.space is None or self.space.kind == "code"
+        ):
+            raise ValueError("metric, space and segments do not fit together")
+        if self.metric not in (HAMMING, *METRICS):
+            raise ValueError(f"its metric {self.metric!r} is unknown")
+        if not _are([self.max_norm, *(self.gsd or ())], int, float) or len(self.gsd or (1, 1)) != 2:
+            raise ValueError("max_norm or gsd is not a number")
+        if not 0 <= self.max_norm <= MAX_NORM or not all(0 < gsd < math.inf for gsd in self.gsd or ()):
+            raise ValueError("max_norm or gsd is out of range")
+        if type(self.generation) is not int or not 1 <= self.generation <= MAX_GENERATION:
+            raise ValueError("its generation is not a number from 1")
+        if not _are(self.deletions, int):
+            raise ValueError("its deletions are not row numbers")
+        for segment in self.segments:
+            segment.check()
+
+
+def _are(values: Any, *types: type) -> bool:
+    return all(type(value) in types for value in values)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, counted
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
 from rsr_cli.core.files import reason
 from rsr_cli.core.index.flat import Flat
-from rsr_cli.core.index.manifest import SEGMENTS, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.table import Table
+from rsr_cli.core.inputs import map_array, open_regular
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer
@@ -30,6 +34,8 @@ class Segment:
         The segment.
     facts : SegmentFacts
         What the manifest states of it.
+    space : Space
+        The space of its vectors.
 
     Raises
     ------
@@ -39,35 +45,59 @@ class Segment:
         A file is damaged.
     """
 
-    def __init__(self, directory: Path, facts: SegmentFacts) -> None:
-        for name, file in facts.files.items():
-            size = (directory / name).stat().st_size
-            if size != file["size"]:
-                raise IndexFormatError(
-                    f"is damaged: it has {size} bytes and the manifest {file['size']}",
-                    str(directory / name),
-                    remedy="rebuild",
-                )
+    def __init__(self, directory: Path, facts: SegmentFacts, space: Space) -> None:
+        self._path = directory / VECTORS
+        self._opened: dict[Path, tuple[FileIO, os.stat_result]] = {}
+        if not {VECTORS, TABLE} <= facts.files.keys():
+            raise self._damaged("the manifest does not state its size")
+        for name, stated in facts.files.items():
+            path = directory / name
+            file = open_regular(path)
+            found = os.fstat(file.fileno())
+            if found.st_size != stated["size"]:
+                what = f"it has {found.st_size} bytes and the manifest {stated['size']}"
+                raise self._damaged(what, path)
+            self._opened[path] = file, found
         try:
-            self.vectors: NDArray[Any] = np.load(directory / VECTORS, mmap_mode="r")
+            self.vectors = map_array(self._path)
         except ValueError as error:
-            raise IndexFormatError(f"is damaged: {error}", str(directory / VECTORS), remedy="rebuild") from None
-        if len(self.vectors) != facts.count:
-            raise IndexFormatError(
-                f"has {counted(len(self.vectors), 'row')} and the manifest {facts.count}",
-                str(directory / VECTORS),
-                remedy="rebuild",
-            )
-        self.table = Table(directory)
+            raise self._damaged(str(error)) from None
+        dtype = np.dtype(np.uint8 if space.kind == "code" else np.float32)
+        expected = (facts.count, space.width)
+        if (self.vectors.dtype, self.vectors.shape) != (dtype, expected) or not self.vectors.flags.c_contiguous:
+            what = f"it has {self.vectors.dtype} {self.vectors.shape} and the manifest {dtype} {expected}"
+            raise self._damaged(what)
+        self.table = Table(directory, facts.count)
+
+    def check(self) -> None:
+        """Raise IndexFormatError if a file was written to since it was opened."""
+        for path, (file, opened) in self._opened.items():
+            now = os.fstat(file.fileno())
+            if (now.st_size, now.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns):
+                raise IndexFormatError("was changed by another process while it was read", str(path), remedy="rebuild")
+
+    def _damaged(self, what: str, path: Path | None = None) -> IndexFormatError:
+        return IndexFormatError(f"is damaged: {what}", str(path or self._path), remedy="rebuild")
+
+    def close(self) -> None:
+        """Close the files."""
+        self.table.close()
+        for file, _ in self._opened.values():
+            file.close()
 
 
 def _open(path: Path) -> tuple[Manifest, list[Segment]]:
     """Open an index in one generation, again if it was replaced meanwhile."""
     manifest = Manifest.read(path)
     while True:
-        segments, failure = [], None
+        if len(manifest.segments) > 1 or manifest.deletions:
+            raise IndexFormatError("has deletions or several segments, which this version does not read", str(path))
+        segments: list[Segment] = []
+        failure = None
         try:
-            segments = [Segment(path / SEGMENTS / facts.name, facts) for facts in manifest.segments]
+            for facts in manifest.segments:
+                assert manifest.space is not None
+                segments.append(Segment(path / SEGMENTS / facts.name, facts, manifest.space))
         except FileNotFoundError as error:
             failure = IndexFormatError("is missing", str(error.filename), remedy="rebuild")
         except OSError as error:
@@ -114,7 +144,7 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         if self._segment is not None:
-            self._segment.table.close()
+            self._segment.close()
 
     def row_of(self, name: str) -> int:
         """Return the row of an id.
@@ -176,7 +206,19 @@ class Index:
     def search(
         self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-        """Find each query's nearest rows, as `Flat.search` does."""
+        """Find each query's nearest rows, as `Flat.search` does.
+
+        Raises
+        ------
+        IndexFormatError
+            The vectors are damaged, or were changed meanwhile.
+        """
         if self._segment is None or not len(queries):
             return [(np.empty(0), np.empty(0, np.int64))] * len(queries)
-        return self._flat.search(queries, k, radius)
+        try:
+            found = self._flat.search(queries, k, radius)
+        except IndexFormatError as error:
+            error.place = str(self.path)
+            raise
+        self._segment.check()
+        return found

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import orjson
 
 from rsr_cli.core.errors import IndexFormatError, RsrError
+from rsr_cli.core.index.manifest import TABLE
 from rsr_cli.core.records.fields import HIT_FIELDS
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.batch import Record
 
-TABLE = "records.sqlite"
 #: Twice the default of SQLite, at which a bulk insert is faster; a hit still costs one page.
 PAGE_BYTES = 8192
 #: Properties of an earlier stage or search.
 NOT_STORED = frozenset((*KINDS, *HIT_FIELDS))
-_SCHEMA = """
-CREATE TABLE records (row INTEGER PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
-CREATE TABLE labels (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
-"""
+_TABLES = (
+    "CREATE TABLE records (row INTEGER PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL)",
+    "CREATE TABLE labels (number INTEGER PRIMARY KEY, name TEXT NOT NULL)",
+)
+_BULK = f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
+_BY_ID = "CREATE UNIQUE INDEX by_id ON records (id)"
 
 
 def stored(record: Record) -> str:
@@ -51,10 +53,34 @@ def stored(record: Record) -> str:
     return dump(record)[:-1].decode()
 
 
+def _is_stored(text: str) -> bool:
+    """Return whether a text is what `stored` returns: one line, a Feature whose properties come last."""
+    try:
+        record = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return (
+        isinstance(record, dict)
+        and record.get("type") == "Feature"
+        and isinstance(record.get("id"), str | int | float)
+        and next(reversed(record)) == "properties"
+        and isinstance(record["properties"], dict)
+        and text.endswith("}}")
+        and "\n" not in text
+        and "\r" not in text
+    )
+
+
 def hit_line(text: str, added: dict[str, Any]) -> bytes:
-    """Insert properties at the end of a stored record, and return the line of JSON."""
+    """Insert properties at the end of a stored record, and return the line of JSON.
+
+    Raises
+    ------
+    RecordError
+        They are nested too deeply.
+    """
     comma = b"" if text.endswith("{}}") else b","
-    return text[:-2].encode() + comma + orjson.dumps(added)[1:] + b"}\n"
+    return text[:-2].encode() + comma + dump(added)[1:-1] + b"}\n"
 
 
 class TableWriter:
@@ -69,9 +95,7 @@ class TableWriter:
     def __init__(self, directory: Path) -> None:
         self._database = sqlite3.connect(directory / TABLE, isolation_level=None)
         # Nothing can be lost that is not thrown away anyway: an unfinished segment is removed.
-        self._database.executescript(
-            f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}; BEGIN"
-        )
+        self._database.executescript("; ".join([_BULK, *_TABLES, "BEGIN"]))
 
     def append(self, first: int, ids: Iterable[str], texts: Iterable[str]) -> None:
         """Append ids and stored texts, numbered from ``first``."""
@@ -87,7 +111,7 @@ class TableWriter:
         """
         self._database.executemany("INSERT INTO labels VALUES (?, ?)", ((n, name) for name, n in labels.items()))
         try:
-            self._database.execute("CREATE UNIQUE INDEX by_id ON records (id)")
+            self._database.execute(_BY_ID)
         except sqlite3.IntegrityError:
             twice, first, last = self._database.execute(
                 "SELECT id, min(row), max(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
@@ -104,12 +128,14 @@ class TableWriter:
 
 
 class Table:
-    """The records of an open segment.
+    """The records of an open segment, which are checked as they are read: the file may come from a stranger.
 
     Parameters
     ----------
     directory : pathlib.Path
         The segment.
+    count : int
+        Number of rows that it must have.
 
     Raises
     ------
@@ -119,12 +145,17 @@ class Table:
         It cannot be read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, count: int) -> None:
         self._path = directory / TABLE
+        self._count = count
         location = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
         try:
             self._database = sqlite3.connect(location, uri=True)
-            self._ask("SELECT count(*) FROM sqlite_schema")  # opens the file now, before anybody removes it
+            # opens the file now, before anybody removes it; a view in place of a table could compute forever
+            if {sql for (sql,) in self._ask("SELECT sql FROM sqlite_schema")} != {*_TABLES, _BY_ID}:
+                raise self._damaged("it has other tables than an index")
+            if self._ask("SELECT min(row), max(row) FROM records") != [(0, count - 1)]:
+                raise self._damaged(f"its rows are not those from 0 to {count - 1}")
         except (sqlite3.Error, IndexFormatError) as error:
             self._path.stat()  # raises FileNotFoundError, where SQLite does not say what is wrong
             raise error if isinstance(error, IndexFormatError) else self._unreadable(error) from None
@@ -136,26 +167,36 @@ class Table:
     def row_of(self, name: str) -> int | None:
         """Return the row of an id, if it is there."""
         found = self._ask("SELECT row FROM records WHERE id = ?", name)
-        return int(found[0][0]) if found else None
+        if not found:
+            return None
+        row = found[0][0]
+        if type(row) is not int or not 0 <= row < self._count:
+            raise self._damaged(f"it has a row {row!r}")
+        return row
 
     def ids_with(self, text: str) -> list[str]:
         """Return up to three ids that contain a text."""
         found = self._ask("SELECT id FROM records WHERE instr(id, ?) ORDER BY id LIMIT 3", text)
-        return [name for (name,) in found]
+        return [name for (name,) in found if isinstance(name, str)]
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id and the stored text of a row."""
         found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
         if not found:
-            raise IndexFormatError(f"has no row {row}", str(self._path), remedy="rebuild")
+            raise self._damaged(f"it has no row {row}")
         name, text = found[0]
+        if not isinstance(name, str) or not isinstance(text, str) or not _is_stored(text):
+            raise self._damaged(f"its row {row} is not a record")
         return name, text
 
     def _ask(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:
             return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a message that quotes the file
             raise self._unreadable(error) from None
 
-    def _unreadable(self, error: sqlite3.Error) -> IndexFormatError:
+    def _damaged(self, what: str) -> IndexFormatError:
+        return IndexFormatError(f"is damaged: {what}", str(self._path), remedy="rebuild")
+
+    def _unreadable(self, error: Exception) -> IndexFormatError:
         return IndexFormatError(f"cannot be read: {error}", str(self._path), remedy="rebuild")

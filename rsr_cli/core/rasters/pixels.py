@@ -7,15 +7,16 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, Interleaving, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
-from rsr_cli.core.rasters.opening import explained, is_all_valid, is_missing, open_raster
+from rsr_cli.core.rasters.opening import MAX_DESCRIPTORS, explained, is_all_valid, is_missing, open_raster
 from rsr_cli.core.sensors.base import STAND_INS, missing_bands
 from rsr_cli.core.sources.base import file_and_band
 
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.batch import Record
 
+#: Maximum number of datasets that a thread keeps open, and that all threads do, which leaves room for other files.
 OPEN_DATASETS = 64
-#: Size of the largest tile that is read into memory.
+ALL_OPEN_DATASETS = max(1, (MAX_DESCRIPTORS - 32) // 2)
+#: Memory that reading a tile may take, in bytes.
+MAX_TILE_BYTES = 2 << 30
+#: Memory that a block of a file, which is decoded whole, may take.
+MAX_BLOCK_BYTES = MAX_TILE_BYTES // 2
+#: The largest number in a window.
 MAX_PIXELS = 1 << 30
 
 
@@ -58,19 +65,31 @@ class Opened:
 class _Datasets(threading.local):
     """The datasets this thread opened last; a GDAL handle belongs to one thread."""
 
+    of_threads: ClassVar[WeakValueDictionary[int, OrderedDict[tuple[str, float | None], Opened]]] = (
+        WeakValueDictionary()
+    )
+
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[str, float | None], Opened] = OrderedDict()
+        self.of_threads[threading.get_ident()] = self._open
 
     def get(self, path: str, nodata: float | None) -> Opened:
         key = (path, nodata)
         if key not in self._open:
             if is_missing(path) and not Path(path).is_absolute():
                 raise RasterError("no such file", path, remedy="relative")
-            self._open[key] = Opened(open_raster(path, nodata))
-            if len(self._open) > OPEN_DATASETS:
+            while self._open and self._is_full():
                 self._open.popitem(last=False)[1].dataset.close()
+            self._open[key] = Opened(open_raster(path, nodata))
         self._open.move_to_end(key)
         return self._open[key]
+
+    def _is_full(self) -> bool:
+        """Return whether a dataset is to be closed before another one is opened."""
+        counts = [len(opened) for opened in self.of_threads.values()]
+        return len(self._open) >= min(OPEN_DATASETS, ALL_OPEN_DATASETS // len(counts)) or (
+            sum(counts) >= ALL_OPEN_DATASETS
+        )
 
 
 _datasets = _Datasets()
@@ -138,8 +157,37 @@ def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
     """Read a tile's numbers as stored, masked where invalid: (bands, height, width) in the file's data type."""
     parts, shape = parts_of(tile, bands)
+    _check_memory(parts, shape)
     layers = [_read(part, shape) for part in parts]
     return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+
+
+def memory_of(pixels: float, bands: int, bytes_per_value: int = 2) -> float:
+    """Return the memory in bytes that `read_pixels` takes at most: two copies as stored, masked, and one as float32."""
+    return pixels * bands * (2 * (bytes_per_value + 1) + 10)
+
+
+def _check_memory(parts: Sequence[Part], shape: tuple[int, int]) -> None:
+    """Raise RasterError if reading a tile's bands as ``shape`` (height, width) takes too much memory."""
+    needed = 0.0
+    for part in parts:
+        dataset = part.opened.dataset
+        bytes_per_value = max(np.dtype(dataset.dtypes[index - 1]).itemsize for index in part.indexes)
+        needed += memory_of(max(math.prod(shape), math.prod(part.window[2:])), len(part.indexes), bytes_per_value)
+        height, width = dataset.block_shapes[part.indexes[0] - 1]
+        together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+        if (block := height * width * together * bytes_per_value) > MAX_BLOCK_BYTES:
+            what = f"is stored in blocks of {width} x {height} px, which take {_gib(block)} GiB of memory"
+            raise RasterError(f"{what}, more than {_gib(MAX_BLOCK_BYTES)}", part.path, remedy="tiled")
+    if needed > MAX_TILE_BYTES:
+        height, width = shape
+        count = sum(len(part.indexes) for part in parts)
+        what = f"reading {width} x {height} px of {counted(count, 'band')} takes {_gib(needed)} GiB of memory"
+        raise RasterError(f"{what}, more than {_gib(MAX_TILE_BYTES)}", parts[0].path, remedy="cut")
+
+
+def _gib(size: float) -> str:
+    return f"{size / (1 << 30):.3g}"
 
 
 def _check(tile: Record) -> None:

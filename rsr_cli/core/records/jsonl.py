@@ -16,7 +16,8 @@ import orjson
 from pybase64 import b64decode, b64encode_as_string
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError
-from rsr_cli.core.files import open_input, reason
+from rsr_cli.core.files import reason
+from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ONE_PER_LINE = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
 BLOCK_BYTES = 1 << 17
+#: A file without line feeds, such as /dev/zero, would fill the memory.
+MAX_LINE_BYTES = 256 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: First bytes of TIFF, BigTIFF, PNG, JPEG, JPEG 2000, HDF5 and netCDF files.
 RASTERS = (
@@ -59,7 +62,7 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
         The file cannot be read.
     """
     with open_input(path) as (name, stream):
-        first = 1
+        first, held = 1, 0
         pending: list[bytes] = []
         while True:
             try:
@@ -76,9 +79,12 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 pending.append(block)
+                held += len(block)
+                if held > MAX_LINE_BYTES:
+                    raise RsrError(f"line {first} is longer than {MAX_LINE_BYTES >> 20} MiB", name)
                 continue
             lines = b"".join([*pending, head]).split(b"\n")
-            pending = [tail] if tail else []
+            pending, held = [tail] if tail else [], len(tail)
             yield name, first, lines
             first += len(lines)
         if pending:

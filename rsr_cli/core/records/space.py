@@ -25,6 +25,8 @@ MAX_SIZE = 1 << 24
 DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
 EMBEDDING_FACTS = ("model", "weights", "filled")
+#: The facts that are used, and their types.
+_FACTS: dict[str, type | tuple[type, ...]] = {"filled": (list, tuple), "method": str, "of": str, "seed": int}
 #: The name that a record's property has for the vector's size.
 _SIZE = {"embedding": "dim", "code": "bits"}
 
@@ -73,10 +75,25 @@ class Space:
         if type(size) is not int or not 1 <= size <= MAX_SIZE:
             raise RecordError(f"its {kind} does not state its {name}, a number from 1 to {MAX_SIZE}")
         dtype = "uint8" if kind == "code" else found.get("dtype")
-        if kind == "embedding" and dtype not in DTYPES:
+        if kind == "embedding" and (not isinstance(dtype, str) or dtype not in DTYPES):
             raise RecordError(f"its embedding has the dtype {dtype!r}; supported are {', '.join(DTYPES)}")
         facts = {key: value for key, value in found.items() if key not in ("data", "fingerprint", "dtype", name)}
-        return cls(kind, size, str(dtype), found["fingerprint"], facts)
+        space = cls(kind, size, str(dtype), found["fingerprint"], facts)
+        space.check()
+        return space
+
+    def check(self) -> None:
+        """Raise RecordError if a value that is used is of another type."""
+        if self.kind not in KINDS or self.dtype not in ({"uint8"} if self.kind == "code" else DTYPES):
+            raise RecordError(f"its vectors are of an unknown kind: {self.kind!r} {self.dtype!r}")
+        if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE or not isinstance(self.fingerprint, str):
+            raise RecordError(f"its {self.kind} does not state its size and fingerprint")
+        facts = self.facts if isinstance(self.facts, dict) else {"filled": None}
+        for key, kinds in _FACTS.items():
+            if key in facts and not isinstance(facts[key], kinds):
+                raise RecordError(f"its {self.kind} has a {key} that is malformed: {facts[key]!r}")
+        if not all(isinstance(band, str) for band in facts.get("filled", ())):
+            raise RecordError(f"its {self.kind} has filled bands that are not names")
 
     def as_property(self) -> dict[str, Any]:
         """Return the record's property without its data."""

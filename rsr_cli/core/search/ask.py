@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.index.flat import HAMMING, drop_too_long
+from rsr_cli.core.index.flat import drop_too_long
+from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.table import hit_line
 from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of
 from rsr_cli.core.records.space import KINDS, Kind
@@ -142,7 +143,13 @@ class Searcher:
         for start in range(0, len(queries), step):
             found = self._index.search(values[start : start + step], more, self._radius)
             for query, (distances, rows) in zip(queries[start : start + step], found, strict=True):
-                yield self._lines(query, distances.tolist(), rows.tolist())
+                try:
+                    lines = self._lines(query, distances.tolist(), rows.tolist())
+                except RecordError as error:  # its labels are nested too deeply
+                    error.place = f"query {query['id']!r}"
+                    self._skips(error)
+                    continue
+                yield lines
 
     def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
         """Return one query's hits as lines of JSON."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import BandError
+from rsr_cli.core.inputs import read_bytes
 from rsr_cli.core.sensors.base import Sensor
 from rsr_cli.core.times import parse_datetime
 
@@ -60,7 +61,7 @@ def _metadata(product: Product) -> dict[str, str]:
     files = list(Path(product.path).parent.glob("*_MTL.txt")) if product.per_band else []
     if len(files) != 1:
         return {}
-    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', files[0].read_text(errors="replace"), re.MULTILINE)
+    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', read_bytes(files[0]).decode(errors="replace"), re.MULTILINE)
     return dict(reversed(pairs))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from rsr_cli.core.errors import RasterError, UsageError, counted
+from rsr_cli.core.inputs import open_regular, read_bytes
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.base import Product
 from rsr_cli.core.sources.base import Dataset, Found, check_below, missing, read_rows
@@ -123,6 +124,7 @@ class BigEarthNet(Dataset):
             raise UsageError("BigEarthNet v2 has 19 classes; only v1.0 has 43", str(root))
         path = root / "metadata.parquet"
         try:
+            open_regular(path).close()
             batches = pyarrow.parquet.ParquetFile(path).iter_batches(columns=["patch_id", "labels", "split"])
             for row in (row for batch in batches for row in batch.to_pylist()):
                 name, labels = str(row["patch_id"]), list(row["labels"] or ())
@@ -136,7 +138,7 @@ class BigEarthNet(Dataset):
         """Read the labels of a v1.0 patch, in the nomenclature asked for, and its acquisition time."""
         path = directory / f"{directory.name}_labels_metadata.json"
         try:
-            facts = orjson.loads(path.read_bytes())
+            facts = orjson.loads(read_bytes(path))
             labels, when = facts["labels"], parse_datetime(facts["acquisition_date"])
         except OSError:
             raise missing(path, _DOWNLOAD_1) from None

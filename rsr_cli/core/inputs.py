@@ -1,0 +1,135 @@
+"""Input: streams of records, and files that are read whole or mapped, which must be regular ones."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsr_cli.core.errors import RsrError, UsageError
+from rsr_cli.core.files import reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import FileIO
+
+    from numpy.typing import NDArray
+
+PIPE_BYTES = 1 << 17
+#: Size of the largest file that is read whole.
+MAX_BYTES = 64 << 20
+_mapped: dict[Path, int] = {}
+
+
+@contextlib.contextmanager
+def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
+    """Open a file, or stdin for ``-``, unbuffered: a read returns what has arrived.
+
+    Yields
+    ------
+    tuple of str and FileIO
+        The name to use in messages, and the stream.
+
+    Raises
+    ------
+    UsageError
+        stdin is closed or a terminal.
+    RsrError
+        The file cannot be opened.
+    """
+    if path == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            what = "stdin is closed" if sys.stdin is None else "no input"
+            raise UsageError(f"{what}; name a file or pipe records in")
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
+            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+                _widen_pipe(stream.fileno())
+            yield "<stdin>", stream
+        return
+    try:
+        stream = Path(path).open("rb", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise RsrError(reason(error), path) from None
+    with stream:
+        yield path, stream
+
+
+def _widen_pipe(descriptor: int) -> None:
+    """Enlarge a pipe to hold a whole block; leave it as it is where the system refuses."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def open_regular(path: Path) -> FileIO:
+    """Open a regular file, unbuffered; one that is not could keep a reader waiting, or have no end.
+
+    Raises
+    ------
+    OSError
+        It is another kind of file, such as a named pipe or a device, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb", buffering=0)
+    is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
+    if is_directory:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a small file whole.
+
+    Raises
+    ------
+    OSError
+        It is not a regular file, has more than `MAX_BYTES`, or cannot be read.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.readall()
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map a numpy array (``.npy``).
+
+    Raises
+    ------
+    OSError
+        It is not a regular file, or cannot be opened.
+    ValueError
+        It is not a whole array.
+    """
+    import numpy as np
+
+    open_regular(path).close()
+    try:
+        with np.errstate(all="ignore"):
+            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # what numpy raises for an odd header is not documented
+        raise ValueError(str(error)) from None
+    note_mapped(path)
+    return array
+
+
+def note_mapped(path: Path) -> None:
+    """Remember the size of a file that is mapped: if it is cut short, reading it is no error but a signal."""
+    _mapped[path.absolute()] = path.stat().st_size
+
+
+def cut_short() -> Path | None:
+    """Return a mapped file that is smaller than it was, if any."""
+    for path, size in _mapped.items():
+        with contextlib.suppress(OSError):
+            if path.stat().st_size < size:
+                return path
+    return None
