@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +13,8 @@ from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.sensors import SENSORS
-from rsr_cli.core.sensors.base import check_names
-from rsr_cli.core.sources import DATASETS, Products, Rasters
+from rsr_cli.core.sensors import SENSORS, check_names
+from rsr_cli.core.sources import DATASETS, Listed, Products, Rasters
 from rsr_cli.core.sources.base import SPLITS
 from rsr_cli.core.times import parse_datetime
 
@@ -46,7 +44,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     "--files-from",
     type=click.Path(allow_dash=True),
     metavar="FILE",
-    help="Read more paths from this file, one per line.",
+    help="Read more paths from this file, one per line. Relative ones are below the current directory.",
 )
 @click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
 @click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
@@ -60,12 +58,14 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @options.seed(f"Seed for the split drawn by --dataset {_DRAWN}.  [default: 0]")
 # How to read it.
 @click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
-@options.bands("STAC common names of a file's bands in order, - for a band that is not used.")
+@options.bands("Names of a file's bands in order: STAC's, your own such as vv, or - for a band that is not used.")
 @click.option(
-    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
+    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the file's, else the sensor's]"
 )
 @click.option(
-    "--offset", type=float, help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the sensor's, else 0]"
+    "--offset",
+    type=float,
+    help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the file's, else the product's, else 0]",
 )
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # How to cut it.
@@ -109,6 +109,9 @@ def tile(
             raise UsageError(f"--{name} is not a finite number")
     bands = check_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
+    paths = [*inputs, *_listed(files_from)]
+    if files_from is not None and not given["dataset"]:
+        source = Listed(source, paths)
     from rsr_cli.core.rasters import ChipWriter, SceneSettings, Tiler, WindowSettings
 
     scenes = SceneSettings(
@@ -123,7 +126,7 @@ def tile(
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
-        for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
+        for tiles in tiler.tiles(paths):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:

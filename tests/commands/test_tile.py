@@ -255,7 +255,11 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
     ("arguments", "message"),
     [
         ([], "no input; pass files or directories, or --files-from"),
-        (["--bands", "red,nope", "x.tif"], "'nope' is not a STAC common name of a band; use one of pan coastal blue "),
+        (["--bands", "nir8", "x.tif"], "'nir8' is not a STAC common name of a band; did you mean nir08 or nir?"),
+        (
+            ["--bands", "a b", "x.tif"],
+            "'a b' cannot name a band: use letters, digits, _ . and -, and begin with a letter",
+        ),
         (["--bands", "red,red", "x.tif"], "red named twice"),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),

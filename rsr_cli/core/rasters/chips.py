@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.pixels import parts_of, read_raw
-from rsr_cli.core.sensors.base import UNUSED
+from rsr_cli.core.sensors.base import UNUSED, factor_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,9 @@ class ChipWriter:
             raise OutputError(f"cannot write: {reason}", str(path)) from None
         kept = {key: value for key, value in properties.items() if key != "nodata"}
         placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
+        for key in ("scale", "offset"):
+            if isinstance(kept[key], list):
+                placed[key] = [kept[key][properties["bands"].index(name)] for name in names]
         return {**tile, "properties": {**kept, **placed}}
 
 
@@ -108,10 +111,16 @@ def _write(
             chip.write_mask(~np.ma.getmaskarray(numbers).any(axis=0))
         chip.descriptions = names
         if (properties["scale"], properties["offset"]) != (1, 0):
-            chip.scales = [properties["scale"] / 10000] * count
-            chip.offsets = [properties["offset"] / 10000] * count
+            chip.scales, chip.offsets = (_declared(properties, key, names) for key in ("scale", "offset"))
         if not transform:
             _copy_control(parts[0], chip)
+
+
+def _declared(properties: dict[str, Any], key: str, names: Sequence[str]) -> list[float]:
+    """Return a tile's scale or offset of some bands as a file declares it."""
+    stated = properties[key]
+    each = [stated[properties["bands"].index(name)] if isinstance(stated, list) else stated for name in names]
+    return [number / factor_of(name) for number, name in zip(each, names, strict=True)]
 
 
 def _common_nodata(numbers: Numbers, parts: Sequence[Part]) -> float | None:

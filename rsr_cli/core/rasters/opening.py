@@ -14,13 +14,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from rsr_cli.core.errors import RasterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rasterio.io import DatasetReader
 
@@ -44,7 +44,9 @@ def explained(place: str) -> Iterator[None]:
         raise RasterError(f"cannot be read: {text.removeprefix(f'{place}: ')}", place) from None
 
 
-def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
+def open_raster(
+    path: str, nodata: float | None = None, *, n_bands: int | None = None, masked: bool = False
+) -> DatasetReader:
     """Open a raster for reading.
 
     Parameters
@@ -54,6 +56,10 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     nodata : float, optional
         The value of invalid pixels, if the file declares none and has neither mask nor alpha. It becomes the dataset's
         own, so that resampling does not mix it into neighbouring pixels.
+    n_bands : int, optional
+        Number of bands with data. If the file has as many, none is alpha, whatever its flags say.
+    masked : bool
+        If the file has two bands, the second is alpha, whatever its flags say.
 
     Raises
     ------
@@ -64,9 +70,12 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
         raise RasterError("no such file", path)
     with explained(path):
         dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+        alphas = alphas_of(dataset)
+        wanted = [] if n_bands == dataset.count else [2] if masked and dataset.count == 2 else alphas
+        if wanted != alphas:
+            dataset = _changed(dataset, alphas=wanted)
         if nodata is not None and dataset.count and is_all_valid(dataset):
-            with dataset:
-                dataset = _with_nodata(dataset, nodata)
+            dataset = _changed(dataset, nodata=nodata)
     if not dataset.count:
         inside = dataset.subdatasets
         dataset.close()
@@ -95,17 +104,47 @@ def _open_array(path: str) -> DatasetReader:
 
 def is_all_valid(dataset: DatasetReader) -> bool:
     """Return whether no band declares nodata, a mask or alpha."""
-    return all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+    # GDAL derives no mask from alpha of some data types
+    return not alphas_of(dataset) and all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
 
 
-def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
-    """Reopen a dataset as a virtual one that declares ``nodata``."""
-    with rasterio.MemoryFile(ext=".vrt") as memory:
+def alphas_of(dataset: DatasetReader) -> list[int]:
+    """Return the numbers of the bands that are flagged as alpha."""
+    return [index for index, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha]
+
+
+def is_one_band(dataset: DatasetReader) -> bool:
+    """Return whether a dataset has one band, or one and its mask: all its numbers are 0 or the greatest there is.
+
+    Sentinel Hub and EO Browser write such masks, 1 in floating point.
+    """
+    if dataset.count != 2:
+        return dataset.count == 1
+    kind = np.dtype(dataset.dtypes[1])
+    greatest = 1 if kind.kind == "f" else np.iinfo(kind).max
+    return all(np.isin(dataset.read(2, window=window), (0, greatest)).all() for _, window in dataset.block_windows(2))
+
+
+def _changed(
+    dataset: DatasetReader, *, alphas: Sequence[int] | None = None, nodata: float | None = None
+) -> DatasetReader:
+    """Reopen a dataset as a virtual one whose alpha bands are these, or that declares ``nodata``; close the first."""
+    with dataset, rasterio.MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         xml = memory.read().decode()
-    return rasterio.open(re.sub(r"(<VRTRasterBand[^>]*>)", rf"\1<NoDataValue>{nodata:g}</NoDataValue>", xml))
+    if alphas is not None:
+        xml = re.sub(r"\s*<ColorInterp>Alpha</ColorInterp>", "", xml)
+        for index in alphas:
+            xml = re.sub(
+                rf'(<VRTRasterBand[^>]* band="{index}"[^>]*>)(?:\s*<ColorInterp>\w+</ColorInterp>)?',
+                r"\1<ColorInterp>Alpha</ColorInterp>",
+                xml,
+            )
+    if nodata is not None:
+        xml = re.sub(r"(<VRTRasterBand[^>]*>)", rf"\1<NoDataValue>{nodata:g}</NoDataValue>", xml)
+    return rasterio.open(xml)
 
 
 def is_virtual(dataset: DatasetReader) -> bool:
-    """Return whether `_with_nodata` made the dataset."""
+    """Return whether the dataset is one that `open_raster` changed."""
     return dataset.name.startswith("<VRTDataset")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
-from rsr_cli.core.rasters.opening import explained, is_all_valid, open_raster
+from rsr_cli.core.rasters.opening import alphas_of, explained, is_all_valid, open_raster
 from rsr_cli.core.sensors.base import missing_bands
 from rsr_cli.core.sources.base import file_and_band
 
@@ -48,9 +48,8 @@ class Opened:
 
     def __init__(self, dataset: DatasetReader) -> None:
         self.dataset = dataset
-        kinds = dict(enumerate(dataset.colorinterp, 1))
-        self.alphas = [index for index, kind in kinds.items() if kind == ColorInterp.alpha]
-        self.indexes = [index for index in kinds if index not in self.alphas]
+        self.alphas = alphas_of(dataset)
+        self.indexes = [index for index in dataset.indexes if index not in self.alphas]
         self.all_valid = is_all_valid(dataset)
 
 
@@ -58,12 +57,12 @@ class _Datasets(threading.local):
     """The datasets this thread opened last; a GDAL handle belongs to one thread."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[str, float | None], Opened] = OrderedDict()
+        self._open: OrderedDict[tuple[str, float | None, int | None, bool], Opened] = OrderedDict()
 
-    def get(self, path: str, nodata: float | None) -> Opened:
-        key = (path, nodata)
+    def get(self, path: str, nodata: float | None, *, n_bands: int | None = None, masked: bool = False) -> Opened:
+        key = (path, nodata, n_bands, masked)
         if key not in self._open:
-            self._open[key] = Opened(open_raster(path, nodata))
+            self._open[key] = Opened(open_raster(path, nodata, n_bands=n_bands, masked=masked))
             if len(self._open) > OPEN_DATASETS:
                 self._open.popitem(last=False)[1].dataset.close()
         self._open.move_to_end(key)
@@ -108,12 +107,12 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
         needed = [band for band in lacks if band not in may_lack or not has]
         raise BandError(missing_bands(needed, names), remedy="fill-missing" if has else None)
     raw = read_raw(tile, has)
-    scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
+    scale, offset = (_per_band(tile, key, default, has) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
-    if scale != 1:
-        pixels *= np.float32(scale)
-    if offset:
-        pixels += np.float32(offset)
+    if (scale != 1).any():
+        pixels *= scale
+    if offset.any():
+        pixels += offset
     pixels[~np.isfinite(pixels)] = np.nan
     if np.ma.is_masked(raw):
         pixels[raw.mask] = np.nan
@@ -122,6 +121,13 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     full = np.full((len(bands), *pixels.shape[1:]), np.nan, np.float32)
     full[[band in has for band in bands]] = pixels
     return full
+
+
+def _per_band(tile: Record, key: str, default: float, bands: Sequence[str]) -> NDArray[np.float32]:
+    """Return a tile's scale or offset of some bands: float32 (bands, 1, 1)."""
+    names, stated = tile["properties"]["bands"], tile["properties"].get(key, default)
+    numbers = [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
+    return np.array(numbers, np.float32)[:, None, None]
 
 
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
@@ -135,10 +141,13 @@ def _check(tile: Record) -> None:
     """Raise RecordError unless the record states what to read, in the right types."""
     properties = tile["properties"]
     source, names, window = (properties.get(field) for field in ("source", "bands", "window"))
-    numbers = [properties.get(field, 0) for field in ("scale", "offset", "nodata")]
+    calibration = [properties.get(field, 0) for field in ("scale", "offset")]
+    numbers = [number for stated in calibration for number in (stated if isinstance(stated, list) else [stated])]
+    numbers.append(properties.get("nodata", 0))
     transform = properties.get("proj:transform", [0.0] * 6)
     well_formed = (
         _are(names, str)
+        and all(len(stated) == len(names) for stated in calibration if isinstance(stated, list))
         and (isinstance(source, str) or (isinstance(source, dict) and _are([source.get(n) for n in names], str)))
         and _are([window, transform], list)
         and _are([*numbers, *window, *transform], int, float)
@@ -180,7 +189,7 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
     column, row, width, height = map(int, properties["window"])
     window = (float(column), float(row), float(width), float(height))
     if isinstance(source, str):
-        opened = _datasets.get(source, nodata)
+        opened = _datasets.get(source, nodata, n_bands=len(names))
         if len(opened.indexes) != len(names):
             has = counted(len(opened.indexes), "band")
             raise RasterError(f"has {has}, but the record names {len(names)}", source)
@@ -191,7 +200,7 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         if parts and parts[-1].path == path:
             parts[-1].indexes.append(index or 1)
             continue
-        opened = _datasets.get(path, nodata)
+        opened = _datasets.get(path, nodata, masked=index is None)
         place = window
         if "proj:transform" in properties:
             place = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)

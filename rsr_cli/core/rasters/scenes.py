@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.enums import ColorInterp
 
-from rsr_cli.core.errors import BandError, RasterError, UsageError, counted
+from rsr_cli.core.errors import BandError, RasterError, counted
+from rsr_cli.core.rasters.calibration import Band, calibrate
 from rsr_cli.core.rasters.footprints import Locator
-from rsr_cli.core.rasters.opening import is_all_valid, is_virtual, open_raster
+from rsr_cli.core.rasters.opening import alphas_of, is_all_valid, is_one_band, is_virtual, open_raster
 from rsr_cli.core.sensors import identify
-from rsr_cli.core.sensors.base import Product, name_bands
+from rsr_cli.core.sensors.base import UNUSED, Naming, Product, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from rsr_cli.core.sensors.base import Sensor
     from rsr_cli.core.sources.base import Found
 
-log = logging.getLogger("rsr")
 
-#: Data types whose numbers are taken as reflectance x 10000 without a warning if nothing states their scale.
-_USUAL_DTYPES = frozenset({"uint16", "int16"})
+#: Share of partly transparent pixels up to which a band flagged as alpha is taken for it: edges are feathered.
+FEATHERED = 0.05
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,8 @@ class Scene:
         Properties of all its tiles.
     maskable : bool
         Pixels may be invalid.
+    doubts : tuple of BandError
+        What may be wrong with its numbers or bands.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Scene:
     geometry: dict[str, Any] | None
     properties: dict[str, Any]
     maskable: bool
+    doubts: tuple[BandError, ...]
 
 
 def open_scene(found: Found, settings: SceneSettings) -> Scene:
@@ -110,37 +112,55 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
         (settings.id_prefix + found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
-    nodata = settings.sensor.nodata if settings.sensor else None
-    paths = [found.source] if isinstance(found.source, str) else [file_and_band(path)[0] for path in found.paths]
-    opened: dict[str, DatasetReader] = {}
-    try:
-        for path in dict.fromkeys(paths):  # bands may share a file
-            opened[path] = open_raster(path, nodata)
+    files = [file_and_band(path)[0] for path in found.paths]
+    product = Product(str(absolute(found.path)), per_band=isinstance(found.source, dict))
+    with ExitStack() as opened:
         try:
-            return _scene(found, [opened[path] for path in paths], settings)
+            _check_product(product, settings)
+            if isinstance(found.source, str):
+                naming, dataset = _open_file(found.source, settings, opened)
+                return _scene(found, product, naming, [dataset], settings)
+            nodata = settings.sensor.nodata if settings.sensor else None
+            by_file = {}
+            for path, file in zip(found.paths, files, strict=True):
+                if file not in by_file:  # bands may share one
+                    masked = file_and_band(path)[1] is None
+                    by_file[file] = opened.enter_context(open_raster(file, nodata, masked=masked))
+            return _scene(found, product, Naming(tuple(found.source)), [by_file[file] for file in files], settings)
         except BandError as error:
             error.place = error.place or found.place
             raise
-    finally:
-        for dataset in opened.values():
-            dataset.close()
 
 
-def _scene(found: Found, datasets: Sequence[DatasetReader], settings: SceneSettings) -> Scene:
-    """Describe a scene whose files are open; ``datasets`` has one per file, or one per band of single-band files."""
+def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[Naming, DatasetReader]:
+    """Open a multi-band file and name its bands, which decides whether a band that is flagged as alpha is."""
     sensor = settings.sensor
-    product = Product(str(absolute(found.path)), found.name, per_band=isinstance(found.source, dict))
+    with open_raster(path) as plain:
+        if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
+            raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
+        alphas = [index in alphas_of(plain) for index in plain.indexes]
+        naming = name_bands(plain.descriptions, alphas, sensor, settings.bands)
+    nodata = sensor.nodata if sensor else None
+    return naming, opened.enter_context(open_raster(path, nodata, n_bands=len(naming.names)))
+
+
+def _check_product(product: Product, settings: SceneSettings) -> None:
+    """Raise BandError if a product is another one than the user says."""
+    sensor = settings.sensor
     if sensor:
-        sensor.check_stated(identify(product))
+        if not sensor.identifies(product):
+            sensor.check_stated(identify(product))
         if settings.scale is None:
             sensor.check_level(product)
-    if isinstance(found.source, str):
-        finest = datasets[0]
-        names = _bands_of_file(found.source, finest, settings)
-    else:
-        finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
-        names = _bands_of_files(found.source, datasets, finest)
-    scale, offset = (found.scale, 0.0) if found.scale is not None else _scale(datasets, product, settings)
+
+
+def _scene(
+    found: Found, product: Product, naming: Naming, datasets: Sequence[DatasetReader], settings: SceneSettings
+) -> Scene:
+    """Describe a scene whose files are open; ``datasets`` has one per file, or one per band of single-band files."""
+    sensor, names = settings.sensor, naming.names
+    finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
+    bands = _bands(found, names, datasets, finest)
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
     if when:
@@ -148,8 +168,20 @@ def _scene(found: Found, datasets: Sequence[DatasetReader], settings: SceneSetti
     if settings.labels_from_parent:
         properties["labels"] = [found.parent]
     properties |= found.properties
-    properties |= {"source": found.source, "bands": list(names), "scale": scale, "offset": offset}
-    if sensor and any(map(is_virtual, datasets)):
+    properties |= {"source": found.source, "bands": list(names)}
+    if found.scale is None:
+        calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
+        pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
+        doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets), *calibration.doubts]
+    else:
+        pairs, doubts = {band.name: (found.scale, 0.0) for band in bands}, []
+    for number, key in enumerate(("scale", "offset")):
+        each = [pairs.get(name, (1.0, 0.0))[number] for name in names]
+        used = {pair[number] for pair in pairs.values()}
+        properties[key] = used.pop() if len(used) == 1 else each
+    if sensor and sensor.unit:
+        properties["unit"] = sensor.unit
+    if sensor and any(is_virtual(dataset) and dataset.nodata == sensor.nodata for dataset in datasets):
         properties["nodata"] = sensor.nodata
     return Scene(
         name=settings.id_prefix + found.name,
@@ -161,37 +193,52 @@ def _scene(found: Found, datasets: Sequence[DatasetReader], settings: SceneSetti
         geometry=found.geometry,
         properties=properties,
         maskable=any(map(_is_maskable, datasets)),
+        doubts=tuple(doubts),
     )
 
 
-def _bands_of_file(path: str, dataset: DatasetReader, settings: SceneSettings) -> tuple[str, ...]:
-    """Name the bands of a multi-band file, without alpha."""
-    sensor = settings.sensor
-    descriptions = [
-        text for text, kind in zip(dataset.descriptions, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha
-    ]
-    if len(descriptions) == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
-        raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
-    return name_bands(len(descriptions), descriptions, sensor, settings.bands)
+def _unknown(naming: Naming, sensor: Sensor | None) -> list[BandError]:
+    """Return the doubt that bands are not used whose descriptions mean nothing."""
+    if not naming.unknown:
+        return []
+    whose = f" and no band of {sensor.name}" if sensor else ""
+    what = f"does not use {', '.join(naming.unknown)}, which is no STAC common name{whose}"
+    return [BandError(what, remedy="bands-else")]
 
 
-def _bands_of_files(
-    source: dict[str, str], datasets: Sequence[DatasetReader], finest: DatasetReader
-) -> tuple[str, ...]:
-    """Check that single-band files fit together, and return the names of their bands."""
-    names = tuple(source)
-    for name, dataset in zip(names, datasets, strict=True):
-        band = file_and_band(source[name])[1]
-        if (band or 1) > dataset.count or (band is None and dataset.count != 1):
-            expected = "where one is expected" if band is None else f"and no band {band}"
-            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", source[name])
+def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
+    """Return the doubt that a band of a multi-band file that is flagged as alpha is something else: near infrared."""
+    alphas = alphas_of(datasets[0]) if len(datasets) == 1 and datasets[0].count > 2 else []
+    for index in alphas:
+        numbers = Band(UNUSED, datasets[0], index).sample()
+        between = (numbers > 0) & (numbers < numbers.max(initial=0))
+        if numbers.size and between.mean() > FEATHERED:
+            what = f"has other numbers than 0 and {numbers.max():g} in band {index}, which is flagged as alpha"
+            return [BandError(f"{what}; taking it as alpha", remedy="bands-alpha")]
+    return []
+
+
+def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader], finest: DatasetReader) -> list[Band]:
+    """Return the bands that are used. Single-band files fit together, and have one band each, and perhaps its mask."""
+    if isinstance(found.source, str):
+        indexes = [index for index in finest.indexes if len(names) == finest.count or index not in alphas_of(finest)]
+        return [Band(name, finest, index) for name, index in zip(names, indexes, strict=True) if name != UNUSED]
+    bands = []
+    for (name, path), dataset in zip(found.source.items(), datasets, strict=True):
+        index = file_and_band(path)[1]
+        if index is None and not is_one_band(dataset):
+            expected = "where one is expected, or one and its mask of 0 and the greatest value"
+            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", path)
+        if (index or 1) > dataset.count:
+            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, and no band {index}", path)
         if not _is_same_area(dataset, finest):
             raise BandError(
                 f"{name} has another coordinate system, or covers another area, than the finest band"
-                f" ({source[names[datasets.index(finest)]]})",
-                source[name],
+                f" ({found.paths[datasets.index(finest)]})",
+                path,
             )
-    return names
+        bands.append(Band(name, dataset, index or 1))
+    return bands
 
 
 def _is_same_area(dataset: DatasetReader, finest: DatasetReader) -> bool:
@@ -206,33 +253,3 @@ def _is_same_area(dataset: DatasetReader, finest: DatasetReader) -> bool:
 
 def _is_maskable(dataset: DatasetReader) -> bool:
     return not is_all_valid(dataset) or any(np.dtype(kind).kind == "f" for kind in dataset.dtypes)
-
-
-def _scale(datasets: Sequence[DatasetReader], product: Product, settings: SceneSettings) -> tuple[float, float]:
-    """Return the scale and offset from DN to reflectance x 10000: the user's, else the sensor's, else the files'."""
-    sensor = settings.sensor
-    if settings.scale is not None:
-        own = sensor.offset_of(product) if sensor else 0.0
-        if sensor and own and settings.offset is None:
-            raise UsageError(f"the scale replaces that of {sensor.name}, whose offset is {own:g}", remedy="offset")
-        return settings.scale, settings.offset or 0.0
-    kinds = {kind for dataset in datasets for kind in dataset.dtypes}
-    if sensor:
-        if not kinds <= set(sensor.dtypes):
-            expected = " or ".join(sensor.dtypes)
-            raise BandError(f"has {' '.join(sorted(kinds))} numbers, but {sensor.name} has {expected}", remedy="scale")
-        scale, offset = sensor.scale, sensor.offset_of(product)
-    else:
-        scale, offset = _declared_scale(datasets)
-        if (scale, offset) == (1.0, 0.0) and not kinds <= _USUAL_DTYPES:
-            log.warning("%s has %s numbers; taking them as reflectance x 10000", product.name, min(kinds))
-    return scale, offset if settings.offset is None else settings.offset
-
-
-def _declared_scale(datasets: Sequence[DatasetReader]) -> tuple[float, float]:
-    """Return the scale and offset that files declare for all their bands, times 10000; 1 and 0 if they declare none."""
-    declared = {pair for dataset in datasets for pair in zip(dataset.scales, dataset.offsets, strict=True)}
-    if len(declared) > 1:
-        raise BandError("its bands declare different scales and offsets", remedy="scale")
-    scale, offset = declared.pop()
-    return (1.0, 0.0) if (scale, offset) == (1.0, 0.0) else (scale * 10000, offset * 10000)

@@ -128,7 +128,11 @@ class Tiler:
                 for found in self._source.find(path, self._skips):
                     try:
                         self._claim(found)
-                        yield from self._cut(open_scene(found, self._scenes))
+                        scene = open_scene(found, self._scenes)
+                        for doubt in scene.doubts:
+                            doubt.message = f"{found.name} {doubt.message}"
+                            self._skips.warn(doubt)
+                        yield from self._cut(scene)
                     except RecordError as error:
                         self._skips(error)
             except RecordError as error:

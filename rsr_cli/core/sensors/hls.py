@@ -14,7 +14,7 @@ _L30 = {f"B0{band[1]}": name for band, name in OLI.items()} | {"B09": "cirrus"}
 class HLS(Sensor):
     """An HLS product."""
 
-    date = (re.compile(r"\.(\d{7}T\d{6})\."), "%Y%jT%H%M%S")
+    dates = ((re.compile(r"HLS\.[SL]30\.T\d\d[A-Z]{3}\.(\d{7}T\d{6})(?!\d)"), "%Y%jT%H%M%S"),)
 
 
 SENSORS = (

@@ -27,41 +27,45 @@ OLI = {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08",
 class Landsat(Sensor):
     """A Landsat product. ``spacecraft`` are the satellites as metadata files name them."""
 
-    date = (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d")
+    dates = ((re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),)
 
     spacecraft: tuple[str, ...] = ()
 
     def identifies(self, product: Product) -> bool:
         """Return whether the file's name or the product's metadata states one of the satellites."""
-        return super().identifies(product) or _metadata(product).get("SPACECRAFT_ID") in self.spacecraft
+        return super().identifies(product) or self._metadata(product).get("SPACECRAFT_ID") in self.spacecraft
 
     def check_level(self, product: Product) -> None:
         """Refuse Level 1, by the file's name or the product's metadata."""
-        metadata = _metadata(product)
+        metadata = self._metadata(product)
         level = metadata.get("PROCESSING_LEVEL", metadata.get("DATA_TYPE", ""))
-        if level.startswith("L1") or re.match(r"L[COTE]0\d_L1", product.file_name):
+        if level.startswith("L1") or re.match(r"L[COTE]0\d_L1|.*_Landsat_[\d-]+_L1_", product.file_name):
             raise BandError(f"is a Level-1 product, but {self.name} is Level 2", remedy="scale")
 
     def datetime_of(self, product: Product) -> str | None:
         """Return the acquisition time from the product's name, else from its metadata."""
         if when := super().datetime_of(product):
             return when
-        metadata = _metadata(product)
+        metadata = self._metadata(product)
         if not {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
             return None
         return parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
 
+    def _metadata(self, product: Product) -> dict[str, str]:
+        """Read the MTL file beside a product's bands; empty unless there is exactly one, or one of the same product.
 
-def _metadata(product: Product) -> dict[str, str]:
-    """Read the MTL file beside a product's bands; empty unless there is exactly one.
-
-    Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made from.
-    """
-    files = list(Path(product.path).parent.glob("*_MTL.txt")) if product.per_band else []
-    if len(files) != 1:
+        Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made
+        from.
+        """
+        for path in map(Path, product.paths if product.per_band else ()):
+            files = list(path.parent.glob("[!.]*_MTL.txt"))
+            stem = self.product_of_file(path.name)
+            same = [file for file in files if stem and file.name.startswith(stem)] or files
+            if len(same) == 1:
+                text = same[0].read_text(errors="replace")
+                pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', text, re.MULTILINE)
+                return dict(reversed(pairs))
         return {}
-    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', files[0].read_text(errors="replace"), re.MULTILINE)
-    return dict(reversed(pairs))
 
 
 def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:
