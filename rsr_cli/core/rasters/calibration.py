@@ -128,10 +128,9 @@ def calibrate(
             _check_no_offset(bands, product, sensor)
         pairs = [(scale, offset or 0.0)] * len(bands)
     else:
-        pairs = _stated(bands, product, sensor, doubts)
-        if offset is not None:
-            pairs = [(own, offset) for own, _ in pairs]
-        elif sensor and not all(band.declared for band in bands) and (doubt := sensor.doubt(product)):
+        pairs = _stated(bands, product, sensor, offset, doubts)
+        undeclared = offset is None and not all(band.declared for band in bands)
+        if undeclared and sensor and (doubt := sensor.doubt(product)):
             doubts.append(doubt)
     unscaled = [band for band in bands if scale is None and not band.declared and not _applies(sensor, band)]
     small = _are_from_0_to_1(bands, pairs, samples)
@@ -159,9 +158,9 @@ def _check_no_offset(bands: Sequence[Band], product: Product, sensor: Sensor | N
 
 
 def _stated(
-    bands: Sequence[Band], product: Product, sensor: Sensor | None, doubts: list[BandError]
+    bands: Sequence[Band], product: Product, sensor: Sensor | None, offset: float | None, doubts: list[BandError]
 ) -> list[ScaleOffset]:
-    """Return the scale and offset of each band that the files declare, else the sensor's."""
+    """Return the scale and offset that the files declare of each band, else the sensor's, or the user's offset."""
     others = [band for band in bands if not band.declared and _applies(sensor, band)]
     if sensor and (kinds := {band.dtype for band in others} - set(sensor.dtypes)):
         expected = " or ".join(sensor.dtypes)
@@ -169,11 +168,13 @@ def _stated(
     of_sensor: dict[str, ScaleOffset] = {}
     if sensor and (names := [band.name for band in bands if _applies(sensor, band)]):
         try:
-            of_sensor = dict(zip(names, sensor.calibration(product, names), strict=True))
+            of_sensor = dict(zip(names, sensor.calibration(product, names, offset), strict=True))
         except BandError:
             if others:
                 raise
     pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
+    if offset is not None:
+        pairs = [(scale, offset) for scale, _ in pairs]
     reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
     own = [(band, pair) for band, pair in reflectance if band.declared]
     for band, pair in reflectance:

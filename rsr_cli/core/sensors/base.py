@@ -190,15 +190,29 @@ class Sensor:
             They cannot.
         """
 
-    def calibration(self, product: Product, bands: Sequence[str]) -> list[tuple[float, float]]:  # noqa: ARG002  for families whose products state it
+    def calibration(
+        self,
+        product: Product,  # noqa: ARG002  for families whose products state it
+        bands: Sequence[str],
+        offset: float | None = None,
+    ) -> list[tuple[float, float]]:
         """Return the scale and offset of some of a product's bands, to reflectance x 10000.
+
+        Parameters
+        ----------
+        product : Product
+            The product.
+        bands : sequence of str
+            STAC common names.
+        offset : float, optional
+            The user's, which replaces that of all bands.
 
         Raises
         ------
         BandError
             The product states that they differ from other products', but not how.
         """
-        return [(self.scale, self.offset)] * len(bands)
+        return [(self.scale, self.offset if offset is None else offset)] * len(bands)
 
     def doubt(self, product: Product) -> BandError | None:
         """Return why what `calibration` returns may be wrong for a product, or None."""

@@ -83,28 +83,33 @@ class Sentinel2(Sensor):
         found = _metadata(product)
         return bool(found and self._is_mine(found))
 
-    def calibration(self, product: Product, bands: Sequence[str]) -> list[tuple[float, float]]:
+    def calibration(
+        self, product: Product, bands: Sequence[str], offset: float | None = None
+    ) -> list[tuple[float, float]]:
         """Return the scale and offset of bands: those in the product's metadata, else -1000 from baseline 04.00 on.
 
         Without metadata, the baseline is that of a ``.SAFE`` directory's name (``_N0400_``): files that were copied
-        out of one may have been harmonised.
+        out of one may have been harmonised. See `Sensor.calibration`.
         """
         metadata = _metadata(product)
         if metadata:
             quantification, offsets = self._read(metadata)
+            scale = 10000 / quantification
+            if offset is not None:
+                return [(scale, offset)] * len(bands)
             lacking = [band for band in bands if band in BANDS.values() and offsets and band not in offsets]
             if lacking:
                 raise BandError(f"states offsets, but none of {lacking[0]}", str(metadata), remedy="offset-unknown")
-            scale = 10000 / quantification
             return [(scale, offsets.get(band, 0.0) * scale) for band in bands]
         baseline, in_safe = _baseline(product)
-        if baseline >= _FOREIGN_BASELINE:
+        if offset is None and baseline >= _FOREIGN_BASELINE:
             raise BandError(
                 f"has baseline {baseline / 100:05.2f}, which ESA did not make, and no metadata above it that states"
                 " the offset",
                 remedy="offset-unknown",
             )
-        return [(self.scale, _OFFSET if in_safe and baseline >= _OFFSET_BASELINE else self.offset)] * len(bands)
+        own = _OFFSET if in_safe and baseline >= _OFFSET_BASELINE else self.offset
+        return [(self.scale, own if offset is None else offset)] * len(bands)
 
     def doubt(self, product: Product) -> BandError | None:
         """Return that the DN may have an offset that nothing states, or None; see `Sensor.doubt`."""
@@ -154,7 +159,7 @@ class Sentinel2(Sensor):
             if not 0 < quantification < math.inf:
                 raise ValueError(f"the quantification value is {quantification}")
         except (ElementTree.ParseError, OSError, ValueError, IndexError) as error:
-            raise BandError(f"cannot be read: {error}", str(metadata), remedy="offset-unknown") from None
+            raise BandError(f"cannot be read: {error}", str(metadata), remedy="scale") from None
         return quantification, offsets
 
 
