@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
-from support_rasters import ONES, SPLITS, check_record, grid, messages, records
+from support_rasters import ONES, SPLITS, check_record, grid, messages, records, safe
 
 from rsr_cli.core.errors import RasterError
 
@@ -112,6 +112,50 @@ def test_a_list_of_files(tmp_path, write_raster, rsr):
     found = records(runs[0])
     assert [record["id"] for record in found] == ["z", "a b", "ü"]
     assert [record["properties"]["source"] for record in found] == ["z.tif", "a b.tif", "./deep/ü.tif"]
+
+
+def test_equal_names_in_a_list_are_told_apart(tmp_path, write_raster, rsr):
+    """By their directories, whatever the order and wherever it is run; other names stay as they are."""
+    for name in ("a/x.tif", "b/x.tif", "b/c/x.tif", "b/y.tif", "d/1/z.tif", "d/2/z.tif"):
+        write_raster(tmp_path / "in" / name, ONES, names=["red"])
+    expected = {"a/x", "b/x", "b/c/x", "y", "1/z", "2/z"}
+    listed = ["a/x.tif", "b/y.tif", "./b/x.tif", f"{tmp_path}/in/b/c/x.tif", "d/2/../1/z.tif", "d/2/z.tif"]
+    for paths, start in (
+        (listed, "."),
+        (listed[::-1], "."),
+        ([f"../{path}" for path in listed if path[0] != "/"], "d"),
+    ):
+        done = rsr("tile", "--whole", "--files-from", "-", input="\n".join(paths).encode(), cwd=tmp_path / "in" / start)
+        assert (done.returncode, messages(done)) == (0, [])
+        found = [record["id"] for record in records(done)]
+        assert len(found) == len(paths)
+        assert set(found) <= expected
+    # also those in directories, and of products
+    done = rsr("tile", "--whole", "--files-from", "-", input=b"a\nd/1\nb", cwd=tmp_path / "in")
+    assert [record["id"] for record in records(done)] == ["a/x", "z", "b/x", "y", "c/x"]
+    for name in ("p", "q"):
+        safe(tmp_path / name, write_raster, "N0509")
+    product = next((tmp_path / "p").iterdir()).name
+    paths = f"p/{product}\nq/{product}"
+    command = ["tile", "--per-band", "--sensor", "sentinel2-l2a", "--size", 36, "--files-from", "-"]
+    done = rsr(*command, input=paths.encode(), cwd=tmp_path)
+    ids = [f"{name}/{product}_{x}_{y}" for name in "pq" for y in (0, 36) for x in (0, 36)]
+    assert [record["id"] for record in records(done)] == ids
+
+
+def test_a_doubt_says_what_to_type(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", np.full((2, 64, 64), 30000, "uint16"), names=["red", "QA"])
+    command = ["tile", "--whole", "x.tif"]
+    done = rsr(*command, cwd=tmp_path)
+    assert (done.returncode, len(records(done))) == (0, 1)
+    assert messages(done) == [
+        "rsr tile: x does not use QA, which is no STAC common name; pass --bands to name them, or - to leave them out",
+        "rsr tile: x has numbers above 16000 (100% of red), which reflectance x 10000 cannot be; check --scale and"
+        " --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
+    ]
+    done = rsr(*command, "--scale", "0.15259", "--bands", "red,-", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rsr(*command, "-q", cwd=tmp_path).stderr == b""
 
 
 def test_a_list_of_paths_with_windows_line_ends(tmp_path, write_raster, rsr):

@@ -43,6 +43,17 @@ def test_numbers_in_another_unit_are_refused(tmp_path, write_raster, cut, sensor
         assert raised.value.remedy == ("sensor" if unit == "dB" else "sensor-linear")
 
 
+def test_a_chip_states_its_unit(tmp_path, write_raster, cut):
+    pixels = np.full((2, 8, 8), 0.1, "float32")
+    path = write_raster(tmp_path / "x.tif", pixels)
+    (chip,) = cut(path, sensor="sentinel1-power", chips=tmp_path / "chips")
+    (again,) = cut(chip["properties"]["source"])
+    for tile in (chip, again):
+        properties = tile["properties"]
+        assert (properties["unit"], properties["bands"], properties["scale"]) == ("power", ["vv", "vh"], 1)
+        np.testing.assert_array_equal(rasters.read_pixels(tile, ["vv", "vh"]), pixels)
+
+
 @pytest.mark.parametrize(
     ("stem", "when"),
     [

@@ -110,6 +110,8 @@ def _write(
         if nodata is None and np.ma.is_masked(numbers):
             chip.write_mask(~np.ma.getmaskarray(numbers).any(axis=0))
         chip.descriptions = names
+        if "unit" in properties:
+            chip.units = [properties["unit"]] * count
         if (properties["scale"], properties["offset"]) != (1, 0):
             chip.scales, chip.offsets = (_declared(properties, key, names) for key in ("scale", "offset"))
         if not transform:

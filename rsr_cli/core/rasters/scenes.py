@@ -14,7 +14,7 @@ from rsr_cli.core.rasters.calibration import Band, calibrate
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.opening import alphas_of, is_all_valid, is_one_band, is_virtual, open_raster
 from rsr_cli.core.sensors import identify
-from rsr_cli.core.sensors.base import UNUSED, Naming, Product, name_bands
+from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
 
@@ -161,6 +161,9 @@ def _scene(
     sensor, names = settings.sensor, naming.names
     finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
     bands = _bands(found, names, datasets, finest)
+    # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
+    locate, maskable = Locator(finest), any(map(_is_maskable, datasets))
+    doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
     if when:
@@ -172,15 +175,15 @@ def _scene(
     if found.scale is None:
         calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
         pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
-        doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets), *calibration.doubts]
+        doubts += calibration.doubts
     else:
-        pairs, doubts = {band.name: (found.scale, 0.0) for band in bands}, []
+        pairs = {band.name: (found.scale, 0.0) for band in bands}
     for number, key in enumerate(("scale", "offset")):
         each = [pairs.get(name, (1.0, 0.0))[number] for name in names]
         used = {pair[number] for pair in pairs.values()}
         properties[key] = used.pop() if len(used) == 1 else each
-    if sensor and sensor.unit:
-        properties["unit"] = sensor.unit
+    if unit := sensor.unit if sensor else _declared_unit(bands):
+        properties["unit"] = unit
     if sensor and any(is_virtual(dataset) and dataset.nodata == sensor.nodata for dataset in datasets):
         properties["nodata"] = sensor.nodata
     return Scene(
@@ -189,12 +192,18 @@ def _scene(
         bands=names,
         width=finest.width,
         height=finest.height,
-        locate=Locator(finest),
+        locate=locate,
         geometry=found.geometry,
         properties=properties,
-        maskable=any(map(_is_maskable, datasets)),
+        maskable=maskable,
         doubts=tuple(doubts),
     )
+
+
+def _declared_unit(bands: Sequence[Band]) -> str:
+    """Return the unit that files declare of bands without reflectance, as chips do; empty unless they agree."""
+    units = {"" if is_reflectance(band.name) else band.dataset.units[band.index - 1] or "" for band in bands}
+    return units.pop() if len(units) == 1 else ""
 
 
 def _unknown(naming: Naming, sensor: Sensor | None) -> list[BandError]:
