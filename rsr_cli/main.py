@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import rsr_cli
-from rsr_cli.core.errors import ReaderGoneError, RsrError
+from rsr_cli import options
+from rsr_cli.core.errors import ReaderGoneError, RsrError, UpstreamError
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
@@ -114,31 +115,59 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def _run(argv: list[str], name: str) -> int:
+    """Run a command line, end the stream of a command that failed by stating so, and return the exit status."""
+    status, failure = _outcome(argv, name)
+    if failure and _writes_records(argv):
+        from rsr_cli.core.files import write_stdout
+        from rsr_cli.core.records.jsonl import failure_line
+
+        write_stdout(failure_line(*failure, status))
+    return status
+
+
+def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
+    """Run a command line; return the exit status and, if it failed, which command failed and what it reported."""
     try:
         result = cli.main(argv, prog_name="rsr", standalone_mode=False)
         if sys.stdout is not None:  # None if it was closed before the start
             sys.stdout.flush()
     except Signalled as stopped:
-        return 128 + stopped.number
+        return 128 + stopped.number, (name, f"stopped by {signal.Signals(stopped.number).name}")
     except click.exceptions.Exit as done:
-        return done.exit_code
+        return done.exit_code, None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return error.exit_code
+        return error.exit_code, None
     except click.ClickException as error:
-        log.error("%s", _in_our_words(error.format_message(), name))
-        return error.exit_code
+        return error.exit_code, (name, _logged(_in_our_words(error.format_message(), name)))
     except ReaderGoneError as gone:
-        return gone.status
+        return gone.status, None
+    except UpstreamError as error:
+        _logged(explain(error))
+        return error.status, error.failure
     except RsrError as error:
-        return _failed(explain(error), error.status)
+        return error.status, (name, _logged(explain(error)))
     except OSError as error:
-        return _failed(" ".join(str(error).split()), 1)
+        return 1, (name, _logged(str(error)))
     except MemoryError as error:
-        return _failed(f"out of memory {error}".strip(), 1)
+        return 1, (name, _logged(f"out of memory {error}"))
     except Exception as error:
-        return _failed(f"bug in rsr: {type(error).__name__}: {error}; please report it with the output of --debug", 1)
-    return result if isinstance(result, int) else 0
+        found = f"bug in rsr: {type(error).__name__}: {error}; please report it with the output of --debug"
+        return 1, (name, _logged(found))
+    return result if isinstance(result, int) else 0, None
+
+
+def _writes_records(argv: list[str]) -> bool:
+    """Return whether a command line, which may be wrong, asks for records on stdout."""
+    name, *arguments = argv or [""]
+    if name not in COMMANDS:
+        return not name.startswith("-")
+    root = click.Context(cli, auto_envvar_prefix="RSR")
+    command = cli.get_command(root, name)
+    if not isinstance(command, options.RecordsCommand):
+        return False
+    lenient: dict[str, Any] = {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
+    return command.make_context(name, arguments, root, **lenient).params.get("output") in (None, "-")
 
 
 def _in_our_words(text: str, name: str) -> str:
@@ -148,11 +177,13 @@ def _in_our_words(text: str, name: str) -> str:
     return f"{fact[:1].lower()}{fact[1:]}; " + (f"did you mean {hint.rstrip(')')}" if hint else f"see {name} --help")
 
 
-def _failed(message: str, status: int) -> int:
-    log.error("%s", " ".join(message.split()))
+def _logged(message: str) -> str:
+    """Log a message as one line, with the traceback when debugging, and return the line."""
+    line = " ".join(message.split())
+    log.error("%s", line)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("", exc_info=True)
-    return status
+    return line
 
 
 if __name__ == "__main__":

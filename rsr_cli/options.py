@@ -45,9 +45,13 @@ class Command(click.Command):
         words = [word for argument in options for word in argument.split("=", 1)]
         for old, new in RENAMED.get(self.name or "", {}).items():
             typed = old.split()
-            if any(words[i : i + len(typed)] == typed for i in range(len(words))):
+            if not ctx.resilient_parsing and any(words[i : i + len(typed)] == typed for i in range(len(words))):
                 raise click.UsageError(f"{old} {new}", ctx)
         return super().parse_args(ctx, args)
+
+
+class RecordsCommand(Command):
+    """A command that writes records: if it fails, the last line of its stream on stdout states so."""
 
 
 # Every command that reads records.

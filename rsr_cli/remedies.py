@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "as-index": "embed the queries with rsr embed --as {index}",
     "as-inputs": "pass an index, or a file of embeddings or codes",
     "as-tiles": "with --as, tiles must have every band that the index or file was made from",
@@ -27,7 +28,7 @@ REMEDIES = {
     "download": "download the file elsewhere and pass --weights FILE",
     "embed": "pass the stream through rsr embed",
     "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
-    "fill-missing": "pass --fill-missing to use the model's mean",
+    "fill-missing": "embed all with the bands that all have, as --model rcf:bands={bands} does, or pass --fill-missing",
     "id": "pass records of rsr tile, or add an id to each",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "implausible": "check --scale and --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
@@ -45,6 +46,7 @@ REMEDIES = {
     "precision": "pass --precision fp32",
     "query": "pass the records through rsr query",
     "rebuild": "build it again with rsr index",
+    "remove-index": "remove it first if you want an empty one",
     "same-space": "make both with the same settings, or keep them apart",
     "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
     "scale-else": "if that is wrong, pass --scale and --offset: reflectance x 10000 = DN * scale + offset",
@@ -55,6 +57,7 @@ REMEDIES = {
     "sensor-or-bands": "pass --sensor, or --bands with one name per band",
     "smaller": "pass --whole, a smaller --size, or --edge pad",
     "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
+    "stand-in": "pass --bands {bands} to read the nearest band that is there",
     "statistics": "pass both --mean and --std",
     "three-bands": "choose three that it has with --bands",
     "tile": "cut rasters into records with rsr tile",

@@ -512,12 +512,12 @@ def chips():
 
 @pytest.fixture(scope="session")
 def encode():
-    """Return a function that encodes a batch without gradients."""
+    """Return a function that encodes a batch without gradients, of valid pixels unless it is given which are."""
     import torch
 
-    def encode(encoder, pixels, **context):
+    def encode(encoder, pixels, valid=None, **context):
         with torch.inference_mode():
-            return encoder.forward(pixels, **context)
+            return encoder.forward(pixels, torch.ones_like(pixels[:, 0]) if valid is None else valid, **context)
 
     return encode
 

@@ -74,6 +74,14 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> It
             yield batch
 
 
+def failure_in(stream: bytes) -> dict:
+    """Parse the one line that a command that failed wrote to stdout; a signal may leave an empty one before it."""
+    (line,) = stream.strip().splitlines()
+    failure = orjson.loads(line)
+    assert failure.pop("type") == "Failure"
+    return failure
+
+
 def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
     return [orjson.loads(line) for batch in batches for line in write_records(batch, Skips()).splitlines()]

@@ -1,8 +1,19 @@
-"""What rsr answers to a command line that it cannot run."""
+"""What rsr does about a command line that it cannot run, and about a command that fails in a pipe."""
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
 import pytest
+from support import drawn_lines, failure_in, feature
+
+RSR = [sys.executable, "-m", "rsr_cli.main"]
 
 
 @pytest.mark.parametrize(
@@ -21,4 +32,152 @@ import pytest
 )
 def test_a_command_line_that_cannot_be_run_says_what_to_type(rsr, arguments, says):
     done = rsr(*arguments)
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", says + "\n")
+    assert (done.returncode, done.stderr.decode()) == (2, says + "\n")
+    assert failure_in(done.stdout)["message"] == says.partition(": ")[2]
+
+
+# A command that fails in a pipe --------------------------------------------------------------------------------------
+
+
+def piped(script: str, cwd: Path, stdin: bytes = b"") -> tuple[list[int], list[str], bytes]:
+    """Run a pipe of ``rsr`` in bash; return the status of each command, the lines on stderr, and what came out."""
+    script = f'rsr() {{ {sys.executable} -m rsr_cli.main "$@"; }}; {script}; echo "${{PIPESTATUS[@]}}" > statuses'
+    done = subprocess.run(["bash", "-c", script], input=stdin, capture_output=True, cwd=cwd, timeout=120, check=False)
+    return list(map(int, (cwd / "statuses").read_text().split())), done.stderr.decode().splitlines(), done.stdout
+
+
+@pytest.fixture
+def lake(rsr, tmp_path):
+    """Build an index of three rows in a directory of its own."""
+    assert rsr("index", "-o", "lake.rsr", input=drawn_lines(3), cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+def rows(rsr, lake) -> int:
+    return len(rsr("query", "lake.rsr", "--id", "t0", cwd=lake).stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "rsr binarize missing",
+        "rsr binarize --no-such-option",
+        "rsr binarise",
+        "rsr tile missing.tif",
+        "rsr query missing.rsr --id a",
+        "rsr binarize missing | rsr binarize",
+        "(cat good; rsr binarize missing)",
+        "(rsr binarize missing; cat good)",
+        "rsr binarize good missing",
+        "rsr binarize missing | cat good - good",
+        "rsr binarize missing > later; cat later",
+    ],
+)
+@pytest.mark.parametrize("options", ["--overwrite", "--overwrite --allow-empty", "--overwrite --keep-going"])
+def test_an_index_is_not_replaced_by_the_stream_of_a_command_that_failed(rsr, lake, before, options):
+    (lake / "good").write_bytes(drawn_lines(2))
+    manifest = (lake / "lake.rsr" / "manifest.json").read_bytes()
+    statuses, said, out = piped(f"{before} | rsr index -o lake.rsr {options}", lake)
+    assert (statuses[-1], out) == (1, b"")
+    assert ": the command before it failed: rsr" in said[-1]
+    assert (lake / "lake.rsr" / "manifest.json").read_bytes() == manifest
+    assert rows(rsr, lake) == 3
+
+
+def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(tmp_path):
+    (tmp_path / "good").write_bytes(drawn_lines(2))
+    statuses, said, out = piped("rsr binarize good missing | rsr query no.rsr - | rsr binarize", tmp_path)
+    assert statuses == [1, 1, 1]
+    statuses, said, out = piped("rsr binarize good - | cat | cat", tmp_path, b'{"type":"Feature"}\n')
+    *codes, last = map(orjson.loads, out.splitlines())
+    says = "<stdin>:1: the Feature has no properties object"
+    assert [record["id"] for record in codes] == ["t0", "t1"]
+    assert last == {"type": "Failure", "command": "rsr binarize", "status": 1, "message": says}
+    statuses, said, out = piped("rsr tile none.tif | rsr binarize | rsr binarize", tmp_path)
+    assert statuses == [1, 1, 1]
+    last = failure_in(out)
+    assert (last["command"], last["message"]) == ("rsr tile", "none.tif: no such file")
+    assert said[-1] == "rsr binarize: <stdin>:1: the command before it failed: rsr tile: none.tif: no such file"
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["binarize -o out", "score -o out", "show -o out.html", "plot -o out.png", "query lake.rsr -o out", "embed -o out"],
+)
+def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, lake, after):
+    (lake / "hits").write_bytes(rsr("query", "lake.rsr", input=drawn_lines(2), cwd=lake).stdout)
+    (lake / "vectors").write_bytes(drawn_lines(2))
+    before = "hits" if after.split()[0] in ("score", "show") else "vectors"
+    name = after.split()[-1]
+    (lake / name).write_text("mine")
+    settings = " --model rcf:bands=red" if after.startswith("embed") else ""
+    statuses, said, _ = piped(f"rsr binarize missing | cat {before} - | rsr {after} --overwrite{settings}", lake)
+    assert statuses[-1] == 1
+    assert "the command before it failed: rsr binarize: missing: no such file or directory" in said[-1]
+    assert (lake / name).read_text() == "mine"
+
+
+def test_a_stream_that_ends_well_has_no_last_line(rsr, lake):
+    broken = b'{"type":"Feature"}\n'
+    done = rsr("binarize", "--keep-going", input=broken + drawn_lines(1))
+    assert (done.returncode, len(done.stdout.splitlines()), b"Failure" in done.stdout) == (3, 1, False)
+    assert rsr("binarize", "--help").stdout.startswith(b"Usage")
+    for arguments in (["score", "missing"], ["index", "missing", "-o", "new.rsr"], ["models", "--bad"]):
+        done = rsr(*arguments, cwd=lake)
+        assert done.returncode > 0
+        assert done.stdout == b""
+
+
+def test_what_goes_to_a_file_or_a_terminal_leaves_stdout_alone(rsr, tmp_path):
+    for arguments, env in (
+        (["missing", "-o", "out"], {}),
+        (["--no-such-option", "-qo", "out"], {}),
+        (["--no-such-option"], {"RSR_BINARIZE_OUTPUT": "out"}),
+    ):
+        done = rsr("binarize", *arguments, cwd=tmp_path, env=env)
+        assert (done.returncode > 0, done.stdout, list(tmp_path.iterdir())) == (True, b"", [])
+    assert failure_in(rsr("binarize", "missing", "-o", "-", cwd=tmp_path).stdout)["command"] == "rsr binarize"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*RSR, "binarize", "missing"], stdout=theirs, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert process.stderr.read() == b"rsr binarize: missing: no such file or directory\n"
+    os.set_blocking(ours, False)
+    with pytest.raises(BlockingIOError):
+        os.read(ours, 1)
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_stopped_says_so_downstream(number):
+    restore = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]  # noqa: E731
+    with subprocess.Popen(
+        [*RSR, "binarize"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restore
+    ) as process:
+        process.stdin.write(drawn_lines(1))
+        process.stdin.flush()
+        assert orjson.loads(process.stdout.readline())["id"] == "t0"
+        process.send_signal(number)
+        assert failure_in(process.stdout.read()) == {
+            "command": "rsr binarize",
+            "status": 128 + number,
+            "message": f"stopped by {number.name}",
+        }
+        assert process.wait() == 128 + number
+        assert process.stderr.read() == b""
+
+
+def test_the_last_line_begins_a_line_even_if_a_write_was_cut():
+    """A signal comes while a record of 3 MB is half written."""
+    record = feature("large", text="x" * 3_000_000)
+    record["properties"]["embedding"] = orjson.loads(drawn_lines(1))["properties"]["embedding"]
+    with subprocess.Popen([*RSR, "binarize"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(orjson.dumps(record) + b"\n")
+        process.stdin.flush()
+        head = process.stdout.read1(1000)
+        process.send_signal(signal.SIGTERM)
+        cut, last = (head + process.stdout.read()).splitlines()
+        assert process.wait() == 143
+    assert len(cut) < 3_000_000
+    assert orjson.loads(last)["message"] == "stopped by SIGTERM"

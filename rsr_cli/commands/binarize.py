@@ -20,7 +20,7 @@ _SEEDS = ", ".join(
 )
 
 
-@click.command()
+@click.command(cls=options.RecordsCommand)
 @options.inputs
 @options.output
 @options.overwrite

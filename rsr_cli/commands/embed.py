@@ -33,7 +33,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     return [model.name for model in registry.list_models() if model.name.startswith(incomplete)]
 
 
-@click.command(cls=options.Command)
+@click.command(cls=options.RecordsCommand)
 @options.inputs
 @options.output
 @options.overwrite
@@ -63,7 +63,11 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     metavar="INDEX|FILE",
     help="Embed as an index, or the records of a file, were embedded: with the same model and settings.",
 )
-@click.option("--fill-missing", is_flag=True, help="Fill bands that a tile lacks with the model's mean.")
+@click.option(
+    "--fill-missing",
+    is_flag=True,
+    help="Fill bands that a tile lacks with the model's mean, for vectors that are compared only with each other.",
+)
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.  [default: an accelerator, else cpu]")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Number format.")
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")

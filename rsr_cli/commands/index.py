@@ -31,14 +31,18 @@ if TYPE_CHECKING:
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
     help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
+@click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.keep_going
 @options.verbosity
-def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, skips: Skips) -> None:
+def index(
+    inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, allow_empty: bool, skips: Skips
+) -> None:
     """Build an index of embeddings or codes.
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
     records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless --metric is
-    passed. With --overwrite, the old index can be queried until the new one is complete.
+    passed. With --overwrite, the old index can be queried until the new one is complete. It stays as it is if no usable
+    record is read, or if a command before rsr index in the pipe fails.
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
@@ -47,7 +51,9 @@ def index(inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | N
     batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS))
     arguments = ["rsr", *sys.argv[1:]]
     with Progress("records") as progress:
-        for added in build(batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite):
+        for added in build(
+            batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
+        ):
             progress.update(added)
 
 

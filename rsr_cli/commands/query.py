@@ -22,7 +22,7 @@ log = logging.getLogger("rsr")
 DEFAULT_K = 20  # the paper's
 
 
-@click.command()
+@click.command(cls=options.RecordsCommand)
 @click.argument("index", type=click.Path(), metavar="INDEX")
 @options.inputs
 @options.output

@@ -37,7 +37,7 @@ _CLASSES = ", ".join(
 _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws_splits)
 
 
-@click.command()
+@click.command(cls=options.RecordsCommand)
 @click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...", type=click.Path())
 # What to read.
 @click.option(

@@ -75,6 +75,22 @@ class IndexFormatError(RsrError):
     """A directory is not an index that this version reads."""
 
 
+class UpstreamError(RsrError):
+    """The command that wrote a stream failed, as the stream itself states.
+
+    Parameters
+    ----------
+    command : str
+        The command that failed, such as ``rsr embed``.
+    message : str
+        What it reported.
+    """
+
+    def __init__(self, command: str, message: str) -> None:
+        super().__init__(f"the command before it failed: {command}: {message}")
+        self.failure = command, message
+
+
 class OutputError(RsrError):
     """The output cannot be written."""
 

@@ -14,6 +14,7 @@ import functools
 import logging
 import os
 import secrets
+import select
 import shutil
 import stat
 import sys
@@ -24,7 +25,7 @@ from rsr_cli.core.errors import OutputError, ReaderGoneError, RsrError, UsageErr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from io import FileIO
+    from io import FileIO, RawIOBase
     from types import TracebackType
 
 log = logging.getLogger("rsr")
@@ -307,6 +308,25 @@ def remove(path: Path) -> None:
         log.warning("%s: cannot be removed: %s", path, reason(error))
 
 
+def write_all(stream: RawIOBase | BinaryIO, data: bytes) -> None:
+    """Write all bytes to a stream; wait where it is non-blocking and full."""
+    rest = memoryview(data)
+    while rest:
+        written = stream.write(rest)
+        if written is None:
+            select.select([], [stream], [])
+        else:
+            rest = rest[written:]
+
+
+def write_stdout(data: bytes) -> None:
+    """Write bytes to stdout, unless it is closed, a terminal, or no longer read."""
+    if sys.stdout is None or sys.stdout.isatty():
+        return
+    with contextlib.suppress(OSError), open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as stream:
+        write_all(stream, data)
+
+
 class Output:
     """A stream of bytes to stdout, or to a file that appears under its name only when it is whole.
 
@@ -330,36 +350,41 @@ class Output:
         self._path = None if path in (None, "-") else Path(str(path))
         self.name = "<stdout>" if self._path is None else str(self._path)
         self._file: contextlib.AbstractContextManager[BinaryIO] | None = None
+        self._cut = False
 
     def __enter__(self) -> Output:
         with explained(self.name):
             direct = self._path is None or (self._path.exists() and not self._path.is_file())
             if direct:
-                self._stream = self._open_stream()
+                self._stream: FileIO | BinaryIO = self._open_stream()
         if direct or self._path is None:
             return self
         self._file = whole_file(self._path, overwrite=self._overwrite)
         self._stream = self._file.__enter__()
         return self
 
-    def _open_stream(self) -> BinaryIO:
+    def _open_stream(self) -> FileIO:
         if self._path is not None:
-            return self._path.open("wb")
+            return self._path.open("wb", buffering=0)
         if sys.stdout is None:
             raise OutputError("cannot write: it is closed", self.name)
-        return open(sys.stdout.fileno(), "wb", closefd=False)
+        return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
 
     def write(self, chunks: Iterable[bytes]) -> None:
-        """Write chunks of bytes and flush them."""
+        """Write chunks of bytes, the last of which ends a line if they are text, and flush them."""
         with explained(self.name):
-            self._stream.write(b"".join(chunks))
-            self._stream.flush()
+            self._cut = True
+            write_all(self._stream, b"".join(chunks))
+            self._cut = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._file is not None:
             self._file.__exit__(kind, error, traceback)
-        elif kind is None:
+        elif self._cut:  # what follows on stdout is to begin a line
+            with contextlib.suppress(OSError):
+                write_all(self._stream, b"\n")
+        else:
             with explained(self.name):
                 self._stream.close()

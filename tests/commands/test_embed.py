@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.enums import Resampling
+from support import failure_in
 
 from rsr_cli.core.errors import BandError, FingerprintError, RsrError
 from rsr_cli.core.files import PREFIX
@@ -167,6 +168,22 @@ def test_the_record_states_a_specification_that_makes_the_same_embedding(call, t
     assert call("embed", "--model", specification, tiles) == made
 
 
+def test_the_band_that_is_named_for_a_missing_one_is_read(call, tiles, tmp_path):
+    named = tmp_path / "nir.geojsonl"
+    named.write_bytes(tiles.read_bytes().replace(b'"nir08"', b'"nir"'))
+    with pytest.raises(BandError, match="band nir08 is missing") as missing:
+        call("embed", "--model", "rcf", named)
+    says, _, rest = explain(missing.value).partition("; pass --bands ")
+    bands = rest.split()[0]
+    assert (says.endswith("(has blue, green, red, nir, swir16, swir22)"), bands) == (
+        True,
+        "blue,green,red,nir,swir16,swir22",
+    )
+    made = call("embed", "--model", "rcf", "--bands", bands, named)
+    assert len(made.splitlines()) == len(tiles.read_bytes().splitlines())
+    assert first_embedding(made)["model"] == f"rcf:bands={bands}"
+
+
 def test_filled_embeddings_do_not_meet_true_ones(call, tiles, tmp_path):
     """An RGB query with three filled bands against an index of six true bands."""
     true, filled, rgb = (tmp_path / f"{name}.geojsonl" for name in ("true", "filled", "rgb"))
@@ -179,7 +196,9 @@ def test_filled_embeddings_do_not_meet_true_ones(call, tiles, tmp_path):
     rgb.write_bytes(b"\n".join(map(orjson.dumps, records)))
     with pytest.raises(BandError, match="bands nir08, swir16, swir22 are missing") as missing:
         call("embed", "--model", "rcf", rgb)
-    assert "--fill-missing" in explain(missing.value)
+    assert explain(missing.value).endswith("as --model rcf:bands=blue,green,red does, or pass --fill-missing")
+    call("embed", "--model", "rcf:bands=blue,green,red", rgb, "-o", filled)
+    filled.unlink()
     call("embed", "--model", "rcf", "--fill-missing", rgb, "-o", filled)
     embedding = first_embedding(filled.read_bytes())
     assert embedding["filled"] == ["nir08", "swir16", "swir22"]
@@ -329,7 +348,7 @@ def test_as_fills_the_same_bands_of_tiles_that_have_them(rsr, lakes, tmp_path, w
 )
 def test_what_decides_the_space_is_wrong_usage_beside_as(rsr, lakes, options):
     done = rsr("embed", "--as", lakes / "codes.rsr", *options, lakes / "tiles")
-    assert (done.returncode, done.stdout) == (2, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (2, 2)
     assert f"{options[0]} and --as both decide the vector space".encode() in done.stderr
     environment = {f"RSR_EMBED_{options[0].strip('-').replace('-', '_').upper()}": [*options, "1"][1]}
     done = rsr("embed", "--as", lakes / "codes.rsr", lakes / "tiles", env=environment)  # a default, which --as replaces
@@ -348,7 +367,7 @@ def test_beside_as_a_tile_must_have_the_bands_of_the_index(rsr, lakes, tmp_path,
 def test_as_a_file_without_vectors_says_what_to_pass(rsr, lakes):
     done = rsr("embed", "--as", lakes / "tiles", lakes / "tiles")
     says = f"rsr embed: {lakes / 'tiles'}:1: has no embedding; pass an index, or a file of embeddings or codes\n"
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", says)
+    assert (done.returncode, done.stderr.decode()) == (1, says)
 
 
 def test_a_tile_too_large_for_the_memory_is_skipped(tmp_path, write_raster):
@@ -387,7 +406,7 @@ def test_as_compares_the_sha256_of_weights(rsr, tiny, corner_scene, tmp_path):
     other = tmp_path / "other.pt"
     torch.save({name: tensor + 1 for name, tensor in state.items()}, other)
     done = rsr("embed", "--as", tmp_path / "made", "--weights", other, input=tiles)
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (1, 1)
     differ = f"weights {hashlib.sha256(other.read_bytes()).hexdigest()[:12]}..., not {digest[:12]}..."
     assert differ in done.stderr.decode()
 
@@ -404,7 +423,7 @@ def test_as_of_what_states_no_space(rsr, lakes, tmp_path, content, status, says)
     if content is not None:
         (tmp_path / "x").write_bytes(content)
     done = rsr("embed", "--as", tmp_path / "x", lakes / "tiles")
-    assert (done.returncode, done.stdout) == (status, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (status, status)
     assert says in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
 
@@ -421,7 +440,7 @@ def test_an_index_stores_the_recipe(lakes):
 
 def test_as_does_not_read_stdin(rsr, lakes):
     done = rsr("embed", "--as", "-", input=(lakes / "embeddings").read_bytes())
-    assert (done.returncode, done.stdout) == (2, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (2, 2)
     assert b"--as cannot read stdin; name an index or a file" in done.stderr
 
 

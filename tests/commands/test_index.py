@@ -14,7 +14,7 @@ from rsr_cli.core.index.reading import Index
 
 
 def test_what_else_lies_in_an_index_is_not_deleted(rsr, tmp_path):
-    assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
+    assert rsr("index", "-o", "x.rsr", "--allow-empty", input=b"", cwd=tmp_path).returncode == 0
     (tmp_path / "x.rsr" / "note.txt").write_text("mine")
     done = rsr("index", "-o", "x.rsr", "--overwrite", input=b"", cwd=tmp_path)
     assert (done.returncode, b"has other files in it; it is not replaced" in done.stderr) == (1, True)
@@ -49,12 +49,49 @@ def test_an_index_of_schema_1_is_refused_and_replaced(rsr, tmp_path):
         assert index.row_of("new") == 0
 
 
-def test_an_index_that_is_empty_becomes_one_with_rows_and_back(rsr, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "options", "status"), [(b"", [], 1), (b"\n \n", [], 1), (b'{"bad\n{}\n', ["--keep-going"], 1)]
+)
+def test_a_stream_without_a_usable_record_makes_an_index_only_if_that_is_allowed(
+    rsr, tmp_path, content, options, status
+):
+    done = rsr("index", "-o", "i.rsr", *options, input=content, cwd=tmp_path)
+    says = (
+        "no usable record was read, and the index would be empty; "
+        "pass --allow-empty to build an index without rows, which does not replace one with rows"
+    )
+    assert (done.returncode, done.stderr.decode().splitlines()[-1]) == (status, f"rsr index: {says}")
+    assert list(tmp_path.iterdir()) == []
+    done = rsr("index", "-o", "i.rsr", "--allow-empty", *options, input=content, cwd=tmp_path)
+    assert done.returncode == (3 if options else 0)
+    with Index(tmp_path / "i.rsr") as index:
+        assert index.manifest.count == 0
+
+
+def test_an_empty_index_becomes_one_with_rows_and_never_back(rsr, tmp_path):
+    def index(content, *options):
+        done = rsr("index", "-o", "i.rsr", "--overwrite", *options, input=content, cwd=tmp_path)
+        with Index(tmp_path / "i.rsr") as opened:
+            return done.returncode, opened.manifest.count, done.stderr.decode()
+
     record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    for content, count in ((b"", 0), (record, 1), (b"", 0)):
-        assert rsr("index", "-o", "i.rsr", "--overwrite", input=content, cwd=tmp_path).returncode == 0
-        with Index(tmp_path / "i.rsr") as index:
-            assert index.manifest.count == count
+    assert index(b"", "--allow-empty") == (0, 0, "")
+    assert index(b"", "--allow-empty") == (0, 0, "")
+    assert index(record) == (0, 1, "")
+    says = "i.rsr: no usable record was read, and 1 row would be lost; remove it first if you want an empty one"
+    status, count, said = index(b"", "--allow-empty")
+    assert (status, count, said.endswith(f"/{says}\n")) == (1, 1, True)
+    assert index(b"")[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("damage", ["schema 1", "damaged"])
+def test_an_index_that_cannot_be_read_is_not_replaced_by_an_empty_one(rsr, tmp_path, damage):
+    path = make_schema_1(tmp_path / "old.rsr")
+    if damage == "damaged":
+        (path / "manifest.json").write_bytes(b"{")
+    done = rsr("index", "-o", "old.rsr", "--overwrite", "--allow-empty", input=b"", cwd=tmp_path)
+    assert (done.returncode, b"an index that cannot be read would be lost" in done.stderr) == (1, True)
+    assert (path / "vectors.faiss").read_bytes() == b"old"
 
 
 def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_path):
@@ -87,7 +124,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, argume
 
 
 def test_an_existing_output_is_refused_with_its_remedy_before_anything_is_read(rsr, tmp_path):
-    assert rsr("index", "-o", "x.rsr", input=b"", cwd=tmp_path).returncode == 0
+    assert rsr("index", "-o", "x.rsr", "--allow-empty", input=b"", cwd=tmp_path).returncode == 0
     done = rsr("index", "-o", "x.rsr", input=b"broken", cwd=tmp_path)
     says = b"rsr index: x.rsr: exists already; pass --overwrite to replace it\n"
     assert (done.returncode, done.stderr) == (1, says)

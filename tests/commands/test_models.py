@@ -28,7 +28,7 @@ class Brightest(Encoder):
         self.module = torch.nn.Identity()
         self.facts = {"recipe": 1}
 
-    def forward(self, pixels, **context):
+    def forward(self, pixels, valid, **context):
         return pixels.amax((2, 3))
 '''
 #: ... and one entry.

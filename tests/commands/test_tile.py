@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
+from support import failure_in
 from support_rasters import ONES, SPLITS, check_record, grid, messages, records, safe
 
 from rsr_cli.core.errors import RasterError
@@ -320,7 +321,7 @@ def test_wrong_usage(tmp_path, write_raster, rsr, arguments, message):
     write_raster(tmp_path / "x.tif", ONES)
     done = rsr("tile", "--whole", *arguments, cwd=tmp_path)
     (line,) = messages(done)
-    assert (done.returncode, done.stdout) == (2, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (2, 2)
     assert line.startswith(f"rsr tile: {message}")
 
 
@@ -342,7 +343,7 @@ def test_wrong_usage(tmp_path, write_raster, rsr, arguments, message):
 )
 def test_options_that_do_not_fit(rsr, miniature, arguments, says):
     done = rsr("tile", *arguments, miniature / "BigEarthNet")
-    assert (done.returncode, done.stdout) == (2, b"")
+    assert (done.returncode, failure_in(done.stdout)["status"]) == (2, 2)
     assert says in done.stderr.decode()
 
 

@@ -38,7 +38,7 @@ def test_the_default_model_matches_terratorch(chips, encode, worst_cosine, v1, b
     assert not encoder.module.training
     assert not any(parameter.requires_grad for parameter in encoder.module.parameters())
     digest = hashlib.sha256(v1.read_bytes()).hexdigest()
-    assert encoder.facts == {"weights": digest, "pool": "mean", "layer": 11}
+    assert encoder.facts == {"weights": digest, "pool": "mean", "pooled": "valid pixels", "layer": 11}
 
     pixels = chips(3)
     vectors = encode(encoder, pixels)
@@ -67,6 +67,37 @@ def test_pools_and_layers_match_terratorchs_tokens(chips, encode, pool, layer, t
         "gem": np.cbrt((patches**3).mean(1)),
     }[pool]
     np.testing.assert_allclose(vectors, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_a_hole_is_not_seen(chips, encode, pool, tiny, backbones):
+    """Attention is asked to leave out the hole, in terratorch's own blocks."""
+    pixels, valid = chips(3).double(), torch.ones(3, 224, 224)
+    valid[1, 32:96] = 0  # four rows of patches
+    valid[2, :, :40] = 0  # two columns, and half of the third
+    shares = valid.reshape(3, 14, 16, 14, 16).mean((2, 4)).flatten(1)
+    seen = torch.cat([torch.ones(3, 1, dtype=torch.bool), shares > 0], dim=1)
+    model = terratorchs(backbones, "prithvi_eo_tiny", tiny).double()
+
+    def masked(attention, inputs):
+        (tokens,) = inputs
+        n, count, dim = tokens.shape
+        query, key, value = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        logits = (query @ key.transpose(-2, -1)) * attention.scale
+        weights = logits.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)
+        return attention.proj((weights @ value).transpose(1, 2).reshape(n, count, dim))
+
+    for block in model.blocks:
+        block.attn.forward = lambda *inputs, attention=block.attn, **_: masked(attention, inputs[:1])
+    with torch.inference_mode():
+        tokens = model(pixels)[-1]
+    weighed = (tokens[:, 1:] * shares[..., None]).sum(1) / shares.sum(1, keepdim=True)
+    encoder = load_encoder(settings("prithvi_eo_tiny", tiny, pool=pool))
+    encoder.module.double()
+    vectors = encode(encoder, pixels, valid)
+    torch.testing.assert_close(vectors, (weighed if pool == "mean" else tokens[:, 0]).float())
+    other = torch.where(valid[1:2, None] > 0, pixels[1:2], torch.randn(1, 6, 224, 224).double())
+    torch.testing.assert_close(encode(encoder, other, valid[1:2]), vectors[1:2])  # whatever stands in the hole
 
 
 def test_another_size_has_the_position_embedding_of_its_own_grid(chips, encode, tiny, backbones):

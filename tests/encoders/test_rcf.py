@@ -22,9 +22,11 @@ def rcf(**settings):
     return load_encoder(EncoderSettings("rcf", **settings))
 
 
-def encode(encoder, pixels):
+def encode(encoder, pixels, valid=None):
+    pixels = torch.tensor(pixels, dtype=encoder.module.filters.dtype)
+    valid = torch.ones_like(pixels[:, 0]) if valid is None else torch.tensor(valid)
     with torch.inference_mode():
-        return encoder.forward(torch.tensor(pixels, dtype=encoder.module.filters.dtype)).numpy()
+        return encoder.forward(pixels, valid.float()).numpy()
 
 
 def normal(*shape, seed=0):
@@ -52,6 +54,36 @@ def test_torchgeo_s_features(size):
     np.testing.assert_allclose(encode(encoder, pixels), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("hole", ["half", "wedge", "specks"])
+def test_a_tile_with_a_hole_is_averaged_where_the_whole_kernel_is_valid(hole):
+    """Against scipy's correlation; what stands in the hole is of no importance."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    encoder = rcf(bands=("red", "nir08"), seed=5)
+    encoder.module.double()
+    pixels = normal(1, 2, 24, 20)
+    rows, columns = np.mgrid[:24, :20]
+    valid = {"half": columns < 9, "wedge": rows + 2 * columns > 30, "specks": (rows % 2 + columns % 2) > 0}[hole]
+    inner = ndimage.binary_erosion(valid, np.ones((3, 3)), border_value=1)
+    assert inner.any() == (hole != "specks")
+    counted = inner if inner.any() else valid
+    strengths = []
+    for kernel in encoder.module.filters.numpy().astype(float):
+        maps = sum(ndimage.correlate(band, w, mode="nearest") for band, w in zip(pixels[0], kernel, strict=True)) - 1
+        strengths.append(np.sqrt(np.maximum(maps, 0)[counted].mean()) + np.sqrt(np.maximum(-maps, 0)[counted].mean()))
+    expected = np.hstack([strengths - np.roll(strengths, -step) for step in (1, 2)])
+    np.testing.assert_allclose(encode(encoder, pixels, valid[None])[0], expected, atol=1e-4)
+    if inner.any():
+        other = np.where(valid, pixels, 100)
+        np.testing.assert_allclose(encode(encoder, other, valid[None]), encode(encoder, pixels, valid[None]), atol=1e-5)
+
+
+def test_a_hole_does_not_change_the_other_tiles_of_a_batch():
+    encoder, pixels, valid = rcf(), normal(3, 6, 16, 16), np.ones((3, 16, 16))
+    alone = encode(encoder, pixels)
+    valid[1, :8] = 0
+    np.testing.assert_array_equal(encode(encoder, pixels, valid)[[0, 2]], alone[[0, 2]])
+
+
 def test_by_hand():
     centre, left, upper = np.zeros((3, 1, 3, 3))
     centre[0, 1, 1], left[0, 1, 0], upper[0, 0, 1] = 2, 1, 1
@@ -61,7 +93,9 @@ def test_by_hand():
     strengths = np.sqrt([4.5, 0, 2]) + np.sqrt([0.5, 1, 0.5])
     first, second, third = strengths
     expected = [first - second, second - third, third - first, first - third, second - first, third - second]
-    np.testing.assert_allclose(features(torch.tensor([[[[0.0, 5.0]]]])).numpy(), [expected], rtol=1e-6)
+    np.testing.assert_allclose(
+        features(torch.tensor([[[[0.0, 5.0]]]]), torch.ones(1, 1, 2)).numpy(), [expected], rtol=1e-6
+    )
 
 
 def test_filters_are_white_for_markov_images():
@@ -165,10 +199,9 @@ def test_other_precisions_keep_the_signs(dtype):
     pixels = normal(4, 6, 32, 32)
     exact = encode(encoder, pixels)
     encoder.module.to(dtype=dtype)
-    with torch.inference_mode():
-        vectors = encoder.forward(torch.tensor(pixels, dtype=dtype))
-    assert vectors.dtype == torch.float32
-    assert ((vectors.numpy() > 0) == (exact > 0)).mean() > 0.98
+    vectors = encode(encoder, pixels)
+    assert vectors.dtype == np.float32
+    assert ((vectors > 0) == (exact > 0)).mean() > 0.98
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

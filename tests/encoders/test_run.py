@@ -39,7 +39,7 @@ class Means(Encoder):
         self.facts = {}
         self.module = torch.nn.Identity()
 
-    def forward(self, pixels, **_):
+    def forward(self, pixels, *_, **__):
         count = torch.full((len(pixels), 1), float(pixels.shape[-1]))
         return torch.cat([pixels.mean((2, 3)), count], 1)
 
@@ -61,6 +61,51 @@ def test_invalid_pixels_become_the_mean_and_the_rest_is_normalised(rsr, corner_s
     np.testing.assert_allclose(values[0, :6], np.arange(1, 7) / 2, rtol=1e-6)
     np.testing.assert_allclose(values[1:8, :6], np.tile(np.arange(1, 7), (7, 1)), rtol=1e-6)
     np.testing.assert_allclose(values[8, :6], 200, rtol=1e-6)
+
+
+class ValidMeans(Means):
+    """The mean of each band over valid pixels, and the sum of their shares."""
+
+    def forward(self, pixels, valid, **_):
+        total = valid.sum((1, 2))[:, None]
+        return torch.cat([(pixels * valid[:, None]).sum((2, 3)) / total, total], 1)
+
+
+@pytest.mark.parametrize("size_px", [None, 7, 20, 32, 45, 224])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_a_hole_is_resized_to_does_not_bleed_into_the_valid_pixels(
+    rsr, corner_scene, tmp_path, size_px, batch_size
+):
+    """Around the hole, all pixels of a band are the same, and stay so in each size."""
+    tiles = rsr("tile", "--size", "32", "--min-valid", "0", corner_scene).stdout
+    encoder = ValidMeans(size_px=size_px)
+    seen = []
+    forward = encoder.forward
+    encoder.forward = lambda pixels, valid: (seen.append((pixels, valid)), forward(pixels, valid))[1]
+    records, _ = embedded(tiles, tmp_path, encoder, batch_size=batch_size)
+    values = vectors(records)
+    np.testing.assert_allclose(values[:8, :6], np.tile(np.arange(1, 7), (8, 1)), rtol=1e-5)
+    area = (size_px or 32) ** 2
+    np.testing.assert_allclose(values[:, 6], [area / 2] + [area] * 8, rtol=1e-5)
+    (pixels, valid), *_ = seen
+    assert valid.shape == (batch_size, *pixels.shape[2:])
+    assert (valid >= 0).all()
+    ground = pixels[0][:, valid[0] > 1e-3]
+    np.testing.assert_allclose(ground, np.arange(1, 7)[:, None] * np.ones(ground.shape[1]), rtol=1e-4)
+    assert (pixels[0][:, valid[0] == 0] == 0).all()
+
+
+def test_a_pixel_that_one_band_lacks_is_invalid_but_a_filled_band_is_not_asked(rsr, write_raster, tmp_path):
+    data = np.full((2, 8, 8), 1010, np.float32)
+    data[0, :2] = np.nan
+    data[1, :, :2] = np.nan
+    path = write_raster(tmp_path / "x.tif", data, names=("blue", "green"))
+    tiles = rsr("tile", "--whole", "--scale", "1", path).stdout
+    (record,), _ = embedded(tiles, tmp_path, ValidMeans(("blue", "green")))
+    assert vectors([record])[0].tolist() == [1, 1, 36]
+    assert record["properties"]["valid"] == round(36 / 64, 4)
+    (record,), _ = embedded(tiles, tmp_path, ValidMeans(("blue", "green")), filled=["green"])
+    assert vectors([record])[0].tolist() == [1, 0, 48]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
@@ -158,8 +203,8 @@ def test_a_broken_tile_is_named_by_its_line(rsr, corner_scene, tmp_path, change,
 
 
 class Overflows(Means):
-    def forward(self, pixels, **_):
-        values = super().forward(pixels)
+    def forward(self, pixels, valid, **_):
+        values = super().forward(pixels, valid)
         values[values[:, 0] > 100] = float("inf")
         return values
 
@@ -173,7 +218,7 @@ def test_a_model_that_overflows_is_an_error(rsr, corner_scene, tmp_path):
 class Located(Means):
     needs = ("datetime", "location")
 
-    def forward(self, pixels, **context):
+    def forward(self, pixels, *_, **context):
         return torch.cat([context["datetime"], context["location"], pixels.mean((2, 3))[:, :3]], 1)
 
 

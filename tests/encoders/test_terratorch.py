@@ -40,7 +40,7 @@ def published(random_weights):
     return write
 
 
-def test_a_timm_network_returns_its_pooled_feature_map(chips, backbones, published, tmp_path):
+def test_a_timm_network_returns_its_pooled_feature_map(chips, encode, backbones, published, tmp_path):
     import timm
 
     path = tmp_path / "resnet18.pth"
@@ -50,7 +50,7 @@ def test_a_timm_network_returns_its_pooled_feature_map(chips, backbones, publish
     assert (encoder.bands, encoder.mean[0]) == (("blue", "green", "red", "nir"), 1000)
     pixels = chips(2, bands=4, size=96)
     with torch.inference_mode():
-        torch.testing.assert_close(encoder.forward(pixels), network.forward_features(pixels).mean((2, 3)))
+        torch.testing.assert_close(encode(encoder, pixels), network.forward_features(pixels).mean((2, 3)))
     early = generic("timm_resnet18", path, bands=("blue", "green", "red", "nir"), size_px=96, layer=1)
     assert early.dim == 64
 

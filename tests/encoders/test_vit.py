@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -16,14 +18,14 @@ def settings(model, weights, **others):
     return EncoderSettings(model, weights=str(weights), **others)
 
 
-def test_the_class_token_is_torchvisions(chips, imagenet):
+def test_the_class_token_is_torchvisions(chips, encode, imagenet):
     path, model = imagenet
     encoder = load_encoder(settings("vit_b_16_rgb", path))
     assert (encoder.bands, encoder.dim, encoder.size_px) == (("red", "green", "blue"), 768, 224)
     assert set(encoder.mean + encoder.std) == {5000}
     pixels = chips(2, bands=3)
     with torch.inference_mode():
-        torch.testing.assert_close(encoder.forward(pixels), model(pixels))
+        torch.testing.assert_close(encode(encoder, pixels), model(pixels))
 
 
 def test_the_patches_of_a_layer_are_pooled(chips, encode, imagenet):
@@ -41,3 +43,24 @@ def test_the_patches_of_a_layer_are_pooled(chips, encode, imagenet):
 def test_the_size_is_fixed(imagenet):
     with pytest.raises(UsageError, match="takes 224 px, not 448"):
         load_encoder(settings("vit_b_16_rgb", imagenet[0], size_px=448))
+
+
+def test_a_hole_is_not_seen(chips, encode, imagenet):
+    """Attention is asked to leave out the hole, in torchvision's own layers."""
+    path, model = imagenet
+    model = copy.deepcopy(model).double()
+    pixels, valid = chips(2, bands=3).double(), torch.ones(2, 224, 224)
+    valid[1, 32:96] = 0  # four rows of patches
+    seen = torch.ones(2, 14, 14, dtype=torch.bool)
+    seen[1, 2:6] = False
+    seen = torch.cat([torch.ones(2, 1, dtype=torch.bool), seen.flatten(1)], dim=1)
+
+    def masked(attention, inputs, keywords):
+        return inputs, keywords | {"key_padding_mask": ~seen}
+
+    for layer in model.encoder.layers:
+        layer.self_attention.register_forward_pre_hook(masked, with_kwargs=True)
+    encoder = load_encoder(settings("vit_b_16_rgb", path))
+    encoder.module.double()
+    with torch.inference_mode():
+        torch.testing.assert_close(encode(encoder, pixels, valid), model(pixels).float())

@@ -75,8 +75,10 @@ def test_a_damaged_index_is_replaced_and_one_that_cannot_be_read_is_kept(tmp_pat
     assert sorted(path.rglob("*")) == before
 
 
-def test_an_empty_stream_makes_an_empty_index(tmp_path):
-    with make_index(tmp_path / "i.rsr", []) as index:
+def test_an_empty_stream_makes_an_empty_index_if_that_is_allowed(tmp_path):
+    with pytest.raises(RsrError, match="no usable record was read"):
+        make_index(tmp_path / "i.rsr", [])
+    with make_index(tmp_path / "i.rsr", [], allow_empty=True) as index:
         assert index.manifest.count == 0
         assert [len(rows) for _, rows in index.search(np.zeros((2, 96), np.uint8), 20)] == [0, 0]
 

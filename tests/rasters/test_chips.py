@@ -127,3 +127,53 @@ def test_chips_replace_nothing_without_overwrite(tmp_path, write_raster, cut):
         cut(path, chips=chips)
     cut(path, chips=chips, overwrite=True)
     assert [file.name for file in (tmp_path / "chips").iterdir()] == ["x.tif"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint16", (0, 65535, None)),
+        ("uint16", (7, 9, 11)),
+        ("int16", (-9999, 0, None)),
+        ("int16", (-32768, 32767, 5)),
+        ("uint8", (0, 255, None)),
+        ("float32", (-9999, np.nan, None)),
+        ("float32", (0.5, 0.25, None)),
+    ],
+)
+def test_chips_of_bands_with_nodata_of_their_own_are_invalid_where_the_bands_are(
+    tmp_path, write_raster, cut, dtype, nodata
+):
+    names = ("red", "green", "blue")
+    numbers = np.stack([np.arange(20 * 20).reshape(20, 20) % 256 + band for band in range(3)]).astype(dtype)
+    for band, value in enumerate(nodata):
+        if value is not None:
+            numbers[band, band : band + 3, :5] = value
+        file = tmp_path / "in" / f"T33UUP_20170613T101031_B0{4 - band}.tif"
+        write_raster(file, numbers[band], nodata=value)
+    settings = {"per_band": True, "sensor": "sentinel2-l2a", "scale": 1.0, "offset": 0.0}
+    (tile,) = cut(tmp_path / "in", size=20, chips=str(tmp_path / "chips"), **settings)
+    (plain,) = cut(tmp_path / "in", size=20, **settings)
+    expected = rasters.read_pixels(plain, names)
+    with np.errstate(invalid="ignore"):
+        for band, value in enumerate(nodata):
+            is_hole = np.isnan(numbers[band]) if value is np.nan else numbers[band] == (0 if value is None else value)
+            np.testing.assert_array_equal(np.isnan(expected[band]), is_hole)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, names), expected)
+    (again,) = cut(tile["properties"]["source"])
+    np.testing.assert_array_equal(rasters.read_pixels(again, names), expected)
+
+
+def test_chips_of_bytes_of_each_value_have_a_larger_type(tmp_path, write_raster, cut):
+    numbers = np.arange(2 * 256, dtype=np.uint8).reshape(2, 16, 16)
+    numbers[1] = numbers[0].T
+    masks = np.ones((2, 16, 16), bool)
+    masks[0, :2], masks[1, :, 5:7] = False, False
+    for band, name in enumerate(("B04", "B03")):
+        write_raster(tmp_path / "in" / f"T33UUP_20170613T101031_{name}.tif", numbers[band], mask=masks[band])
+    settings = {"per_band": True, "sensor": "sentinel2-l2a", "scale": 1.0, "offset": 0.0}
+    (tile,) = cut(tmp_path / "in", size=16, chips=str(tmp_path / "chips"), **settings)
+    with rasterio.open(tile["properties"]["source"]) as chip:
+        assert (chip.dtypes[0], chip.nodata) == ("int16", -1)
+    expected = np.where(masks, numbers, np.nan)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ("red", "green")), expected)

@@ -57,6 +57,24 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
         rasters.read_pixels(tile, ["nir08"], may_lack=["nir08"])
 
 
+@pytest.mark.parametrize(
+    ("has", "asked", "remedy", "bands"),
+    [
+        (("red", "nir"), ("red", "nir08"), "stand-in", "red,nir"),
+        (("nir08", "red"), ("red", "nir"), "stand-in", "red,nir08"),
+        (("nir",), ("nir08",), "stand-in", "nir"),
+        (("red", "nir"), ("nir08", "nir", "red"), "fill-missing", "nir,red"),  # it would be read twice
+        (("red", "nir"), ("red", "nir08", "swir16"), "fill-missing", "red"),
+        (("red", "nir"), ("swir16", "swir22"), None, None),
+    ],
+)
+def test_the_band_to_read_in_place_of_a_missing_one(tmp_path, write_raster, cut, has, asked, remedy, bands):
+    (tile,) = cut(write_raster(tmp_path / "x.tif", bands_of(len(has), 5, 5), names=has))
+    with pytest.raises(BandError, match="missing") as raised:
+        rasters.read_pixels(tile, asked)
+    assert (raised.value.remedy, raised.value.facts.get("bands")) == (remedy, bands)
+
+
 def test_a_record_whose_grid_has_no_area(tmp_path, write_raster, cut):
     write_raster(tmp_path / "B4.tif", np.ones((1, 4, 4), "uint16"))
     (tile,) = cut(tmp_path, per_band=True, sensor="landsat8")

@@ -272,13 +272,17 @@ class Encoder(ABC):
             self.dim = model.dim
 
     @abstractmethod
-    def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
         """Encode a batch.
 
         Parameters
         ----------
         pixels : torch.Tensor
-            float (n, bands, height, width), normalised, on the module's device and in its precision.
+            float (n, bands, height, width), normalised, on the module's device and in its precision; 0 where a pixel is
+            invalid.
+        valid : torch.Tensor
+            float32 (n, height, width), share of each pixel that is valid in all bands, 0 to 1; above 0 somewhere in
+            each tile. Between them where pixels were resized.
         **context : torch.Tensor
             One tensor per name in ``needs``: ``datetime`` float (n, 2) as year and zero-based day of the year,
             ``location`` float (n, 2) as latitude and longitude in degrees.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
 from rsr_cli.core.encoders.base import Encoder
-from rsr_cli.core.encoders.pooling import pool
+from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool_seen
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from rsr_cli.core.encoders.base import Model
+    from rsr_cli.core.encoders.pooling import Rows
 
 
 class Prithvi(Encoder):
@@ -77,13 +79,20 @@ class Prithvi(Encoder):
             for encoder in (module.temporal_embed_enc, module.location_embed_enc):
                 encoder.register_forward_hook(lambda encoder, _, embedding: embedding.to(encoder.scale.dtype))
         self.module = module
-        self.facts = {"weights": digest, "pool": model.pool, "layer": model.layer}
+        self.facts = {"weights": digest, "pool": model.pool, "pooled": POOLED, "layer": model.layer}
 
-    def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
         """Encode a batch, see `Encoder.forward`."""
         module: Any = self.module
         coordinates = (context["datetime"][:, None], context["location"]) if self.needs else ()
-        return pool(self.facts["pool"], module.forward_features(pixels, *coordinates)[-1], class_tokens=1)
+
+        def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
+            with module.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0][:, tokens],)):
+                last: torch.Tensor = module.forward_features(*(tensor[tiles] for tensor in (pixels, *coordinates)))[-1]
+            return last
+
+        patches = math.prod(module.patch_embed.grid_size)
+        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, patches))
 
 
 class PrithviTL(Prithvi):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rsr_cli.core.encoders.base import Encoder
+from rsr_cli.core.encoders.pooling import POOLED
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.base import Model
@@ -51,7 +52,9 @@ class RCF(Encoder):
     the textbook's: a separable first-order Markov process with correlation 0.95 [2]_. With
     :math:`C_{ij} = 0.95^{|i - j|}` and noise :math:`g` of 3 x 3 px per band, :math:`w = C^{-1/2} g\, C^{-1/2}`.
 
-    Borders are padded with the outermost pixels, so a tile may be as small as one pixel.
+    Borders are padded with the outermost pixels, so a tile may be as small as one pixel. In a tile with invalid pixels,
+    averages are over the pixels whose whole kernel is valid, or if there are none, over the valid pixels: the edge of a
+    hole is no edge on the ground.
 
     Parameters
     ----------
@@ -73,6 +76,7 @@ class RCF(Encoder):
         self.module = RandomFeatures(draw_filters(len(self.bands), model.seed))
         self.facts = {
             "recipe": RECIPE,
+            "pooled": POOLED,
             "seed": model.seed,
             "filters": FILTERS,
             "kernel": KERNEL_PX,
@@ -81,9 +85,9 @@ class RCF(Encoder):
             "steps": STEPS,
         }
 
-    def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Encode a batch, see `Encoder.forward`."""
-        vectors: torch.Tensor = self.module(pixels)
+        vectors: torch.Tensor = self.module(pixels, valid)
         return vectors
 
 
@@ -102,13 +106,15 @@ class RandomFeatures(torch.nn.Module):
         super().__init__()
         self.register_buffer("filters", filters)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Encode a batch.
 
         Parameters
         ----------
         pixels : torch.Tensor
             float (n, bands, height, width), normalised.
+        valid : torch.Tensor
+            float32 (n, height, width), share of each pixel that is valid.
 
         Returns
         -------
@@ -117,11 +123,9 @@ class RandomFeatures(torch.nn.Module):
         """
         # Tile by tile, so that a vector is the same to the last bit in every batch. On a CPU, one thread per tile:
         # threads that share a tile wait for each other at each of its hundred small steps, longer on a busy machine.
-        tiles = torch.split(pixels, 1)
-        if pixels.device.type == "cpu" and len(tiles) > 1:
-            strengths = torch.stack(list(self._threads.map(self._strengths, tiles)))
-        else:
-            strengths = torch.stack([self._strengths(tile) for tile in tiles])
+        tiles = torch.split(pixels, 1), torch.split(valid, 1)
+        each = self._threads.map if pixels.device.type == "cpu" and len(pixels) > 1 else map
+        strengths = torch.stack(list(each(self._strengths, *tiles)))
         return torch.cat([strengths - strengths.roll(-step, dims=1) for step in STEPS], dim=1)
 
     @cached_property
@@ -130,14 +134,24 @@ class RandomFeatures(torch.nn.Module):
         torch.set_num_threads(1)  # here too: idle threads of a team would spin
         return ThreadPoolExecutor(threads, "rcf", torch.set_num_threads, (1,))
 
-    def _strengths(self, tile: torch.Tensor) -> torch.Tensor:
-        """Return each filter's mean response to a tile (1, bands, height, width): float32 (filters,)."""
+    def _strengths(self, tile: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return each filter's mean response to a tile (1, bands, height, width): float32 (filters,).
+
+        ``valid`` is (1, height, width).
+        """
         margin = self.filters.shape[-1] // 2
         tile = torch.nn.functional.pad(tile, (margin,) * 4, mode="replicate")
+        weights = None
+        if valid.min() < 1:
+            inner = -torch.nn.functional.max_pool2d(-valid, self.filters.shape[-1], stride=1, padding=margin)
+            weights = (inner if inner.any() else valid).flatten()
+            weights = weights / weights.mean()
         strengths = []
         for first in range(0, len(self.filters), _FILTERS_AT_ONCE):
             filters = self.filters[first : first + _FILTERS_AT_ONCE]
             maps = torch.nn.functional.conv2d(tile, filters, filters.new_full((len(filters),), BIAS))[0].flatten(1)
+            if weights is not None:
+                maps = maps * weights  # none is negative, so signs stay
             above = maps.clamp_min(0).mean(dim=1, dtype=torch.float32)
             below = -maps.clamp_max_(0).mean(dim=1, dtype=torch.float32)
             strengths.append(above.sqrt() + below.sqrt())

@@ -37,12 +37,17 @@ NEIGHBOURHOOD_PX = 1024
 
 @dataclass(frozen=True)
 class _Ready:
-    """A tile ready for the model: pixels float32 (bands, height, width), normalised, and the bands filled."""
+    """A tile ready for the model.
+
+    ``pixels`` is float32 (bands, height, width), normalised, and ``valid`` float32 (height, width), the share of each
+    pixel that is valid in all bands that are not filled; None if all pixels are.
+    """
 
     record: Record
     name: str
     line: int
     pixels: torch.Tensor
+    valid: torch.Tensor | None
     filled: tuple[str, ...]
     context: dict[str, tuple[float, float]]
 
@@ -150,21 +155,21 @@ class Embedder:
 
     def _prepare(self, record: Record, name: str, line: int) -> _Ready:
         try:
-            pixels, filled = self._pixels(record)
+            pixels, valid, filled = self._pixels(record)
             context = {name: _CONTEXT[name](record) for name in self._encoder.needs}
         except (MemoryError, RuntimeError) as error:
             if not _is_about_memory(error):
                 raise
             raise RecordError("is too large for the memory that is free", f"{name}:{line}", remedy="cut") from None
         except RecordError as error:
-            if error.remedy == "fill-missing" and self._one_space:
+            if error.remedy in ("fill-missing", "stand-in") and self._one_space:
                 error.remedy = "as-tiles"
             error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
             raise
-        return _Ready(record, name, line, pixels, filled, context)
+        return _Ready(record, name, line, pixels, valid, filled, context)
 
-    def _pixels(self, record: Record) -> tuple[torch.Tensor, tuple[str, ...]]:
-        """Read a tile, normalise it with invalid pixels at the mean, and resize it; also name the bands filled."""
+    def _pixels(self, record: Record) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...]]:
+        """Read, normalise and resize a tile, invalid pixels at the mean; return its validity and the bands filled."""
         bands = self._encoder.bands
         may_lack = bands if self._fill_missing else self._filled
         pixels = read_pixels(record, bands, may_lack=may_lack)
@@ -173,18 +178,28 @@ class Embedder:
         if filled:
             pixels[[not there for there in has]] = np.nan
         finite = np.isfinite(pixels)
-        valid = float((finite[has] if filled else finite).all(axis=0).mean())
-        if not valid:
+        valid = np.logical_and.reduce(finite[has] if filled else finite)
+        share = float(valid.mean())
+        if not share:
             raise RecordError("has no valid pixel", remedy="no-valid-pixel")
-        record["properties"].setdefault("valid", round(valid, 4))
+        record["properties"].setdefault("valid", round(share, 4))
         pixels -= self._mean
         pixels /= self._std
         pixels[~finite] = 0
-        tensor = torch.from_numpy(pixels)
+        resized = self._resize(pixels)
+        if share == 1:
+            return resized, None, filled
+        if resized.shape != pixels.shape:  # a resized pixel is the average of the valid ones that it is made from
+            resized /= self._resize(finite.astype(np.float32)).clamp_min(1e-6)
+        return resized, self._resize(valid[None].astype(np.float32))[0], filled
+
+    def _resize(self, layers: NDArray[np.float32]) -> torch.Tensor:
+        """Resize float32 (layers, height, width) to the model's size, if it has one."""
         size = self._encoder.size_px
-        if size is None or tensor.shape[1:] == (size, size):
-            return tensor, filled
-        return torch.nn.functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0], filled
+        tensor = torch.from_numpy(layers)
+        if size is None or layers.shape[1:] == (size, size):
+            return tensor
+        return torch.nn.functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
 
     def _encode(self, tiles: list[_Ready]) -> Iterator[Batch]:
         vectors = self._forward(tiles)
@@ -208,7 +223,9 @@ class Embedder:
                 name: torch.tensor([tile.context[name] for tile in tiles], dtype=torch.float32, device=device)
                 for name in self._encoder.needs
             }
-            vectors: NDArray[np.float32] = self._encoder.forward(pixels, **context).float().cpu().numpy()
+            whole = torch.ones(tiles[0].pixels.shape[1:])
+            valid = torch.stack([whole if tile.valid is None else tile.valid for tile in tiles]).to(device)
+            vectors: NDArray[np.float32] = self._encoder.forward(pixels, valid, **context).float().cpu().numpy()
         except (MemoryError, RuntimeError) as error:
             if not _is_about_memory(error):
                 raise

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import specification, weights
 from rsr_cli.core.encoders.base import Encoder, Model, choose_layer
-from rsr_cli.core.encoders.pooling import pool
+from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool
 from rsr_cli.core.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -204,16 +204,17 @@ class Backbone(Encoder):
         network = children[0] if len(children) == 1 else module  # unwrapped, as checkpoints name the network itself
         weights.fit(network, _own_names(state, network, family), path, name, None, optional=_HEADS)
         self.module = module
-        self.facts = {"weights": digest, "pool": model.pool, "layer": self._output}
+        self.facts = {"weights": digest, "pool": model.pool, "pooled": POOLED, "layer": self._output}
 
-    def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Encode a batch, see `Encoder.forward`."""
         if self._family.fp32_only and pixels.element_size() != 4:
             raise UsageError(f"{self.name} computes only in fp32", remedy="precision")
         output = self.module(pixels)[self._output]
-        if self._family.class_tokens is None:
-            return pool(self.facts["pool"], output.movedim(self._channel_axis, -1).flatten(1, 2), class_tokens=0)
-        return pool(self.facts["pool"], output, self._family.class_tokens)
+        tokens = self._family.class_tokens
+        if tokens is None:
+            tokens, output = 0, output.movedim(self._channel_axis, -1).flatten(1, 2)
+        return pool(self.facts["pool"], output, tokens, patch_shares(valid, output.shape[1] - tokens))
 
 
 def _channel_axis(name: str, output: torch.Tensor, dim: int, family: _Family) -> int:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
 from rsr_cli.core.encoders.base import Encoder
-from rsr_cli.core.encoders.pooling import pool
+from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool_seen
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from rsr_cli.core.encoders.base import Model
+    from rsr_cli.core.encoders.pooling import Rows
 
 SIZE_PX = 224
 
@@ -54,13 +55,20 @@ class ViTB16(Encoder):
             module.encoder.ln = torch.nn.Identity()
         module.encoder.layers = module.encoder.layers[: model.layer + 1]
         self.module = module
-        self.facts = {"weights": digest, "pool": model.pool, "layer": model.layer}
+        self.facts = {"weights": digest, "pool": model.pool, "pooled": POOLED, "layer": model.layer}
 
-    def forward(self, pixels: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Encode a batch, see `Encoder.forward`."""
         import torch
 
         module: Any = self.module
         patches = module.conv_proj(pixels).flatten(2).transpose(1, 2)
-        tokens = torch.cat([module.class_token.expand(len(pixels), -1, -1), patches], dim=1)
-        return pool(self.facts["pool"], module.encoder(tokens), class_tokens=1)
+        embedded = (
+            torch.cat([module.class_token.expand(len(pixels), -1, -1), patches], 1) + module.encoder.pos_embedding
+        )
+
+        def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
+            last: torch.Tensor = module.encoder.ln(module.encoder.layers(embedded[tiles][:, tokens]))
+            return last
+
+        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, patches.shape[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import platform
 import secrets
@@ -17,7 +16,7 @@ import faiss
 import numpy as np
 
 import rsr_cli
-from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
+from rsr_cli.core.errors import IndexFormatError, OutputError, RsrError, Skips, counted
 from rsr_cli.core.files import (
     PREFIX,
     explained,
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch, Record
     from rsr_cli.core.records.space import Space
 
-log = logging.getLogger("rsr")
-
 
 def build(
     batches: Iterable[Batch],
@@ -52,6 +49,7 @@ def build(
     *,
     arguments: Sequence[str] = (),
     overwrite: bool = False,
+    allow_empty: bool = False,
 ) -> Iterator[int]:
     """Build an index directory from a stream of records.
 
@@ -73,6 +71,8 @@ def build(
         The command line, for the manifest.
     overwrite : bool
         Replace an existing index.
+    allow_empty : bool
+        Let a stream without records make an empty index, but never replace an index that has rows.
 
     Yields
     ------
@@ -84,7 +84,7 @@ def build(
     RecordError
         A record has no usable id, bbox or datetime, or an embedding too long for float32's squares.
     RsrError
-        An id occurs twice.
+        An id occurs twice, or no record came.
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
@@ -102,7 +102,7 @@ def build(
             unpublished = final / SEGMENTS / secrets.token_hex(8)
             with contextlib.ExitStack() as stack:
                 with whole_directory(unpublished) as segment:
-                    manifest = yield from _fill(segment, batches, metric, skips, arguments)
+                    manifest = yield from _fill(segment, batches, metric, skips, arguments, allow_empty=allow_empty)
                     stack.enter_context(locked(final / LOCK))  # before the segment is seen, as other writers clean up
                 try:
                     _publish(final, unpublished, manifest)
@@ -112,7 +112,7 @@ def build(
         with whole_directory(final) as directory:
             segment = directory / SEGMENTS / segment_name(1)
             segment.mkdir(parents=True)
-            manifest = yield from _fill(segment, batches, metric, skips, arguments)
+            manifest = yield from _fill(segment, batches, metric, skips, arguments, allow_empty=allow_empty)
             manifest.write(directory)
     except FileExistsError:
         raise OutputError("was created by another process meanwhile", str(path)) from None
@@ -136,9 +136,13 @@ def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:
         last = Manifest.read(index)
         current = {segment.name for segment in last.segments}
         manifest = manifest.following(last)
+        rows = counted(last.count, "row") if last.count else ""
     except IndexFormatError as error:
         if error.remedy != "rebuild":
             raise
+        rows = "an index that cannot be read"
+    if rows and not manifest.count:
+        raise OutputError(f"no usable record was read, and {rows} would be lost", str(index), remedy="remove-index")
     _remove_others(index, {*current, unpublished.name})
     names = {segment.name for segment in manifest.segments}
     segments = [index / SEGMENTS / name for name in names]
@@ -174,15 +178,21 @@ def _remove_others(index: Path, names: set[str]) -> None:
 
 
 def _fill(
-    directory: Path, batches: Iterable[Batch], metric: str | None, skips: Skips, arguments: Sequence[str]
+    directory: Path,
+    batches: Iterable[Batch],
+    metric: str | None,
+    skips: Skips,
+    arguments: Sequence[str],
+    *,
+    allow_empty: bool,
 ) -> Generator[int, None, Manifest]:
     """Write a segment, yield as `build` does, and return the manifest of an index of it alone."""
     with contextlib.closing(SegmentWriter(directory, metric)) as writer:
         for batch in batches:
             yield writer.add(batch, skips)
         writer.finish()
-    if not writer.count:
-        log.warning("no records were read, and the index is empty")
+    if not writer.count and not allow_empty:
+        raise RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
     return writer.manifest(arguments)
 
 

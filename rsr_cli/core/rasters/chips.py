@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def _write(
     parts: Sequence[Part],
 ) -> None:
     """Write numbers (bands, height, width), masked where invalid, as a GeoTIFF in memory."""
-    nodata = _common_nodata(numbers, parts)
+    numbers, nodata = _marked(numbers, parts)
     transform = properties.get("proj:transform")
     count, height, width = numbers.shape
     with memory.open(
@@ -125,12 +126,34 @@ def _declared(properties: dict[str, Any], key: str, names: Sequence[str]) -> lis
     return [number / factor_of(name) for number, name in zip(each, names, strict=True)]
 
 
-def _common_nodata(numbers: Numbers, parts: Sequence[Part]) -> float | None:
-    """Return the one value that marks invalid pixels in all bands; NaN if floats are masked and none is declared."""
+def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | None]:
+    """Choose the value that marks the invalid pixels of each band, as a GeoTIFF has one nodata for all bands.
+
+    Returns
+    -------
+    tuple of numpy.ma.MaskedArray and float or None
+        The numbers, of a larger type if every value of theirs is a valid pixel's; and the value, which no valid pixel
+        has, or None if pixels are valid or invalid in all bands alike and a mask marks them.
+    """
     declared = {part.opened.dataset.nodatavals[index - 1] for part in parts for index in part.indexes}
-    if len(declared) == 1 and (value := declared.pop()) is not None:
-        return value
-    return np.nan if numbers.dtype.kind == "f" and np.ma.is_masked(numbers) else None
+    stated = [value for value in declared if value is not None]
+    if len(declared) == 1 and stated:
+        return numbers, stated[0]
+    invalid = np.ma.getmaskarray(numbers)
+    if not invalid.any():
+        return numbers, None
+    if numbers.dtype.kind == "f":
+        return numbers, np.nan
+    if (invalid == invalid[0]).all():
+        return numbers, None
+    limits, valid = np.iinfo(numbers.dtype), set(np.unique(numbers.compressed()).tolist())
+    whole = (int(value) for value in stated if value in range(limits.min, limits.max + 1))
+    candidates = chain(whole, (0, limits.max), range(limits.min, limits.max))
+    unused = next((value for value in candidates if value not in valid), None)
+    if unused is not None:
+        return numbers, unused
+    larger = np.promote_types(numbers.dtype, np.int16 if limits.bits == 8 else np.int32)
+    return np.ma.array(numbers.data.astype(larger), mask=invalid), limits.min - 1
 
 
 def _copy_control(part: Part, chip: DatasetWriter) -> None:

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.opening import alphas_of, explained, is_all_valid, open_raster
-from rsr_cli.core.sensors.base import missing_bands
+from rsr_cli.core.sensors.base import STAND_INS, missing_bands
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     has = [band for band in bands if band in names]
     lacks = [band for band in bands if band not in names]
     if lacks and not (has and set(lacks) <= set(may_lack)):
-        needed = [band for band in lacks if band not in may_lack or not has]
-        raise BandError(missing_bands(needed, names), remedy="fill-missing" if has else None)
+        raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
     scale, offset = (_per_band(tile, key, default, has) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
@@ -128,6 +127,15 @@ def _per_band(tile: Record, key: str, default: float, bands: Sequence[str]) -> N
     names, stated = tile["properties"]["bands"], tile["properties"].get(key, default)
     numbers = [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
     return np.array(numbers, np.float32)[:, None, None]
+
+
+def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -> BandError:
+    """Return the error that bands are missing, with those that a tile has in their place."""
+    what, has = missing_bands(lacks, names), [band for band in bands if band in names]
+    instead = [STAND_INS.get(band) if band in lacks else band for band in bands]
+    if all(band in names for band in instead) and len(set(instead)) == len(instead):
+        return BandError(what, remedy="stand-in", bands=",".join(map(str, instead)))
+    return BandError(what, remedy="fill-missing", bands=",".join(has)) if has else BandError(what)
 
 
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError
 from rsr_cli.core.files import open_input, reason
 from rsr_cli.core.records.batch import Batch, Record
 
@@ -33,6 +33,8 @@ RASTERS = (
     *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"\x89HDF", b"CDF\x01", b"CDF\x02"),
 )
 GZIP = b"\x1f\x8b"
+#: The type, in place of ``Feature``, of a last line that states that the writer of the stream failed.
+FAILURE = "Failure"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142
 
 
@@ -102,6 +104,9 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
                 if line.strip().strip(RECORD_SEPARATOR):  # not blank
                     error.place = f"{name}:{number}"
                     skips(error)
+            except UpstreamError as error:
+                error.place = f"{name}:{number}"
+                raise
         if stream and batch.records:
             take_vectors(batch, stream, skips)
         if batch.records:
@@ -125,6 +130,8 @@ def _feature(text: bytes) -> Record:
         raise RecordError(f"not JSON: {error}; {ONE_PER_LINE}") from None
     if not isinstance(record, dict) or record.get("type") != "Feature":
         found = record.get("type") if isinstance(record, dict) else type(record).__name__
+        if found == FAILURE:
+            raise UpstreamError(*(str(record.get(field, "unknown")) for field in ("command", "message")))
         raise RecordError(f"not a GeoJSON Feature but {found or 'an object without a type'}; {ONE_PER_LINE}")
     if not isinstance(record.get("properties"), dict):
         raise RecordError("the Feature has no properties object")
@@ -147,6 +154,13 @@ def write_records(batch: Batch, skips: Skips) -> bytes:
         for record, row in zip(batch.records, rows, strict=True):
             record["properties"][batch.space.kind] = {**head, "data": b64encode_as_string(row.data)}
     return b"".join(batch.apply(dump, skips))
+
+
+def failure_line(command: str, message: str, status: int) -> bytes:
+    """Return the line that ends the stream of a command that failed."""
+    return orjson.dumps(
+        {"type": FAILURE, "command": command, "status": status, "message": message}, option=orjson.OPT_APPEND_NEWLINE
+    )
 
 
 def dump(record: Record) -> bytes:

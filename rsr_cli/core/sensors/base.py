@@ -27,6 +27,15 @@ COMMON_NAMES = (
     *("swir16", "swir22", "lwir", "lwir11", "lwir12"),
     *POLARIZATIONS,
 )
+#: Band -> one that covers about the same wavelengths.
+STAND_INS = {
+    "nir": "nir08",
+    "nir08": "nir",
+    "green": "green05",
+    "rededge071": "rededge",
+    "lwir11": "lwir",
+    "lwir": "lwir11",
+}
 #: Stands for a band that has no name or is not used.
 UNUSED = "-"
 
