@@ -33,6 +33,7 @@ REMEDIES = {
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "implausible": "check --scale and --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
     "labels": "label the tiles before rsr index, or pass the labels to --truth",
+    "mask": "name one with --mask-file, relative to the directory of the scene",
     "min-valid": "pass --min-valid 0 to keep every tile",
     "models": "rsr models --all lists them",
     "no-defaults": "pass --bands, --mean, --std and --size",

@@ -76,7 +76,7 @@ class ChipWriter:
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write: {reason}", str(path)) from None
-        kept = {key: value for key, value in properties.items() if key != "nodata"}
+        kept = {key: value for key, value in properties.items() if key not in ("nodata", "mask")}
         placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
         for key in ("scale", "offset"):
             if isinstance(kept[key], list):

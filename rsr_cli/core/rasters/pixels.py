@@ -14,8 +14,10 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
+from rsr_cli.core.rasters.masks import are_marked
 from rsr_cli.core.rasters.opening import alphas_of, explained, is_all_valid, open_raster
 from rsr_cli.core.sensors.base import STAND_INS, missing_bands
+from rsr_cli.core.sensors.quality import Marks
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Record
 
 OPEN_DATASETS = 64
+#: Bits of the largest integers that a mask may have.
+MAX_BITS = 63
 #: Size of the largest tile that is read into memory.
 MAX_PIXELS = 1 << 30
 
@@ -142,7 +146,26 @@ def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
     """Read a tile's numbers as stored, masked where invalid: (bands, height, width) in the file's data type."""
     parts, shape = parts_of(tile, bands)
     layers = [_read(part, shape) for part in parts]
-    return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+    numbers = layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+    if (mask := tile["properties"].get("mask")) is None:
+        return numbers
+    quality = read_quality(tile)
+    invalid = np.ma.getmaskarray(quality) | are_marked(quality.data, Marks.of_property(mask))
+    return np.ma.array(numbers.data, mask=np.ma.getmaskarray(numbers) | invalid)
+
+
+def read_quality(tile: Record) -> np.ma.MaskedArray[Any, Any]:
+    """Read the numbers of a tile's mask on the tile's grid, the nearest ones: (height, width), masked outside it.
+
+    Raises
+    ------
+    RasterError
+        The file cannot be read.
+    """
+    properties = tile["properties"]
+    height, width = map(int, properties["window"][:1:-1])
+    part = _part(tile, properties["mask"]["source"])
+    return _read(part, (height, width), classes=True)[0]
 
 
 def _check(tile: Record) -> None:
@@ -153,6 +176,7 @@ def _check(tile: Record) -> None:
     numbers = [number for stated in calibration for number in (stated if isinstance(stated, list) else [stated])]
     numbers.append(properties.get("nodata", 0))
     transform = properties.get("proj:transform", [0.0] * 6)
+    mask = properties.get("mask", {"source": "", "values": [0]})
     well_formed = (
         _are(names, str)
         and all(len(stated) == len(names) for stated in calibration if isinstance(stated, list))
@@ -165,9 +189,16 @@ def _check(tile: Record) -> None:
         and 1 <= window[2] * window[3] <= MAX_PIXELS
         and max(map(abs, window)) <= MAX_PIXELS
         and min(window[2:]) >= 1
+        and isinstance(mask, dict)
+        and isinstance(mask.get("source"), str)
+        and ("values" in mask or "bits" in mask)
+        and _are(mask.get("values", []), int)
+        and _are(mask.get("bits", []), int)
+        and all(0 <= bit < MAX_BITS for bit in mask.get("bits", []))
     )
     if not well_formed:
-        raise RecordError("is not a tile: source, bands, window, scale or proj:transform is missing or malformed")
+        what = "source, bands, window, scale, mask or proj:transform is missing or malformed"
+        raise RecordError(f"is not a tile: {what}")
 
 
 def _are(values: Any, *types: type) -> bool:
@@ -207,13 +238,23 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         path, index = file_and_band(source[band])
         if parts and parts[-1].path == path:
             parts[-1].indexes.append(index or 1)
-            continue
-        opened = _datasets.get(path, nodata, masked=index is None)
-        place = window
-        if "proj:transform" in properties:
-            place = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
-        parts.append(Part(path, opened, [index or 1], place))
+        else:
+            parts.append(_part(tile, source[band], nodata))
     return parts, (height, width)
+
+
+def _part(tile: Record, source: str, nodata: float | None = None) -> Part:
+    """Return where a tile is in the file of one band."""
+    properties = tile["properties"]
+    path, index = file_and_band(source)
+    opened = _datasets.get(path, nodata, masked=index is None)
+    column, row, width, height = map(int, properties["window"])
+    window = float(column), float(row), float(width), float(height)
+    if "proj:transform" in properties:
+        window = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
+    if (index or 1) > opened.dataset.count:
+        raise RasterError(f"has {counted(opened.dataset.count, 'band')}, and no band {index}", path)
+    return Part(path, opened, [index or 1], window)
 
 
 def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
@@ -223,8 +264,11 @@ def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: in
     return round(left, 6), round(top, 6), round(right - left, 6), round(bottom - top, 6)
 
 
-def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
-    """Read a window as ``shape`` (height, width), bilinear if that is not its size, masked outside the raster."""
+def _read(part: Part, shape: tuple[int, int], *, classes: bool = False) -> np.ma.MaskedArray[Any, Any]:
+    """Read a window as ``shape`` (height, width), bilinear if that is not its size, masked outside the raster.
+
+    If its numbers are ``classes``, the nearest are read, and all of those in the raster are valid.
+    """
     dataset = part.opened.dataset
     left, top, width, height = part.window
     same_size = (width, height) == shape[::-1]
@@ -245,9 +289,9 @@ def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
             part.indexes,
             window=window,
             out_shape=(len(part.indexes), *size),
-            resampling=Resampling.nearest if same_size else Resampling.bilinear,
+            resampling=Resampling.nearest if same_size or classes else Resampling.bilinear,
         )
-        invalid = _invalid(part, window, size)
+        invalid = np.ma.nomask if classes else _invalid(part, window, size)
     if size == shape:
         return np.ma.array(numbers, mask=invalid)
     whole = np.ma.array(np.zeros((len(part.indexes), *shape), numbers.dtype), mask=True)

@@ -12,6 +12,7 @@ import numpy as np
 from rsr_cli.core.errors import BandError, RasterError, counted
 from rsr_cli.core.rasters.calibration import Band, calibrate
 from rsr_cli.core.rasters.footprints import Locator
+from rsr_cli.core.rasters.masks import check_mask
 from rsr_cli.core.rasters.opening import alphas_of, is_all_valid, is_one_band, is_virtual, open_raster
 from rsr_cli.core.sensors import identify
 from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
+    from rsr_cli.core.rasters.masks import MaskSettings
     from rsr_cli.core.sensors.base import Sensor
+    from rsr_cli.core.sensors.quality import QualityBand
     from rsr_cli.core.sources.base import Found
 
 
@@ -49,6 +52,8 @@ class SceneSettings:
         The name of the directory above a scene is its label.
     id_prefix : str
         The beginning of every id.
+    mask : MaskSettings, optional
+        Where further invalid pixels are marked.
     """
 
     sensor: Sensor | None = None
@@ -58,6 +63,7 @@ class SceneSettings:
     datetime: str | None = None
     labels_from_parent: bool = False
     id_prefix: str = ""
+    mask: MaskSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ class Scene:
         Pixels may be invalid.
     doubts : tuple of BandError
         What may be wrong with its numbers or bands.
+    quality : QualityBand or None
+        What the numbers of its mask mean, besides invalid pixels.
     """
 
     name: str
@@ -96,6 +104,7 @@ class Scene:
     properties: dict[str, Any]
     maskable: bool
     doubts: tuple[BandError, ...]
+    quality: QualityBand | None
 
 
 def open_scene(found: Found, settings: SceneSettings) -> Scene:
@@ -158,11 +167,15 @@ def _scene(
     found: Found, product: Product, naming: Naming, datasets: Sequence[DatasetReader], settings: SceneSettings
 ) -> Scene:
     """Describe a scene whose files are open; ``datasets`` has one per file, or one per band of single-band files."""
-    sensor, names = settings.sensor, naming.names
+    sensor = settings.sensor
     finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
+    mask = _mask(found, naming, finest, settings)
+    if mask and isinstance(found.source, str):
+        naming = _unused(naming, finest, file_and_band(mask["source"])[1])
+    names = naming.names
     bands = _bands(found, names, datasets, finest)
     # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
-    locate, maskable = Locator(finest), any(map(_is_maskable, datasets))
+    locate, maskable = Locator(finest), mask is not None or any(map(_is_maskable, datasets))
     doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
@@ -182,6 +195,8 @@ def _scene(
         each = [pairs.get(name, (1.0, 0.0))[number] for name in names]
         used = {pair[number] for pair in pairs.values()}
         properties[key] = used.pop() if len(used) == 1 else each
+    if mask:
+        properties["mask"] = mask
     if unit := sensor.unit if sensor else _declared_unit(bands):
         properties["unit"] = unit
     if sensor and any(is_virtual(dataset) and dataset.nodata == sensor.nodata for dataset in datasets):
@@ -197,6 +212,7 @@ def _scene(
         properties=properties,
         maskable=maskable,
         doubts=tuple(doubts),
+        quality=settings.mask.quality if settings.mask else None,
     )
 
 
@@ -204,6 +220,34 @@ def _declared_unit(bands: Sequence[Band]) -> str:
     """Return the unit that files declare of bands without reflectance, as chips do; empty unless they agree."""
     units = {"" if is_reflectance(band.name) else band.dataset.units[band.index - 1] or "" for band in bands}
     return units.pop() if len(units) == 1 else ""
+
+
+def _mask(found: Found, naming: Naming, dataset: DatasetReader, settings: SceneSettings) -> dict[str, Any] | None:
+    """Return the mask of a scene as its records state it; ``dataset`` is its file, or that of its finest band."""
+    if settings.mask is None:
+        return None
+    names = {}
+    if isinstance(found.source, str):
+        indexes = _indexes(dataset, naming.names)
+        names = {text.lower(): index for index, text in enumerate(dataset.descriptions, 1) if text}
+        names |= {name.lower(): index for name, index in zip(naming.names, indexes, strict=True) if name != UNUSED}
+    source = settings.mask.find(found, names, settings.sensor)
+    check_mask(source, settings.mask.marks, lambda mask: _is_same_area(mask, dataset))
+    return {"source": source, **settings.mask.marks.as_property()}
+
+
+def _unused(naming: Naming, dataset: DatasetReader, index: int | None) -> Naming:
+    """Return the names of a file's bands without one that is its mask."""
+    names = (
+        UNUSED if i == index else name for i, name in zip(_indexes(dataset, naming.names), naming.names, strict=True)
+    )
+    is_mask = dataset.descriptions[index - 1] if index else None
+    return Naming(tuple(names), tuple(text for text in naming.unknown if text != is_mask))
+
+
+def _indexes(dataset: DatasetReader, names: Sequence[str]) -> list[int]:
+    """Return the numbers of the bands that are named: all, or those that are not flagged as alpha."""
+    return [index for index in dataset.indexes if len(names) == dataset.count or index not in alphas_of(dataset)]
 
 
 def _unknown(naming: Naming, sensor: Sensor | None) -> list[BandError]:
@@ -230,7 +274,7 @@ def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
 def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader], finest: DatasetReader) -> list[Band]:
     """Return the bands that are used. Single-band files fit together, and have one band each, and perhaps its mask."""
     if isinstance(found.source, str):
-        indexes = [index for index in finest.indexes if len(names) == finest.count or index not in alphas_of(finest)]
+        indexes = _indexes(finest, names)
         return [Band(name, finest, index) for name, index in zip(names, indexes, strict=True) if name != UNUSED]
     bands = []
     for (name, path), dataset in zip(found.source.items(), datasets, strict=True):

@@ -9,7 +9,8 @@ import numpy as np
 from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
-from rsr_cli.core.rasters.pixels import read_pixels
+from rsr_cli.core.rasters.masks import cloud_cover
+from rsr_cli.core.rasters.pixels import read_pixels, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
@@ -197,6 +198,8 @@ class Tiler:
             return False
         valid = float(np.isfinite(pixels).all(axis=0).mean())
         tile["properties"]["valid"] = round(valid, 6)
+        if scene.quality and (cover := cloud_cover(read_quality(tile), scene.quality)) is not None:
+            tile["properties"]["eo:cloud_cover"] = cover
         least = self._windows.min_valid
         enough = valid > 0 if least is None else valid >= least
         self.dropped += not enough

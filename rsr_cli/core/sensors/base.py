@@ -18,6 +18,8 @@ from rsr_cli.core.errors import BandError, counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rsr_cli.core.sensors.quality import QualityBand
+
 #: STAC's polarizations of radar bands (``sar:polarizations``).
 POLARIZATIONS = ("vv", "vh", "hh", "hv")
 #: STAC's names of bands: the common names of optical ones, and the polarizations.
@@ -110,6 +112,8 @@ class Sensor:
         Regular expression for the beginning of file names that only this product has; empty if there is none.
     unit : str
         What the numbers of its bands are, where they are not reflectance x 10000.
+    quality : QualityBand or None
+        The band that classifies pixels: cloud, shadow, fill.
     """
 
     #: Where the acquisition time (UTC) stands in a product's name, and its layout, the surest first.
@@ -127,6 +131,7 @@ class Sensor:
     nodata: float | None = None
     file_pattern: str = ""
     unit: str = ""
+    quality: QualityBand | None = None
 
     def band_of_file(self, name: str) -> tuple[str, int] | None:
         """Return the band of a single-band file, from its name.
@@ -145,13 +150,26 @@ class Sensor:
         common = self.common_name(found[2]) if found else None
         return (common, int(found[3] or 0)) if found and common else None
 
-    def product_of_file(self, name: str) -> str:
-        """Return what the name of a single-band file begins with before its band: that of all files of a product."""
-        found = self._parse(name)
+    def product_of_file(self, name: str, band: str = "") -> str:
+        """Return what the name of a single-band file begins with before its band: that of all files of a product.
+
+        Parameters
+        ----------
+        name : str
+            File name.
+        band : str
+            Name of a band that is none of the sensor's, such as ``SCL``; by default any of the sensor's.
+        """
+        found = self._parse(name, re.escape(band))
         return re.sub(r"(_SR)?[_.-]*$", "", found[1]) if found else ""
 
-    def _parse(self, name: str) -> re.Match[str] | None:
-        return re.fullmatch(_BAND_FILE.format(self.band_pattern), name, re.IGNORECASE)
+    def resolution_of_file(self, name: str, band: str) -> int | None:
+        """Return the resolution in metres of the file of a band such as ``SCL`` (0 if the name states none)."""
+        found = self._parse(name, re.escape(band))
+        return int(found[3] or 0) if found else None
+
+    def _parse(self, name: str, band: str = "") -> re.Match[str] | None:
+        return re.fullmatch(_BAND_FILE.format(band or self.band_pattern), name, re.IGNORECASE)
 
     def common_name(self, band: str) -> str | None:
         """Return the common name of a product's band, such as ``B8A``, ``B02``, ``B2`` or ``SR_B2``."""

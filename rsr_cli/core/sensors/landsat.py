@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import BandError
 from rsr_cli.core.sensors.base import Sensor
+from rsr_cli.core.sensors.quality import Marks, QualityBand
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Landsat(Sensor):
         return {}
 
 
+#: QA_PIXEL: bits for fill, dilated cloud, cirrus (from Landsat 8 on), cloud, shadow.
+_QA_PIXEL = QualityBand("QA_PIXEL", clouds=Marks(bits=(2, 3)), doubtful=Marks(bits=(1, 4)), fill=Marks(bits=(0,)))
+
+
 def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:
     return Landsat(
         name,
@@ -80,6 +85,7 @@ def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *nu
         nodata=0.0,
         file_pattern=file_pattern,
         spacecraft=tuple(f"LANDSAT_{number}" for number in numbers),
+        quality=_QA_PIXEL,
     )
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from rsr_cli.core.errors import BandError
 from rsr_cli.core.sensors.base import Sensor
+from rsr_cli.core.sensors.quality import Marks, QualityBand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,7 +188,18 @@ def _baseline(product: Product) -> tuple[int, bool]:
     return 0, False
 
 
+#: The scene classification of Level 2A: 8 and 9 are clouds of medium and high probability, 10 thin cirrus, 3 shadow.
+_SCL = QualityBand("SCL", clouds=Marks((8, 9, 10)), doubtful=Marks((3,)), fill=Marks((0,)))
+
 SENSORS = (
     Sentinel2("sentinel2-l1c", "Sentinel-2 Level-1C", BANDS, tuple(BANDS.values()), nodata=0, level="1C"),
-    Sentinel2("sentinel2-l2a", "Sentinel-2 Level-2A", _L2A_BANDS, tuple(_L2A_BANDS.values()), nodata=0, level="2A"),
+    Sentinel2(
+        "sentinel2-l2a",
+        "Sentinel-2 Level-2A",
+        _L2A_BANDS,
+        tuple(_L2A_BANDS.values()),
+        nodata=0,
+        quality=_SCL,
+        level="2A",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rsr_cli.core.errors import RasterError, RecordError, Skips
-from rsr_cli.core.sources.base import Found
+from rsr_cli.core.sources.base import Found, file_and_band
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +46,21 @@ class Rasters:
                     found = True
         if not found:
             raise RasterError(f"contains no raster ({' '.join(RASTER_ENDINGS)})", path)
+
+
+def beside(path: str, pattern: str) -> list[str]:
+    """Return the files that a pattern names, relative to the directory of a scene's file, sorted.
+
+    Parameters
+    ----------
+    path : str
+        The scene's file, or one of its files.
+    pattern : str
+        As the shell's, with ``{stem}`` for the file's name without its ending.
+    """
+    file = Path(file_and_band(path)[0])
+    chosen = pattern.replace("{stem}", glob.escape(file.stem))
+    return sorted(os.path.normpath(name) for name in glob.glob(os.path.join(glob.escape(str(file.parent)), chosen)))  # noqa: PTH118, PTH207
 
 
 class Listed:

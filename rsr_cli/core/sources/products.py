@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import BandError, RasterError
 from rsr_cli.core.sensors.base import UNUSED, missing_bands
-from rsr_cli.core.sources.base import Found
+from rsr_cli.core.sources.base import Found, file_and_band
 from rsr_cli.core.sources.files import RASTER_ENDINGS, absolute, visible, walk
 
 if TYPE_CHECKING:
@@ -106,6 +106,30 @@ class Products:
             raise BandError(missing_bands(absent, by_band))
         names = wanted or dict.fromkeys((*self.sensor.bands.values(), *by_band))
         return {name: by_band[name][1] for name in names if name in by_band}
+
+
+def other_band(sensor: Sensor, path: str, band: str) -> list[str]:
+    """Find the files with a band that is none of the sensor's, such as ``SCL``, of a single-band file's product.
+
+    Returns
+    -------
+    list of str
+        Paths, the finest resolution first.
+    """
+    directory, file = os.path.split(file_and_band(path)[0])
+    here = Path(directory)
+    product = sensor.product_of_file(file).lower()
+    places = [here]
+    if here.name in RESOLUTION_DIRECTORIES:
+        places = [here.parent / name for name in sorted(RESOLUTION_DIRECTORIES)]
+    found = [
+        (metres, str(place / name))
+        for place in places
+        for name in _files(place)
+        if (metres := sensor.resolution_of_file(name, band)) is not None
+        and sensor.product_of_file(name, band).lower() == product
+    ]
+    return [name for _, name in sorted(found)]
 
 
 def _files(directory: Path) -> list[str]:
