@@ -180,6 +180,8 @@ PROPERTIES = {
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
     "datetime": lambda v: v.endswith("Z") and datetime.fromisoformat(v),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,
+    "mask": lambda v: isinstance(v["source"], str) and set(v) <= {"source", "values", "bits"} and len(v) > 1,
+    "eo:cloud_cover": lambda v: is_number(v) and 0 <= v <= 100,
     "labels": lambda v: isinstance(v, list) and all(isinstance(label, str) for label in v),
 }
 

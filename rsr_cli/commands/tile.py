@@ -101,7 +101,8 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option(
     "--min-valid",
     type=click.FloatRange(0, 1),
-    help="Minimum share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
+    help="Minimum share of valid pixels; 0 keeps every tile and measures none."
+    "  [default: 0.5; for whole scenes and with --edge pad, any valid pixel]",
 )
 # What to write.
 @options.output

@@ -353,3 +353,47 @@ def test_a_dataset_pipes(rsr, miniature):
     done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == SPLITS["test"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--mask-clouds"], "--mask-clouds needs a --sensor with a classification: Fmask of hls-l30"),
+        (["--mask-clouds", "--sensor", "eurosat"], "--mask-clouds needs a --sensor with a classification"),
+        (["--mask-clouds", "--sensor", "landsat8", "--mask-values", "1"], "--mask-clouds has values of its own"),
+        (["--mask-clouds", "--mask-band", "qa"], "--mask-clouds and --mask-band both state what to mask by; pass one"),
+        (["--mask-band", "qa", "--mask-file", "x"], "--mask-band and --mask-file both state what to mask by"),
+        (["--mask-band", "qa"], "--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together"),
+        (["--mask-bits", "1"], "--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together"),
+        (["--mask-band", "qa", "--mask-values", "a"], "'a' is not a list of whole numbers and ranges, such as 3,8-10"),
+        (["--mask-band", "qa", "--mask-values", "4-2"], "'4-2' is not a list of whole numbers and ranges"),
+        (["--mask-band", "qa", "--mask-values", "1,,2"], "'1,,2' is not a list of whole numbers and ranges"),
+        (["--mask-band", "qa", "--mask-values", "0-999999999"], "'0-999999999' is not a list of whole numbers"),
+    ],
+)
+def test_masks_that_are_not_stated_well(rsr, tmp_path, arguments, says):
+    done = rsr("tile", *arguments, "x.tif", cwd=tmp_path)
+    (line,) = messages(done)
+    assert (done.returncode, says in line) == (2, True), line
+
+
+def test_clouds_are_masked_to_the_end_of_the_pipe(rsr, tmp_path, write_raster):
+    """A cloud does not change the vector, and chips have it in their pixels."""
+    scene = np.random.default_rng(0).integers(200, 3000, (6, 40, 40)).astype("uint16")
+    cloud = np.zeros((40, 40), "uint16")
+    cloud[:15, :20] = 1 << 3
+    vectors = []
+    for name, brightness in (("clear", 0), ("cloudy", 9000)):
+        for band, pixels in zip((2, 3, 4, 5, 6, 7), scene, strict=True):
+            path = tmp_path / name / f"LC08_L2SP_020039_20150804_20200908_02_T1_SR_B{band}.TIF"
+            write_raster(path, pixels + brightness * (cloud > 0).astype("uint16"), nodata=0)
+        write_raster(tmp_path / name / "LC08_L2SP_020039_20150804_20200908_02_T1_QA_PIXEL.TIF", cloud)
+        for chips in ([], ["--chips", tmp_path / f"chips-{name}"]):
+            done = rsr(
+                "tile", "--per-band", "--sensor", "landsat8", "--whole", "--mask-clouds", *chips, tmp_path / name
+            )
+            (record,) = records(done)
+            assert (record["properties"]["valid"], record["properties"]["eo:cloud_cover"]) == (0.8125, 18.75)
+            (embedded,) = map(json.loads, rsr("embed", "--model", "rcf", input=done.stdout).stdout.splitlines())
+            vectors.append(embedded["properties"]["embedding"]["data"])
+    assert len(set(vectors)) == 1

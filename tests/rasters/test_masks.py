@@ -6,7 +6,7 @@ import rasterio
 from support_rasters import LC08, bands_of, grid, repeat, safe, same_pixels
 
 from rsr_cli.core import rasters
-from rsr_cli.core.errors import BandError, RasterError, RecordError, Skips
+from rsr_cli.core.errors import BandError, RasterError, RecordError
 from rsr_cli.core.rasters import MaskSettings
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.quality import Marks
@@ -38,8 +38,7 @@ def test_a_band_of_the_file(tmp_path, write_raster, cut, flags, named):
         "both": (numbers == 4) | (numbers >= 8),
     }[flags]
     settings = {"bands": names} if named == "by the user" else {}
-    skips = Skips()
-    tiles = cut(path, size=10, mask=MaskSettings(marks, band="SCL"), skips=skips, **settings)
+    tiles = cut(path, size=10, mask=MaskSettings(marks, band="SCL"), min_valid=0.01, **settings)
     assert len(tiles) == 20
     for tile in tiles:
         properties = tile["properties"]
