@@ -121,8 +121,9 @@ def calibrate(
     """
     doubts: list[BandError] = []
     samples = [band.sample() for band in bands]
-    if sensor and sensor.unit and (numbers := np.concatenate(samples)).size:
-        sensor.check_numbers(float((numbers < 0).mean()))
+    numbers = [sample for band, sample in zip(bands, samples, strict=True) if _applies(sensor, band)]
+    if sensor and sum(sample.size for sample in numbers):
+        sensor.check_numbers(float((np.concatenate(numbers) < 0).mean()))
     if scale is not None:
         if offset is None:
             _check_no_offset(bands, product, sensor)

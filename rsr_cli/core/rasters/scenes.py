@@ -12,7 +12,7 @@ import numpy as np
 from rsr_cli.core.errors import BandError, RasterError, counted
 from rsr_cli.core.rasters.calibration import Band, calibrate
 from rsr_cli.core.rasters.footprints import Locator
-from rsr_cli.core.rasters.opening import alphas_of, is_all_valid, is_one_band, is_virtual, open_raster
+from rsr_cli.core.rasters.opening import alphas_of, explained, is_all_valid, is_one_band, is_virtual, open_raster
 from rsr_cli.core.sensors import identify
 from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
@@ -235,7 +235,9 @@ def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader]
     bands = []
     for (name, path), dataset in zip(found.source.items(), datasets, strict=True):
         index = file_and_band(path)[1]
-        if index is None and not is_one_band(dataset):
+        with explained(path):
+            fits = index is not None or is_one_band(dataset)
+        if not fits:
             expected = "where one is expected, or one and its mask of 0 and the greatest value"
             raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", path)
         if (index or 1) > dataset.count:
