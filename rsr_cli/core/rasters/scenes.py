@@ -12,7 +12,15 @@ import numpy as np
 from rsr_cli.core.errors import BandError, RasterError, counted
 from rsr_cli.core.rasters.calibration import Band, calibrate
 from rsr_cli.core.rasters.footprints import Locator
-from rsr_cli.core.rasters.opening import alphas_of, explained, is_all_valid, is_one_band, is_virtual, open_raster
+from rsr_cli.core.rasters.opening import (
+    alphas_of,
+    explained,
+    greatest,
+    is_all_valid,
+    is_one_band,
+    is_virtual,
+    open_raster,
+)
 from rsr_cli.core.sensors import identify
 from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
@@ -220,9 +228,9 @@ def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
     alphas = alphas_of(datasets[0]) if len(datasets) == 1 and datasets[0].count > 2 else []
     for index in alphas:
         numbers = Band(UNUSED, datasets[0], index).sample()
-        between = (numbers > 0) & (numbers < numbers.max(initial=0))
-        if numbers.size and between.mean() > FEATHERED:
-            what = f"has other numbers than 0 and {numbers.max():g} in band {index}, which is flagged as alpha"
+        opaque = greatest(datasets[0].dtypes[index - 1])
+        if numbers.size and ((numbers != 0) & (numbers != opaque)).mean() > FEATHERED:
+            what = f"has other numbers than 0 and {opaque} in band {index}, which is flagged as alpha"
             return [BandError(f"{what}; taking it as alpha", remedy="bands-alpha")]
     return []
 
