@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import BandError, RasterError, counted
-from rsr_cli.core.rasters.calibration import Band, calibrate
+from rsr_cli.core.rasters.calibration import Band, calibrate, sample
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.opening import (
     alphas_of,
@@ -143,12 +143,14 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
 def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[Naming, DatasetReader]:
     """Open a multi-band file and name its bands, which decides whether a band that is flagged as alpha is."""
     sensor = settings.sensor
-    with open_raster(path) as plain:
-        if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
-            raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
-        alphas = [index in alphas_of(plain) for index in plain.indexes]
-        naming = name_bands(plain.descriptions, alphas, sensor, settings.bands)
+    plain = opened.enter_context(open_raster(path))
+    if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
+        raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
+    alphas = alphas_of(plain)
+    naming = name_bands(plain.descriptions, [index in alphas for index in plain.indexes], sensor, settings.bands)
     nodata = sensor.nodata if sensor else None
+    if nodata is None and not alphas:
+        return naming, plain
     return naming, opened.enter_context(open_raster(path, nodata, n_bands=len(naming.names)))
 
 
@@ -227,7 +229,7 @@ def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
     """Return the doubt that a band of a multi-band file that is flagged as alpha is something else: near infrared."""
     alphas = alphas_of(datasets[0]) if len(datasets) == 1 and datasets[0].count > 2 else []
     for index in alphas:
-        numbers = Band(UNUSED, datasets[0], index).sample()
+        (numbers,) = sample([Band(UNUSED, datasets[0], index)])
         opaque = greatest(datasets[0].dtypes[index - 1])
         if numbers.size and ((numbers != 0) & (numbers != opaque)).mean() > FEATHERED:
             what = f"has other numbers than 0 and {opaque} in band {index}, which is flagged as alpha"
