@@ -71,7 +71,8 @@ def _check_name(name: str) -> None:
             if common := sensor.common_name(f"B{found[1]}"):
                 meant.setdefault(common, []).append(sensor.name)
         choices = "; ".join(f"{common} in {', '.join(sensors)}" for common, sensors in meant.items())
-        raise UsageError(f"{name!r} is a product's number of a band; use its common name{choices and f': {choices}'}")
+        what = f"{name!r} is not a STAC common name of a band, but the number of one in a product"
+        raise UsageError(f"{what}; use {choices}" if choices else what)
     import difflib
 
     close = difflib.get_close_matches(name.lower(), COMMON_NAMES, cutoff=1 if len(name) < 3 else 0.75)
