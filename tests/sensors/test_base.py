@@ -113,10 +113,10 @@ def test_bands_of_which_only_some_are_described(tmp_path, write_raster, cut, nam
         ("swir1", "did you mean swir16"),
         ("rededge1", "did you mean rededge"),
         ("VV", "did you mean vv"),
-        ("a b", "cannot name a band"),
-        ("1", "cannot name a band"),
-        ("x:y", "cannot name a band"),
-        ("-", "cannot name a band"),
+        ("a b", "cannot be a name of your own"),
+        ("1", "cannot be a name of your own"),
+        ("x:y", "cannot be a name of your own"),
+        ("-", "cannot be a name of your own"),
     ],
 )
 def test_names_that_may_be_mistaken_are_refused(name, says):

@@ -64,7 +64,8 @@ def _check_name(name: str) -> None:
     if name in COMMON_NAMES:
         return
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a band: use letters, digits, _ . and -, and begin with a letter")
+        what = f"{name!r} is not a STAC common name, and cannot be a name of your own"
+        raise UsageError(f"{what}: use letters, digits, _ . and -, and begin with a letter")
     if found := _PRODUCT_BAND.fullmatch(name):
         meant: dict[str, list[str]] = {}
         for sensor in SENSORS.values():
