@@ -303,7 +303,7 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
         (["--bands", "nir8", "x.tif"], "'nir8' is not a STAC common name of a band; did you mean nir08 or nir?"),
         (
             ["--bands", "a b", "x.tif"],
-            "'a b' cannot name a band: use letters, digits, _ . and -, and begin with a letter",
+            "'a b' is not a STAC common name, and cannot be a name of your own: use ",
         ),
         (["--bands", "red,red", "x.tif"], "red named twice"),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),

@@ -96,13 +96,13 @@ def test_a_file_whose_bands_the_sensor_orders_has_no_alpha(tmp_path, write_raste
 
 @pytest.mark.parametrize("names", [["red", "green", "blue"], ["red", "green", "blue", "-"]])
 def test_alpha_that_nothing_names_is_alpha(tmp_path, cut, aerial, caplog, names):
-    path, pixels = aerial(tmp_path / "x.tif", "uint16")
+    path, _ = aerial(tmp_path / "x.tif", "uint16")
     (tile,) = cut(path, bands=names)
     assert (tile["properties"]["bands"], tile["properties"]["valid"]) == (names[:3], 0.5)
     assert np.isnan(rasters.read_pixels(tile, ["red"])[0, :20]).all()
     # but its numbers are not those of transparency
     assert caplog.messages == [
-        f"x has other numbers than 0 and {pixels[3].max():g} in band 4, which is flagged as alpha; taking it as alpha"
+        "x has other numbers than 0 and 65535 in band 4, which is flagged as alpha; taking it as alpha"
     ]
 
 

@@ -102,21 +102,21 @@ def test_bands_of_which_only_some_are_described(tmp_path, write_raster, cut, nam
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("B08", "'B08' is a product's number of a band; use its common name: nir in .*sentinel2-l2a$"),
+        ("B08", "'B08' is not a STAC common name .* the number of one in a product; use nir in .*sentinel2-l2a$"),
         ("b8a", "nir08 in eurosat, hls-s30, sentinel2-l1c, sentinel2-l2a$"),
         ("SR_B5", "rededge071 in .*; nir08 in hls-l30, landsat8; swir16 in landsat5, landsat7$"),
         ("band_4", "red in .*; nir08 in landsat5, landsat7$|nir08 in landsat5, landsat7; red"),
-        ("B99", "'B99' is a product's number of a band; use its common name$"),
+        ("B99", "'B99' is not a STAC common name of a band, but the number of one in a product$"),
         ("NIR08", "did you mean nir08"),
         ("Red", "did you mean red"),
         ("nir8", "did you mean nir08 or nir"),
         ("swir1", "did you mean swir16"),
         ("rededge1", "did you mean rededge"),
         ("VV", "did you mean vv"),
-        ("a b", "cannot name a band"),
-        ("1", "cannot name a band"),
-        ("x:y", "cannot name a band"),
-        ("-", "cannot name a band"),
+        ("a b", "cannot be a name of your own"),
+        ("1", "cannot be a name of your own"),
+        ("x:y", "cannot be a name of your own"),
+        ("-", "cannot be a name of your own"),
     ],
 )
 def test_names_that_may_be_mistaken_are_refused(name, says):

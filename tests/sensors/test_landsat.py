@@ -47,7 +47,10 @@ def test_landsat_level_1_has_another_scale(tmp_path, write_raster, cut):
     with pytest.raises(BandError, match="is a Level-1 product, but landsat8 is Level 2") as raised:
         cut(tmp_path, per_band=True, sensor="landsat8")
     assert raised.value.remedy == "scale"
+    with pytest.raises(BandError, match="identifies it as landsat8, but the sensor is landsat7"):
+        cut(tmp_path, per_band=True, sensor="landsat7", scale=0.2, offset=-1000.0)
     (tile,) = cut(tmp_path, per_band=True, sensor="landsat8", scale=0.2, offset=-1000.0)
+    assert tile["id"] == LC08.replace("L2SP", "L1TP")[:-1]
     assert values(tile) == pytest.approx({"red": -980, "nir08": -960})
 
 

@@ -49,6 +49,8 @@ def test_the_command_offers_every_sensor():
         ("/x/S2A_MSIL1C_20210115T101351_N0500_R022_T33UUP_20210115T120000.SAFE/T33UUP_B02.jp2", "sentinel2-l1c"),
         ("/x/S2C_MSIL2A_20250115T101351_N0511_R022_T33UUP_20250115T120000.SAFE/T33UUP_B02.jp2", "sentinel2-l2a"),
         ("/x/S2A_MSIL2A_20210115T101351.SAFE/S2A_MSIL1C_20210115T101351.SAFE/B02.jp2", "sentinel2-l1c"),
+        ("/x/LC08_L1TP_020039_20150804_20200908_02_T1_B5.TIF", "landsat8"),
+        ("/x/2020-07-28-00_00_2020-07-28-23_59_Sentinel-2_L1C_B02_(Raw).tiff", "sentinel2-l1c"),
         ("/x/B02.tif", None),
         ("/LC08_L2SP/photo.tif", None),
     ],

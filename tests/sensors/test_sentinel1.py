@@ -43,6 +43,13 @@ def test_numbers_in_another_unit_are_refused(tmp_path, write_raster, cut, sensor
         assert raised.value.remedy == ("sensor" if unit == "dB" else "sensor-linear")
 
 
+def test_other_bands_beside_backscatter_do_not_count(tmp_path, write_raster, cut):
+    """Google Earth Engine adds the angle of incidence."""
+    pixels = np.stack([np.full((8, 8), value, "float32") for value in (-9, 38, 40)])
+    (tile,) = cut(write_raster(tmp_path / "x.tif", pixels), sensor="sentinel1", bands=["vv", "angle", "angle2"])
+    assert (tile["properties"]["unit"], tile["properties"]["scale"]) == ("dB", 1)
+
+
 def test_a_chip_states_its_unit(tmp_path, write_raster, cut):
     pixels = np.full((2, 8, 8), 0.1, "float32")
     path = write_raster(tmp_path / "x.tif", pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,18 +55,23 @@ class Band:
         factor = factor_of(self.name)
         return None if (scale, offset) == (1.0, 0.0) else (scale * factor, offset * factor)
 
-    def sample(self) -> NDArray[np.float64]:
-        """Read some of its valid numbers, from all over the scene; none where they cannot be read."""
-        found = [np.empty(0)]
-        for row, height in _places(self.dataset.height):
-            for column, width in _places(self.dataset.width):
+
+def sample(bands: Sequence[Band]) -> list[NDArray[np.float64]]:
+    """Read some valid numbers of each band, from all over the scene; none where they cannot be read."""
+    found: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in bands]
+    for (_, dtype), group in groupby(range(len(bands)), key=lambda i: (id(bands[i].dataset), bands[i].dtype)):
+        mine = list(group)
+        dataset, indexes = bands[mine[0]].dataset, [bands[i].index for i in mine]
+        for row, height in _places(dataset.height):
+            for column, width in _places(dataset.width):
                 try:
-                    numbers = self.dataset.read(self.index, window=Window(column, row, width, height), masked=True)
+                    numbers = dataset.read(indexes, window=Window(column, row, width, height), masked=True)
                 except RasterioError:  # reading the tile will report it
                     continue
-                found.append(numbers.compressed().astype(float))
-        numbers = np.concatenate(found)
-        return numbers[np.isfinite(numbers)]
+                for i, layer in zip(mine, numbers, strict=True):
+                    valid = layer.compressed()
+                    found[i].append(valid[np.isfinite(valid)].astype(float) if dtype[0] == "f" else valid.astype(float))
+    return [np.concatenate(parts) for parts in found]
 
 
 def _places(length: int) -> list[tuple[int, int]]:
@@ -120,9 +126,10 @@ def calibrate(
         The user's scale replaces one that goes with an offset.
     """
     doubts: list[BandError] = []
-    samples = [band.sample() for band in bands]
-    if sensor and sensor.unit and (numbers := np.concatenate(samples)).size:
-        sensor.check_numbers(float((numbers < 0).mean()))
+    samples = sample(bands)
+    numbers = [sample for band, sample in zip(bands, samples, strict=True) if _applies(sensor, band)]
+    if sensor and sum(sample.size for sample in numbers):
+        sensor.check_numbers(float((np.concatenate(numbers) < 0).mean()))
     if scale is not None:
         if offset is None:
             _check_no_offset(bands, product, sensor)

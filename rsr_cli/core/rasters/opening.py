@@ -120,9 +120,13 @@ def is_one_band(dataset: DatasetReader) -> bool:
     """
     if dataset.count != 2:
         return dataset.count == 1
-    kind = np.dtype(dataset.dtypes[1])
-    greatest = 1 if kind.kind == "f" else np.iinfo(kind).max
-    return all(np.isin(dataset.read(2, window=window), (0, greatest)).all() for _, window in dataset.block_windows(2))
+    values = 0, greatest(dataset.dtypes[1])
+    return all(np.isin(dataset.read(2, window=window), values).all() for _, window in dataset.block_windows(2))
+
+
+def greatest(dtype: str) -> int:
+    """Return the number that stands for all of something in a data type, such as opaque: 1 in floating point."""
+    return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
 
 
 def _changed(

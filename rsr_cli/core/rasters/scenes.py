@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import BandError, RasterError, counted
-from rsr_cli.core.rasters.calibration import Band, calibrate
+from rsr_cli.core.rasters.calibration import Band, calibrate, sample
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.masks import check_mask
-from rsr_cli.core.rasters.opening import alphas_of, is_all_valid, is_one_band, is_virtual, open_raster
+from rsr_cli.core.rasters.opening import (
+    alphas_of,
+    explained,
+    greatest,
+    is_all_valid,
+    is_one_band,
+    is_virtual,
+    open_raster,
+)
 from rsr_cli.core.sensors import identify
 from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
@@ -144,12 +152,14 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
 def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[Naming, DatasetReader]:
     """Open a multi-band file and name its bands, which decides whether a band that is flagged as alpha is."""
     sensor = settings.sensor
-    with open_raster(path) as plain:
-        if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
-            raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
-        alphas = [index in alphas_of(plain) for index in plain.indexes]
-        naming = name_bands(plain.descriptions, alphas, sensor, settings.bands)
+    plain = opened.enter_context(open_raster(path))
+    if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
+        raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
+    alphas = alphas_of(plain)
+    naming = name_bands(plain.descriptions, [index in alphas for index in plain.indexes], sensor, settings.bands)
     nodata = sensor.nodata if sensor else None
+    if nodata is None and not alphas:
+        return naming, plain
     return naming, opened.enter_context(open_raster(path, nodata, n_bands=len(naming.names)))
 
 
@@ -263,10 +273,10 @@ def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
     """Return the doubt that a band of a multi-band file that is flagged as alpha is something else: near infrared."""
     alphas = alphas_of(datasets[0]) if len(datasets) == 1 and datasets[0].count > 2 else []
     for index in alphas:
-        numbers = Band(UNUSED, datasets[0], index).sample()
-        between = (numbers > 0) & (numbers < numbers.max(initial=0))
-        if numbers.size and between.mean() > FEATHERED:
-            what = f"has other numbers than 0 and {numbers.max():g} in band {index}, which is flagged as alpha"
+        (numbers,) = sample([Band(UNUSED, datasets[0], index)])
+        opaque = greatest(datasets[0].dtypes[index - 1])
+        if numbers.size and ((numbers != 0) & (numbers != opaque)).mean() > FEATHERED:
+            what = f"has other numbers than 0 and {opaque} in band {index}, which is flagged as alpha"
             return [BandError(f"{what}; taking it as alpha", remedy="bands-alpha")]
     return []
 
@@ -279,7 +289,9 @@ def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader]
     bands = []
     for (name, path), dataset in zip(found.source.items(), datasets, strict=True):
         index = file_and_band(path)[1]
-        if index is None and not is_one_band(dataset):
+        with explained(path):
+            fits = index is not None or is_one_band(dataset)
+        if not fits:
             expected = "where one is expected, or one and its mask of 0 and the greatest value"
             raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", path)
         if (index or 1) > dataset.count:

@@ -64,14 +64,16 @@ def _check_name(name: str) -> None:
     if name in COMMON_NAMES:
         return
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a band: use letters, digits, _ . and -, and begin with a letter")
+        what = f"{name!r} is not a STAC common name, and cannot be a name of your own"
+        raise UsageError(f"{what}: use letters, digits, _ . and -, and begin with a letter")
     if found := _PRODUCT_BAND.fullmatch(name):
         meant: dict[str, list[str]] = {}
         for sensor in SENSORS.values():
             if common := sensor.common_name(f"B{found[1]}"):
                 meant.setdefault(common, []).append(sensor.name)
         choices = "; ".join(f"{common} in {', '.join(sensors)}" for common, sensors in meant.items())
-        raise UsageError(f"{name!r} is a product's number of a band; use its common name{choices and f': {choices}'}")
+        what = f"{name!r} is not a STAC common name of a band, but the number of one in a product"
+        raise UsageError(f"{what}; use {choices}" if choices else what)
     import difflib
 
     close = difflib.get_close_matches(name.lower(), COMMON_NAMES, cutoff=1 if len(name) < 3 else 0.75)

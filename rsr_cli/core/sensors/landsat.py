@@ -90,7 +90,7 @@ def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *nu
 
 
 SENSORS = (
-    _sensor("landsat5", "Landsat 4-5", _TM, "LT0[45]_L2", 4, 5),
-    _sensor("landsat7", "Landsat 7", _TM, "LE07_L2", 7),
-    _sensor("landsat8", "Landsat 8-9", OLI, "L[CO]0[89]_L2", 8, 9),
+    _sensor("landsat5", "Landsat 4-5", _TM, "LT0[45]_L[12]", 4, 5),
+    _sensor("landsat7", "Landsat 7", _TM, "LE07_L[12]", 7),
+    _sensor("landsat8", "Landsat 8-9", OLI, "L[CO]0[89]_L[12]", 8, 9),
 )
