@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -117,6 +118,25 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         if "" in items:
             self.fail(f"{value!r} has an empty item", param, ctx)
         return items
+
+
+class Ranges(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers and ranges of them, separated by commas: ``3,8-10``."""
+
+    name = "ranges"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the numbers as a sorted tuple."""
+        if not isinstance(value, str):
+            return value
+        numbers: set[int] = set()
+        for item in value.split(","):
+            found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", item)
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if not 0 <= last - first < 65536:
+                self.fail(f"{value!r} is not a list of whole numbers and ranges, such as 3,8-10", param, ctx)
+            numbers.update(range(first, last + 1))
+        return tuple(sorted(numbers))
 
 
 # tile: the file's bands; embed: the model's bands; show: the bands that are displayed.

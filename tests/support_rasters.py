@@ -160,13 +160,18 @@ def is_number(value):
     return type(value) in (int, float)
 
 
+def are_numbers(value):
+    return is_number(value) or (isinstance(value, list) and all(map(is_number, value)))
+
+
 #: Field of a record -> check of its value, as in docs/design.md.
 PROPERTIES = {
     "source": lambda v: isinstance(v, str) or (isinstance(v, dict) and all(isinstance(p, str) for p in v.values())),
     "window": lambda v: len(v) == 4 and all(type(n) is int for n in v) and min(v[2:]) > 0,
     "bands": lambda v: set(v) <= {*COMMON_NAMES, "-"},
-    "scale": is_number,
-    "offset": is_number,
+    "scale": are_numbers,
+    "offset": are_numbers,
+    "unit": lambda v: v in ("dB", "power", "amplitude"),
     "nodata": is_number,
     "proj:code": lambda v: v is None or re.fullmatch(r"[A-Z]+:\d+", v),
     "proj:wkt2": lambda v: isinstance(v, str),
@@ -175,6 +180,8 @@ PROPERTIES = {
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
     "datetime": lambda v: v.endswith("Z") and datetime.fromisoformat(v),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,
+    "mask": lambda v: isinstance(v["source"], str) and set(v) <= {"source", "values", "bits"} and len(v) > 1,
+    "eo:cloud_cover": lambda v: is_number(v) and 0 <= v <= 100,
     "labels": lambda v: isinstance(v, list) and all(isinstance(label, str) for label in v),
 }
 

@@ -18,7 +18,7 @@ from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
-from rsr_cli.core.sensors.base import check_names
+from rsr_cli.core.sensors import check_names
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings

@@ -12,7 +12,7 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
-from rsr_cli.core.sensors.base import check_names
+from rsr_cli.core.sensors import check_names
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:

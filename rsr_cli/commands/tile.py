@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +13,9 @@ from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.sensors import SENSORS
-from rsr_cli.core.sensors.base import check_names
-from rsr_cli.core.sources import DATASETS, Products, Rasters
+from rsr_cli.core.sensors import SENSORS, check_names
+from rsr_cli.core.sensors.quality import Marks
+from rsr_cli.core.sources import DATASETS, Listed, Products, Rasters
 from rsr_cli.core.sources.base import SPLITS
 from rsr_cli.core.times import parse_datetime
 
@@ -36,6 +35,7 @@ _CLASSES = ", ".join(
     for name, dataset in DATASETS.items()
     if dataset.class_counts
 )
+_QUALITY = ", ".join(f"{sensor.quality.band} of {name}" for name, sensor in sorted(SENSORS.items()) if sensor.quality)
 _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws_splits)
 
 
@@ -46,7 +46,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     "--files-from",
     type=click.Path(allow_dash=True),
     metavar="FILE",
-    help="Read more paths from this file, one per line.",
+    help="Read more paths from this file, one per line. Relative ones are below the current directory.",
 )
 @click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
 @click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
@@ -60,14 +60,31 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @options.seed(f"Seed for the split drawn by --dataset {_DRAWN}.  [default: 0]")
 # How to read it.
 @click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
-@options.bands("STAC common names of a file's bands in order, - for a band that is not used.")
+@options.bands("Names of a file's bands in order: STAC's, your own such as vv, or - for a band that is not used.")
 @click.option(
-    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the sensor's, else the file's]"
+    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the file's, else the sensor's]"
 )
 @click.option(
-    "--offset", type=float, help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the sensor's, else 0]"
+    "--offset",
+    type=float,
+    help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the file's, else the product's, else 0]",
 )
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
+# Which pixels are invalid.
+@click.option("--nodata", type=float, help="Take this value as invalid too, besides what files declare.")
+@click.option(
+    "--mask-clouds",
+    is_flag=True,
+    help=f"Mask clouds and their shadows by the product's own classification: {_QUALITY}.",
+)
+@click.option("--mask-band", metavar="NAME", help="Mask by this band of the scene's file, or file of its product.")
+@click.option(
+    "--mask-file",
+    metavar="PATTERN",
+    help="Mask by the file of this name, relative to the scene's directory; {stem} is the scene's name there.",
+)
+@click.option("--mask-values", type=options.Ranges(), metavar="N,N-N", help="Numbers in the mask that are invalid.")
+@click.option("--mask-bits", type=options.Ranges(), metavar="N,N-N", help="Bits in the mask that are invalid, from 0.")
 # How to cut it.
 @click.option(
     "--size", type=click.IntRange(1, MAX_TILE_PX), help="Height and width of a tile in pixels.  [default: 224]"
@@ -84,7 +101,8 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option(
     "--min-valid",
     type=click.FloatRange(0, 1),
-    help="Minimum share of valid pixels; 0 keeps every tile and measures none.  [default: any valid pixel]",
+    help="Minimum share of valid pixels; 0 keeps every tile and measures none."
+    "  [default: 0.5; for whole scenes and with --edge pad, any valid pixel]",
 )
 # What to write.
 @options.output
@@ -104,18 +122,23 @@ def tile(
     """
     if not inputs and files_from is None:
         raise UsageError("no input; pass files or directories, or --files-from")
-    for name in ("scale", "offset"):
+    for name in ("scale", "offset", "nodata"):
         if not math.isfinite(given[name] or 0):
             raise UsageError(f"--{name} is not a finite number")
     bands = check_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
-    from rsr_cli.core.rasters import ChipWriter, SceneSettings, Tiler, WindowSettings
+    paths = [*inputs, *_listed(files_from)]
+    if files_from is not None and not given["dataset"]:
+        source = Listed(source, paths)
+    mask = _mask(given)
+    from rsr_cli.core.rasters import ChipWriter, MaskSettings, SceneSettings, Tiler, WindowSettings
 
     scenes = SceneSettings(
         sensor=SENSORS[given["sensor"]] if given["sensor"] else None,
         bands=bands,
+        mask=MaskSettings(**mask) if mask else None,
         datetime=parse_datetime(given["datetime"]) if given["datetime"] else None,
-        **{name: given[name] for name in ("scale", "offset", "labels_from_parent", "id_prefix")},
+        **{name: given[name] for name in ("scale", "offset", "nodata", "labels_from_parent", "id_prefix")},
     )
     size = given["size"] or DEFAULT_SIZE_PX
     whole = given["whole"] or given["dataset"] is not None
@@ -123,11 +146,30 @@ def tile(
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
-        for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
+        for tiles in tiler.tiles(paths):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))
+
+
+def _mask(given: dict[str, Any]) -> dict[str, Any] | None:
+    """Check the options that say where masks are, and return what `MaskSettings` takes, or None without a mask."""
+    chosen = [name for name in ("mask_clouds", "mask_band", "mask_file") if given[name]]
+    marks = Marks(given["mask_values"] or (), given["mask_bits"] or ())
+    if len(chosen) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise UsageError(f"{names} both state what to mask by; pass one")
+    if given["mask_clouds"]:
+        quality = SENSORS[given["sensor"]].quality if given["sensor"] else None
+        if quality is None:
+            raise UsageError(f"--mask-clouds needs a --sensor with a classification: {_QUALITY}")
+        if marks != Marks():
+            raise UsageError("--mask-clouds has values of its own; leave --mask-values and --mask-bits out")
+        return {"band": quality.band, "marks": quality.masked, "quality": quality}
+    if bool(chosen) != (marks != Marks()):
+        raise UsageError("--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together")
+    return {"band": given["mask_band"] or "", "file": given["mask_file"] or "", "marks": marks} if chosen else None
 
 
 def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:

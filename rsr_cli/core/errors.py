@@ -149,3 +149,7 @@ class Skips:
             raise error
         self.count += 1
         log.error("%s; skipped", self._explain(error))
+
+    def warn(self, doubt: RecordError) -> None:
+        """Log what may be wrong with something that is used nevertheless."""
+        log.warning("%s", self._explain(doubt))

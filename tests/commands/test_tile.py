@@ -11,7 +11,7 @@ import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
 from support import failure_in
-from support_rasters import ONES, SPLITS, check_record, grid, messages, records
+from support_rasters import ONES, SPLITS, check_record, grid, messages, records, safe
 
 from rsr_cli.core.errors import RasterError
 
@@ -113,6 +113,50 @@ def test_a_list_of_files(tmp_path, write_raster, rsr):
     found = records(runs[0])
     assert [record["id"] for record in found] == ["z", "a b", "ü"]
     assert [record["properties"]["source"] for record in found] == ["z.tif", "a b.tif", "./deep/ü.tif"]
+
+
+def test_equal_names_in_a_list_are_told_apart(tmp_path, write_raster, rsr):
+    """By their directories, whatever the order and wherever it is run; other names stay as they are."""
+    for name in ("a/x.tif", "b/x.tif", "b/c/x.tif", "b/y.tif", "d/1/z.tif", "d/2/z.tif"):
+        write_raster(tmp_path / "in" / name, ONES, names=["red"])
+    expected = {"a/x", "b/x", "b/c/x", "y", "1/z", "2/z"}
+    listed = ["a/x.tif", "b/y.tif", "./b/x.tif", f"{tmp_path}/in/b/c/x.tif", "d/2/../1/z.tif", "d/2/z.tif"]
+    for paths, start in (
+        (listed, "."),
+        (listed[::-1], "."),
+        ([f"../{path}" for path in listed if path[0] != "/"], "d"),
+    ):
+        done = rsr("tile", "--whole", "--files-from", "-", input="\n".join(paths).encode(), cwd=tmp_path / "in" / start)
+        assert (done.returncode, messages(done)) == (0, [])
+        found = [record["id"] for record in records(done)]
+        assert len(found) == len(paths)
+        assert set(found) <= expected
+    # also those in directories, and of products
+    done = rsr("tile", "--whole", "--files-from", "-", input=b"a\nd/1\nb", cwd=tmp_path / "in")
+    assert [record["id"] for record in records(done)] == ["a/x", "z", "b/x", "y", "c/x"]
+    for name in ("p", "q"):
+        safe(tmp_path / name, write_raster, "N0509")
+    product = next((tmp_path / "p").iterdir()).name
+    paths = f"p/{product}\nq/{product}"
+    command = ["tile", "--per-band", "--sensor", "sentinel2-l2a", "--size", 36, "--files-from", "-"]
+    done = rsr(*command, input=paths.encode(), cwd=tmp_path)
+    ids = [f"{name}/{product}_{x}_{y}" for name in "pq" for y in (0, 36) for x in (0, 36)]
+    assert [record["id"] for record in records(done)] == ids
+
+
+def test_a_doubt_says_what_to_type(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", np.full((2, 64, 64), 30000, "uint16"), names=["red", "QA"])
+    command = ["tile", "--whole", "x.tif"]
+    done = rsr(*command, cwd=tmp_path)
+    assert (done.returncode, len(records(done))) == (0, 1)
+    assert messages(done) == [
+        "rsr tile: x does not use QA, which is no STAC common name; pass --bands to name them, or - to leave them out",
+        "rsr tile: x has numbers above 16000 (100% of red), which reflectance x 10000 cannot be; check --scale and"
+        " --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
+    ]
+    done = rsr(*command, "--scale", "0.15259", "--bands", "red,-", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rsr(*command, "-q", cwd=tmp_path).stderr == b""
 
 
 def test_a_list_of_paths_with_windows_line_ends(tmp_path, write_raster, rsr):
@@ -256,7 +300,11 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
     ("arguments", "message"),
     [
         ([], "no input; pass files or directories, or --files-from"),
-        (["--bands", "red,nope", "x.tif"], "'nope' is not a STAC common name of a band; use one of pan coastal blue "),
+        (["--bands", "nir8", "x.tif"], "'nir8' is not a STAC common name of a band; did you mean nir08 or nir?"),
+        (
+            ["--bands", "a b", "x.tif"],
+            "'a b' is not a STAC common name, and cannot be a name of your own: use ",
+        ),
         (["--bands", "red,red", "x.tif"], "red named twice"),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
@@ -305,3 +353,47 @@ def test_a_dataset_pipes(rsr, miniature):
     done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == SPLITS["test"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--mask-clouds"], "--mask-clouds needs a --sensor with a classification: Fmask of hls-l30"),
+        (["--mask-clouds", "--sensor", "eurosat"], "--mask-clouds needs a --sensor with a classification"),
+        (["--mask-clouds", "--sensor", "landsat8", "--mask-values", "1"], "--mask-clouds has values of its own"),
+        (["--mask-clouds", "--mask-band", "qa"], "--mask-clouds and --mask-band both state what to mask by; pass one"),
+        (["--mask-band", "qa", "--mask-file", "x"], "--mask-band and --mask-file both state what to mask by"),
+        (["--mask-band", "qa"], "--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together"),
+        (["--mask-bits", "1"], "--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together"),
+        (["--mask-band", "qa", "--mask-values", "a"], "'a' is not a list of whole numbers and ranges, such as 3,8-10"),
+        (["--mask-band", "qa", "--mask-values", "4-2"], "'4-2' is not a list of whole numbers and ranges"),
+        (["--mask-band", "qa", "--mask-values", "1,,2"], "'1,,2' is not a list of whole numbers and ranges"),
+        (["--mask-band", "qa", "--mask-values", "0-999999999"], "'0-999999999' is not a list of whole numbers"),
+    ],
+)
+def test_masks_that_are_not_stated_well(rsr, tmp_path, arguments, says):
+    done = rsr("tile", *arguments, "x.tif", cwd=tmp_path)
+    (line,) = messages(done)
+    assert (done.returncode, says in line) == (2, True), line
+
+
+def test_clouds_are_masked_to_the_end_of_the_pipe(rsr, tmp_path, write_raster):
+    """A cloud does not change the vector, and chips have it in their pixels."""
+    scene = np.random.default_rng(0).integers(200, 3000, (6, 40, 40)).astype("uint16")
+    cloud = np.zeros((40, 40), "uint16")
+    cloud[:15, :20] = 1 << 3
+    vectors = []
+    for name, brightness in (("clear", 0), ("cloudy", 9000)):
+        for band, pixels in zip((2, 3, 4, 5, 6, 7), scene, strict=True):
+            path = tmp_path / name / f"LC08_L2SP_020039_20150804_20200908_02_T1_SR_B{band}.TIF"
+            write_raster(path, pixels + brightness * (cloud > 0).astype("uint16"), nodata=0)
+        write_raster(tmp_path / name / "LC08_L2SP_020039_20150804_20200908_02_T1_QA_PIXEL.TIF", cloud)
+        for chips in ([], ["--chips", tmp_path / f"chips-{name}"]):
+            done = rsr(
+                "tile", "--per-band", "--sensor", "landsat8", "--whole", "--mask-clouds", *chips, tmp_path / name
+            )
+            (record,) = records(done)
+            assert (record["properties"]["valid"], record["properties"]["eo:cloud_cover"]) == (0.8125, 18.75)
+            (embedded,) = map(json.loads, rsr("embed", "--model", "rcf", input=done.stdout).stdout.splitlines())
+            vectors.append(embedded["properties"]["embedding"]["data"])
+    assert len(set(vectors)) == 1

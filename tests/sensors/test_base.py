@@ -5,8 +5,8 @@ import pytest
 from support_rasters import L1C, L2A, ONES, SIX, VISIBLE, bands_of
 
 from rsr_cli.core import rasters
-from rsr_cli.core.errors import BandError
-from rsr_cli.core.sensors import SENSORS
+from rsr_cli.core.errors import BandError, UsageError
+from rsr_cli.core.sensors import SENSORS, check_names
 
 EUROSAT = [*L1C[:8], "nir09", "cirrus", "swir16", "swir22", "nir08"]
 
@@ -62,6 +62,75 @@ def test_a_band_that_the_file_calls_something_else_is_not_the_sensors(tmp_path, 
     names = ["Blue", "Green", "Red", "B4", "B5", "cloud mask"]
     (tile,) = cut(write_raster(tmp_path / "x.tif", bands_of(6, 5, 5), names=names), sensor="landsat5")
     assert tile["properties"]["bands"] == ["blue", "green", "red", "nir08", "swir16", "-"]
+
+
+def test_a_band_that_is_left_out_is_said(tmp_path, write_raster, cut, caplog):
+    names = ["B02", "B8A", "scene classification", "AOT"]
+    path = write_raster(tmp_path / "x.tif", bands_of(4, 5, 5), names=names)
+    (tile,) = cut(path, sensor="sentinel2-l2a")
+    assert tile["properties"]["bands"] == ["blue", "nir08", "-", "-"]
+    assert caplog.messages == [
+        "x does not use scene classification, AOT, which is no STAC common name and no band of sentinel2-l2a"
+    ]
+    caplog.clear()
+    cut(path, sensor="sentinel2-l2a", bands=["blue", "nir08", "scl", "-"])
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["B1", "B2", "", "B4", "B5", "B7"], None),
+        (["blue", "green", "red", "", "", ""], None),
+        (["red", "green", "blue", "", "", ""], "describes band 1 as red, which is blue in a landsat5 file"),
+        (["B2", "B3", "", "", "B5", "B7"], "describes band 1 as green, which is blue in a landsat5 file"),
+        (["blue", "green", "red", "nir08", "swir16", "swir16"], "describes band 6 as swir16, which is swir22 in a"),
+        (["blue", "green", "red", "", "SCL"], "has 5 bands, but a landsat5 file has 6"),
+    ],
+)
+def test_bands_of_which_only_some_are_described(tmp_path, write_raster, cut, names, says):
+    """They are the sensor's in its order, unless what is described contradicts that."""
+    path = write_raster(tmp_path / "x.tif", bands_of(len(names), 5, 5), names=names)
+    if says:
+        with pytest.raises(BandError, match=says) as raised:
+            cut(path, sensor="landsat5")
+        assert raised.value.remedy == "bands"
+    else:
+        assert cut(path, sensor="landsat5")[0]["properties"]["bands"] == list(SIX)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("B08", "'B08' is not a STAC common name .* the number of one in a product; use nir in .*sentinel2-l2a$"),
+        ("b8a", "nir08 in eurosat, hls-s30, sentinel2-l1c, sentinel2-l2a$"),
+        ("SR_B5", "rededge071 in .*; nir08 in hls-l30, landsat8; swir16 in landsat5, landsat7$"),
+        ("band_4", "red in .*; nir08 in landsat5, landsat7$|nir08 in landsat5, landsat7; red"),
+        ("B99", "'B99' is not a STAC common name of a band, but the number of one in a product$"),
+        ("NIR08", "did you mean nir08"),
+        ("Red", "did you mean red"),
+        ("nir8", "did you mean nir08 or nir"),
+        ("swir1", "did you mean swir16"),
+        ("rededge1", "did you mean rededge"),
+        ("VV", "did you mean vv"),
+        ("a b", "cannot be a name of your own"),
+        ("1", "cannot be a name of your own"),
+        ("x:y", "cannot be a name of your own"),
+        ("-", "cannot be a name of your own"),
+    ],
+)
+def test_names_that_may_be_mistaken_are_refused(name, says):
+    with pytest.raises(UsageError, match=says):
+        check_names([name])
+
+
+def test_names_of_ones_own(tmp_path, write_raster, cut):
+    names = ["vv", "vh", "A00", "ndvi", "slope", "mean_red", "dem.v2", "x-1", "scl", "U2018"]
+    assert check_names(names) == tuple(names)
+    pixels = bands_of(10, 5, 5)
+    (tile,) = cut(write_raster(tmp_path / "x.tif", pixels), bands=names)
+    assert tile["properties"]["bands"] == names
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["A00", "vv"]), pixels[[2, 0]])
 
 
 def test_names_from_the_user_come_first(tmp_path, write_raster, cut):

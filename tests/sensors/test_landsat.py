@@ -25,10 +25,11 @@ def test_landsat_collection_2(tmp_path, write_raster, cut):
     assert properties["valid"] == pytest.approx(15 / 16)
     with pytest.raises(BandError, match="name or metadata identifies it as landsat8, but the sensor is landsat5"):
         cut(tmp_path, per_band=True, sensor="landsat5")
-    # In a directory of another name, the time is in the files'.
+    # In a directory of another name, the product's name and the time are in the files'.
     (tmp_path / LC08[:-1]).rename(tmp_path / "lake")
-    (tile,) = cut(tmp_path / "lake", per_band=True, sensor="landsat8")
-    assert (tile["id"], tile["properties"]["datetime"]) == ("lake", "2015-08-04T00:00:00Z")
+    for path, name in ((tmp_path / "lake", LC08[:-1]), (tmp_path, f"lake/{LC08[:-1]}")):
+        (tile,) = cut(path, per_band=True, sensor="landsat8")
+        assert (tile["id"], tile["properties"]["datetime"]) == (name, "2015-08-04T00:00:00Z")
 
 
 @pytest.mark.parametrize(("platform", "sensor"), [("LT05", "landsat5"), ("LT04", "landsat5"), ("LE07", "landsat7")])
@@ -46,7 +47,10 @@ def test_landsat_level_1_has_another_scale(tmp_path, write_raster, cut):
     with pytest.raises(BandError, match="is a Level-1 product, but landsat8 is Level 2") as raised:
         cut(tmp_path, per_band=True, sensor="landsat8")
     assert raised.value.remedy == "scale"
+    with pytest.raises(BandError, match="identifies it as landsat8, but the sensor is landsat7"):
+        cut(tmp_path, per_band=True, sensor="landsat7", scale=0.2, offset=-1000.0)
     (tile,) = cut(tmp_path, per_band=True, sensor="landsat8", scale=0.2, offset=-1000.0)
+    assert tile["id"] == LC08.replace("L2SP", "L1TP")[:-1]
     assert values(tile) == pytest.approx({"red": -980, "nir08": -960})
 
 

@@ -12,7 +12,8 @@ from rsr_cli.core.sensors.base import COMMON_NAMES, Product
 
 
 def test_every_family_is_in_the_registry():
-    names = [path.stem for path in Path(sensors.__file__).parent.glob("*.py") if path.stem not in ("__init__", "base")]
+    others = ("__init__", "base", "quality")
+    names = [path.stem for path in Path(sensors.__file__).parent.glob("*.py") if path.stem not in others]
     families = [import_module(f"{sensors.__name__}.{name}") for name in names]
     assert sorted(sensor.name for family in families for sensor in family.SENSORS) == sorted(SENSORS)
 
@@ -48,6 +49,8 @@ def test_the_command_offers_every_sensor():
         ("/x/S2A_MSIL1C_20210115T101351_N0500_R022_T33UUP_20210115T120000.SAFE/T33UUP_B02.jp2", "sentinel2-l1c"),
         ("/x/S2C_MSIL2A_20250115T101351_N0511_R022_T33UUP_20250115T120000.SAFE/T33UUP_B02.jp2", "sentinel2-l2a"),
         ("/x/S2A_MSIL2A_20210115T101351.SAFE/S2A_MSIL1C_20210115T101351.SAFE/B02.jp2", "sentinel2-l1c"),
+        ("/x/LC08_L1TP_020039_20150804_20200908_02_T1_B5.TIF", "landsat8"),
+        ("/x/2020-07-28-00_00_2020-07-28-23_59_Sentinel-2_L1C_B02_(Raw).tiff", "sentinel2-l1c"),
         ("/x/B02.tif", None),
         ("/LC08_L2SP/photo.tif", None),
     ],

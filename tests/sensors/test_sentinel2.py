@@ -23,7 +23,7 @@ def test_a_safe_tree_of_level_2a(tmp_path, write_raster, cut, monkeypatch):
     name, pixels = safe(tmp_path, write_raster, "N0400")
     (whole,) = cut(tmp_path / name, per_band=True, sensor="sentinel2-l2a")
     properties = whole["properties"]
-    assert whole["id"] == "GRANULE/L2A_T33UUP_A025397_20220115T101310/IMG_DATA"
+    assert whole["id"] == name
     assert properties["datetime"].startswith("2022-01-15T10:13:")
     assert properties["window"] == [0, 0, 72, 72]
     finest = {band: path.split("_")[-1] for band, path in properties["source"].items()}
@@ -53,7 +53,7 @@ def test_a_safe_tree_of_level_2a(tmp_path, write_raster, cut, monkeypatch):
             assert np.abs(read - (fine[here] - 1000)).max() <= (0 if factor == 1 else 0.501)  # whole numbers
 
     (by_parent,) = cut(tmp_path, per_band=True, sensor="sentinel2-l2a")
-    assert by_parent["id"].startswith(name)
+    assert by_parent["id"] == name
     assert by_parent["properties"]["datetime"] == "2022-01-15T10:13:09Z"
     # The offset does not hang on how the product is called upon.
     monkeypatch.chdir(tmp_path / name / "GRANULE" / "L2A_T33UUP_A025397_20220115T101310" / "IMG_DATA")
@@ -81,12 +81,174 @@ def test_a_safe_tree_of_level_1c(tmp_path, write_raster, cut, baseline, offset):
     np.testing.assert_array_equal(rasters.read_pixels(tile, ["blue"])[0], blue.astype(float) + offset)
 
 
-def test_the_offset_needs_the_products_own_directory(tmp_path, write_raster, cut):
+def metadata(level="2A", offsets=None, quantification=10000):
+    """Write the metadata of a product as ESA does, with offsets by number of the band."""
+    tag, kind, values = {
+        "1C": (
+            "RADIO_ADD_OFFSET",
+            "Radiometric_Offset_List",
+            "<QUANTIFICATION_VALUE unit='none'>{}</QUANTIFICATION_VALUE>",
+        ),
+        "2A": (
+            *("BOA_ADD_OFFSET", "BOA_ADD_OFFSET_VALUES_LIST"),
+            "<BOA_QUANTIFICATION_VALUE unit='none'>{}</BOA_QUANTIFICATION_VALUE>"
+            "<AOT_QUANTIFICATION_VALUE unit='none'>1000.0</AOT_QUANTIFICATION_VALUE>",
+        ),
+    }[level]
+    stated = "".join(f'<{tag} band_id="{number}">{offset}</{tag}>' for number, offset in (offsets or {}).items())
+    return (
+        f'<?xml version="1.0"?><n1:Level-{level}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/x.xsd">'
+        f"<n1:General_Info><Product_Image_Characteristics>{values.format(quantification)}"
+        f"{f'<{kind}>{stated}</{kind}>' if stated else ''}"
+        f"</Product_Image_Characteristics></n1:General_Info></n1:Level-{level}_User_Product>"
+    )
+
+
+def made(folder, write_raster, baseline, xml=None, level="2A", bands=("B02", "B8A")):
+    """Write a product of a few bands with this metadata; return its directory and that of its bands."""
+    safe = folder / f"S2A_MSIL{level}_20170613T101031_{baseline}_R022_T33UUP_20170613T101608.SAFE"
+    inside = safe / "GRANULE" / f"L{level}_T33UUP_A010313_20170613T101031" / "IMG_DATA"
+    for band in bands:
+        write_raster(inside / f"T33UUP_20170613T101031_{band}.tif", ONES * 1500)
+    if xml:
+        (safe / f"MTD_MSIL{level}.xml").write_text(xml)
+    return safe, inside
+
+
+@pytest.mark.parametrize(
+    ("baseline", "level", "facts", "scale", "offset"),
+    [
+        ("N0509", "2A", {"offsets": dict.fromkeys(range(13), -1000)}, 1, -1000),
+        ("N0500", "1C", {"offsets": dict.fromkeys(range(13), -1000)}, 1, -1000),
+        ("N9999", "2A", {"offsets": dict.fromkeys(range(13), -1000)}, 1, -1000),
+        ("N9999", "2A", {}, 1, 0),
+        ("N0204", "1C", {}, 1, 0),
+        ("N0204", "1C", {"quantification": 1000}, 10, 0),
+        ("N0509", "2A", {"offsets": dict.fromkeys(range(13), -100), "quantification": 1000}, 10, -1000),
+        ("N0509", "2A", {"offsets": {1: -1000, 8: -700}}, 1, [-1000, -700]),  # as bands are numbered: B02, B8A
+    ],
+)
+def test_the_metadata_states_scale_and_offset(
+    tmp_path, write_raster, cut, caplog, baseline, level, facts, scale, offset
+):
+    safe, inside = made(tmp_path / "archive", write_raster, baseline, metadata(level, **facts), level)
+    (tmp_path / "latest").symlink_to(safe)
+    (tmp_path / "bands").symlink_to(inside)
+    (tmp_path / "flat").mkdir()
+    for file in inside.iterdir():
+        (tmp_path / "flat" / file.name).symlink_to(file)
+    sensor = f"sentinel2-l{level.lower()}"
+    for path in (safe, tmp_path / "archive", tmp_path / "latest", tmp_path / "bands", tmp_path / "flat", inside):
+        (tile,) = cut(path, per_band=True, sensor=sensor)
+        assert (tile["properties"]["scale"], tile["properties"]["offset"]) == (scale, offset)
+        assert tile["properties"]["datetime"] == "2017-06-13T10:10:31Z"
+        other = "sentinel2-l1c" if level == "2A" else "sentinel2-l2a"
+        with pytest.raises(BandError, match=f"identifies it as {sensor}, but the sensor is {other}") as raised:
+            cut(path, per_band=True, sensor=other)
+        assert (raised.value.remedy, raised.value.facts) == ("sensor", {"sensor": sensor})
+    blue, nir = rasters.read_pixels(tile, ["blue", "nir08"])[:, 0, 0]
+    first, last = offset if isinstance(offset, list) else (offset, offset)
+    assert (blue, nir) == (1500 * scale + first, 1500 * scale + last)
+    assert caplog.messages == []
+    for name in ("latest", "archive"):
+        assert cut(tmp_path / name, per_band=True, sensor=sensor)[0]["id"] == safe.name
+    # In a directory of another name, the metadata is enough.
+    safe.rename(tmp_path / "renamed")
+    (tile,) = cut(tmp_path / "renamed", per_band=True, sensor=sensor)
+    assert (tile["id"], tile["properties"]["offset"]) == ("renamed", offset)
+    with pytest.raises(BandError, match=f"identifies it as {sensor}, but the sensor is {other}"):
+        cut(tmp_path / "renamed", per_band=True, sensor=other)
+
+
+@pytest.mark.parametrize(
+    ("xml", "says"),
+    [
+        (None, "has baseline 99.99, which ESA did not make, and no metadata above it"),
+        ("<n1:", r"MTD_MSIL2A\.xml: cannot be read: "),
+        (metadata(quantification="none"), r"MTD_MSIL2A\.xml: cannot be read: "),
+        (metadata(quantification=0), r"MTD_MSIL2A\.xml: cannot be read: "),
+        (metadata(offsets={99: -1000}), r"MTD_MSIL2A\.xml: cannot be read: "),
+        (metadata(offsets={1: "much"}), r"MTD_MSIL2A\.xml: cannot be read: "),
+        (metadata(offsets={1: -1000}), r"MTD_MSIL2A\.xml: states offsets, but none of nir08"),
+    ],
+)
+def test_an_offset_that_nothing_states_is_asked_for(tmp_path, write_raster, cut, xml, says):
+    safe, inside = made(tmp_path, write_raster, "N9999", xml)
+    with pytest.raises(BandError, match=says) as raised:
+        cut(safe, per_band=True, sensor="sentinel2-l2a")
+    remedy = "scale" if "cannot be read" in says else "offset-unknown"
+    assert raised.value.remedy == remedy
+    given = {"scale": 1.0, "offset": -1000.0} if remedy == "scale" else {"offset": -1000.0}
+    (tile,) = cut(safe, per_band=True, sensor="sentinel2-l2a", **given)
+    assert tile["properties"]["offset"] == -1000
+    for file in inside.iterdir():  # what the files declare is enough
+        with rasterio.open(file, "r+") as raster:
+            raster.scales, raster.offsets = [1e-4], [-0.1]
+    (tile,) = cut(safe, per_band=True, sensor="sentinel2-l2a")
+    assert (tile["properties"]["scale"], tile["properties"]["offset"]) == (1, -1000)
+
+
+def test_a_patch_of_a_foreign_baseline_needs_the_offset(tmp_path, write_raster, cut):
+    name = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"
+    write_raster(tmp_path / name / f"{name}_B02.tif", ONES)
+    with pytest.raises(BandError, match=r"has baseline 99\.99") as raised:
+        cut(tmp_path / name, per_band=True, sensor="sentinel2-l2a")
+    assert raised.value.remedy == "offset-unknown"
+    assert cut(tmp_path / name, per_band=True, sensor="sentinel2-l2a", offset=0.0)[0]["properties"]["offset"] == 0
+
+
+def test_metadata_of_2016(tmp_path, write_raster, cut):
+    """It has another name, and one product had several granules."""
+    safe = tmp_path / "S2A_OPER_PRD_MSIL1C_PDMC_20151231T144725_R008_V20151230T105153_20151230T105159.SAFE"
+    for tile in ("T31UFS", "T31UFT"):
+        granule = f"S2A_OPER_MSI_L1C_TL_SGS__20151230T141433_A002726_{tile}"
+        for band in ("B02", "B03"):
+            write_raster(safe / "GRANULE" / f"{granule}_N02.01" / "IMG_DATA" / f"{granule}_{band}.jp2", ONES)
+    xml = "S2A_OPER_MTD_SAFL1C_PDMC_20151231T144725_R008_V20151230T105153_20151230T105159.xml"
+    (safe / xml).write_text(metadata("1C", quantification=1000))
+    for path in (safe, tmp_path):
+        tiles = cut(path, per_band=True, sensor="sentinel2-l1c")
+        expected = [f"{safe.name}/S2A_OPER_MSI_L1C_TL_SGS__20151230T141433_A002726_T31UF{end}_N02.01" for end in "ST"]
+        assert [tile["id"] for tile in tiles] == expected
+        assert {tile["properties"]["datetime"] for tile in tiles} == {"2015-12-30T10:51:53Z"}
+        assert {tile["properties"]["scale"] for tile in tiles} == {10}
+    with pytest.raises(BandError, match="identifies it as sentinel2-l1c, but the sensor is sentinel2-l2a"):
+        cut(safe, per_band=True, sensor="sentinel2-l2a")
+
+
+def test_the_offset_needs_the_products_own_directory(tmp_path, write_raster, cut, caplog):
     name = "S2B_MSIL2A_20220115T101309_N0400_R022_T33UUP_20220115T120000"
     for folder, offset in ((name, 0), (f"{name}.SAFE", -1000)):
+        caplog.clear()
         write_raster(tmp_path / folder / "B02.tif", ONES)
         (tile,) = cut(tmp_path / folder, per_band=True, sensor="sentinel2-l2a")
         assert tile["properties"]["offset"] == offset
+        assert [line.split(" is named after baseline 04.00, and")[0] for line in caplog.messages] == [name] * (
+            not offset
+        )
+
+
+@pytest.mark.parametrize(
+    ("date", "settings", "doubted"),
+    [
+        ("20230613", {}, True),
+        ("20230613", {"offset": 0.0}, False),
+        ("20230613", {"offset": -1000.0}, False),
+        ("20230613", {"scale": 1.0}, False),
+        ("20220124", {}, False),
+    ],
+)
+def test_an_offset_that_may_be_there_is_said(tmp_path, write_raster, cut, caplog, date, settings, doubted):
+    write_raster(tmp_path / f"T33UUP_{date}T101031_B02_10m.tif", ONES)
+    (tile,) = cut(tmp_path, per_band=True, sensor="sentinel2-l2a", **settings)
+    assert tile["properties"]["offset"] == settings.get("offset", 0)
+    assert [" was acquired on 2023-06-13, and products of" in line for line in caplog.messages] == [True] * doubted
+
+
+def test_metadata_that_lacks_the_offset_of_its_baseline(tmp_path, write_raster, cut, caplog):
+    safe, _ = made(tmp_path, write_raster, "N0509", metadata())
+    assert cut(safe, per_band=True, sensor="sentinel2-l2a")[0]["properties"]["offset"] == 0
+    assert "has no offset in its MTD_MSIL2A.xml, but products of baseline 04.00" in caplog.messages[0]
 
 
 def test_two_orders_of_the_same_bands(shared_data, cut):

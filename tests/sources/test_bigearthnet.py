@@ -160,3 +160,25 @@ def test_zeros_are_numbers_where_the_files_declare_no_nodata(miniature, cut, tmp
     (tile, *_) = cut(tmp_path / "BigEarthNet", dataset="bigearthnet", split="val")
     assert "nodata" not in tile["properties"]
     assert (rasters.read_pixels(tile, ["blue"]) == 0).all()
+
+
+def test_a_single_patch(shared_data, cut, monkeypatch):
+    patch = shared_data / "bigearthnet_s2" / "S2A_MSIL2A_20170613T101031_87_48"
+    (of_all,) = [tile for tile in cut(patch.parent, dataset="bigearthnet") if tile["id"] == patch.name]
+    assert cut(patch, dataset="bigearthnet") == [of_all]
+    monkeypatch.chdir(patch)
+    (here,) = cut(".", dataset="bigearthnet")
+    assert (here["id"], here["properties"]["labels"]) == (patch.name, of_all["properties"]["labels"])
+    np.testing.assert_array_equal(*(rasters.read_pixels(tile, ["swir16"]) for tile in (here, of_all)))
+    with pytest.raises(RasterError, match=r"contains neither a patch of BigEarthNet .* nor v2's metadata\.parquet"):
+        cut(shared_data / "scenes", dataset="bigearthnet")
+
+
+def test_hidden_directories_are_no_patches(miniature, cut, tmp_path):
+    shutil.copytree(miniature / "BigEarthNet", tmp_path / "x")
+    patches = tmp_path / "x" / "BigEarthNet-v1.0"
+    expected = [tile["id"] for tile in cut(tmp_path / "x", dataset="bigearthnet")]
+    one = patches / expected[0]
+    shutil.copytree(one, patches / f".{one.name}")
+    (one / f"._{one.name}_labels_metadata.json").write_bytes(b"\0\5\26\7")
+    assert [tile["id"] for tile in cut(tmp_path / "x", dataset="bigearthnet")] == expected

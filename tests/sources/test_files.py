@@ -51,6 +51,17 @@ def test_links_are_followed_once(tmp_path, write_raster, cut):
     assert [tile["id"] for tile in cut(tmp_path / "in", bands=["red"])] == ["link/x"]
 
 
+def test_hidden_entries_are_left_out(nested, cut):
+    expected = [tile["id"] for tile in cut(nested, bands=["red"])]
+    for name in ("._b.tif", "c/.DS_Store.tif", ".ipynb_checkpoints/b-checkpoint.tif", "c/.Trash-1000/b.tif"):
+        (nested / name).parent.mkdir(exist_ok=True)
+        (nested / name).write_bytes(b"\0\5\26\7")
+    shutil.copytree(nested / "c", nested / "__MACOSX")
+    (nested / ".linked").symlink_to(nested / "c")
+    assert [tile["id"] for tile in cut(nested, bands=["red"])] == expected
+    assert cut(nested / "__MACOSX", bands=["red"])  # what is named is not hidden
+
+
 def test_a_subdataset_is_named_by_file_and_part(shared_data, cut):
     awkward = shared_data / "awkward"
     (tile,) = cut(f"netcdf:{awkward}/RGB.nc:Band2", bands=["green"])

@@ -47,3 +47,16 @@ def test_a_file_beside_the_folders_of_the_classes(folders, cut, write_raster, tm
     skips = Skips(keep_going=True)
     assert len(cut(tmp_path / "data", dataset="folders", skips=skips, sensor="rgb")) == 33
     assert skips.count == 1
+
+
+def test_hidden_folders_are_no_classes(folders, cut, write_raster, tmp_path):
+    shutil.copytree(folders, tmp_path / "data")
+    for name in (".ipynb_checkpoints/a.png", ".Trash-1000/b.png", "__MACOSX/lake/c.png", "lake/._d.png", ".e.png"):
+        write_raster(tmp_path / "data" / name, np.ones((3, 8, 8), "uint8"), driver="PNG")
+    for split in (None, "train", "test"):
+        settings = {"dataset": "folders", "sensor": "rgb", "split": split, "seed": 3}
+        expected, found = (
+            [(t["id"], t["properties"]["labels"]) for t in cut(root, **settings)]
+            for root in (folders, tmp_path / "data")
+        )
+        assert found == expected

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.sensors.base import check_names
+from rsr_cli.core.sensors import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable

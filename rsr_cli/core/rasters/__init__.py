@@ -2,8 +2,18 @@
 
 from rsr_cli.core.rasters.chips import ChipWriter
 from rsr_cli.core.rasters.footprints import Locator
+from rsr_cli.core.rasters.masks import MaskSettings
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import SceneSettings
 from rsr_cli.core.rasters.windows import Tiler, WindowSettings, offsets
 
-__all__ = ["ChipWriter", "Locator", "SceneSettings", "Tiler", "WindowSettings", "offsets", "read_pixels"]
+__all__ = [
+    "ChipWriter",
+    "Locator",
+    "MaskSettings",
+    "SceneSettings",
+    "Tiler",
+    "WindowSettings",
+    "offsets",
+    "read_pixels",
+]

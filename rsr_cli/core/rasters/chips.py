@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.pixels import parts_of, read_raw
-from rsr_cli.core.sensors.base import UNUSED
+from rsr_cli.core.sensors.base import UNUSED, factor_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,11 @@ class ChipWriter:
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write: {reason}", str(path)) from None
-        kept = {key: value for key, value in properties.items() if key != "nodata"}
+        kept = {key: value for key, value in properties.items() if key not in ("nodata", "mask")}
         placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
+        for key in ("scale", "offset"):
+            if isinstance(kept[key], list):
+                placed[key] = [kept[key][properties["bands"].index(name)] for name in names]
         return {**tile, "properties": {**kept, **placed}}
 
 
@@ -109,11 +112,19 @@ def _write(
         if nodata is None and np.ma.is_masked(numbers):
             chip.write_mask(~np.ma.getmaskarray(numbers).any(axis=0))
         chip.descriptions = names
+        if "unit" in properties:
+            chip.units = [properties["unit"]] * count
         if (properties["scale"], properties["offset"]) != (1, 0):
-            chip.scales = [properties["scale"] / 10000] * count
-            chip.offsets = [properties["offset"] / 10000] * count
+            chip.scales, chip.offsets = (_declared(properties, key, names) for key in ("scale", "offset"))
         if not crs:
             _copy_control(parts[0], chip)
+
+
+def _declared(properties: dict[str, Any], key: str, names: Sequence[str]) -> list[float]:
+    """Return a tile's scale or offset of some bands as a file declares it."""
+    stated = properties[key]
+    each = [stated[properties["bands"].index(name)] if isinstance(stated, list) else stated for name in names]
+    return [number / factor_of(name) for number, name in zip(each, names, strict=True)]
 
 
 def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import resource
 import warnings
 from contextlib import contextmanager, suppress
@@ -12,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError, TransformWarning
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -72,7 +72,9 @@ def is_missing(path: str) -> bool:
     return ":" not in path and not path.startswith("/vsi") and not Path(path).exists()
 
 
-def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
+def open_raster(
+    path: str, nodata: float | None = None, *, n_bands: int | None = None, masked: bool = False
+) -> DatasetReader:
     """Open a raster for reading.
 
     Parameters
@@ -80,8 +82,12 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     path : str
         A path or URL that GDAL opens, or a numpy array (``.npy``) of (height, width) or (height, width, bands).
     nodata : float, optional
-        The value of invalid pixels, if the file declares none and has neither mask nor alpha. It becomes the dataset's
-        own, so that resampling does not mix it into neighbouring pixels.
+        The value of invalid pixels besides those that the file declares invalid. It becomes the dataset's own, so that
+        resampling does not mix it into neighbouring pixels.
+    n_bands : int, optional
+        Number of bands with data. If the file has as many, none is alpha, whatever its flags say.
+    masked : bool
+        If the file has two bands, the second is alpha, whatever its flags say.
 
     Raises
     ------
@@ -96,9 +102,12 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
         dataset = _open_array(path, nodata) if path.endswith(".npy") else rasterio.open(path)
         with suppress(CPLE_BaseError):  # what was wrong with the coordinate system would be raised by the next question
             _ = dataset.colorinterp
-        if nodata is not None and dataset.count and is_all_valid(dataset):
-            with dataset:
-                dataset = _with_nodata(dataset, nodata)
+        alphas = alphas_of(dataset)
+        wanted = [] if n_bands == dataset.count else [2] if masked and dataset.count == 2 else alphas
+        if wanted != alphas:
+            dataset = _changed(dataset, alphas=wanted)
+        if nodata is not None and dataset.count and set(dataset.nodatavals) != {nodata}:
+            dataset = _changed(dataset, nodata=nodata)
     if not dataset.count:
         inside = dataset.subdatasets
         dataset.close()
@@ -150,17 +159,68 @@ def _virtual(path: str, array: NDArray[Any], nodata: float | None) -> str:
 
 def is_all_valid(dataset: DatasetReader) -> bool:
     """Return whether no band declares nodata, a mask or alpha."""
-    return all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+    # GDAL derives no mask from alpha of some data types
+    return not alphas_of(dataset) and all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
 
 
-def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
-    """Reopen a dataset as a virtual one that declares ``nodata``."""
-    with rasterio.MemoryFile(ext=".vrt") as memory:
+def alphas_of(dataset: DatasetReader) -> list[int]:
+    """Return the numbers of the bands that are flagged as alpha."""
+    return [index for index, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha]
+
+
+def is_one_band(dataset: DatasetReader) -> bool:
+    """Return whether a dataset has one band, or one and its mask: all its numbers are 0 or the greatest there is.
+
+    Sentinel Hub and EO Browser write such masks, 1 in floating point.
+    """
+    if dataset.count != 2:
+        return dataset.count == 1
+    values = 0, greatest(dataset.dtypes[1])
+    return all(np.isin(dataset.read(2, window=window), values).all() for _, window in dataset.block_windows(2))
+
+
+def greatest(dtype: str) -> int:
+    """Return the number that stands for all of something in a data type, such as opaque: 1 in floating point."""
+    return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
+
+
+def _changed(
+    dataset: DatasetReader, *, alphas: Sequence[int] | None = None, nodata: float | None = None
+) -> DatasetReader:
+    """Reopen a dataset as a virtual one whose alpha bands are these, or that declares ``nodata``; close the first."""
+    with (
+        dataset,
+        rasterio.Env(GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE="ALL"),
+        rasterio.MemoryFile(ext=".vrt") as memory,
+    ):
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        xml = memory.read().decode()
-    return rasterio.open(re.sub(r"(<VRTRasterBand[^>]*>)", rf"\1<NoDataValue>{nodata:g}</NoDataValue>", xml))
+        root = ElementTree.fromstring(memory.read())
+        for band in root.findall("VRTRasterBand"):
+            if alphas is not None:
+                _set(band, "ColorInterp", "Alpha" if int(band.attrib["band"]) in alphas else "Undefined")
+            if nodata is not None:
+                _set(band, "NoDataValue", repr(nodata))
+        if nodata is not None and not is_all_valid(dataset):
+            _read_masked(root, dataset.name)
+        return rasterio.open(ElementTree.tostring(root, encoding="unicode"))
 
 
-def is_virtual(dataset: DatasetReader) -> bool:
-    """Return whether `open_raster` made the dataset declare nodata."""
-    return dataset.name.startswith("<VRTDataset") and any(value is not None for value in dataset.nodatavals)
+def _set(band: ElementTree.Element, tag: str, text: str) -> None:
+    for element in band.findall(tag):
+        band.remove(element)
+    ElementTree.SubElement(band, tag).text = text
+
+
+def _read_masked(root: ElementTree.Element, name: str) -> None:
+    """Let a virtual raster read a dataset so that what is invalid there has the virtual one's nodata."""
+    root.attrib.pop("subClass", None)
+    for element in root.findall("MaskBand") + root.findall("GDALWarpOptions"):
+        root.remove(element)
+    for band in root.findall("VRTRasterBand"):
+        for element in list(band):
+            if element.tag not in ("Description", "ColorInterp", "NoDataValue", "Scale", "Offset", "UnitType"):
+                band.remove(element)
+        band.attrib.pop("subClass", None)
+        source = ElementTree.SubElement(band, "ComplexSource")
+        for tag, text in (("SourceFilename", name), ("SourceBand", band.attrib["band"]), ("UseMaskBand", "true")):
+            ElementTree.SubElement(source, tag).text = text

@@ -12,12 +12,14 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, Interleaving, Resampling
+from rasterio.enums import Interleaving, Resampling
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
-from rsr_cli.core.rasters.opening import MAX_DESCRIPTORS, explained, is_all_valid, is_missing, open_raster
+from rsr_cli.core.rasters.masks import are_marked
+from rsr_cli.core.rasters.opening import MAX_DESCRIPTORS, alphas_of, explained, is_all_valid, is_missing, open_raster
 from rsr_cli.core.sensors.base import STAND_INS, missing_bands
+from rsr_cli.core.sensors.quality import Marks
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Maximum number of datasets that a thread keeps open, and that all threads do, which leaves room for other files.
 OPEN_DATASETS = 64
+#: Bits of the largest integers that a mask may have.
+MAX_BITS = 63
 ALL_OPEN_DATASETS = max(1, (MAX_DESCRIPTORS - 32) // 2)
 #: Memory that reading a tile may take, in bytes.
 MAX_TILE_BYTES = 2 << 30
@@ -56,31 +60,32 @@ class Opened:
 
     def __init__(self, dataset: DatasetReader) -> None:
         self.dataset = dataset
-        kinds = dict(enumerate(dataset.colorinterp, 1))
-        self.alphas = [index for index, kind in kinds.items() if kind == ColorInterp.alpha]
-        self.indexes = [index for index in kinds if index not in self.alphas]
+        self.alphas = alphas_of(dataset)
+        self.indexes = [index for index in dataset.indexes if index not in self.alphas]
         self.all_valid = is_all_valid(dataset)
+
+
+#: Path, nodata, number of bands, and whether a second band is the mask of the first.
+_Key = tuple[str, float | None, int | None, bool]
 
 
 class _Datasets(threading.local):
     """The datasets this thread opened last; a GDAL handle belongs to one thread."""
 
-    of_threads: ClassVar[WeakValueDictionary[int, OrderedDict[tuple[str, float | None], Opened]]] = (
-        WeakValueDictionary()
-    )
+    of_threads: ClassVar[WeakValueDictionary[int, OrderedDict[_Key, Opened]]] = WeakValueDictionary()
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[str, float | None], Opened] = OrderedDict()
+        self._open: OrderedDict[_Key, Opened] = OrderedDict()
         self.of_threads[threading.get_ident()] = self._open
 
-    def get(self, path: str, nodata: float | None) -> Opened:
-        key = (path, nodata)
+    def get(self, path: str, nodata: float | None, *, n_bands: int | None = None, masked: bool = False) -> Opened:
+        key = (path, nodata, n_bands, masked)
         if key not in self._open:
             if is_missing(path) and not Path(path).is_absolute():
                 raise RasterError("no such file", path, remedy="relative")
             while self._open and self._is_full():
                 self._open.popitem(last=False)[1].dataset.close()
-            self._open[key] = Opened(open_raster(path, nodata))
+            self._open[key] = Opened(open_raster(path, nodata, n_bands=n_bands, masked=masked))
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -129,12 +134,12 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     if lacks and not (has and set(lacks) <= set(may_lack)):
         raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
-    scale, offset = (float(tile["properties"].get(key, default)) for key, default in (("scale", 1), ("offset", 0)))
+    scale, offset = (_per_band(tile, key, default, has) for key, default in (("scale", 1), ("offset", 0)))
     pixels = raw.data.astype(np.float32)
-    if scale != 1:
-        pixels *= np.float32(scale)
-    if offset:
-        pixels += np.float32(offset)
+    if (scale != 1).any():
+        pixels *= scale
+    if offset.any():
+        pixels += offset
     pixels[~np.isfinite(pixels)] = np.nan
     if np.ma.is_masked(raw):
         pixels[raw.mask] = np.nan
@@ -143,6 +148,13 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     full = np.full((len(bands), *pixels.shape[1:]), np.nan, np.float32)
     full[[band in has for band in bands]] = pixels
     return full
+
+
+def _per_band(tile: Record, key: str, default: float, bands: Sequence[str]) -> NDArray[np.float32]:
+    """Return a tile's scale or offset of some bands: float32 (bands, 1, 1)."""
+    names, stated = tile["properties"]["bands"], tile["properties"].get(key, default)
+    numbers = [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
+    return np.array(numbers, np.float32)[:, None, None]
 
 
 def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -> BandError:
@@ -159,7 +171,26 @@ def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
     parts, shape = parts_of(tile, bands)
     _check_memory(parts, shape)
     layers = [_read(part, shape) for part in parts]
-    return layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+    numbers = layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
+    if (mask := tile["properties"].get("mask")) is None:
+        return numbers
+    quality = read_quality(tile)
+    invalid = np.ma.getmaskarray(quality) | are_marked(quality.data, Marks.of_property(mask))
+    return np.ma.array(numbers.data, mask=np.ma.getmaskarray(numbers) | invalid)
+
+
+def read_quality(tile: Record) -> np.ma.MaskedArray[Any, Any]:
+    """Read the numbers of a tile's mask on the tile's grid, the nearest ones: (height, width), masked outside it.
+
+    Raises
+    ------
+    RasterError
+        The file cannot be read.
+    """
+    properties = tile["properties"]
+    height, width = map(int, properties["window"][:1:-1])
+    part = _part(tile, properties["mask"]["source"])
+    return _read(part, (height, width), classes=True)[0]
 
 
 def memory_of(pixels: float, bands: int, bytes_per_value: int = 2) -> float:
@@ -194,10 +225,14 @@ def _check(tile: Record) -> None:
     """Raise RecordError unless the record states what to read, in the right types."""
     properties = tile["properties"]
     source, names, window = (properties.get(field) for field in ("source", "bands", "window"))
-    numbers = [properties.get(field, 0) for field in ("scale", "offset", "nodata")]
+    calibration = [properties.get(field, 0) for field in ("scale", "offset")]
+    numbers = [number for stated in calibration for number in (stated if isinstance(stated, list) else [stated])]
+    numbers.append(properties.get("nodata", 0))
     transform = properties.get("proj:transform", [0.0] * 6)
+    mask = properties.get("mask", {"source": "", "values": [0]})
     well_formed = (
         _are(names, str)
+        and all(len(stated) == len(names) for stated in calibration if isinstance(stated, list))
         and (isinstance(source, str) or (isinstance(source, dict) and _are([source.get(n) for n in names], str)))
         and _are([window, transform], list)
         and _are([*numbers, *window, *transform], int, float)
@@ -207,9 +242,16 @@ def _check(tile: Record) -> None:
         and 1 <= window[2] * window[3] <= MAX_PIXELS
         and max(map(abs, window)) <= MAX_PIXELS
         and min(window[2:]) >= 1
+        and isinstance(mask, dict)
+        and isinstance(mask.get("source"), str)
+        and ("values" in mask or "bits" in mask)
+        and _are(mask.get("values", []), int)
+        and _are(mask.get("bits", []), int)
+        and all(0 <= bit < MAX_BITS for bit in mask.get("bits", []))
     )
     if not well_formed:
-        raise RecordError("is not a tile: source, bands, window, scale or proj:transform is missing or malformed")
+        what = "source, bands, window, scale, mask or proj:transform is missing or malformed"
+        raise RecordError(f"is not a tile: {what}")
 
 
 def _are(values: Any, *types: type) -> bool:
@@ -239,7 +281,7 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
     column, row, width, height = map(int, properties["window"])
     window = (float(column), float(row), float(width), float(height))
     if isinstance(source, str):
-        opened = _datasets.get(source, nodata)
+        opened = _datasets.get(source, nodata, n_bands=len(names))
         if len(opened.indexes) != len(names):
             has = counted(len(opened.indexes), "band")
             raise RasterError(f"has {has}, but the record names {len(names)}", source)
@@ -249,13 +291,23 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         path, index = file_and_band(source[band])
         if parts and parts[-1].path == path:
             parts[-1].indexes.append(index or 1)
-            continue
-        opened = _datasets.get(path, nodata)
-        place = window
-        if "proj:transform" in properties:
-            place = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
-        parts.append(Part(path, opened, [index or 1], place))
+        else:
+            parts.append(_part(tile, source[band], nodata))
     return parts, (height, width)
+
+
+def _part(tile: Record, source: str, nodata: float | None = None) -> Part:
+    """Return where a tile is in the file of one band."""
+    properties = tile["properties"]
+    path, index = file_and_band(source)
+    opened = _datasets.get(path, nodata, masked=index is None)
+    column, row, width, height = map(int, properties["window"])
+    window = float(column), float(row), float(width), float(height)
+    if "proj:transform" in properties:
+        window = _window_on(opened.dataset, Affine(*properties["proj:transform"]), width, height)
+    if (index or 1) > opened.dataset.count:
+        raise RasterError(f"has {counted(opened.dataset.count, 'band')}, and no band {index}", path)
+    return Part(path, opened, [index or 1], window)
 
 
 def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
@@ -265,8 +317,11 @@ def _window_on(dataset: DatasetReader, transform: Affine, width: int, height: in
     return round(left, 6), round(top, 6), round(right - left, 6), round(bottom - top, 6)
 
 
-def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
-    """Read a window as ``shape`` (height, width), bilinear if that is not its size, masked outside the raster."""
+def _read(part: Part, shape: tuple[int, int], *, classes: bool = False) -> np.ma.MaskedArray[Any, Any]:
+    """Read a window as ``shape`` (height, width), bilinear if that is not its size, masked outside the raster.
+
+    If its numbers are ``classes``, the nearest are read, and all of those in the raster are valid.
+    """
     dataset = part.opened.dataset
     left, top, width, height = part.window
     same_size = (width, height) == shape[::-1]
@@ -287,9 +342,9 @@ def _read(part: Part, shape: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
             part.indexes,
             window=window,
             out_shape=(len(part.indexes), *size),
-            resampling=Resampling.nearest if same_size else Resampling.bilinear,
+            resampling=Resampling.nearest if same_size or classes else Resampling.bilinear,
         )
-        invalid = _invalid(part, window, size)
+        invalid = np.ma.nomask if classes else _invalid(part, window, size)
     if size == shape:
         return np.ma.array(numbers, mask=invalid)
     whole = np.ma.array(np.zeros((len(part.indexes), *shape), numbers.dtype), mask=True)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.enums import ColorInterp
 
-from rsr_cli.core.errors import BandError, RasterError, UsageError, counted
+from rsr_cli.core.errors import BandError, RasterError, counted
+from rsr_cli.core.rasters.calibration import Band, calibrate, sample
 from rsr_cli.core.rasters.footprints import Locator
-from rsr_cli.core.rasters.opening import is_all_valid, is_virtual, open_raster
+from rsr_cli.core.rasters.masks import check_mask
+from rsr_cli.core.rasters.opening import (
+    alphas_of,
+    explained,
+    greatest,
+    is_all_valid,
+    is_one_band,
+    open_raster,
+)
 from rsr_cli.core.sensors import identify
-from rsr_cli.core.sensors.base import Product, name_bands
+from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
 
@@ -23,13 +31,14 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
+    from rsr_cli.core.rasters.masks import MaskSettings
     from rsr_cli.core.sensors.base import Sensor
+    from rsr_cli.core.sensors.quality import QualityBand
     from rsr_cli.core.sources.base import Found
 
-log = logging.getLogger("rsr")
 
-#: Data types whose numbers are taken as reflectance x 10000 without a warning if nothing states their scale.
-_USUAL_DTYPES = frozenset({"uint16", "int16"})
+#: Share of partly transparent pixels up to which a band flagged as alpha is taken for it: edges are feathered.
+FEATHERED = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,10 @@ class SceneSettings:
         The name of the directory above a scene is its label.
     id_prefix : str
         The beginning of every id.
+    nodata : float, optional
+        The value of invalid pixels, besides what files declare.
+    mask : MaskSettings, optional
+        Where further invalid pixels are marked.
     """
 
     sensor: Sensor | None = None
@@ -59,6 +72,8 @@ class SceneSettings:
     datetime: str | None = None
     labels_from_parent: bool = False
     id_prefix: str = ""
+    nodata: float | None = None
+    mask: MaskSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,10 @@ class Scene:
         Properties of all its tiles.
     maskable : bool
         Pixels may be invalid.
+    doubts : tuple of BandError
+        What may be wrong with its numbers or bands.
+    quality : QualityBand or None
+        What the numbers of its mask mean, besides invalid pixels.
     """
 
     name: str
@@ -94,6 +113,8 @@ class Scene:
     geometry: dict[str, Any] | None
     properties: dict[str, Any]
     maskable: bool
+    doubts: tuple[BandError, ...]
+    quality: QualityBand | None
 
 
 def open_scene(found: Found, settings: SceneSettings) -> Scene:
@@ -110,37 +131,96 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
         (settings.id_prefix + found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
-    nodata = settings.sensor.nodata if settings.sensor else None
-    paths = [found.source] if isinstance(found.source, str) else [file_and_band(path)[0] for path in found.paths]
-    opened: dict[str, DatasetReader] = {}
-    try:
-        for path in dict.fromkeys(paths):  # bands may share a file
-            opened[path] = open_raster(path, nodata)
+    files = [file_and_band(path)[0] for path in found.paths]
+    product = Product(str(absolute(found.path)), per_band=isinstance(found.source, dict))
+    with ExitStack() as opened:
         try:
-            return _scene(found, [opened[path] for path in paths], settings)
+            _check_product(product, settings)
+            if isinstance(found.source, str):
+                naming, dataset, nodata = _open_file(found.source, settings, opened)
+                return _scene(found, product, naming, [dataset], nodata, settings)
+            masked = {file: file_and_band(path)[1] is None for file, path in zip(files, found.paths, strict=True)}
+            by_file = {file: opened.enter_context(open_raster(file, masked=one)) for file, one in masked.items()}
+            nodata = _nodata(list(by_file.values()), settings)
+            if nodata is not None:
+                for file, one in masked.items():
+                    by_file[file] = opened.enter_context(open_raster(file, nodata, masked=one))
+            datasets = [by_file[file] for file in files]
+            return _scene(found, product, Naming(tuple(found.source)), datasets, nodata, settings)
         except BandError as error:
             error.place = error.place or found.place
             raise
-    finally:
-        for dataset in opened.values():
-            dataset.close()
 
 
-def _scene(found: Found, datasets: Sequence[DatasetReader], settings: SceneSettings) -> Scene:
-    """Describe a scene whose files are open; ``datasets`` has one per file, or one per band of single-band files."""
+def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[Naming, DatasetReader, float | None]:
+    """Open a multi-band file, and name its bands, which decides whether a band flagged as alpha is; also its nodata."""
     sensor = settings.sensor
-    product = Product(str(absolute(found.path)), found.name, per_band=isinstance(found.source, dict))
+    plain = opened.enter_context(open_raster(path))
+    if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
+        raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
+    alphas = alphas_of(plain)
+    naming = name_bands(plain.descriptions, [index in alphas for index in plain.indexes], sensor, settings.bands)
+    dataset = plain
+    if alphas:
+        dataset = opened.enter_context(open_raster(path, n_bands=len(naming.names)))
+    nodata = _nodata([dataset], settings)
+    if nodata is not None:
+        dataset = opened.enter_context(open_raster(path, nodata, n_bands=len(naming.names)))
+    return naming, dataset, nodata
+
+
+def _nodata(datasets: Sequence[DatasetReader], settings: SceneSettings) -> float | None:
+    """Return the value that marks invalid pixels besides what files declare: the user's, or one of the sensor's.
+
+    The sensor's counts if a file declares nothing.
+
+    Raises
+    ------
+    BandError
+        A file cannot contain the user's.
+    """
+    if (nodata := settings.nodata) is None:
+        return settings.sensor.nodata if settings.sensor and any(map(is_all_valid, datasets)) else None
+    for kind in (kind for dataset in datasets for kind in dataset.dtypes):
+        if np.dtype(kind).kind in "iu" and not (nodata.is_integer() and int(nodata) in _range(kind)):
+            raise BandError(f"has {kind} numbers, none of which is {nodata:g}", remedy="nodata")
+    return nodata
+
+
+def _range(kind: str) -> range:
+    limits = np.iinfo(kind)
+    return range(limits.min, limits.max + 1)
+
+
+def _check_product(product: Product, settings: SceneSettings) -> None:
+    """Raise BandError if a product is another one than the user says."""
+    sensor = settings.sensor
     if sensor:
-        sensor.check_stated(identify(product))
+        if not sensor.identifies(product):
+            sensor.check_stated(identify(product))
         if settings.scale is None:
             sensor.check_level(product)
-    if isinstance(found.source, str):
-        finest = datasets[0]
-        names = _bands_of_file(found.source, finest, settings)
-    else:
-        finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
-        names = _bands_of_files(found.source, datasets, finest)
-    scale, offset = (found.scale, 0.0) if found.scale is not None else _scale(datasets, product, settings)
+
+
+def _scene(
+    found: Found,
+    product: Product,
+    naming: Naming,
+    datasets: Sequence[DatasetReader],
+    nodata: float | None,
+    settings: SceneSettings,
+) -> Scene:
+    """Describe a scene whose files are open; ``datasets`` has one per file, or one per band of single-band files."""
+    sensor = settings.sensor
+    finest = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
+    mask = _mask(found, naming, finest, settings)
+    if mask and isinstance(found.source, str):
+        naming = _unused(naming, finest, file_and_band(mask["source"])[1])
+    names = naming.names
+    bands = _bands(found, names, datasets, finest)
+    # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
+    locate, maskable = Locator(finest), mask is not None or any(map(_is_maskable, datasets))
+    doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
     if when:
@@ -148,50 +228,116 @@ def _scene(found: Found, datasets: Sequence[DatasetReader], settings: SceneSetti
     if settings.labels_from_parent:
         properties["labels"] = [found.parent]
     properties |= found.properties
-    properties |= {"source": found.source, "bands": list(names), "scale": scale, "offset": offset}
-    if sensor and any(map(is_virtual, datasets)):
-        properties["nodata"] = sensor.nodata
+    properties |= {"source": found.source, "bands": list(names)}
+    if found.scale is None:
+        calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
+        pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
+        doubts += calibration.doubts
+    else:
+        pairs = {band.name: (found.scale, 0.0) for band in bands}
+    for number, key in enumerate(("scale", "offset")):
+        each = [pairs.get(name, (1.0, 0.0))[number] for name in names]
+        used = {pair[number] for pair in pairs.values()}
+        properties[key] = used.pop() if len(used) == 1 else each
+    if mask:
+        properties["mask"] = mask
+    if unit := sensor.unit if sensor else _declared_unit(bands):
+        properties["unit"] = unit
+    if nodata is not None:
+        properties["nodata"] = nodata
     return Scene(
         name=settings.id_prefix + found.name,
         place=found.place,
         bands=names,
         width=finest.width,
         height=finest.height,
-        locate=Locator(finest),
+        locate=locate,
         geometry=found.geometry,
         properties=properties,
-        maskable=any(map(_is_maskable, datasets)),
+        maskable=maskable,
+        doubts=tuple(doubts),
+        quality=settings.mask.quality if settings.mask else None,
     )
 
 
-def _bands_of_file(path: str, dataset: DatasetReader, settings: SceneSettings) -> tuple[str, ...]:
-    """Name the bands of a multi-band file, without alpha."""
-    sensor = settings.sensor
-    descriptions = [
-        text for text, kind in zip(dataset.descriptions, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha
-    ]
-    if len(descriptions) == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
-        raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
-    return name_bands(len(descriptions), descriptions, sensor, settings.bands)
+def _declared_unit(bands: Sequence[Band]) -> str:
+    """Return the unit that files declare of bands without reflectance, as chips do; empty unless they agree."""
+    units = {"" if is_reflectance(band.name) else band.dataset.units[band.index - 1] or "" for band in bands}
+    return units.pop() if len(units) == 1 else ""
 
 
-def _bands_of_files(
-    source: dict[str, str], datasets: Sequence[DatasetReader], finest: DatasetReader
-) -> tuple[str, ...]:
-    """Check that single-band files fit together, and return the names of their bands."""
-    names = tuple(source)
-    for name, dataset in zip(names, datasets, strict=True):
-        band = file_and_band(source[name])[1]
-        if (band or 1) > dataset.count or (band is None and dataset.count != 1):
-            expected = "where one is expected" if band is None else f"and no band {band}"
-            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", source[name])
+def _mask(found: Found, naming: Naming, dataset: DatasetReader, settings: SceneSettings) -> dict[str, Any] | None:
+    """Return the mask of a scene as its records state it; ``dataset`` is its file, or that of its finest band."""
+    if settings.mask is None:
+        return None
+    names = {}
+    if isinstance(found.source, str):
+        indexes = _indexes(dataset, naming.names)
+        names = {text.lower(): index for index, text in enumerate(dataset.descriptions, 1) if text}
+        names |= {name.lower(): index for name, index in zip(naming.names, indexes, strict=True) if name != UNUSED}
+    source = settings.mask.find(found, names, settings.sensor)
+    check_mask(source, settings.mask.marks, lambda mask: _is_same_area(mask, dataset))
+    return {"source": source, **settings.mask.marks.as_property()}
+
+
+def _unused(naming: Naming, dataset: DatasetReader, index: int | None) -> Naming:
+    """Return the names of a file's bands without one that is its mask."""
+    names = (
+        UNUSED if i == index else name for i, name in zip(_indexes(dataset, naming.names), naming.names, strict=True)
+    )
+    is_mask = dataset.descriptions[index - 1] if index else None
+    return Naming(tuple(names), tuple(text for text in naming.unknown if text != is_mask))
+
+
+def _indexes(dataset: DatasetReader, names: Sequence[str]) -> list[int]:
+    """Return the numbers of the bands that are named: all, or those that are not flagged as alpha."""
+    return [index for index in dataset.indexes if len(names) == dataset.count or index not in alphas_of(dataset)]
+
+
+def _unknown(naming: Naming, sensor: Sensor | None) -> list[BandError]:
+    """Return the doubt that bands are not used whose descriptions mean nothing."""
+    if not naming.unknown:
+        return []
+    whose = f" and no band of {sensor.name}" if sensor else ""
+    what = f"does not use {', '.join(naming.unknown)}, which is no STAC common name{whose}"
+    return [BandError(what, remedy="bands-else")]
+
+
+def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:
+    """Return the doubt that a band of a multi-band file that is flagged as alpha is something else: near infrared."""
+    alphas = alphas_of(datasets[0]) if len(datasets) == 1 and datasets[0].count > 2 else []
+    for index in alphas:
+        (numbers,) = sample([Band(UNUSED, datasets[0], index)])
+        opaque = greatest(datasets[0].dtypes[index - 1])
+        if numbers.size and ((numbers != 0) & (numbers != opaque)).mean() > FEATHERED:
+            what = f"has other numbers than 0 and {opaque} in band {index}, which is flagged as alpha"
+            return [BandError(f"{what}; taking it as alpha", remedy="bands-alpha")]
+    return []
+
+
+def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader], finest: DatasetReader) -> list[Band]:
+    """Return the bands that are used. Single-band files fit together, and have one band each, and perhaps its mask."""
+    if isinstance(found.source, str):
+        indexes = _indexes(finest, names)
+        return [Band(name, finest, index) for name, index in zip(names, indexes, strict=True) if name != UNUSED]
+    bands = []
+    for (name, path), dataset in zip(found.source.items(), datasets, strict=True):
+        index = file_and_band(path)[1]
+        with explained(path):
+            fits = index is not None or is_one_band(dataset)
+        if not fits:
+            expected = "where one is expected, or one and its mask of 0 and the greatest value"
+            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, {expected}", path)
+        if (index or 1) > dataset.count:
+            raise BandError(f"{name} has {counted(dataset.count, 'band')} in its file, and no band {index}", path)
         if not _is_same_area(dataset, finest):
             raise BandError(
                 f"{name} has another coordinate system, or covers another area, than the finest band"
-                f" ({source[names[datasets.index(finest)]]})",
-                source[name],
+                f" ({found.paths[datasets.index(finest)]})",
+                path,
             )
-    return names
+        bands.append(Band(name, dataset, index or 1))
+    return bands
 
 
 def _is_same_area(dataset: DatasetReader, finest: DatasetReader) -> bool:
@@ -206,33 +352,3 @@ def _is_same_area(dataset: DatasetReader, finest: DatasetReader) -> bool:
 
 def _is_maskable(dataset: DatasetReader) -> bool:
     return not is_all_valid(dataset) or any(np.dtype(kind).kind == "f" for kind in dataset.dtypes)
-
-
-def _scale(datasets: Sequence[DatasetReader], product: Product, settings: SceneSettings) -> tuple[float, float]:
-    """Return the scale and offset from DN to reflectance x 10000: the user's, else the sensor's, else the files'."""
-    sensor = settings.sensor
-    if settings.scale is not None:
-        own = sensor.offset_of(product) if sensor else 0.0
-        if sensor and own and settings.offset is None:
-            raise UsageError(f"the scale replaces that of {sensor.name}, whose offset is {own:g}", remedy="offset")
-        return settings.scale, settings.offset or 0.0
-    kinds = {kind for dataset in datasets for kind in dataset.dtypes}
-    if sensor:
-        if not kinds <= set(sensor.dtypes):
-            expected = " or ".join(sensor.dtypes)
-            raise BandError(f"has {' '.join(sorted(kinds))} numbers, but {sensor.name} has {expected}", remedy="scale")
-        scale, offset = sensor.scale, sensor.offset_of(product)
-    else:
-        scale, offset = _declared_scale(datasets)
-        if (scale, offset) == (1.0, 0.0) and not kinds <= _USUAL_DTYPES:
-            log.warning("%s has %s numbers; taking them as reflectance x 10000", product.name, min(kinds))
-    return scale, offset if settings.offset is None else settings.offset
-
-
-def _declared_scale(datasets: Sequence[DatasetReader]) -> tuple[float, float]:
-    """Return the scale and offset that files declare for all their bands, times 10000; 1 and 0 if they declare none."""
-    declared = {pair for dataset in datasets for pair in zip(dataset.scales, dataset.offsets, strict=True)}
-    if len(declared) > 1:
-        raise BandError("its bands declare different scales and offsets", remedy="scale")
-    scale, offset = declared.pop()
-    return (1.0, 0.0) if (scale, offset) == (1.0, 0.0) else (scale * 10000, offset * 10000)

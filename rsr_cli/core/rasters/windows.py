@@ -9,7 +9,8 @@ import numpy as np
 from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
-from rsr_cli.core.rasters.pixels import read_pixels
+from rsr_cli.core.rasters.masks import cloud_cover
+from rsr_cli.core.rasters.pixels import read_pixels, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Record
     from rsr_cli.core.sources import Found, Source
 
+#: Least share of valid pixels of a tile, unless the user states one. EuroSAT's chips (rcf, 768 bits) with 50 % of their
+#: pixels left found their like as well as whole ones (map@20 0.400, not 0.419), and the whole chip first in 92 of 100
+#: cases; with 30 % it was 0.378 and 80, with 10 % 0.322 and 53.
+MIN_VALID = 0.5
 Edge = Literal["drop", "pad", "shift"]
 Window = tuple[int, int, int, int]
 
@@ -40,7 +45,8 @@ class WindowSettings:
     whole : bool
         Each scene is one tile.
     min_valid : float or None
-        Least share of valid pixels; None is any valid pixel, 0 keeps every tile and measures none.
+        Least share of valid pixels; 0 keeps every tile and measures none. None is `MIN_VALID` for tiles that are cut,
+        and any valid pixel for whole scenes and where edges are padded.
     """
 
     size_px: int = 224
@@ -128,7 +134,11 @@ class Tiler:
                 for found in self._source.find(path, self._skips):
                     try:
                         self._claim(found)
-                        yield from self._cut(open_scene(found, self._scenes))
+                        scene = open_scene(found, self._scenes)
+                        for doubt in scene.doubts:
+                            doubt.message = f"{found.name} {doubt.message}"
+                            self._skips.warn(doubt)
+                        yield from self._cut(scene)
                     except RecordError as error:
                         self._skips(error)
             except RecordError as error:
@@ -193,7 +203,11 @@ class Tiler:
             return False
         valid = float(np.isfinite(pixels).all(axis=0).mean())
         tile["properties"]["valid"] = round(valid, 6)
+        if scene.quality and (cover := cloud_cover(read_quality(tile), scene.quality)) is not None:
+            tile["properties"]["eo:cloud_cover"] = cover
         least = self._windows.min_valid
+        if least is None and not self._windows.whole and self._windows.edge != "pad":
+            least = MIN_VALID
         enough = valid > 0 if least is None else valid >= least
         self.dropped += not enough
         return enough

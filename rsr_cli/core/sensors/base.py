@@ -5,22 +5,29 @@ Band names are STAC common names. Reflectance x 10000 = DN * scale + offset.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from rsr_cli.core.errors import BandError, UsageError, counted
+from rsr_cli.core.errors import BandError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Names that a band may carry: STAC's common names for optical bands.
+    from rsr_cli.core.sensors.quality import QualityBand
+
+#: STAC's polarizations of radar bands (``sar:polarizations``).
+POLARIZATIONS = ("vv", "vh", "hh", "hv")
+#: STAC's names of bands: the common names of optical ones, and the polarizations.
 COMMON_NAMES = (
     *("pan", "coastal", "blue", "green", "green05", "yellow", "red"),
     *("rededge", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09", "cirrus"),
     *("swir16", "swir22", "lwir", "lwir11", "lwir12"),
+    *POLARIZATIONS,
 )
 #: Band -> one that covers about the same wavelengths.
 STAND_INS = {
@@ -31,14 +38,28 @@ STAND_INS = {
     "lwir11": "lwir",
     "lwir": "lwir11",
 }
-#: Stands for a band that has no common name or is not used.
+#: Stands for a band that has no name or is not used.
 UNUSED = "-"
 
-# B2, B02 or B8A after a separator, then perhaps a resolution (Sentinel-2's R10m files), then the ending. Sentinel-2's
-# masks (MSK_DETFOO_B02.jp2) are not bands.
-_BAND_FILE = re.compile(r"^(?!MSK_)(?:|.*[_.])(B\d?\d?A?)(?:_(\d+)m)?\.(?:tiff?|jp2|img|vrt)$", re.IGNORECASE)
+# The band after a separator, then perhaps a resolution (Sentinel-2's R10m files) or what EO Browser adds, then the
+# ending. Sentinel-2's masks (MSK_DETFOO_B02.jp2) are not bands.
+_BAND_FILE = r"(?!MSK_)(|.*[_.-])({})(?:_(\d+)m)?(?:_\(Raw\)|\.rtc)?\.(?:tiff?|jp2|img|vrt)"
 # As a product (B02, SR_B2) or Google Earth Engine (B2) writes it.
 _BAND = re.compile(r"(?:SR_)?B0?(\d+A?)", re.IGNORECASE)
+# The day of an export of EO Browser or Copernicus Browser, whose names begin with the first and last moment.
+_EXPORTED_DAY = re.compile(r"^(\d{4}-\d\d-\d\d)(?:-\d\d[_:]\d\d_\1-\d\d[_:]\d\d)?_(?:Sentinel|Landsat|HLS)")
+# One of its bands.
+_EXPORTED = re.compile(r"_\(Raw\)\.tiff?$", re.IGNORECASE)
+
+
+def is_reflectance(band: str) -> bool:
+    """Return whether a band measures reflectance: not heat or radar, and not what only the user has a name for."""
+    return band in COMMON_NAMES and band not in POLARIZATIONS and not band.startswith("lwir")
+
+
+def factor_of(band: str) -> int:
+    """Return what the numbers of files are multiplied with that state a band in its unit: reflectance is x 10000."""
+    return 10000 if is_reflectance(band) else 1
 
 
 @dataclass(frozen=True)
@@ -49,20 +70,22 @@ class Product:
     ----------
     path : str
         Absolute path of the scene's file, or of the first of its single-band files.
-    name : str
-        Name of the scene, such as the product's directory.
     per_band : bool
         The scene is one file per band, and the product's metadata may be beside them.
     """
 
     path: str
-    name: str = ""
     per_band: bool = False
 
     @property
     def file_name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The path that all links lead to, and if it is another one, the path as it was found."""
+        return tuple(dict.fromkeys((os.path.realpath(self.path), self.path)))
 
 
 @dataclass(frozen=True)
@@ -87,10 +110,16 @@ class Sensor:
         DN of invalid pixels, where the product has one that its files may not declare.
     file_pattern : str
         Regular expression for the beginning of file names that only this product has; empty if there is none.
+    unit : str
+        What the numbers of its bands are, where they are not reflectance x 10000.
+    quality : QualityBand or None
+        The band that classifies pixels: cloud, shadow, fill.
     """
 
-    #: Where the acquisition time (UTC) stands in a product's name, and its layout; None if names do not state it.
-    date: ClassVar[tuple[re.Pattern[str], str] | None] = None
+    #: Where the acquisition time (UTC) stands in a product's name, and its layout, the surest first.
+    dates: ClassVar[tuple[tuple[re.Pattern[str], str], ...]] = ()
+    #: Regular expression for a band in the name of a single-band file.
+    band_pattern: ClassVar[str] = r"B\d?\d?A?"
 
     name: str
     title: str
@@ -101,6 +130,8 @@ class Sensor:
     dtypes: tuple[str, ...] = ("uint16", "int16")
     nodata: float | None = None
     file_pattern: str = ""
+    unit: str = ""
+    quality: QualityBand | None = None
 
     def band_of_file(self, name: str) -> tuple[str, int] | None:
         """Return the band of a single-band file, from its name.
@@ -115,9 +146,30 @@ class Sensor:
         tuple of str and int, or None
             STAC common name, and the resolution in metres that the name states (0 if it states none).
         """
-        found = _BAND_FILE.match(name)
-        common = self.common_name(found[1]) if found else None
-        return (common, int(found[2] or 0)) if found and common else None
+        found = self._parse(name)
+        common = self.common_name(found[2]) if found else None
+        return (common, int(found[3] or 0)) if found and common else None
+
+    def product_of_file(self, name: str, band: str = "") -> str:
+        """Return what the name of a single-band file begins with before its band: that of all files of a product.
+
+        Parameters
+        ----------
+        name : str
+            File name.
+        band : str
+            Name of a band that is none of the sensor's, such as ``SCL``; by default any of the sensor's.
+        """
+        found = self._parse(name, re.escape(band))
+        return re.sub(r"(_SR)?[_.-]*$", "", found[1]) if found else ""
+
+    def resolution_of_file(self, name: str, band: str) -> int | None:
+        """Return the resolution in metres of the file of a band such as ``SCL`` (0 if the name states none)."""
+        found = self._parse(name, re.escape(band))
+        return int(found[3] or 0) if found else None
+
+    def _parse(self, name: str, band: str = "") -> re.Match[str] | None:
+        return re.fullmatch(_BAND_FILE.format(band or self.band_pattern), name, re.IGNORECASE)
 
     def common_name(self, band: str) -> str | None:
         """Return the common name of a product's band, such as ``B8A``, ``B02``, ``B2`` or ``SR_B2``."""
@@ -126,7 +178,11 @@ class Sensor:
 
     def identifies(self, product: Product) -> bool:
         """Return whether a product's name or metadata states that it is from this sensor."""
-        return bool(self.file_pattern and re.match(self.file_pattern, product.file_name))
+        return self.names(product.file_name)
+
+    def names(self, file_name: str) -> bool:
+        """Return whether a file's name is one that only this product has."""
+        return bool(self.file_pattern and re.match(self.file_pattern, file_name))
 
     def check_stated(self, stated: Sensor | None) -> None:
         """Check that the sensor that a product's name or metadata states, if any, is this one.
@@ -137,7 +193,11 @@ class Sensor:
             The product is another sensor's.
         """
         if stated is not None and stated is not self:
-            raise BandError(f"name or metadata identifies it as {stated.name}, but the sensor is {self.name}")
+            raise BandError(
+                f"name or metadata identifies it as {stated.name}, but the sensor is {self.name}",
+                remedy="sensor",
+                sensor=stated.name,
+            )
 
     def check_level(self, product: Product) -> None:
         """Check that a product's numbers are at the level that ``scale`` and ``offset`` apply to.
@@ -148,51 +208,64 @@ class Sensor:
             They are at another level.
         """
 
-    def offset_of(self, product: Product) -> float:  # noqa: ARG002  for families whose products state it
-        """Return the offset of a product's DN, in reflectance x 10000."""
-        return self.offset
+    def check_numbers(self, below_zero: float) -> None:
+        """Check that numbers, of which this share is below zero, can be in the sensor's unit.
+
+        Raises
+        ------
+        BandError
+            They cannot.
+        """
+
+    def calibration(
+        self,
+        product: Product,  # noqa: ARG002  for families whose products state it
+        bands: Sequence[str],
+        offset: float | None = None,
+    ) -> list[tuple[float, float]]:
+        """Return the scale and offset of some of a product's bands, to reflectance x 10000.
+
+        Parameters
+        ----------
+        product : Product
+            The product.
+        bands : sequence of str
+            STAC common names.
+        offset : float, optional
+            The user's, which replaces that of all bands.
+
+        Raises
+        ------
+        BandError
+            The product states that they differ from other products', but not how.
+        """
+        return [(self.scale, self.offset if offset is None else offset)] * len(bands)
+
+    def doubt(self, product: Product) -> BandError | None:
+        """Return why what `calibration` returns may be wrong for a product, or None."""
+        if self.unit or not _EXPORTED.search(product.file_name):
+            return None
+        return BandError(
+            "is named as exports of EO Browser, whose 16-bit numbers are reflectance x 65535", remedy="scale-of-export"
+        )
 
     def datetime_of(self, product: Product) -> str | None:
-        """Return the acquisition time that a product states, as RFC 3339 in UTC, or None."""
-        if self.date is None:
-            return None
-        pattern, layout = self.date
-        for found in filter(None, map(pattern.search, (product.name, product.file_name))):
-            with suppress(ValueError):
-                return datetime.strptime(self.complete_date(found[1]), layout).strftime("%Y-%m-%dT%H:%M:%SZ")
+        """Return the acquisition time that a product states, as RFC 3339 in UTC, or None.
+
+        The name of the file is searched first, then those of the directories above it. In each, only what is the
+        product's own counts: a directory may have the time of an order or a download in its name.
+        """
+        for part in (part for path in product.paths for part in reversed(path.split("/"))):
+            for pattern, layout in (*self.dates, (_EXPORTED_DAY, "%Y-%m-%d")):
+                if found := pattern.search(part):
+                    text = next(filter(None, found.groups()))
+                    with suppress(ValueError):
+                        return datetime.strptime(self.complete_date(text), layout).strftime("%Y-%m-%dT%H:%M:%SZ")
         return None
 
     def complete_date(self, text: str) -> str:
         """Return the date that a name states with the digits that its layout requires."""
         return text
-
-
-def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
-    """Check names of bands that a user passed.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The names.
-    unused : bool
-        Allow `UNUSED` among them.
-
-    Raises
-    ------
-    UsageError
-        A name is not a common name, occurs twice, or no band is named.
-    """
-    used = [name for name in names if name != UNUSED or not unused]
-    for name in used:
-        if name not in COMMON_NAMES:
-            also = f", or {UNUSED} for a band that is not used" if unused else ""
-            raise UsageError(f"{name!r} is not a STAC common name of a band; use one of {' '.join(COMMON_NAMES)}{also}")
-    twice = {name for name in used if used.count(name) > 1}
-    if twice:
-        raise UsageError(f"{', '.join(sorted(twice))} named twice")
-    if not used:
-        raise UsageError("no band is named")
-    return tuple(names)
 
 
 def missing_bands(absent: Sequence[str], has: Iterable[str]) -> str:
@@ -201,53 +274,88 @@ def missing_bands(absent: Sequence[str], has: Iterable[str]) -> str:
     return f"{what} missing (has {', '.join(has) or 'none'})"
 
 
+@dataclass(frozen=True)
+class Naming:
+    """The names of a file's bands.
+
+    Attributes
+    ----------
+    names : tuple of str
+        One name per band with data; ``-`` where a band has no name. If there are as many as bands in the file, none of
+        them is alpha.
+    unknown : tuple of str
+        The descriptions of bands that are not used because these mean nothing.
+    """
+
+    names: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+
 def name_bands(
-    count: int, descriptions: Sequence[str | None], sensor: Sensor | None, given: Sequence[str] | None
-) -> tuple[str, ...]:
+    descriptions: Sequence[str | None], alphas: Sequence[bool], sensor: Sensor | None, given: Sequence[str] | None
+) -> Naming:
     """Name the bands of a multi-band file: as the user does, else as the file does, else as the sensor orders them.
 
     Parameters
     ----------
-    count : int
-        Number of bands in the file, without alpha.
     descriptions : sequence of str or None
-        The file's own band descriptions.
+        The file's own descriptions of its bands.
+    alphas : sequence of bool
+        Which bands the file flags as alpha. GDAL flags the fourth of four 8-bit bands, near infrared or not: a name
+        counts for more.
     sensor : Sensor, optional
         The descriptions may be its band numbers (``B8A``); without usable descriptions its band order applies.
     given : sequence of str, optional
         Names in the file's order, ``-`` for a band that is not used.
-
-    Returns
-    -------
-    tuple of str
-        One name per band; ``-`` where a band has no common name.
 
     Raises
     ------
     BandError
         The bands cannot be told apart, or their number is not the expected one.
     """
+    texts = [(text or "").strip() for text in descriptions]
+    if given and len(given) == len(texts):
+        flagged = [name for name, alpha in zip(given, alphas, strict=True) if alpha]
+        if any(name != UNUSED for name in flagged):
+            return Naming(tuple(given))
+        return Naming(tuple(name for name, alpha in zip(given, alphas, strict=True) if not alpha))
+    if not any(alpha and _described(text, sensor) for text, alpha in zip(texts, alphas, strict=True)):
+        texts = [text for text, alpha in zip(texts, alphas, strict=True) if not alpha]
     if given:
-        if len(given) != count:
-            named = f"{len(given)} {'is' if len(given) == 1 else 'are'} named"
-            raise BandError(f"has {counted(count, 'band')}, not counting alpha, but {named}", remedy="bands")
-        return tuple(given)
-    described = [(text or "").strip() for text in descriptions]
-    names = [_described(text, sensor) for text in described]
-    known = [name for name in names if name != UNUSED]
-    if known and len(set(known)) == len(known) and all(described):
-        return tuple(names)
+        if len(given) == len(texts):
+            return Naming(tuple(given))
+        named = f"{len(given)} {'is' if len(given) == 1 else 'are'} named"
+        raise BandError(f"has {counted(len(texts), 'band')}, not counting alpha, but {named}", remedy="bands")
+    names = [_described(text, sensor) for text in texts]
+    known = [name for name in names if name]
+    if known and len(set(known)) == len(known) and all(texts):
+        unknown = [text for text, name in zip(texts, names, strict=True) if not name and text != UNUSED]
+        return Naming(tuple(name or UNUSED for name in names), tuple(unknown))
     if sensor is None:
-        found = f" ({', '.join(text or 'none' for text in described[:4])}, ...)" if any(described) else ""
+        found = f" ({', '.join(text or 'none' for text in texts[:4])}, ...)" if any(texts) else ""
         raise BandError(
-            f"has {counted(count, 'band')}, not each described by a STAC common name{found}", remedy="sensor-or-bands"
+            f"has {counted(len(texts), 'band')}, not each described by a STAC common name{found}",
+            remedy="sensor-or-bands",
         )
-    if len(sensor.order) == count:
-        return sensor.order
-    raise BandError(f"has {counted(count, 'band')}, but a {sensor.name} file has {len(sensor.order)}", remedy="bands")
+    return Naming(_ordered(names, len(descriptions), sensor))
 
 
-def _described(text: str, sensor: Sensor | None) -> str:
+def _ordered(names: Sequence[str | None], count: int, sensor: Sensor) -> tuple[str, ...]:
+    """Return the sensor's names of bands of which the file names some, or none; ``count`` includes alpha."""
+    if len(sensor.order) not in (len(names), count):
+        raise BandError(
+            f"has {counted(len(names), 'band')}, but a {sensor.name} file has {len(sensor.order)}", remedy="bands"
+        )
+    for number, (name, expected) in enumerate(zip(names, sensor.order, strict=False), 1):
+        if name not in (None, expected):
+            raise BandError(
+                f"describes band {number} as {name}, which is {expected} in a {sensor.name} file", remedy="bands"
+            )
+    return sensor.order
+
+
+def _described(text: str, sensor: Sensor | None) -> str | None:
+    """Return the name that a description states, or None."""
     if text.lower() in COMMON_NAMES:
         return text.lower()
-    return (sensor and sensor.common_name(text)) or UNUSED
+    return sensor.common_name(text) if sensor else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rsr_cli.core.errors import BandError
 from rsr_cli.core.inputs import read_bytes
 from rsr_cli.core.sensors.base import Sensor
+from rsr_cli.core.sensors.quality import Marks, QualityBand
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
@@ -28,41 +29,49 @@ OLI = {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08",
 class Landsat(Sensor):
     """A Landsat product. ``spacecraft`` are the satellites as metadata files name them."""
 
-    date = (re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d")
+    dates = ((re.compile(r"L[COTEM]0[4-9]_[A-Z0-9]{4}_\d{6}_(\d{8})_"), "%Y%m%d"),)
 
     spacecraft: tuple[str, ...] = ()
 
     def identifies(self, product: Product) -> bool:
         """Return whether the file's name or the product's metadata states one of the satellites."""
-        return super().identifies(product) or _metadata(product).get("SPACECRAFT_ID") in self.spacecraft
+        return super().identifies(product) or self._metadata(product).get("SPACECRAFT_ID") in self.spacecraft
 
     def check_level(self, product: Product) -> None:
         """Refuse Level 1, by the file's name or the product's metadata."""
-        metadata = _metadata(product)
+        metadata = self._metadata(product)
         level = metadata.get("PROCESSING_LEVEL", metadata.get("DATA_TYPE", ""))
-        if level.startswith("L1") or re.match(r"L[COTE]0\d_L1", product.file_name):
+        if level.startswith("L1") or re.match(r"L[COTE]0\d_L1|.*_Landsat_[\d-]+_L1_", product.file_name):
             raise BandError(f"is a Level-1 product, but {self.name} is Level 2", remedy="scale")
 
     def datetime_of(self, product: Product) -> str | None:
         """Return the acquisition time from the product's name, else from its metadata."""
         if when := super().datetime_of(product):
             return when
-        metadata = _metadata(product)
+        metadata = self._metadata(product)
         if not {"DATE_ACQUIRED", "SCENE_CENTER_TIME"} <= metadata.keys():
             return None
         return parse_datetime(f"{metadata['DATE_ACQUIRED']}T{metadata['SCENE_CENTER_TIME']}")
 
+    def _metadata(self, product: Product) -> dict[str, str]:
+        """Read the MTL file beside a product's bands; empty unless there is exactly one, or one of the same product.
 
-def _metadata(product: Product) -> dict[str, str]:
-    """Read the MTL file beside a product's bands; empty unless there is exactly one.
-
-    Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made from.
-    """
-    files = list(Path(product.path).parent.glob("*_MTL.txt")) if product.per_band else []
-    if len(files) != 1:
+        Of a key that recurs the first value counts: Level-2 files end with the metadata of the Level 1 they were made
+        from.
+        """
+        for path in map(Path, product.paths if product.per_band else ()):
+            files = list(path.parent.glob("[!.]*_MTL.txt"))
+            stem = self.product_of_file(path.name)
+            same = [file for file in files if stem and file.name.startswith(stem)] or files
+            if len(same) == 1:
+                text = read_bytes(same[0]).decode(errors="replace")
+                pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', text, re.MULTILINE)
+                return dict(reversed(pairs))
         return {}
-    pairs = re.findall(r'^\s*(\w+) = "?([^"\n]*?)"?\s*$', read_bytes(files[0]).decode(errors="replace"), re.MULTILINE)
-    return dict(reversed(pairs))
+
+
+#: QA_PIXEL: bits for fill, dilated cloud, cirrus (from Landsat 8 on), cloud, shadow.
+_QA_PIXEL = QualityBand("QA_PIXEL", clouds=Marks(bits=(2, 3)), doubtful=Marks(bits=(1, 4)), fill=Marks(bits=(0,)))
 
 
 def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:
@@ -77,11 +86,12 @@ def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *nu
         nodata=0.0,
         file_pattern=file_pattern,
         spacecraft=tuple(f"LANDSAT_{number}" for number in numbers),
+        quality=_QA_PIXEL,
     )
 
 
 SENSORS = (
-    _sensor("landsat5", "Landsat 4-5", _TM, "LT0[45]_L2", 4, 5),
-    _sensor("landsat7", "Landsat 7", _TM, "LE07_L2", 7),
-    _sensor("landsat8", "Landsat 8-9", OLI, "L[CO]0[89]_L2", 8, 9),
+    _sensor("landsat5", "Landsat 4-5", _TM, "LT0[45]_L[12]", 4, 5),
+    _sensor("landsat7", "Landsat 7", _TM, "LE07_L[12]", 7),
+    _sensor("landsat8", "Landsat 8-9", OLI, "L[CO]0[89]_L[12]", 8, 9),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,13 @@ class Marks:
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
 
+    @classmethod
+    def of_property(cls, mask: dict[str, Any]) -> Marks:
+        """Read the marks of a record's ``mask``."""
+        return cls(tuple(mask.get("values", ())), tuple(mask.get("bits", ())))
+
     def as_property(self) -> dict[str, list[int]]:
-        """Return what a record states: ``values``, ``bits``, or both."""
+        """Return what a record's ``mask`` states: ``values``, ``bits``, or both."""
         return {key: list(given) for key, given in (("values", self.values), ("bits", self.bits)) if given}
 
 

@@ -5,7 +5,7 @@ A new dataset is a module with a subclass of `Dataset` and an entry in `DATASETS
 
 from rsr_cli.core.sources.base import Dataset, Found, Source
 from rsr_cli.core.sources.bigearthnet import BigEarthNet
-from rsr_cli.core.sources.files import Rasters
+from rsr_cli.core.sources.files import Listed, Rasters
 from rsr_cli.core.sources.folders import Folders
 from rsr_cli.core.sources.forestnet import ForestNet
 from rsr_cli.core.sources.products import Products
@@ -13,4 +13,4 @@ from rsr_cli.core.sources.products import Products
 #: Name, as in ``rsr tile --dataset`` -> dataset.
 DATASETS: dict[str, type[Dataset]] = {dataset.name: dataset for dataset in (BigEarthNet, Folders, ForestNet)}
 
-__all__ = ["DATASETS", "Dataset", "Found", "Products", "Rasters", "Source"]
+__all__ = ["DATASETS", "Dataset", "Found", "Listed", "Products", "Rasters", "Source"]

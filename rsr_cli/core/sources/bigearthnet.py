@@ -12,6 +12,7 @@ from rsr_cli.core.inputs import open_regular, read_bytes
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.base import Product
 from rsr_cli.core.sources.base import Dataset, Found, check_below, missing, read_rows
+from rsr_cli.core.sources.files import absolute
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ WITHOUT_19 = frozenset(
         *("Burnt areas", "Intertidal flats"),
     )
 )
+#: The end of the name of the file with a patch's labels (v1.0).
+_LABELS = "_labels_metadata.json"
 _SENSOR = SENSORS["sentinel2-l2a"]
 
 
@@ -77,7 +80,11 @@ class BigEarthNet(Dataset):
     scale = 1.0
 
     def patches(self, root: Path, skips: Skips) -> Iterator[Found]:
-        """Find the patches; see `Dataset.patches`. Those without a class of the nomenclature are left out."""
+        """Find the patches; see `Dataset.patches`. Those without a class of the nomenclature are left out.
+
+        The directory may be a single patch of v1.0.
+        """
+        root = root if root.name else absolute(str(root))  # patches are named after their directories
         version_2 = (root / "metadata.parquet").is_file()
         left_out = 0
         for directory, split, labels in self._list_2(root) if version_2 else self._list_1(root):
@@ -85,7 +92,7 @@ class BigEarthNet(Dataset):
                 if labels is None:
                     labels, when = self._metadata_1(directory)
                 else:
-                    when = _SENSOR.datetime_of(Product(str(directory), directory.name))
+                    when = _SENSOR.datetime_of(Product(str(directory)))
                 if not labels:
                     left_out += 1
                     continue
@@ -104,9 +111,11 @@ class BigEarthNet(Dataset):
         patches = root / "BigEarthNet-v1.0"
         patches = patches if patches.is_dir() else root
         if self.split is None:
-            found = sorted(file.parent for file in patches.glob("*/*_labels_metadata.json"))
+            found = [root] if (root / f"{root.name}{_LABELS}").is_file() else []
+            found = found or sorted(file.parent for file in patches.glob(f"[!.]*/[!.]*{_LABELS}"))
             if not found:
-                raise RasterError(f"contains no patch of BigEarthNet; they are in {_DOWNLOAD_1}", str(patches))
+                what = f"contains neither a patch of BigEarthNet with its {_LABELS} nor v2's metadata.parquet"
+                raise RasterError(f"{what}; they are in {_DOWNLOAD_1} and {_DOWNLOAD_2}", str(patches))
             yield from ((directory, None, None) for directory in found)
             return
         # as published, and as torchgeo saves it
@@ -136,7 +145,7 @@ class BigEarthNet(Dataset):
 
     def _metadata_1(self, directory: Path) -> tuple[list[str], str]:
         """Read the labels of a v1.0 patch, in the nomenclature asked for, and its acquisition time."""
-        path = directory / f"{directory.name}_labels_metadata.json"
+        path = directory / f"{directory.name}{_LABELS}"
         try:
             facts = orjson.loads(read_bytes(path))
             labels, when = facts["labels"], parse_datetime(facts["acquisition_date"])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rsr_cli.core.errors import RasterError
-from rsr_cli.core.sources.base import Found
+from rsr_cli.core.errors import RasterError, RecordError, Skips
+from rsr_cli.core.sources.base import Found, file_and_band
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.sources.base import Source
 
 #: Endings of the file names that a search through a directory takes for rasters.
 RASTER_ENDINGS = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg")
@@ -45,6 +48,68 @@ class Rasters:
             raise RasterError(f"contains no raster ({' '.join(RASTER_ENDINGS)})", path)
 
 
+def beside(path: str, pattern: str) -> list[str]:
+    """Return the files that a pattern names, relative to the directory of a scene's file, sorted.
+
+    Parameters
+    ----------
+    path : str
+        The scene's file, or one of its files.
+    pattern : str
+        As the shell's, with ``{stem}`` for the file's name without its ending.
+    """
+    file = Path(file_and_band(path)[0])
+    chosen = pattern.replace("{stem}", glob.escape(file.stem))
+    return sorted(os.path.normpath(name) for name in glob.glob(os.path.join(glob.escape(str(file.parent)), chosen)))  # noqa: PTH118, PTH207
+
+
+class Listed:
+    """Scenes at the paths of a list, each with a name of its own: directories are added to those that are equal.
+
+    A name depends on which scenes of the list have the same, and not on their order.
+
+    Parameters
+    ----------
+    source : Source
+        Finds the scenes at each path.
+    paths : iterable of str
+        The list, which is searched at once.
+    """
+
+    def __init__(self, source: Source, paths: Iterable[str]) -> None:
+        self._source = source
+        directories: dict[str, set[Path]] = {}
+        for path in paths:
+            with suppress(RecordError):  # the search that counts will report it
+                for found in source.find(path, _Unreported()):
+                    directories.setdefault(found.name, set()).add(_directory(found))
+        self._roots = {name: os.path.commonpath(among) for name, among in directories.items() if len(among) > 1}
+
+    def find(self, path: str, skips: Skips) -> Iterator[Found]:
+        """Find the scenes at a path of the list; see `Source.find`."""
+        for found in self._source.find(path, skips):
+            if found.name not in self._roots:
+                yield found
+                continue
+            own = Path(found.name).name
+            parts = _directory(found).relative_to(self._roots[found.name]).parts
+            parts = parts[: parts.index(own)] if own in parts else parts
+            yield replace(found, name="/".join((*parts, own)))
+
+
+class _Unreported(Skips):
+    """Ignores scenes that cannot be used."""
+
+    def __call__(self, error: RecordError) -> None:
+        """Ignore the error."""
+
+
+def _directory(found: Found) -> Path:
+    """Return the directory of a scene's file, or that of its single-band files."""
+    place = absolute(found.place)
+    return place.parent if isinstance(found.source, str) else place
+
+
 def _stem(path: str) -> str:
     """Return a file's last part without the ending; of a subdataset (netCDF:"x.nc":ndvi) the file and the part."""
     if _URL.match(path):
@@ -67,6 +132,8 @@ def parent_name(path: str) -> str:
 def walk(path: str) -> Iterator[tuple[str, list[str]]]:
     """Walk through a directory and the directories it links to, each once, in sorted order.
 
+    Hidden files and directories are left out: what notebooks, desktops and archives put beside data.
+
     Yields
     ------
     tuple of str and list of str
@@ -79,5 +146,10 @@ def walk(path: str) -> Iterator[tuple[str, list[str]]]:
             below.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        below.sort()
-        yield directory, sorted(files)
+        below[:] = visible(below)
+        yield directory, visible(files)
+
+
+def visible(names: Iterable[str]) -> list[str]:
+    """Return the names of entries of a directory that are not hidden, sorted."""
+    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")

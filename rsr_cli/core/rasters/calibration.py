@@ -1,0 +1,236 @@
+"""From the numbers of a scene's bands to reflectance x 10000, and whether the result can be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from rsr_cli.core.errors import BandError, UsageError
+from rsr_cli.core.sensors.base import POLARIZATIONS, factor_of, is_reflectance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from rsr_cli.core.sensors.base import Product, Sensor
+
+#: Data types whose numbers are taken as reflectance x 10000 without a warning if nothing states their scale.
+USUAL_DTYPES = frozenset({"uint16", "int16"})
+#: Reflectance x 10000 of clouds, snow and roofs is below the second number, and overcorrected shadows are above the
+#: first, except for the share below. In EuroSAT and BigEarthNet 0.0007 of a patch's band is outside at most.
+PLAUSIBLE = (-100, 16000)
+IMPLAUSIBLE_SHARES = (0.1, 0.02)
+#: Reflectance from 0 to 1 is below this number.
+BRIGHTEST = 2.0
+#: A scene is sampled in 3 x 3 windows of this many pixels: a block or a few of each band.
+SAMPLE_PX = 64
+
+ScaleOffset = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band that is used: its name, and where it is."""
+
+    name: str
+    dataset: DatasetReader
+    index: int
+
+    @property
+    def dtype(self) -> str:
+        """The data type of its numbers."""
+        return str(self.dataset.dtypes[self.index - 1])
+
+    @property
+    def declared(self) -> ScaleOffset | None:
+        """The scale and offset that the file declares, to reflectance x 10000 or the band's unit; None without."""
+        scale, offset = self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+        factor = factor_of(self.name)
+        return None if (scale, offset) == (1.0, 0.0) else (scale * factor, offset * factor)
+
+
+def sample(bands: Sequence[Band]) -> list[NDArray[np.float64]]:
+    """Read some valid numbers of each band, from all over the scene; none where they cannot be read."""
+    found: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in bands]
+    for (_, dtype), group in groupby(range(len(bands)), key=lambda i: (id(bands[i].dataset), bands[i].dtype)):
+        mine = list(group)
+        dataset, indexes = bands[mine[0]].dataset, [bands[i].index for i in mine]
+        for row, height in _places(dataset.height):
+            for column, width in _places(dataset.width):
+                try:
+                    numbers = dataset.read(indexes, window=Window(column, row, width, height), masked=True)
+                except RasterioError:  # reading the tile will report it
+                    continue
+                for i, layer in zip(mine, numbers, strict=True):
+                    valid = layer.compressed()
+                    found[i].append(valid[np.isfinite(valid)].astype(float) if dtype[0] == "f" else valid.astype(float))
+    return [np.concatenate(parts) for parts in found]
+
+
+def _places(length: int) -> list[tuple[int, int]]:
+    """Return start and length of the windows along one axis."""
+    if length <= 3 * SAMPLE_PX:
+        return [(0, length)]
+    return [(round(share * (length - SAMPLE_PX)), SAMPLE_PX) for share in (0.1, 0.5, 0.9)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the numbers of bands become reflectance x 10000, or numbers in the bands' unit: DN * scale + offset.
+
+    Attributes
+    ----------
+    pairs : list of tuple of float
+        Scale and offset per band.
+    doubts : list of BandError
+        What makes this uncertain.
+    """
+
+    pairs: list[ScaleOffset]
+    doubts: list[BandError]
+
+
+def calibrate(
+    bands: Sequence[Band],
+    product: Product,
+    sensor: Sensor | None,
+    scale: float | None,
+    offset: float | None,
+) -> Calibration:
+    """Find the scale and offset of bands: the user's, else the file's own, else the sensor's.
+
+    Parameters
+    ----------
+    bands : sequence of Band
+        The bands that are used.
+    product : Product
+        Where they are from.
+    sensor : Sensor, optional
+        The product the user says they are.
+    scale, offset : float, optional
+        The user's.
+
+    Raises
+    ------
+    BandError
+        The sensor's scale does not apply to the numbers, or only some bands declare one, or the numbers cannot be in
+        the sensor's unit.
+    UsageError
+        The user's scale replaces one that goes with an offset.
+    """
+    doubts: list[BandError] = []
+    samples = sample(bands)
+    numbers = [sample for band, sample in zip(bands, samples, strict=True) if _applies(sensor, band)]
+    if sensor and sum(sample.size for sample in numbers):
+        sensor.check_numbers(float((np.concatenate(numbers) < 0).mean()))
+    if scale is not None:
+        if offset is None:
+            _check_no_offset(bands, product, sensor)
+        pairs = [(scale, offset or 0.0)] * len(bands)
+    else:
+        pairs = _stated(bands, product, sensor, offset, doubts)
+        undeclared = offset is None and not all(band.declared for band in bands)
+        if undeclared and sensor and (doubt := sensor.doubt(product)):
+            doubts.append(doubt)
+    unscaled = [band for band in bands if scale is None and not band.declared and not _applies(sensor, band)]
+    small = _are_from_0_to_1(bands, pairs, samples)
+    if kinds := {band.dtype for band in unscaled if is_reflectance(band.name)} - USUAL_DTYPES:
+        what = f"has {min(kinds)} numbers; taking them as reflectance x 10000"
+        doubts.append(BandError(what, remedy="unit-scale" if small else "scale-else"))
+    elif small:
+        doubts.append(BandError(f"has reflectance x 10000 of {BRIGHTEST:g} at most", remedy="unit-scale"))
+    return Calibration(pairs, doubts + _implausible(bands, pairs, samples))
+
+
+def _applies(sensor: Sensor | None, band: Band) -> bool:
+    """Return whether a sensor's scale is for a band: not for one that only the user has a name for."""
+    return sensor is not None and (band.name in POLARIZATIONS if sensor.unit else is_reflectance(band.name))
+
+
+def _check_no_offset(bands: Sequence[Band], product: Product, sensor: Sensor | None) -> None:
+    """Raise UsageError if the file or the sensor states an offset, which a scale alone would drop."""
+    for band in bands:
+        whose, own = "the file declares", band.declared
+        if sensor and not own and _applies(sensor, band):
+            whose, own = f"of {sensor.name}", sensor.calibration(product, [band.name])[0]
+        if own and own[1]:
+            raise UsageError(f"the scale replaces that {whose}, whose offset is {own[1]:g}", remedy="offset")
+
+
+def _stated(
+    bands: Sequence[Band], product: Product, sensor: Sensor | None, offset: float | None, doubts: list[BandError]
+) -> list[ScaleOffset]:
+    """Return the scale and offset that the files declare of each band, else the sensor's, or the user's offset."""
+    others = [band for band in bands if not band.declared and _applies(sensor, band)]
+    if sensor and (kinds := {band.dtype for band in others} - set(sensor.dtypes)):
+        expected = " or ".join(sensor.dtypes)
+        raise BandError(f"has {' '.join(sorted(kinds))} numbers, but {sensor.name} has {expected}", remedy="scale")
+    of_sensor: dict[str, ScaleOffset] = {}
+    if sensor and (names := [band.name for band in bands if _applies(sensor, band)]):
+        try:
+            of_sensor = dict(zip(names, sensor.calibration(product, names, offset), strict=True))
+        except BandError:
+            if others:
+                raise
+    pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
+    if offset is not None:
+        pairs = [(scale, offset) for scale, _ in pairs]
+    reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
+    own = [(band, pair) for band, pair in reflectance if band.declared]
+    for band, pair in reflectance:
+        if own and not band.declared and not np.allclose(pair, own[0][1]):
+            what = f"{own[0][0].name} declares {_text(own[0][1])}, but {band.name} declares none"
+            raise BandError(what, remedy="scale")
+    for band, pair in own:
+        if sensor and band.name in of_sensor and not np.allclose(pair, of_sensor[band.name]):
+            theirs = f"where {sensor.name} has {_text(of_sensor[band.name])}"
+            what = f"declares {_text(pair)} of {band.name}, {theirs}; taking the file's"
+            doubts.append(BandError(what, remedy="scale-else"))
+            break
+    return pairs
+
+
+def _text(pair: ScaleOffset) -> str:
+    return f"scale {pair[0]:g} and offset {pair[1]:g}"
+
+
+def _implausible(
+    bands: Sequence[Band], pairs: Sequence[ScaleOffset], samples: Sequence[NDArray[np.float64]]
+) -> list[BandError]:
+    """Return the doubts that numbers raise that reflectance x 10000 cannot be."""
+    outside: dict[str, list[str]] = {"below": [], "above": []}
+    for band, (scale, offset), numbers in zip(bands, pairs, samples, strict=True):
+        if is_reflectance(band.name) and numbers.size:
+            values = numbers * scale + offset
+            varies = numbers.min() < numbers.max()  # a band of one small number is empty
+            shares = varies * (values < PLAUSIBLE[0]).mean(), (values > PLAUSIBLE[1]).mean()
+            for share, most, found in zip(shares, IMPLAUSIBLE_SHARES, outside.values(), strict=True):
+                if share > most:
+                    found.append(f"{share:.0%} of {band.name}")
+    return [
+        BandError(
+            f"has numbers {where} {limit} ({', '.join(found)}), which reflectance x 10000 cannot be",
+            remedy="implausible",
+        )
+        for (where, found), limit in zip(outside.items(), PLAUSIBLE, strict=True)
+        if found
+    ]
+
+
+def _are_from_0_to_1(
+    bands: Sequence[Band], pairs: Sequence[ScaleOffset], samples: Sequence[NDArray[np.float64]]
+) -> bool:
+    """Return whether floating-point numbers would be reflectance if they were not to be reflectance x 10000."""
+    highest = [
+        (numbers * pair[0] + pair[1]).max() if band.dtype.startswith("float") else BRIGHTEST
+        for band, pair, numbers in zip(bands, pairs, samples, strict=True)
+        if is_reflectance(band.name) and numbers.size
+    ]
+    return 0 < max(highest, default=0.0) < BRIGHTEST
