@@ -162,5 +162,5 @@ def _listed(files_from: str | None) -> Iterator[str]:
     """Read the paths in a list, one per line."""
     if files_from is None:
         return
-    for _name, _first, lines in jsonl.read_lines(files_from):
-        yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in lines if line.strip())
+    for block in jsonl.read_lines(files_from):
+        yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in block.lines if line.strip())

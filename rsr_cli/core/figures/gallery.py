@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import id_of, id_text, label_list
 from rsr_cli.core.scoring.evaluation import query_and_rank
-from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,7 +148,7 @@ class Gallery:
         self._queries.setdefault(name, Item(name=name, record=None, place=place, labels=wanted))
         distance = record["properties"].get("distance")
         hits[rank] = Hit(
-            name=str(record.get("id")),
+            name=id_of(record),
             record=record,
             place=place,
             labels=labels,
@@ -177,7 +177,7 @@ class Gallery:
 
     def _add_query(self, places: Iterator[str], record: Record) -> None:
         place = next(places)
-        query = self._queries.get(str(record.get("id")))
+        query = self._queries.get(id_text(record.get("id")) or "")
         if query is None or query.record is not None:
             return
         labels = _labels(record, "labels")

@@ -12,9 +12,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import orjson
-
 from rsr_cli.core.errors import IndexFormatError, RsrError
+from rsr_cli.core.records.exact import dumps
 from rsr_cli.core.records.fields import HIT_FIELDS
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
@@ -54,7 +53,7 @@ def stored(record: Record) -> str:
 def hit_line(text: str, added: dict[str, Any]) -> bytes:
     """Insert properties at the end of a stored record, and return the line of JSON."""
     comma = b"" if text.endswith("{}}") else b","
-    return text[:-2].encode() + comma + orjson.dumps(added)[1:] + b"}\n"
+    return text[:-2].encode() + comma + dumps(added)[1:] + b"}\n"
 
 
 class TableWriter:

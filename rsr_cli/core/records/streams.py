@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.space import Kind
 
 
-def _codec(path: str) -> ModuleType:
+def _codec(path: str, remedy: str) -> ModuleType:
     """Return the module that reads and writes a file of this name, JSON lines for standard streams too."""
     if path.endswith(".parquet"):
-        raise UsageError("GeoParquet is not supported yet; convert it with ogr2ogr -f GeoJSONSeq", path)
+        raise UsageError("is named as a Parquet file, which is not supported yet", path, remedy=remedy)
     return jsonl
 
 
@@ -54,7 +54,7 @@ def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> I
     """
     stream = StreamSpace(vectors) if vectors else None
     for path in inputs or ("-",):
-        yield from _codec(path).read_records(path, stream, skips)
+        yield from _codec(path, "vector").read_records(path, stream, skips)
 
 
 class Writer:
@@ -69,7 +69,7 @@ class Writer:
     """
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
-        self._codec = _codec(path or "-")
+        self._codec = _codec(path or "-", "parquet")
         self._skips = skips
         self._output = Output(path, overwrite=overwrite)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.records.fields import id_of, id_text
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
 from rsr_cli.core.scoring.metrics import MAX_RANK, Judged
 from rsr_cli.core.scoring.qrels import Qrels, is_qrels
@@ -105,7 +106,7 @@ class Evaluation(Spool):
 
     def _add(self, hit: Record) -> None:
         query, rank = query_and_rank(hit)
-        item = str(hit.get("id"))
+        item = id_of(hit)
         if query != self._last[0]:
             self._last = query, *self._query(query, hit)
         _, number, labels = self._last
@@ -175,7 +176,7 @@ def query_and_rank(hit: Record) -> tuple[str, int]:
     RecordError
         The record is not a hit.
     """
-    query, rank = hit["properties"].get("query"), hit["properties"].get("rank")
+    query, rank = id_text(hit["properties"].get("query")), hit["properties"].get("rank")
     if query is None or type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise RecordError("is not a hit: it has no query and rank", remedy="query")
-    return str(query), rank
+    return query, rank

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import id_of, label_list
 from rsr_cli.core.scoring.metrics import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
@@ -22,23 +23,7 @@ Match = Literal["any", "exact", "jaccard"]
 Labels = frozenset[str]
 
 
-def label_list(record: Record, name: str) -> list[str] | None:
-    """Return the property ``name``, a list of labels, or ``None`` if the record does not have it.
-
-    Raises
-    ------
-    RecordError
-        It is not a list of strings.
-    """
-    labels = record["properties"].get(name)
-    if labels is None:
-        return None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise RecordError(f"its {name} must be a list of strings")
-    return labels
-
-
-def labels_of(record: Record, name: str) -> Labels | None:
+def label_set(record: Record, name: str) -> Labels | None:
     """Return the property ``name`` as a set of labels; see `label_list`."""
     labels = label_list(record, name)
     return None if labels is None else frozenset(labels)
@@ -106,7 +91,7 @@ class HitLabels(Spool):
         RecordError
             They are unknown or malformed.
         """
-        labels = labels_of(hit, "query_labels")
+        labels = label_set(hit, "query_labels")
         if labels is None:
             labels = self.labels(query)
         if labels is None:
@@ -125,7 +110,7 @@ class HitLabels(Spool):
         RecordError
             The hit's labels are unknown or malformed.
         """
-        found = labels_of(hit, "labels")
+        found = label_set(hit, "labels")
         if found is None:
             raise RecordError(f"the hit {hit.get('id')!r} has no labels", remedy="labels")
         return relevance(labels, found, self._match)
@@ -170,12 +155,10 @@ class LabelTruth(HitLabels):
         self._with_label = {label: np.array(numbers) for label, numbers in with_label.items()}
 
     def _add(self, record: Record) -> None:
-        name = record.get("id")
-        if name is None:
-            raise RecordError("has no id", remedy="id")
-        number = self._sets.number(labels_of(record, "labels") or frozenset())
+        name = id_of(record)
+        number = self._sets.number(label_set(record, "labels") or frozenset())
         try:
-            self._execute("INSERT INTO items VALUES (?, ?)", (str(name), number))
+            self._execute("INSERT INTO items VALUES (?, ?)", (name, number))
         except sqlite3.IntegrityError:
             raise RecordError(f"the id {name!r} occurs twice", remedy="truth") from None
         self._counts[number] += 1
@@ -197,7 +180,7 @@ class LabelTruth(HitLabels):
         RecordError
             The database does not have the hit.
         """
-        found = self.labels(str(hit.get("id")))
+        found = self.labels(id_of(hit))
         if found is None:
             raise RecordError(f"the hit {hit.get('id')!r} is not in the ground truth", remedy="truth")
         return relevance(labels, found, self._match)
