@@ -61,6 +61,7 @@ def query(
         raise UsageError("pass either --id or INPUT, not both")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
+    skips.instead["embed"] = "as-index", {"index": index}
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher
 

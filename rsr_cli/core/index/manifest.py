@@ -122,7 +122,8 @@ class Manifest:
             what = "is not an index: it has no manifest.json" if index.is_dir() else "no such index"
             raise IndexFormatError(what, place) from None
         except NotADirectoryError:
-            raise IndexFormatError("is a file and not an index, which is a directory", place) from None
+            what = "is a file and not an index, which is a directory"
+            raise IndexFormatError(what, place, remedy="index-first") from None
         except OSError as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
         except orjson.JSONDecodeError as error:

@@ -18,6 +18,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from rsr_cli.core.errors import RasterError
+from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,12 @@ def open_raster(path: str, nodata: float | None = None) -> DatasetReader:
     if ":" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise RasterError("no such file", path)
     with explained(path):
-        dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+        try:
+            dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+        except RasterioError:
+            if has_records(path):
+                raise RasterError("contains records and not a raster", path, remedy="records") from None
+            raise
         if nodata is not None and dataset.count and is_all_valid(dataset):
             with dataset:
                 dataset = _with_nodata(dataset, nodata)

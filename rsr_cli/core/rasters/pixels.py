@@ -150,7 +150,8 @@ def _check(tile: Record) -> None:
         and min(window[2:]) >= 1
     )
     if not well_formed:
-        raise RecordError("is not a tile: source, bands, window, scale or proj:transform is missing or malformed")
+        what = "is not a tile: source, bands, window, scale or proj:transform is missing or malformed"
+        raise RecordError(what, remedy="tile")
 
 
 def _are(values: Any, *types: type) -> bool:

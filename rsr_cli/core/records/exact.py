@@ -101,7 +101,9 @@ def _unreadable(line: bytes, error: orjson.JSONDecodeError) -> RecordError:
     if "depth limit" in error.msg:
         return RecordError(TOO_DEEP)
     if "infinity" in error.msg:
-        return RecordError(f"has a number beyond the range of a double, at column {error.colno}")
+        number = re.match(rb"[-+.\dEe]{1,24}", line[error.pos :])
+        text = number[0].decode() if number else ""
+        return RecordError(f"has a number beyond the range of a double: {text}")
 
     def refuse(name: str) -> NoReturn:
         raise RecordError(f"has {name}, which is not JSON; null stands for a number that is not known")

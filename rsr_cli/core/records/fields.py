@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import RecordError
+from rsr_cli.core.errors import RecordError, shown
 from rsr_cli.core.records.exact import Exact
 
 if TYPE_CHECKING:
@@ -25,9 +24,6 @@ _TEXT = frozenset({str})
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 #: By this many degrees a corner may be off the Earth, as coordinates are rounded.
 ROUNDING_DEGREES = 1e-6
-#: Writes values in messages: a few items of the outer levels.
-shown = reprlib.Repr()
-shown.maxlevel, shown.maxstring, shown.maxother = 3, 80, 80
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?=[.Z+-]|$)")
 
 
@@ -42,7 +38,7 @@ def id_of(record: Record) -> str:
     found = record.get("id")
     text = id_text(found)
     if text is None:
-        what = "has no id" if found is None else f"has an id that is neither text nor a number: {shown.repr(found)}"
+        what = "has no id" if found is None else f"has an id that is neither text nor a number: {shown(found)}"
         raise RecordError(what, remedy="id")
     return text
 
@@ -89,7 +85,7 @@ def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
     if box is None:
         return None
     if not isinstance(box, list) or len(box) not in (4, 6) or not _NUMBERS.issuperset(map(type, box)):
-        raise RecordError(f"has a bbox that is neither four nor six numbers: {shown.repr(box)}")
+        raise RecordError(f"has a bbox that is neither four nor six numbers: {shown(box)}")
     half = len(box) // 2
     west, south, east, north = box[0], box[1], box[half], box[half + 1]
     on_earth = -90 - ROUNDING_DEGREES <= south <= north <= 90 + ROUNDING_DEGREES
@@ -121,7 +117,7 @@ def interval_of(record: Record) -> tuple[int, int]:
     when = properties.get("datetime")
     if when is not None:
         if not isinstance(when, str):
-            raise RecordError(f"has a datetime that is not text: {shown.repr(when)}")
+            raise RecordError(f"has a datetime that is not text: {shown(when)}")
         moment = _microseconds(when)
         return moment, moment
     first, last = properties.get("start_datetime"), properties.get("end_datetime")
@@ -165,5 +161,5 @@ def label_list(record: Record, name: str = "labels") -> list[str] | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or not _TEXT.issuperset(map(type, labels)):
-        raise RecordError(f"its {name} must be a list of strings, and are {shown.repr(labels)}", remedy="label-list")
+        raise RecordError(f"its {name} must be a list of strings, and are {shown(labels)}", remedy="label-list")
     return labels

@@ -44,7 +44,7 @@ def refuse_foreign(lines: Sequence[bytes], path: str) -> None:
             raise RsrError(f"is compressed ({program})", path, remedy="decompress", program=program)
     found = next((facts for signature, facts in _SIGNATURES.items() if head.startswith(signature)), None)
     if found is None:
-        found = _of_text([line.strip() for line in lines[:2]], path)
+        found = _of_text([line.strip() for line in lines], path)
     if found is not None:
         what, remedy = found
         raise RsrError(f"is {what} and not JSON lines", path, remedy=remedy)
@@ -55,13 +55,14 @@ def _of_text(lines: list[bytes], path: str) -> tuple[str, str | None] | None:
     if b"\0" in first:
         return "a binary file", None
     if first in (b"{", b"["):
-        return "JSON over several lines", "lines"
+        collection = any(b'"FeatureCollection"' in line for line in lines)
+        return ("a FeatureCollection", "lines") if collection else ("JSON over several lines", "compact")
     if first.startswith(b"<"):
         return "HTML or XML", None
     if first[:1] in (b"{", b"[", b"\x1e", b""):
         return None
-    counts = [{separator: line.count(separator) for separator in _SEPARATORS} for line in lines]
-    like_a_table = len(lines) == 2 and any(counts[0][mark] == counts[1][mark] > 0 for mark in _SEPARATORS)
+    counts = [{separator: line.count(separator) for separator in _SEPARATORS} for line in lines[:2]]
+    like_a_table = len(counts) == 2 and any(counts[0][mark] == counts[1][mark] > 0 for mark in _SEPARATORS)
     return ("CSV", "vector") if like_a_table or Path(path).suffix.lower() in (".csv", ".tsv") else None
 
 
@@ -69,7 +70,7 @@ def refuse_directory(path: str) -> None:
     """Raise RsrError if a path is a directory, such as an index."""
     if Path(path).is_dir():
         if Path(path, "manifest.json").exists():
-            raise RsrError("is an index and not records", path, remedy="indexed")
+            raise RsrError("is an index and not records", path, remedy="index-in-place")
         raise RsrError("is a directory", path, remedy="tile")
 
 

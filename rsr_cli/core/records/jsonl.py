@@ -7,18 +7,20 @@ processor's cache.
 
 from __future__ import annotations
 
+import logging
 import select
 from binascii import Error as Base64Error
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown
 from rsr_cli.core.files import open_input, reason
 from rsr_cli.core.records.batch import Batch, Record
 from rsr_cli.core.records.exact import dumps, loads, may_be_long
-from rsr_cli.core.records.fields import id_text, is_hit, is_tile, shown
+from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.space import Kind, StreamSpace
 
+log = logging.getLogger("rsr")
+
 BLOCK_BYTES = 1 << 17
+HEAD_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: The type, in place of ``Feature``, of a last line that states that the writer of the stream failed.
 FAILURE = "Failure"
@@ -101,10 +106,21 @@ def read_lines(path: str) -> Iterator[Lines]:
             yield Lines(name, first, [b"".join(pending)], ends=False)
 
 
+def check(path: str) -> None:
+    """Raise RsrError if a file cannot be read or does not contain JSON lines; pipes are read only once."""
+    if path == "-":
+        return
+    refuse_directory(path)
+    if not Path(path).exists() or Path(path).is_file():
+        with open_input(path) as (name, stream):
+            head = stream.read(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+        if not head:
+            log.warning("%s: is empty", name)
+        refuse_foreign(head.split(b"\n"), name)
+
+
 def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
-    if path != "-":
-        refuse_directory(path)
     for name, first, lines, ends in read_lines(path):
         if first == 1:
             refuse_foreign(lines, name)
@@ -118,7 +134,7 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
                 text = line.strip(b" \t\r" + RECORD_SEPARATOR)
                 if not text:
                     continue
-                if not ends and text.startswith(b"{") and not text.endswith(b"}"):
+                if not ends and text.startswith(b"{") and error.message.startswith("not JSON"):
                     error.message, error.remedy = "the last line is cut off in the middle of a record", "cut-off"
                 error.place = f"{name}:{number}"
                 skips(error)
@@ -154,7 +170,7 @@ def _no_feature(record: Any) -> RsrError:
     found = record.get("type") if isinstance(record, dict) else type(record).__name__
     if found == FAILURE:
         return UpstreamError(*(str(record.get(field, "unknown")) for field in ("command", "message")))
-    what = shown.repr(found).strip("'") if found else "an object without a type"
+    what = shown(found).strip("'") if found else "an object without a type"
     return RecordError(f"not a GeoJSON Feature but {what}", remedy="lines")
 
 
@@ -244,7 +260,7 @@ def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
     """Return what to raise for a record without a vector of this kind."""
     properties = record["properties"]
     if found is not None:
-        return RecordError(f"its {kind} is no object that states its vector space and data: {shown.repr(found)}")
+        return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
     if kind == "code" and "embedding" in properties:
         return RecordError("has no code", remedy="binarize")
     if kind == "embedding" and "code" in properties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
@@ -38,23 +39,27 @@ def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> I
         The kinds of vector to take out of the records, in order of preference; all must be of one space. Without any,
         records keep what they have.
 
-    Yields
-    ------
-    Batch
-        At least one record, in the input's order; with ``vectors``, those that have one.
+    Returns
+    -------
+    iterator of Batch
+        At least one record each, in the input's order; with ``vectors``, those that have one.
 
     Raises
     ------
     UsageError
         stdin is closed or a terminal, or the format is not supported.
+    RsrError
+        A file cannot be read or does not contain records, which is checked for all before the first one is read.
     RecordError
         A line is not a GeoJSON Feature, or has no usable vector.
     FingerprintError
         Vectors are of two spaces.
     """
     stream = StreamSpace(vectors) if vectors else None
-    for path in inputs or ("-",):
-        yield from _codec(path, "vector").read_records(path, stream, skips)
+    sources = [(path, _codec(path, "vector")) for path in inputs or ("-",)]
+    for path, codec in sources:
+        codec.check(path)
+    return chain.from_iterable(codec.read_records(path, stream, skips) for path, codec in sources)
 
 
 class Writer:
