@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import re
 import signal
 import sys
@@ -108,7 +109,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else argv
     name = " ".join(["rsr", *(word for word in argv[:1] if word in COMMANDS)])
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    # On a terminal, what another command in the pipe has drawn on the line is cleared.
+    clear = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""
+    handler.setFormatter(logging.Formatter(f"{clear}{name}: %(message)s"))
     log.addHandler(handler)
     log.propagate = False
     sys.exit(_run(argv, name))

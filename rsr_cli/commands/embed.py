@@ -95,7 +95,8 @@ def embed(
         settings = replace(specification.parse(space.model or ""), weights=model["weights"])
     filled = space.facts.get("filled", ()) if space else None
     with streams.Writer(output, skips, overwrite=overwrite) as out:
-        tiles = streams.read(inputs, skips)
+        progress = Progress("tiles")
+        tiles = streams.read(inputs, skips, progress=progress)
         encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
         if space and space.fingerprint != (made := encoder.space(filled or ())).fingerprint:
             difference = made.difference(space)
@@ -104,7 +105,7 @@ def embed(
 
         placement = place(device, precision, batch_size)
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
-        with Progress("tiles") as progress:
+        with progress:
             for batch in embedder.embed(tiles):
                 out.write(batch)
                 progress.update(len(batch))

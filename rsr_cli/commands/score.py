@@ -112,7 +112,7 @@ def score(
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
     ):
-        for batch in streams.read(inputs, skips):
+        for batch in streams.read(inputs, skips, progress=progress):
             evaluation.add(batch, skips)
             progress.update(len(batch))
         if evaluation.selves and not exclude_self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -123,7 +124,7 @@ def tile(
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
-        for tiles in tiler.tiles(chain(inputs, _listed(files_from))):
+        for tiles in tiler.tiles(_reported(inputs, files_from, progress)):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:
@@ -156,6 +157,17 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
         if given[option] not in (None, False):
             raise UsageError(f"--dataset {name} decides --{option.replace('_', '-')} itself; leave it out")
     return dataset(split, classes, bands, seed or 0)
+
+
+def _reported(inputs: tuple[str, ...], files_from: str | None, progress: Progress) -> Iterator[str]:
+    """Yield all paths, and report to a progress how many there are and how many tiles came of the last one."""
+    if files_from is None or Path(files_from).is_file():
+        progress.expect(len(inputs) + sum(1 for _ in _listed(files_from)))
+    before = 0
+    for path in chain(inputs, _listed(files_from)):
+        yield path
+        progress.read(progress.count - before, 1)
+        before = progress.count
 
 
 def _listed(files_from: str | None) -> Iterator[str]:

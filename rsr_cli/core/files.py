@@ -71,6 +71,16 @@ def open_input(path: str) -> Iterator[tuple[str, FileIO]]:
         yield path, stream
 
 
+def input_size(path: str) -> int | None:
+    """Return how many bytes are to be read from a file, or from stdin for ``-``; ``None`` if that is unknown."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = sys.stdin.fileno() if path == "-" else None
+        found = Path(path).stat() if descriptor is None else os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size - (0 if descriptor is None else os.lseek(descriptor, 0, os.SEEK_CUR))
+    return None
+
+
 def _widen_pipe(descriptor: int) -> None:
     """Enlarge a pipe to hold a whole block; leave it as it is where the system refuses."""
     with contextlib.suppress(OSError, AttributeError):

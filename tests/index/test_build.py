@@ -14,7 +14,10 @@ from rsr_cli.core.index.reading import Index
 
 def nested(depth):
     """A list in a list in a list."""
-    return [] if depth == 0 else [nested(depth - 1)]
+    inner: list = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
 
 
 def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):

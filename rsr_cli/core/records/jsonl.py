@@ -121,7 +121,9 @@ def check(path: str) -> None:
 
 def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
+    size = 0
     for name, first, lines, ends in read_lines(path):
+        size += sum(map(len, lines)) + len(lines)
         if first == 1:
             refuse_foreign(lines, name)
         batch = Batch(name, [], [])
@@ -144,6 +146,7 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
         if stream and batch.records:
             take_vectors(batch, stream, skips)
         if batch.records:
+            batch.size, size = size, 0
             yield batch
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.files import Output
+from rsr_cli.core.files import Output, input_size
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.space import StreamSpace
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.progress import Progress
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind
 
@@ -26,7 +27,9 @@ def _codec(path: str, remedy: str) -> ModuleType:
     return jsonl
 
 
-def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> Iterator[Batch]:
+def read(
+    inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = (), progress: Progress | None = None
+) -> Iterator[Batch]:
     """Read records from files and stdin.
 
     Parameters
@@ -38,6 +41,8 @@ def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> I
     vectors : sequence of str
         The kinds of vector to take out of the records, in order of preference; all must be of one space. Without any,
         records keep what they have.
+    progress : Progress, optional
+        Is given the sizes of the files and of what was read of them.
 
     Returns
     -------
@@ -59,7 +64,17 @@ def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> I
     sources = [(path, _codec(path, "vector")) for path in inputs or ("-",)]
     for path, codec in sources:
         codec.check(path)
-    return chain.from_iterable(codec.read_records(path, stream, skips) for path, codec in sources)
+    batches = chain.from_iterable(codec.read_records(path, stream, skips) for path, codec in sources)
+    return _reported(batches, [path for path, _ in sources], progress) if progress else batches
+
+
+def _reported(batches: Iterator[Batch], paths: Sequence[str], progress: Progress) -> Iterator[Batch]:
+    """Report what is read to a progress."""
+    sizes = [size for path in paths if (size := input_size(path)) is not None]
+    progress.expect(sum(sizes) if len(sizes) == len(paths) else None)
+    for batch in batches:
+        progress.read(len(batch), batch.size)
+        yield batch
 
 
 class Writer:
