@@ -76,7 +76,7 @@ class _Sheet:
         """Make a figure with room for one row per text of labels, and for a number of hits."""
         from matplotlib.figure import Figure
 
-        widest_in = max(0.5, *(width_in(line, TEXT_PT) for text in labels for line in text.splitlines()))
+        widest_in = max([0.5, *(width_in(line, TEXT_PT) for text in labels for line in text.splitlines())])
         labels_in = MARGIN_IN + CELL_IN + GAP_IN
         hits_in = labels_in + widest_in + 2 * GAP_IN
         right_in = max(LEAST_IN, hits_in + columns * (CELL_IN + GAP_IN) - GAP_IN + MARGIN_IN)
