@@ -19,6 +19,7 @@ import orjson
 
 from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.files import reason, whole_file
+from rsr_cli.core.records.foreign import has_records
 from rsr_cli.core.records.space import Space
 
 SCHEMA_VERSION = 2
@@ -123,7 +124,7 @@ class Manifest:
             raise IndexFormatError(what, place) from None
         except NotADirectoryError:
             what = "is a file and not an index, which is a directory"
-            raise IndexFormatError(what, place, remedy="index-first") from None
+            raise IndexFormatError(what, place, remedy="index-first" if has_records(place) else None) from None
         except OSError as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
         except orjson.JSONDecodeError as error:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.records.exact import TOO_DEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,8 +76,7 @@ class Batch:
                 for result in map(function, remaining):
                     results.append(result)  # noqa: PERF402  what came before an error is kept
                 break
-            except (RsrError, RecursionError) as caught:
-                error = RecordError(TOO_DEEP) if isinstance(caught, RecursionError) else caught
+            except RsrError as error:
                 i = len(results) + len(dropped)
                 error.place = f"{self.place(i)}: {error.place}" if error.place else self.place(i)
                 if not isinstance(error, RecordError):

@@ -24,6 +24,8 @@ _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 _NUMBER = re.compile(rb"-?\d[\d.]{15,}(?:[eE][-+]?\d+)?|-?\d[\d.]*[eE]-\d{3,}")
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _DIGITS = 20  # of the largest integer
+#: Levels that orjson writes; it reads more, and Python's own functions fail at about a thousand.
+DEEPEST = 254
 TOO_DEEP = "is nested too deeply"
 
 
@@ -40,10 +42,15 @@ class Exact(float):
         return number
 
 
-def may_be_long(lines: Sequence[bytes]) -> bool:
-    """Return whether any of the lines may have a number that orjson changes."""
-    digits = b"\n".join(map(_without_data, lines)).translate(_TO_ZEROS, b".")
-    return _LONG in digits or _SMALL in digits
+def need_care(lines: Sequence[bytes]) -> bool:
+    """Return whether any of the lines may have a number that orjson changes, or be nested deeper than it writes."""
+    lines = [_without_data(line) for line in lines]
+    digits = b"\n".join(lines).translate(_TO_ZEROS, b".")
+    return _LONG in digits or _SMALL in digits or any(map(_may_be_deep, lines))
+
+
+def _may_be_deep(line: bytes) -> bool:
+    return line.count(b"[") + line.count(b"{") > DEEPEST
 
 
 def _without_data(line: bytes) -> bytes:
@@ -66,6 +73,8 @@ def loads(line: bytes) -> Any:
     """
     try:
         found = orjson.loads(line)
+        if _may_be_deep(line):
+            dumps(found)
         if all(map(_survives, _NUMBER.findall(line))):
             return found
         return json.loads(line, parse_int=_integer, parse_float=_real)

@@ -19,7 +19,7 @@ from pybase64 import b64decode, b64encode_as_string
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown
 from rsr_cli.core.files import open_input, reason
 from rsr_cli.core.records.batch import Batch, Record
-from rsr_cli.core.records.exact import dumps, loads, may_be_long
+from rsr_cli.core.records.exact import dumps, loads, need_care
 from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
 
@@ -127,7 +127,7 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
         if first == 1:
             refuse_foreign(lines, name)
         batch = Batch(name, [], [])
-        read = loads if may_be_long(lines) else orjson.loads
+        read = loads if need_care(lines) else orjson.loads
         for number, line in enumerate(lines, first):
             try:
                 batch.records.append(_feature(line, read))
@@ -151,7 +151,7 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
 
 
 def _feature(text: bytes, read: Callable[[bytes], Any]) -> Record:
-    """Parse a line; ``read`` is `exact.loads`, or faster where all numbers are short."""
+    """Parse a line; ``read`` is `exact.loads`, or faster where that is safe."""
     try:
         record = read(text)
     except (orjson.JSONDecodeError, RecordError):
