@@ -30,12 +30,18 @@ class Progress:
         What is counted, in the plural.
     total : int, optional
         How many there are. Else it is estimated if `expect` and `read` are called.
+
+    Attributes
+    ----------
+    notes : list of str
+        Warnings to log at the end, unless an error is raised, which says more.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self.what = what
         self.count = 0
         self.total = total
+        self.notes: list[str] = []
         self._size: float | None = None
         self._read, self._read_size = 0, 0.0
         self._bar: tqdm[None] | None = None
@@ -97,6 +103,9 @@ class Progress:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+        if error[0] is None:
+            for note in self.notes:
+                log.warning("%s", note)
         log.info("%d %s in %.1f s", self.count, self.what, time.monotonic() - self._started)
 
 

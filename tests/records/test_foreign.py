@@ -136,10 +136,14 @@ def test_an_index_in_place_of_records_is_named(tmp_path):
     )
 
 
-def test_an_empty_file_is_read_with_a_warning(tmp_path, caplog):
-    (tmp_path / "in").write_bytes(b"")
-    assert read_all(tmp_path / "in")[0] == []
-    assert caplog.messages == [f"{tmp_path}/in: is empty"]
+def test_an_empty_file_is_a_warning_unless_something_worse_is_said(rsr, tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "good").write_bytes(drawn_lines(2))
+    done = rsr("binarize", "good", "empty", cwd=tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, b"rsr binarize: empty: is empty\n")
+    done = rsr("index", "empty", "-o", "i.rsr", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert rsr("index", "empty", "-o", "i.rsr", "--allow-empty", cwd=tmp_path).stderr == b"rsr index: empty: is empty\n"
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60, 200])

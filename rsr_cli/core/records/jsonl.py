@@ -7,7 +7,6 @@ processor's cache.
 
 from __future__ import annotations
 
-import logging
 import select
 from binascii import Error as Base64Error
 from pathlib import Path
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rsr_cli.core.records.space import Kind, StreamSpace
-
-log = logging.getLogger("rsr")
 
 BLOCK_BYTES = 1 << 17
 HEAD_BYTES = 1 << 12
@@ -114,8 +111,6 @@ def check(path: str) -> None:
     if not Path(path).exists() or Path(path).is_file():
         with open_input(path) as (name, stream):
             head = stream.read(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
-        if not head:
-            log.warning("%s: is empty", name)
         refuse_foreign(head.split(b"\n"), name)
 
 

@@ -70,8 +70,9 @@ def read(
 
 def _reported(batches: Iterator[Batch], paths: Sequence[str], progress: Progress) -> Iterator[Batch]:
     """Report what is read to a progress."""
-    sizes = [size for path in paths if (size := input_size(path)) is not None]
-    progress.expect(sum(sizes) if len(sizes) == len(paths) else None)
+    sizes = [input_size(path) for path in paths]
+    progress.expect(None if None in sizes else sum(filter(None, sizes)))
+    progress.notes += [f"{path}: is empty" for path, size in zip(paths, sizes, strict=True) if size == 0]
     for batch in batches:
         progress.read(len(batch), batch.size)
         yield batch
