@@ -83,11 +83,23 @@ def cli() -> None:
 
 
 class Formatter(logging.Formatter):
-    """Writes a message on one line, whatever the records, paths and libraries that it quotes contain."""
+    """Writes a message on one line, whatever the records, paths and libraries that it quotes contain.
+
+    Parameters
+    ----------
+    layout : str
+        As of `logging.Formatter`.
+    clear : str
+        What clears the line of a terminal.
+    """
+
+    def __init__(self, layout: str, clear: str) -> None:
+        super().__init__(layout)
+        self._clear = clear
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the message."""
-        return visible(super().formatMessage(record))
+        return self._clear + visible(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Return a traceback."""
@@ -102,7 +114,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     # Records are created by the thousand and contain no reference cycles, so search for cycles less often.
     gc.set_threshold(100_000, 20, 20)
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(f"{name}: %(message)s"))
+    # On a terminal, what another command in the pipe has drawn on the line is cleared.
+    clear = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""
+    handler.setFormatter(Formatter(f"{name}: %(message)s", clear))
     handler.addFilter(lambda _: signals.received() is None)  # what fails as the program stops is of no interest
     log.addHandler(handler)
     log.propagate = False

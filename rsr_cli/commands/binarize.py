@@ -56,6 +56,6 @@ def binarize(
     from rsr_cli.core.codes.base import binarize
 
     with streams.Writer(output, skips, overwrite=overwrite) as out, Progress("records") as progress:
-        for batch in binarize(streams.read(inputs, skips, ("embedding",)), method, bits, seed):
+        for batch in binarize(streams.read(inputs, skips, ("embedding",), progress), method, bits, seed):
             out.write(batch)
             progress.update(len(batch))

@@ -99,6 +99,8 @@ def embed(
         settings = replace(specification.parse(space.model or ""), weights=model["weights"])
     filled = space.facts.get("filled", ()) if space else None
     with streams.Writer(output, skips, overwrite=overwrite) as out:
+        progress = Progress("tiles")
+        tiles = streams.read(inputs, skips, progress=progress)
         encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
         if space and space.fingerprint != (made := encoder.space(filled or ())).fingerprint:
             difference = made.difference(space)
@@ -107,8 +109,8 @@ def embed(
 
         placement = place(device, precision, batch_size)
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
-        with Progress("tiles") as progress:
-            for batch in embedder.embed(streams.read(inputs, skips)):
+        with progress:
+            for batch in embedder.embed(tiles):
                 out.write(batch)
                 progress.update(len(batch))
 

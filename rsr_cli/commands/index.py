@@ -48,9 +48,9 @@ def index(
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
     from rsr_cli.core.index.build import build
 
-    batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS))
     arguments = ["rsr", *sys.argv[1:]]
     with Progress("records") as progress:
+        batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress))
         for added in build(
             batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
         ):

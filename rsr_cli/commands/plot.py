@@ -44,7 +44,7 @@ def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, see
     from rsr_cli.core.figures.projection import project
 
     with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
-        points = project(_counted(streams.read(inputs, skips, KINDS), progress), sample, seed or 0, skips)
+        points = project(_counted(streams.read(inputs, skips, KINDS, progress), progress), sample, seed or 0, skips)
         out.write([draw_points(points, options.figure_format(output))])
 
 

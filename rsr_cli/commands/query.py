@@ -61,18 +61,21 @@ def query(
         raise UsageError("pass either --id or INPUT, not both")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
+    skips.instead["embed"] = "as-index", {"index": index}
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher
 
     with (
         Index(Path(index)) as opened,
         streams.Writer(output, skips, overwrite=overwrite) as out,
-        Progress("queries") as progress,
+        Progress("queries", len(ids) or None) as progress,
     ):
         searcher = Searcher(
             opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
         )
-        found = searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips, searcher.kinds))
+        found = (
+            searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips, searcher.kinds, progress))
+        )
         without = 0
         for hits in found:
             out.write_lines(hits)

@@ -113,7 +113,7 @@ def score(
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
     ):
-        for batch in streams.read(inputs, skips):
+        for batch in streams.read(inputs, skips, progress=progress):
             evaluation.add(batch, skips)
             progress.update(len(batch))
         means = Means(metrics, evaluation.most_relevant() if any(metric.measure.depth for metric in metrics) else 0)

@@ -77,7 +77,7 @@ def show(
 
     with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
         gallery = Gallery(rows, k, skips)
-        for batch in streams.read(inputs, skips):
+        for batch in streams.read(inputs, skips, progress=progress):
             gallery.add(batch)
             progress.update(len(batch))
         if queries and (missing := gallery.read_queries(queries)):

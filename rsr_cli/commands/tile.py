@@ -146,7 +146,7 @@ def tile(
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
-        for tiles in tiler.tiles(paths):
+        for tiles in tiler.tiles(_reported(paths, progress)):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
     if tiler.dropped:
@@ -200,9 +200,19 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
     return dataset(split, classes, bands, seed or 0)
 
 
+def _reported(paths: list[str], progress: Progress) -> Iterator[str]:
+    """Yield all paths, and report to a progress how many there are and how many tiles came of the last one."""
+    progress.expect(len(paths))
+    before = 0
+    for path in paths:
+        yield path
+        progress.read(progress.count - before, 1)
+        before = progress.count
+
+
 def _listed(files_from: str | None) -> Iterator[str]:
     """Read the paths in a list, one per line."""
     if files_from is None:
         return
-    for _name, _first, lines in jsonl.read_lines(files_from):
-        yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in lines if line.strip())
+    for block in jsonl.read_lines(files_from):
+        yield from (line.rstrip(b"\r").decode(errors="surrogateescape") for line in block.lines if line.strip())

@@ -8,6 +8,7 @@ command line alone.
 from __future__ import annotations
 
 import logging
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -122,6 +123,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}"
 
 
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxstring, _repr.maxother = 3, 6, 80, 80
+
+
+def shown(value: Any) -> str:
+    """Return a value of a record for a message: however large or nested it is, a short line."""
+    return _repr.repr(value)
+
+
 class Skips:
     """What becomes of a record that cannot be used: the end of the run, or with ``keep_going`` a line in the log.
 
@@ -136,15 +146,20 @@ class Skips:
     ----------
     count : int
         Records skipped so far.
+    instead : dict
+        Remedy -> the remedy and facts that help this command's users instead.
     """
 
     def __init__(self, *, keep_going: bool = False, explain: Callable[[RsrError], str] = str) -> None:
         self.keep_going = keep_going
         self._explain = explain
         self.count = 0
+        self.instead: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def __call__(self, error: RecordError) -> None:
         """Raise the error, or with ``keep_going`` log it and count it."""
+        if error.remedy in self.instead:
+            error.remedy, error.facts = self.instead[error.remedy]
         if not self.keep_going:
             raise error
         self.count += 1

@@ -133,3 +133,13 @@ def cut_short() -> Path | None:
             if path.stat().st_size < size:
                 return path
     return None
+
+
+def input_size(path: str) -> int | None:
+    """Return how many bytes are to be read from a file, or from stdin for ``-``; ``None`` if that is unknown."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = sys.stdin.fileno() if path == "-" else None
+        found = Path(path).stat() if descriptor is None else os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size - (0 if descriptor is None else os.lseek(descriptor, 0, os.SEEK_CUR))
+    return None

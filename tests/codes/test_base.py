@@ -77,7 +77,7 @@ def _broken(change) -> list[dict]:
     ("change", "says"),
     [
         (lambda p: p.pop("embedding"), "in:2: has no embedding"),
-        (lambda p: p.update(embedding="x"), "in:2: has no embedding"),
+        (lambda p: p.update(embedding="x"), "in:2: its embedding is no object that states .*: 'x'"),
         (lambda p: p["embedding"].update(data="AAAA"), "3 bytes where 64"),
         (lambda p: p["embedding"].update(data="!!"), "not base64"),
         (lambda p: p["embedding"].update(data=None), "not base64"),

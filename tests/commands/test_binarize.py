@@ -108,7 +108,7 @@ def test_bits_that_do_not_fit_the_embeddings_are_refused(rsr, tmp_path, lines, d
 
 
 def test_what_has_no_embedding_is_named_with_what_helps(rsr, lines, drawn):
-    done = rsr("binarize", input=lines([feature("tile")]))
+    done = rsr("binarize", input=lines([feature("tile", source="x.tif", window=[0, 0, 1, 1], bands=["red"])]))
     says = b"rsr binarize: <stdin>:1: has no embedding; pass the stream through rsr embed\n"
     assert (done.returncode, done.stderr) == (1, says)
     codes = rsr("binarize", input=lines(embedding_records(drawn))).stdout

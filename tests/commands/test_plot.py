@@ -33,7 +33,7 @@ def test_the_same_seed_plots_the_same_bytes(rsr, tmp_path):
         (["x.geojsonl"], 2, "missing option '-o'"),
         (["--sample", "2", "-o", "x.png"], 2, "'--sample'"),
         (["empty.geojsonl", "-o", "x.png"], 1, "t-SNE needs 3 records or more, and 0 came in"),
-        (["bare.geojsonl", "-o", "x.png"], 1, "bare.geojsonl:1: has no embedding; pass the stream through rsr"),
+        (["bare.geojsonl", "-o", "x.png"], 1, "bare.geojsonl:1: has no embedding, and is not a tile"),
         (["empty.geojsonl", "-o", "there.png"], 1, "there.png: exists already; pass --overwrite"),
     ],
 )

@@ -253,6 +253,78 @@ def test_an_id_is_the_same_as_a_number_and_as_text(rsr, tmp_path):
     assert [hit["id"] for hit in hits] == [0, 1, 3]
 
 
+@pytest.mark.parametrize("spelling", [b"2.0", b"2e0", b'"2"', b'"2.0"'])
+def test_a_number_is_one_id_however_it_is_written(rsr, tmp_path, spelling):
+    tiles = [tile(n, np.eye(4, dtype=np.float32)[n]) for n in range(4)]
+    assert rsr("index", "-o", "i.rsr", input=lines(tiles), cwd=tmp_path).returncode == 0
+    asked = lines([tile(77, np.eye(4, dtype=np.float32)[2])]).replace(b'"id":77', b'"id":' + spelling)
+    hits = rsr("query", "i.rsr", "--exclude-self", input=asked, cwd=tmp_path)
+    assert [hit["id"] for hit in parsed(hits)] == [0, 1, 3]
+    by_id = rsr(
+        "query", "i.rsr", "--exclude-self", "--id", spelling.decode().strip('"').replace("e0", ".0"), cwd=tmp_path
+    )
+    assert [hit["id"] for hit in parsed(by_id)] == [0, 1, 3]
+    # The hits' query is as it was asked; truth, qrels and records of queries spell the ids otherwise.
+    (tmp_path / "hits").write_bytes(hits.stdout)
+    truth = lines([tile(float(n), np.zeros(4)) | {"properties": {"labels": ["a" if n % 2 else "b"]}} for n in range(4)])
+    (tmp_path / "truth").write_bytes(truth)
+    (tmp_path / "truth.qrels").write_bytes(b"2 0 0 1\n2.0 0 1.0 0\n2 0 3.0 0\n")
+    for known in ("truth", "truth.qrels"):
+        done = rsr(
+            "score",
+            "hits",
+            "--truth",
+            known,
+            "--exclude-self",
+            "--metrics",
+            "p@3,map_cut@3",
+            "--format",
+            "jsonl",
+            cwd=tmp_path,
+        )
+        rows = [orjson.loads(line) for line in done.stdout.splitlines()]
+        assert [(row["queries"], row["value"]) for row in rows] == [(1, pytest.approx(1 / 3)), (1, 1)]
+    done = rsr("show", "hits", "--queries", "truth", "-o", "x.html", "--keep-going", cwd=tmp_path)
+    assert b"is not in" not in done.stderr
+
+
+def test_the_id_is_taken_from_the_properties_where_gdal_puts_it(rsr, tmp_path):
+    record = tile("t0", np.ones(4, np.float32))
+    record["properties"]["id"] = record.pop("id")
+    other = tile("t1", np.zeros(4, np.float32))
+    other["properties"]["id"] = "something else"
+    assert rsr("index", "-o", "i.rsr", input=lines([record, other]), cwd=tmp_path).returncode == 0
+    (hit,) = parsed(rsr("query", "i.rsr", "--exclude-self", input=lines([record]), cwd=tmp_path))
+    assert (hit["id"], hit["properties"]["query"]) == ("t1", "t0")
+    (hit,) = parsed(rsr("query", "i.rsr", "--id", "t0", "-k", "1", cwd=tmp_path))
+    assert (hit["id"], hit["properties"]["id"]) == ("t0", "t0")
+
+
+@pytest.mark.parametrize("labels", ["lake", [1], {"a": 1}])
+def test_labels_that_are_no_list_of_text_are_refused_everywhere(rsr, tmp_path, labels):
+    record = tile("t0", np.ones(4, np.float32))
+    assert rsr("index", "-o", "i.rsr", input=lines([record]), cwd=tmp_path).returncode == 0
+    hit = rsr("query", "i.rsr", "--id", "t0", cwd=tmp_path).stdout
+    record["properties"]["labels"] = labels
+    (tmp_path / "in").write_bytes(lines([record]))
+    wrong = orjson.loads(hit)
+    wrong["properties"] |= {"labels": labels, "query_labels": ["lake"]}
+    (tmp_path / "hits").write_bytes(lines([wrong]))
+    (tmp_path / "good").write_bytes(hit)
+    for arguments in (
+        ["index", "in", "-o", "new.rsr"],
+        ["query", "i.rsr", "in"],
+        ["score", "hits"],
+        ["score", "good", "--truth", "in"],
+        ["show", "hits", "-o", "x.html"],
+        ["show", "good", "--queries", "in", "-o", "x.html"],
+        ["plot", "in", "-o", "x.png"],
+    ):
+        done = rsr(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert f":1: its labels must be a list of strings, and are {labels!r}; write a list" in done.stderr.decode()
+
+
 def test_vectors_cut_short_are_refused_in_our_words(rsr, tmp_path):
     record = feature("x", embedding=embedding(np.ones(8)))
     assert rsr("index", "-o", "x.rsr", input=orjson.dumps(record), cwd=tmp_path).returncode == 0

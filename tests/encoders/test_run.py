@@ -232,9 +232,13 @@ def test_date_and_place_come_from_the_record(rsr, corner_scene, tmp_path):
     assert (lat, lon) == (pytest.approx((south + north) / 2), pytest.approx((west + east) / 2))
 
     across = orjson.loads(tiles)
-    across["bbox"] = [179.5, -10, -179.0, -9]
-    (record,), _ = embedded(orjson.dumps(across), tmp_path, Located())
-    assert vectors([record])[0, 2:4].tolist() == [-9.5, -179.75]
+    for box in ([179.5, -10, -179.0, -9], [179.5, -10, 0, -179.0, -9, 8848], [179.5, -10, 181.0, -9]):
+        across["bbox"] = box
+        (record,), _ = embedded(orjson.dumps(across), tmp_path, Located())
+        assert vectors([record])[0, 2:4].tolist() == [-9.5, -179.75]
+    across["bbox"] = [600000, 5300000, 610000, 5310000]
+    with pytest.raises(RecordError, match="has a bbox that is not west, south, east, north in degrees"):
+        embedded(orjson.dumps(across), tmp_path, Located())
 
 
 def test_a_missing_date_or_place_is_an_error(rsr, corner_scene, tmp_path):

@@ -14,7 +14,10 @@ from rsr_cli.core.index.reading import Index
 
 def nested(depth):
     """A list in a list in a list."""
-    return [] if depth == 0 else [nested(depth - 1)]
+    inner: list = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
 
 
 def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):
@@ -103,13 +106,19 @@ def test_embeddings_are_indexed_when_a_metric_is_given(tmp_path):
         ("bbox", [1, 2, 3, None], "neither four nor six numbers"),
         ("bbox", "all", "neither four nor six numbers"),
         ("datetime", {"a": 1}, "not text"),
-        ("deep", nested(400), "cannot be written as JSON"),
+        ("deep", nested(400), "is nested too deeply"),
+        ("bbox", nested(2000), "neither four nor six numbers"),
+        ("id", nested(2000), "neither text nor a number"),
+        ("datetime", nested(2000), "not text"),
+        ("labels", nested(2000), "labels must be a list of strings"),
+        ("labels", "lake", "labels must be a list of strings, and are 'lake'"),
+        ("labels", ["lake", 1], "labels must be a list of strings"),
     ],
 )
 def test_records_that_cannot_be_indexed_are_named_or_skipped(tmp_path, field, value, says):
     def records():
         made = code_records(np.arange(12, dtype=np.uint8).reshape(3, 4), 32)
-        (made[1]["properties"] if field == "datetime" else made[1])[field] = value
+        (made[1]["properties"] if field in ("datetime", "labels") else made[1])[field] = value
         return batches(made)
 
     with pytest.raises(RecordError, match=f"in:2: .*{says}"):

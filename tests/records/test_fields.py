@@ -7,12 +7,38 @@ import pytest
 from support import feature
 
 from rsr_cli.core.errors import RecordError
-from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, id_of, interval_of, labels_of
+from rsr_cli.core.records.exact import loads
+from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, id_of, id_text, interval_of, label_list, one_form
 
 
 @pytest.mark.parametrize(("found", "text"), [("t1", "t1"), ("", ""), (7, "7"), (-7, "-7"), (0, "0"), (1.5, "1.5")])
 def test_an_id_is_text_or_a_number(found, text):
     assert id_of(feature(found)) == text
+
+
+@pytest.mark.parametrize(
+    ("spellings", "text"),
+    [
+        (["1", "1.0", "1e0", "10e-1", '"1"', '"1.0"', "1.0000000000000000000000"], "1"),
+        (["0", "-0", "-0.0", "0.0", "0e5"], "0"),
+        (["1000", "1e3", "1000.00"], "1000"),
+        (["100000000000000000000000", "1e23"], "1" + "0" * 23),
+        (["36893488147419103233", "36893488147419103233.0", '"36893488147419103233"'], "36893488147419103233"),
+        (["1.5", "1.50", "15e-1", '"1.5"'], "1.5"),
+        (['"1.10"'], "1.10"),
+        (['"1e3"'], "1e3"),
+        (['"v1.0"'], "v1.0"),
+        (['"1.0.0"'], "1.0.0"),
+    ],
+)
+def test_a_number_as_an_id_has_one_form(spellings, text):
+    for spelling in spellings:
+        assert id_text(loads(spelling.encode())) == text, spelling
+
+
+def test_text_that_is_no_whole_number_is_kept_as_it_is():
+    for text in ("", ".0", "a.0", "1.", "1.01", "+1.0", "1.0 ", "\u0661.0"):
+        assert one_form(text) == text
 
 
 @pytest.mark.parametrize("found", [True, False, ["t1"], {"id": 1}])
@@ -63,6 +89,44 @@ def test_a_bbox_that_is_not_four_numbers_is_refused(box):
     with pytest.raises(RecordError) as caught:
         bbox_of(feature("x") | {"bbox": box})
     assert str(caught.value) == f"has a bbox that is neither four nor six numbers: {box!r}"
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 5, 1, 4],
+        [0, -91, 1, 0],
+        [0, 0, 1, 90.1],
+        [0, 0, 0, 1, 95, 9],
+        [600000, 5300000, 610000, 5310000],
+        [-400, 0, 0, 1],
+        [0, 0, 600, 1],
+    ],
+)
+def test_a_bbox_that_is_not_in_degrees_is_refused(box):
+    with pytest.raises(RecordError) as caught:
+        bbox_of(feature("x") | {"bbox": box})
+    assert str(caught.value) == f"has a bbox that is not west, south, east, north in degrees: {box!r}"
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ([179, 0, 181, 1], (179, 0, -179, 1)),
+        ([-181, 0, -179, 1], (179, 0, -179, 1)),
+        ([190, 0, 200, 1], (-170, 0, -160, 1)),
+        ([0, -90, 360, 90], (-180, -90, 180, 90)),
+        ([-180, -90, 180, 90], (-180, -90, 180, 90)),
+        ([0, 0, 1, 90.0000001], (0, 0, 1, 90.0000001)),
+    ],
+)
+def test_longitudes_of_a_bbox_are_turned_to_180_degrees_at_most(box, expected):
+    assert bbox_of(feature("x") | {"bbox": box}) == expected
+
+
+def test_a_bbox_may_have_more_digits_than_a_double():
+    box = loads(b"[1.12345678901234567890, 2, 3, 4]")
+    assert bbox_of(feature("x") | {"bbox": box}) == (1.1234567890123457, 2, 3, 4)
 
 
 #: What a record states -> the same moment in UTC, as numpy reads it.
@@ -125,7 +189,16 @@ def test_a_ground_sample_distance_is_a_number_above_zero(found, expected):
     assert gsd_of(feature("x")) is None
 
 
-def test_labels_are_a_list_or_none():
-    assert list(labels_of(feature("x", labels=["a", "b"]))) == ["a", "b"]
-    for properties in ({}, {"labels": None}, {"labels": "a"}, {"labels": {"a": 1}}):
-        assert list(labels_of(feature("x", **properties))) == []
+def test_labels_are_a_list_of_text_or_none():
+    assert label_list(feature("x", labels=["a", "b"])) == ["a", "b"]
+    assert label_list(feature("x", labels=[])) == []
+    assert label_list(feature("x", query_labels=["c"]), "query_labels") == ["c"]
+    for properties in ({}, {"labels": None}):
+        assert label_list(feature("x", **properties)) is None
+
+
+@pytest.mark.parametrize("labels", ["lake", "", {"a": 1}, 5, True, ["a", 1], [["a"]], [None], '["lake"]'])
+def test_labels_of_another_type_are_refused(labels):
+    with pytest.raises(RecordError) as caught:
+        label_list(feature("x", labels=labels))
+    assert str(caught.value) == f"its labels must be a list of strings, and are {labels!r}"

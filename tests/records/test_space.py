@@ -7,6 +7,7 @@ import pytest
 from support import batches, code, embedding, feature
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips
+from rsr_cli.core.records.exact import loads
 from rsr_cli.core.records.space import Space, fingerprint
 
 
@@ -99,3 +100,29 @@ def test_the_first_record_with_a_vector_decides_its_kind_whatever_the_batches(si
     skips = Skips(keep_going=True)
     found = [record["id"] for batch in batches(records, size=size, skips=skips) for record in batch.records]
     assert (found, skips.count) == (["a", "b"], 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", ["rcf"]),
+        ("weights", 5),
+        ("filled", "nir08"),
+        ("filled", [["nir08"]]),
+        ("of", {"a": 1}),
+        ("method", ["sign"]),
+        ("seed", "3"),
+        ("seed", 1.5),
+        ("mine", loads(b"[" * 200 + b"]" * 200)),
+        ("mine", loads(b"[36893488147419103233]")),
+    ],
+)
+def test_facts_that_cannot_be_read_are_refused(key, value):
+    with pytest.raises(RecordError, match=f"its code states {key} in a way that cannot be read: "):
+        Space.of_property("code", code(np.ones(2), 13) | {key: value})
+
+
+@pytest.mark.parametrize("dtype", [["float32"], {"a": 1}, None, "int8"])
+def test_a_dtype_that_is_not_supported_is_refused(dtype):
+    with pytest.raises(RecordError, match=r"its embedding has the dtype .*; supported are"):
+        Space.of_property("embedding", embedding(np.ones(5)) | {"dtype": dtype})

@@ -56,8 +56,8 @@ def test_the_greatest_number_of_relevant_items(tmp_path, hit, item, lines):
         ("hit", ("q", 1, None, ["a"], ["a"]), "in:1: has no id", "id"),
         ("hit", ("q", 1, "x", None, ["a"]), "'x' has no labels", "labels"),
         ("hit", ("q", 1, "x", ["a"], None), "query 'q' has no labels", "labels"),
-        ("hit", ("q", 1, "x", "a", ["a"]), "must be a list of strings", None),
-        ("hit", ("q", 1, "x", [1], ["a"]), "must be a list of strings", None),
+        ("hit", ("q", 1, "x", "a", ["a"]), "must be a list of strings", "label-list"),
+        ("hit", ("q", 1, "x", [1], ["a"]), "must be a list of strings", "label-list"),
     ],
 )
 def test_records_that_cannot_be_judged(request, kind, fields, says, remedy):

@@ -105,7 +105,7 @@ def test_a_query_without_a_hit_has_an_empty_list_in_its_place(index, rows):
 
 
 def test_an_empty_index_has_no_hits(tmp_path, rows):
-    with make_index(tmp_path / "empty.rsr", []) as index:
+    with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as index:
         assert ids(searcher(index).by_record(batches(embedding_records(rows[:3])))) == [[], [], []]
 
 
@@ -148,7 +148,7 @@ def test_codes_are_asked_for_only_where_the_index_has_codes(tmp_path, index):
     assert searcher(index).kinds == ("embedding",)
     with make_index(tmp_path / "codes.rsr", [feature("a", code=code(np.zeros(2), 16))]) as codes:
         assert searcher(codes).kinds == ("code", "embedding")
-    with make_index(tmp_path / "empty.rsr", []) as empty:
+    with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as empty:
         assert searcher(empty).kinds == ("code", "embedding")
 
 
@@ -234,7 +234,7 @@ def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplo
 
 def test_an_empty_index_has_no_id(tmp_path):
     skips = Skips(keep_going=True)
-    with make_index(tmp_path / "empty.rsr", []) as index:
+    with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as index:
         assert list(searcher(index, skips=skips).by_id(["t0"])) == []
     assert skips.count == 1
 

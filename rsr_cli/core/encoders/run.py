@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from rsr_cli.core.encoders.placement import move
 from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
 from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, read_pixels
 from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.fields import bbox_of
 from rsr_cli.core.times import year_and_day
 
 if TYPE_CHECKING:
@@ -287,11 +288,10 @@ def _when(record: Record) -> tuple[float, float]:
 
 def _where(record: Record) -> tuple[float, float]:
     """Return latitude and longitude of the centre of the bbox, which may cross the antimeridian."""
-    box: Any = record.get("bbox")
-    try:
-        west, south, east, north = (float(value) for value in box)
-    except (TypeError, ValueError):
-        raise RecordError("has no bbox, but the model needs a location; its raster needs a CRS") from None
+    box = bbox_of(record)
+    if box is None:
+        raise RecordError("has no bbox, but the model needs a location; its raster needs a CRS")
+    west, south, east, north = box
     middle = (west + east + (360 if west > east else 0)) / 2
     return (south + north) / 2, middle - 360 if middle > 180 else middle
 

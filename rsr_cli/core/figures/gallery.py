@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rsr_cli.core.errors import RasterError, RecordError, RsrError, Skips
 from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import id_of, id_text, label_list
 from rsr_cli.core.scoring.evaluation import query_and_rank
-from rsr_cli.core.scoring.labels import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,7 +175,7 @@ class Gallery:
             raise RecordError(f"the query {name!r} has two hits of rank {rank}", remedy="one-run")
         distance = record["properties"].get("distance")
         hits[rank] = Hit(
-            name=str(record.get("id")),
+            name=id_of(record),
             record=record,
             place=place,
             labels=labels,
@@ -205,7 +205,7 @@ class Gallery:
 
     def _add_query(self, places: Iterator[str], record: Record) -> None:
         place = next(places)
-        query, _ = self._found.get(str(record.get("id")), (None, {}))
+        query, _ = self._found.get(id_text(record.get("id")) or "", (None, {}))
         if query is None or query.record is not None:
             return
         labels = _labels(record, "labels")

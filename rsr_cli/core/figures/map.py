@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
+from rsr_cli.core.errors import RecordError
 from rsr_cli.core.figures.canvas import GREY, SMALL_PT, save, style
 from rsr_cli.core.figures.gallery import FRAMES
+from rsr_cli.core.records.exact import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,8 +101,8 @@ def _parts(item: Item) -> Parts:
     from shapely.errors import ShapelyError
 
     try:
-        geometry = shapely.from_geojson(orjson.dumps((item.record or {}).get("geometry")))
-    except ShapelyError:  # none, or malformed
+        geometry = shapely.from_geojson(dumps((item.record or {}).get("geometry")))
+    except (ShapelyError, RecordError):  # none, or malformed
         return []
     rings = [shapely.get_exterior_ring(part) or part for part in shapely.get_parts(geometry) if not part.is_empty]
     parts = [shapely.get_coordinates(ring) for ring in rings]

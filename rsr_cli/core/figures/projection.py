@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RsrError, Skips
-from rsr_cli.core.scoring.labels import label_list
+from rsr_cli.core.records.fields import label_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +72,7 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
     drawn: list[tuple[NDArray[Any], tuple[str, ...]]] = []
     space, seen = None, 0
     for batch in batches:
-        labels = batch.apply(lambda record: tuple(label_list(record, "labels") or ()), skips)
+        labels = batch.apply(lambda record: tuple(label_list(record) or ()), skips)
         if batch.vectors is None:
             continue
         space = space or batch.space

@@ -44,7 +44,7 @@ from rsr_cli.core.index.manifest import (
     segment_name,
 )
 from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, labels_of
+from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, label_list
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -94,7 +94,7 @@ def build(
     Raises
     ------
     RecordError
-        A record has no usable id, bbox or datetime, or an embedding too long for float32's squares.
+        A record has no usable id, bbox, datetime or labels, or an embedding too long for float32's squares.
     RsrError
         An id occurs twice, or no record came.
     OutputError
@@ -299,7 +299,7 @@ class SegmentWriter:
 
 def _row(record: Record) -> tuple[str, str, float | None, Row]:
     """Return what is stored of a record: id, text, ground sample distance in metres, and values to filter by."""
-    columns = bbox_of(record), interval_of(record), labels_of(record)
+    columns = bbox_of(record), interval_of(record), label_list(record) or ()
     return id_of(record), stored(record), gsd_of(record), columns
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 #: Bounding box, interval and labels of a record.
-Row = tuple[Box | None, tuple[int, int], Sequence[Any]]
+Row = tuple[Box | None, tuple[int, int], Sequence[str]]
 ROWS_AT_ONCE = 1024
 #: Files that are written in larger pieces are mapped in larger pages.
 BUFFER_BYTES = 1 << 20
@@ -92,7 +92,7 @@ class FilterColumns:
         self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Append the bounding box, interval and labels of some records; labels that are not text are left out."""
+        """Append the bounding box, interval and labels of some records."""
         self._rows.extend(rows)
         if len(self._rows) >= ROWS_AT_ONCE:
             self._write()
@@ -107,9 +107,6 @@ class FilterColumns:
         self._boxes.append(outward(flat.reshape(-1, 4)))
         self._times.append(np.fromiter(chain.from_iterable(times), np.int64))
         names = list(chain.from_iterable(labels))
-        if set(map(type, names)) - {str}:
-            labels = tuple([name for name in own if isinstance(name, str)] for own in labels)
-            names = list(chain.from_iterable(labels))
         for name in dict.fromkeys(names):
             self.labels.setdefault(name, len(self.labels))
         self._ends.append(self._labels.count + np.fromiter(map(len, labels), np.int64).cumsum())

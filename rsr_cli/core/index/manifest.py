@@ -22,6 +22,7 @@ import orjson
 from rsr_cli.core.errors import IndexFormatError, RecordError
 from rsr_cli.core.files import reason, whole_file
 from rsr_cli.core.inputs import read_bytes
+from rsr_cli.core.records.foreign import has_records
 from rsr_cli.core.records.space import Space
 
 SCHEMA_VERSION = 2
@@ -143,7 +144,8 @@ class Manifest:
             what = "is not an index: it has no manifest.json" if index.is_dir() else "no such index"
             raise IndexFormatError(what, place) from None
         except NotADirectoryError:
-            raise IndexFormatError("is a file and not an index, which is a directory", place) from None
+            what = "is a file and not an index, which is a directory"
+            raise IndexFormatError(what, place, remedy="index-first" if has_records(place) else None) from None
         except OSError as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
         except orjson.JSONDecodeError as error:

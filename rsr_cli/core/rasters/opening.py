@@ -20,6 +20,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
+from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,7 +100,12 @@ def open_raster(
     if Path(path).is_fifo():  # GDAL would wait for a writer
         raise RasterError("is a named pipe and not a file", path)
     with explained(path):
-        dataset = _open_array(path, nodata) if path.endswith(".npy") else rasterio.open(path)
+        try:
+            dataset = _open_array(path, nodata) if path.endswith(".npy") else rasterio.open(path)
+        except RasterioError:
+            if has_records(path):
+                raise RasterError("contains records and not a raster", path, remedy="records") from None
+            raise
         with suppress(CPLE_BaseError):  # what was wrong with the coordinate system would be raised by the next question
             _ = dataset.colorinterp
         alphas = alphas_of(dataset)

@@ -251,7 +251,7 @@ def _check(tile: Record) -> None:
     )
     if not well_formed:
         what = "source, bands, window, scale, mask or proj:transform is missing or malformed"
-        raise RecordError(f"is not a tile: {what}")
+        raise RecordError(f"is not a tile: {what}", remedy="tile")
 
 
 def _are(values: Any, *types: type) -> bool:

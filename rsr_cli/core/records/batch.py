@@ -35,6 +35,8 @@ class Batch:
         first. ``None`` where vectors were not asked for; then they are still in the records.
     space : Space, optional
         The space of the vectors.
+    size : int
+        Bytes of the input that were read for the records.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Batch:
     records: list[Record]
     vectors: NDArray[Any] | None = None
     space: Space | None = None
+    size: int = 0
 
     def __len__(self) -> int:
         return len(self.records)

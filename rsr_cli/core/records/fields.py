@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import RecordError
+from rsr_cli.core.errors import RecordError, shown
+from rsr_cli.core.records.exact import Exact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rsr_cli.core.records.batch import Record
 
 #: What a search adds to the properties of a found record.
@@ -19,12 +19,16 @@ HIT_FIELDS = ("query", "rank", "distance", "query_labels")
 #: A time that is not known, numpy's NaT.
 NO_TIME = -(2**63)
 NO_INTERVAL = NO_TIME, NO_TIME
-_NUMBERS = frozenset({int, float})
+_NUMBERS = frozenset({int, float, Exact})
+_TEXT = frozenset({str})
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+#: By this many degrees a corner may be off the Earth, as coordinates are rounded.
+ROUNDING_DEGREES = 1e-6
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?=[.Z+-]|$)")
 
 
 def id_of(record: Record) -> str:
-    """Return a record's id, a number as text.
+    """Return a record's id as text, in the one form of `id_text`.
 
     Raises
     ------
@@ -32,31 +36,71 @@ def id_of(record: Record) -> str:
         It has none, or one that is neither text nor a number.
     """
     found = record.get("id")
-    if type(found) is str:
-        return found
-    if not isinstance(found, str | int | float) or isinstance(found, bool):
-        what = "has no id" if found is None else f"has an id that is neither text nor a number: {found!r}"
+    text = id_text(found)
+    if text is None:
+        what = "has no id" if found is None else f"has an id that is neither text nor a number: {shown(found)}"
         raise RecordError(what, remedy="id")
-    return str(found)
+    return text
+
+
+def id_text(found: Any) -> str | None:
+    """Return an id as text in the form of `one_form`, ``None`` if it is neither text nor a number."""
+    if type(found) is str:
+        return one_form(found)
+    if isinstance(found, Exact):
+        return one_form(found.text)
+    if isinstance(found, float):
+        return one_form(f"{Decimal(repr(found + 0.0)):f}")  # without an exponent, and 0 for -0
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def one_form(text: str) -> str:
+    """Return the text of an id, a whole number without decimals: 1, 1.0, 1e0, "1" and "1.0" are one id."""
+    whole = _WHOLE.fullmatch(text) if ".0" in text else None
+    return whole[1] if whole else text
+
+
+def is_tile(record: Record) -> bool:
+    """Return whether a record states pixels."""
+    return record["properties"].keys() >= {"source", "window", "bands"}
+
+
+def is_hit(record: Record) -> bool:
+    """Return whether a search wrote the record."""
+    return record["properties"].keys() >= {"query", "rank"}
 
 
 def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
     """Return a record's bounding box as west, south, east, north in degrees; west > east across the antimeridian.
 
+    Longitudes beyond 180 degrees are turned back by whole turns.
+
     Raises
     ------
     RecordError
-        It is neither four numbers nor, with heights, six.
+        It is neither four numbers nor, with heights, six; or is not one in degrees, west and south first (RFC 7946,
+        section 5).
     """
     box = record.get("bbox")
     if box is None:
         return None
-    if isinstance(box, list) and _NUMBERS.issuperset(map(type, box)):
-        if len(box) == 4:
-            return box[0], box[1], box[2], box[3]
-        if len(box) == 6:
-            return box[0], box[1], box[3], box[4]
-    raise RecordError(f"has a bbox that is neither four nor six numbers: {box!r}")
+    if not isinstance(box, list) or len(box) not in (4, 6) or not _NUMBERS.issuperset(map(type, box)):
+        raise RecordError(f"has a bbox that is neither four nor six numbers: {shown(box)}")
+    half = len(box) // 2
+    west, south, east, north = box[0], box[1], box[half], box[half + 1]
+    on_earth = -90 - ROUNDING_DEGREES <= south <= north <= 90 + ROUNDING_DEGREES
+    if not on_earth or min(west, east) < -360 or max(west, east) > 540:
+        raise RecordError(f"has a bbox that is not west, south, east, north in degrees: {box!r}")
+    if -180 <= west <= 180 and -180 <= east <= 180:
+        return west, south, east, north
+    if east - west >= 360:
+        return -180, south, 180, north
+    return _turned(west), south, _turned(east), north
+
+
+def _turned(longitude: float) -> float:
+    """Return a longitude between -180 and 180 degrees."""
+    return longitude if -180 <= longitude <= 180 else (longitude + 180) % 360 - 180
 
 
 def interval_of(record: Record) -> tuple[int, int]:
@@ -73,7 +117,7 @@ def interval_of(record: Record) -> tuple[int, int]:
     when = properties.get("datetime")
     if when is not None:
         if not isinstance(when, str):
-            raise RecordError(f"has a datetime that is not text: {when!r}")
+            raise RecordError(f"has a datetime that is not text: {shown(when)}")
         moment = _microseconds(when)
         return moment, moment
     first, last = properties.get("start_datetime"), properties.get("end_datetime")
@@ -105,7 +149,17 @@ def gsd_of(record: Record) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
 
 
-def labels_of(record: Record) -> Sequence[Any]:
-    """Return a record's labels; empty if it has no list of them."""
-    labels = record["properties"].get("labels")
-    return labels if isinstance(labels, list) else ()
+def label_list(record: Record, name: str = "labels") -> list[str] | None:
+    """Return the property ``name``, a list of labels, or ``None`` if the record does not have it.
+
+    Raises
+    ------
+    RecordError
+        It is not a list of strings.
+    """
+    labels = record["properties"].get(name)
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not _TEXT.issuperset(map(type, labels)):
+        raise RecordError(f"its {name} must be a list of strings, and are {shown(labels)}", remedy="label-list")
+    return labels

@@ -10,38 +10,56 @@ from __future__ import annotations
 import select
 from binascii import Error as Base64Error
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown
 from rsr_cli.core.files import reason
 from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
+from rsr_cli.core.records.exact import dumps, loads, need_care
+from rsr_cli.core.records.fields import id_text, is_hit, is_tile
+from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from rsr_cli.core.records.space import StreamSpace
+    from rsr_cli.core.records.space import Kind, StreamSpace
 
-ONE_PER_LINE = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
 BLOCK_BYTES = 1 << 17
 #: A file without line feeds, such as /dev/zero, would fill the memory.
 MAX_LINE_BYTES = 256 << 20
+HEAD_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: First bytes of TIFF, BigTIFF, PNG, JPEG, JPEG 2000, HDF5 and netCDF files.
-RASTERS = (
-    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\xff\xd8\xff"),
-    *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"\x89HDF", b"CDF\x01", b"CDF\x02"),
-)
-GZIP = b"\x1f\x8b"
 #: The type, in place of ``Feature``, of a last line that states that the writer of the stream failed.
 FAILURE = "Failure"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142
 
 
-def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
+class Lines(NamedTuple):
+    """Consecutive lines of an input.
+
+    Attributes
+    ----------
+    name : str
+        The input's name.
+    first : int
+        Number of the first line, from 1.
+    lines : list of bytes
+        Without their line feed.
+    ends : bool
+        Whether the last line ends in a line feed, which may be missing at the end of a file.
+    """
+
+    name: str
+    first: int
+    lines: list[bytes]
+    ends: bool
+
+
+def read_lines(path: str) -> Iterator[Lines]:
     """Read the lines of a file or of stdin, as they arrive.
 
     Parameters
@@ -51,8 +69,8 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
 
     Yields
     ------
-    tuple of str, int, list of bytes
-        The input's name, the number of the first line, and lines without their line feed.
+    Lines
+        At least one line.
 
     Raises
     ------
@@ -85,63 +103,79 @@ def read_lines(path: str) -> Iterator[tuple[str, int, list[bytes]]]:
                 continue
             lines = b"".join([*pending, head]).split(b"\n")
             pending, held = [tail] if tail else [], len(tail)
-            yield name, first, lines
+            yield Lines(name, first, lines, ends=True)
             first += len(lines)
         if pending:
-            yield name, first, [b"".join(pending)]
+            yield Lines(name, first, [b"".join(pending)], ends=False)
+
+
+def check(path: str) -> None:
+    """Raise RsrError if a file cannot be read or does not contain JSON lines; pipes are read only once."""
+    if path == "-":
+        return
+    refuse_directory(path)
+    if not Path(path).exists() or Path(path).is_file():
+        with open_input(path) as (name, stream):
+            head = stream.read(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+        refuse_foreign(head.split(b"\n"), name)
 
 
 def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
-    if path != "-" and Path(path).is_dir():
-        index = Path(path, "manifest.json").exists()
-        raise RsrError(
-            "is an index and not records" if index else "is a directory", path, remedy=None if index else "tile"
-        )
-    for name, first, lines in read_lines(path):
+    size = 0
+    for name, first, lines, ends in read_lines(path):
+        size += sum(map(len, lines)) + len(lines)
         if first == 1:
-            _check_text(lines[0], name)
+            refuse_foreign(lines, name)
         batch = Batch(name, [], [])
+        read = loads if need_care(lines) else orjson.loads
         for number, line in enumerate(lines, first):
             try:
-                batch.records.append(_feature(line))
+                batch.records.append(_feature(line, read))
                 batch.lines.append(number)
             except RecordError as error:
-                if line.strip().strip(RECORD_SEPARATOR):  # not blank
-                    error.place = f"{name}:{number}"
-                    skips(error)
+                text = line.strip(b" \t\r" + RECORD_SEPARATOR)
+                if not text:
+                    continue
+                if not ends and text.startswith(b"{") and error.message.startswith("not JSON"):
+                    error.message, error.remedy = "the last line is cut off in the middle of a record", "cut-off"
+                error.place = f"{name}:{number}"
+                skips(error)
             except UpstreamError as error:
                 error.place = f"{name}:{number}"
                 raise
         if stream and batch.records:
             take_vectors(batch, stream, skips)
         if batch.records:
+            batch.size, size = size, 0
             yield batch
 
 
-def _check_text(line: bytes, name: str) -> None:
-    """Raise RsrError if the first line is not that of a text file."""
-    if line.startswith(RASTERS):
-        raise RsrError("is a raster and not JSON lines", name, remedy="tile")
-    if line.startswith(GZIP) or b"\0" in line:
-        raise RsrError("is a binary or compressed file and not JSON lines", name)
-
-
-def _feature(text: bytes) -> Record:
+def _feature(text: bytes, read: Callable[[bytes], Any]) -> Record:
+    """Parse a line; ``read`` is `exact.loads`, or faster where that is safe."""
     try:
-        record = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        record = read(text)
+    except (orjson.JSONDecodeError, RecordError):
         if text[:1] == RECORD_SEPARATOR:
-            return _feature(text[1:])
-        raise RecordError(f"not JSON: {error}; {ONE_PER_LINE}") from None
+            return _feature(text[1:], read)
+        record = loads(text)  # which says what is wrong
     if not isinstance(record, dict) or record.get("type") != "Feature":
-        found = record.get("type") if isinstance(record, dict) else type(record).__name__
-        if found == FAILURE:
-            raise UpstreamError(*(str(record.get(field, "unknown")) for field in ("command", "message")))
-        raise RecordError(f"not a GeoJSON Feature but {found or 'an object without a type'}; {ONE_PER_LINE}")
-    if not isinstance(record.get("properties"), dict):
+        raise _no_feature(record)
+    properties = record.get("properties")
+    if not isinstance(properties, dict):
         raise RecordError("the Feature has no properties object")
+    if record.get("id") is None and id_text(properties.get("id")) is not None:
+        record["id"] = properties["id"]  # where GDAL puts it
     return record
+
+
+def _no_feature(record: Any) -> RsrError:
+    """Return what to raise for JSON that is no Feature."""
+    found = record.get("type") if isinstance(record, dict) else type(record).__name__
+    if found == FAILURE:
+        return UpstreamError(*(str(record.get(field, "unknown")) for field in ("command", "message")))
+    what = shown(found).strip("'") if found else "an object without a type"
+    return RecordError(f"not a GeoJSON Feature but {what}", remedy="lines")
 
 
 def write_records(batch: Batch, skips: Skips) -> bytes:
@@ -177,10 +211,7 @@ def dump(record: Record) -> bytes:
     RecordError
         It is nested too deeply.
     """
-    try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError as error:
-        raise RecordError(f"cannot be written as JSON: {error}") from None
+    return dumps(record, orjson.OPT_APPEND_NEWLINE)
 
 
 def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
@@ -201,9 +232,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         properties = record["properties"]
         found = properties.pop(kind, None)
         if not isinstance(found, dict):
-            if kind == "embedding" and "code" in properties:
-                raise RecordError("has a code and no embedding: it was binarized already", remedy="embedding")
-            raise RecordError(f"has no {kind}", remedy="binarize" if kind == "code" else "embed")
+            raise _no_vector(record, kind, found)
         n_bytes = stream.admit(found, kind)
         try:
             raw = b64decode(found["data"], validate=True)
@@ -229,3 +258,19 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         for i in np.flatnonzero(~finite):
             skips(RecordError("its embedding holds NaN or infinite values", batch.place(int(i))))
         batch.keep(np.flatnonzero(finite).tolist())
+
+
+def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
+    """Return what to raise for a record without a vector of this kind."""
+    properties = record["properties"]
+    if found is not None:
+        return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
+    if kind == "code" and "embedding" in properties:
+        return RecordError("has no code", remedy="binarize")
+    if kind == "embedding" and "code" in properties:
+        return RecordError("has a code and no embedding: it was binarized already", remedy="embedding")
+    if is_tile(record):
+        return RecordError(f"{'is a hit and ' if is_hit(record) else ''}has no {kind}", remedy="embed")
+    if is_hit(record):
+        return RecordError(f"is a hit, and hits have no {kind}", remedy="indexed")
+    return RecordError(f"has no {kind}, and is not a tile to make one of", remedy="tile")

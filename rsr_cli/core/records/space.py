@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from rsr_cli.core.errors import FingerprintError, RecordError
+from rsr_cli.core.errors import FingerprintError, RecordError, shown
+from rsr_cli.core.records.exact import Exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,8 +26,12 @@ MAX_SIZE = 1 << 24
 DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
 EMBEDDING_FACTS = ("model", "weights", "filled")
-#: The facts that are used, and their types.
-_FACTS: dict[str, type | tuple[type, ...]] = {"filled": (list, tuple), "method": str, "of": str, "seed": int}
+#: Types of the facts that are used.
+_FACTS: dict[str, Any] = {
+    **dict.fromkeys(("model", "weights", "method", "of"), str | None),
+    "filled": list | None,
+    "seed": int | None,
+}
 #: The name that a record's property has for the vector's size.
 _SIZE = {"embedding": "dim", "code": "bits"}
 
@@ -67,7 +72,7 @@ class Space:
         Raises
         ------
         RecordError
-            The property does not state its fingerprint, size or dtype.
+            The property does not state its fingerprint, size or dtype, or states facts that cannot be read.
         """
         name, size = _SIZE[kind], found.get(_SIZE[kind])
         if not isinstance(found.get("fingerprint"), str):
@@ -75,8 +80,8 @@ class Space:
         if type(size) is not int or not 1 <= size <= MAX_SIZE:
             raise RecordError(f"its {kind} does not state its {name}, a number from 1 to {MAX_SIZE}")
         dtype = "uint8" if kind == "code" else found.get("dtype")
-        if kind == "embedding" and (not isinstance(dtype, str) or dtype not in DTYPES):
-            raise RecordError(f"its embedding has the dtype {dtype!r}; supported are {', '.join(DTYPES)}")
+        if kind == "embedding" and not (isinstance(dtype, str) and dtype in DTYPES):
+            raise RecordError(f"its embedding has the dtype {shown(dtype)}; supported are {', '.join(DTYPES)}")
         facts = {key: value for key, value in found.items() if key not in ("data", "fingerprint", "dtype", name)}
         space = cls(kind, size, str(dtype), found["fingerprint"], facts)
         space.check()
@@ -85,15 +90,19 @@ class Space:
     def check(self) -> None:
         """Raise RecordError if a value that is used is of another type."""
         if self.kind not in KINDS or self.dtype not in ({"uint8"} if self.kind == "code" else DTYPES):
-            raise RecordError(f"its vectors are of an unknown kind: {self.kind!r} {self.dtype!r}")
+            raise RecordError(f"its vectors are of an unknown kind: {shown(self.kind)} {shown(self.dtype)}")
         if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE or not isinstance(self.fingerprint, str):
             raise RecordError(f"its {self.kind} does not state its size and fingerprint")
-        facts = self.facts if isinstance(self.facts, dict) else {"filled": None}
-        for key, kinds in _FACTS.items():
-            if key in facts and not isinstance(facts[key], kinds):
-                raise RecordError(f"its {self.kind} has a {key} that is malformed: {facts[key]!r}")
-        if not all(isinstance(band, str) for band in facts.get("filled", ())):
-            raise RecordError(f"its {self.kind} has filled bands that are not names")
+        if not isinstance(self.facts, dict):
+            raise RecordError(f"its {self.kind} states no facts")
+        for key, value in self.facts.items():
+            bands = value or () if key == "filled" else ()
+            if not (
+                isinstance(value, _FACTS.get(key, object))
+                and _is_plain(value)
+                and all(isinstance(band, str) for band in bands)
+            ):
+                raise RecordError(f"its {self.kind} states {key} in a way that cannot be read: {shown(value)}")
 
     def as_property(self) -> dict[str, Any]:
         """Return the record's property without its data."""
@@ -164,6 +173,14 @@ def _short(value: str | None) -> str:
 def fingerprint(recipe: dict[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of the sha256 of a recipe's sorted JSON."""
     return hashlib.sha256(orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _is_plain(value: Any, levels: int = 16) -> bool:
+    """Return whether a value of JSON has at most some levels, and no number that a double does not hold."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in inner)
+    return not isinstance(value, Exact)
 
 
 class StreamSpace:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
+from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.space import StreamSpace
 
@@ -14,18 +16,21 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.progress import Progress
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind
 
 
-def _codec(path: str) -> ModuleType:
+def _codec(path: str, remedy: str) -> ModuleType:
     """Return the module that reads and writes a file of this name, JSON lines for standard streams too."""
     if path.endswith(".parquet"):
-        raise UsageError("GeoParquet is not supported yet; convert it with ogr2ogr -f GeoJSONSeq", path)
+        raise UsageError("is named as a Parquet file, which is not supported yet", path, remedy=remedy)
     return jsonl
 
 
-def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> Iterator[Batch]:
+def read(
+    inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = (), progress: Progress | None = None
+) -> Iterator[Batch]:
     """Read records from files and stdin.
 
     Parameters
@@ -37,24 +42,41 @@ def read(inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = ()) -> I
     vectors : sequence of str
         The kinds of vector to take out of the records, in order of preference; all must be of one space. Without any,
         records keep what they have.
+    progress : Progress, optional
+        Is given the sizes of the files and of what was read of them.
 
-    Yields
-    ------
-    Batch
-        At least one record, in the input's order; with ``vectors``, those that have one.
+    Returns
+    -------
+    iterator of Batch
+        At least one record each, in the input's order; with ``vectors``, those that have one.
 
     Raises
     ------
     UsageError
         stdin is closed or a terminal, or the format is not supported.
+    RsrError
+        A file cannot be read or does not contain records, which is checked for all before the first one is read.
     RecordError
         A line is not a GeoJSON Feature, or has no usable vector.
     FingerprintError
         Vectors are of two spaces.
     """
     stream = StreamSpace(vectors) if vectors else None
-    for path in inputs or ("-",):
-        yield from _codec(path).read_records(path, stream, skips)
+    sources = [(path, _codec(path, "vector")) for path in inputs or ("-",)]
+    for path, codec in sources:
+        codec.check(path)
+    batches = chain.from_iterable(codec.read_records(path, stream, skips) for path, codec in sources)
+    return _reported(batches, [path for path, _ in sources], progress) if progress else batches
+
+
+def _reported(batches: Iterator[Batch], paths: Sequence[str], progress: Progress) -> Iterator[Batch]:
+    """Report what is read to a progress."""
+    sizes = [input_size(path) for path in paths]
+    progress.expect(None if None in sizes else sum(filter(None, sizes)))
+    progress.notes += [f"{path}: is empty" for path, size in zip(paths, sizes, strict=True) if size == 0]
+    for batch in batches:
+        progress.read(len(batch), batch.size)
+        yield batch
 
 
 class Writer:
@@ -69,7 +91,7 @@ class Writer:
     """
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
-        self._codec = _codec(path or "-")
+        self._codec = _codec(path or "-", "parquet")
         self._skips = skips
         self._output = Output(path, overwrite=overwrite)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.records.fields import id_of, id_text
 from rsr_cli.core.scoring.formulas import Judged
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
 from rsr_cli.core.scoring.metrics import MAX_RANK
@@ -259,10 +259,10 @@ def query_and_rank(hit: Record) -> tuple[str, int]:
     RecordError
         The record is not a hit.
     """
-    query, rank = hit["properties"].get("query"), hit["properties"].get("rank")
+    query, rank = id_text(hit["properties"].get("query")), hit["properties"].get("rank")
     if query is None or rank is None:
         raise RecordError("is not a hit: it has no query and rank", remedy="query")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         found = repr(rank)[:40]
         raise RecordError(f"is not a hit: its rank is {found}, not a whole number from 1 to {MAX_RANK}", remedy="query")
-    return str(query), rank
+    return query, rank

@@ -11,7 +11,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, counted
 from rsr_cli.core.records import streams
-from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.records.fields import id_of, label_list
 from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
@@ -26,23 +26,7 @@ log = logging.getLogger("rsr")
 Labels = frozenset[str]
 
 
-def label_list(record: Record, name: str) -> list[str] | None:
-    """Return the property ``name``, a list of labels, or ``None`` if the record does not have it.
-
-    Raises
-    ------
-    RecordError
-        It is not a list of strings.
-    """
-    labels = record["properties"].get(name)
-    if labels is None:
-        return None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise RecordError(f"its {name} must be a list of strings")
-    return labels
-
-
-def labels_of(record: Record, name: str) -> Labels | None:
+def label_set(record: Record, name: str) -> Labels | None:
     """Return the property ``name`` as a set of labels; see `label_list`."""
     labels = label_list(record, name)
     return None if labels is None else frozenset(labels)
@@ -110,7 +94,7 @@ class HitLabels(Spool):
         RecordError
             They are unknown or malformed.
         """
-        labels = labels_of(hit, "query_labels")
+        labels = label_set(hit, "query_labels")
         if labels is None:
             labels = self.labels(query)
         if labels is None:
@@ -138,7 +122,7 @@ class HitLabels(Spool):
         RecordError
             The hit's labels are unknown or malformed.
         """
-        found = labels_of(hit, "labels")
+        found = label_set(hit, "labels")
         if found is None:
             raise RecordError(f"the hit {hit.get('id')!r} has no labels", remedy="labels")
         return relevance(labels, found, self._match)
@@ -193,7 +177,7 @@ class LabelTruth(HitLabels):
 
     def _add(self, record: Record) -> None:
         name = id_of(record)
-        labels = labels_of(record, "labels")
+        labels = label_set(record, "labels")
         number = self._sets.number(labels or frozenset())
         try:
             self._execute("INSERT INTO items VALUES (?, ?)", (name, number))

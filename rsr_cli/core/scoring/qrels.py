@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import jsonl
-from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.records.fields import id_of, one_form
 from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
@@ -35,14 +35,14 @@ class Qrels(Spool):
         RecordError
             A line does not have the four fields.
         """
-        for name, first, lines in jsonl.read_lines(path):
+        for name, first, lines, _ in jsonl.read_lines(path):
             for number, line in enumerate(lines, first):
                 fields = line.decode(errors="replace").split()
                 if not fields:
                     continue
                 try:
                     query, _, item, grade = fields
-                    row = query, item, max(0.0, float(int(grade)))
+                    row = one_form(query), one_form(item), max(0.0, float(int(grade)))
                 except (ValueError, OverflowError):
                     wrong = "is not a line of a qrels file: query 0 item grade"
                     skips(RecordError(wrong, f"{name}:{number}"))

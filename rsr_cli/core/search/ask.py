@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.table import hit_line
-from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of
+from rsr_cli.core.records.exact import loads
+from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of, label_list, one_form
 from rsr_cli.core.records.space import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -86,13 +85,14 @@ class Searcher:
         Raises
         ------
         RecordError
-            A query has no id, no vector that the index compares, or an embedding too long for float32's squares.
+            A query has no id, malformed labels, no vector that the index compares, or an embedding too long for
+            float32's squares.
         FingerprintError
             The queries are of another vector space than the index, or codes against embeddings.
         """
         known, binarizer = None, None
         for batch in batches:
-            batch.apply(id_of, self._skips)
+            batch.apply(_check, self._skips)
             if batch.vectors is None or batch.space is None or not len(batch):
                 continue
             if known is None:
@@ -106,11 +106,11 @@ class Searcher:
         """Search for items of the index itself, as `by_record` does."""
         for name in names:
             try:
-                row = self._index.row_of(name)
+                row = self._index.row_of(one_form(name))
             except RecordError as error:
                 self._skips(error)
                 continue
-            query: Record = orjson.loads(self._index.record(row)[1])
+            query: Record = loads(self._index.record(row)[1].encode())
             yield from self._hits([query], self._index.vector(row)[None])
 
     @property
@@ -154,7 +154,7 @@ class Searcher:
     def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
         """Return one query's hits as lines of JSON."""
         asked, labels = query["id"], query["properties"].get("labels")
-        own = str(asked) if self._exclude_self else None
+        own = id_of(query) if self._exclude_self else None
         lines: list[bytes] = []
         for distance, row in zip(distances, rows, strict=True):
             if len(lines) == self._k:
@@ -167,3 +167,9 @@ class Searcher:
             added = {field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None}
             lines.append(hit_line(text, added))
         return lines
+
+
+def _check(query: Record) -> None:
+    """Raise RecordError if a query's id or labels cannot be written to its hits."""
+    id_of(query)
+    label_list(query)

@@ -1,0 +1,220 @@
+"""Files that are no records, as the libraries that own their formats write them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import drawn_lines, feature, make_index, read_all
+
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
+from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records.foreign import has_records
+from rsr_cli.remedies import explain
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.geojsonl", content)
+    return file.getvalue()
+
+
+def numpy_file():
+    file = io.BytesIO()
+    np.save(file, np.zeros((2, 2)))
+    return file.getvalue()
+
+
+def collection(**settings):
+    return json.dumps({"type": "FeatureCollection", "features": [feature("a")]}, **settings).encode()
+
+
+LINES = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
+CONTENTS = {
+    "gzip": (gzip.compress(drawn_lines(2)), "is compressed (gzip); decompress it with gzip -dc"),
+    "bzip2": (bz2.compress(drawn_lines(2)), "is compressed (bzip2); decompress it with bzip2 -dc"),
+    "xz": (lzma.compress(drawn_lines(2)), "is compressed (xz); decompress it with xz -dc"),
+    "zip": (zipped(drawn_lines(2)), "is a zip archive and not JSON lines; unpack it, or pass it through unzip -p"),
+    "npy": (numpy_file(), "is a numpy array and not JSON lines; cut rasters into records with rsr tile"),
+    "utf-16": ('{"type": "Feature"}'.encode("utf-16"), "is text in UTF-16 and not JSON lines; convert it with iconv"),
+    "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
+    "html": (b"<!DOCTYPE html>\n<html>404</html>\n", "is HTML or XML and not JSON lines"),
+    "csv": (b"id,lon,lat\na,1,2\n", "is CSV and not JSON lines; convert it with ogr2ogr -f GeoJSONSeq"),
+    "tabs": (b"id\tlon\r\na\t1\r\n", "is CSV and not JSON lines; convert it with ogr2ogr -f GeoJSONSeq"),
+    "collection": (collection(indent=1), f"is a FeatureCollection and not JSON lines; {LINES}"),
+    "collection of ogr2ogr": (
+        b'{\n"type": "FeatureCollection",\n"features": [\n',
+        f"is a FeatureCollection and not JSON lines; {LINES}",
+    ),
+    "indented": (
+        json.dumps(feature("a"), indent=2).encode(),
+        "is JSON over several lines and not JSON lines; one Feature per line is expected, as jq -c . writes them",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_file_is_named_for_what_it_is(tmp_path, kind, keep_going):
+    content, says = CONTENTS[kind]
+    (tmp_path / "in").write_bytes(content)
+    with pytest.raises(RsrError) as caught:
+        read_all(tmp_path / "in", keep_going=keep_going)
+    assert explain(caught.value).startswith(f"{tmp_path}/in: {says}")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "csv", "collection", "indented"])
+def test_a_pipe_is_named_for_what_it_contains(rsr, kind):
+    content, says = CONTENTS[kind]
+    done = rsr("binarize", "--keep-going", input=content)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.decode().startswith(f"rsr binarize: <stdin>: {says}")
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "PNG", "JPEG", "JP2OpenJPEG", "VRT", "HFA", "netCDF"])
+def test_rasters_are_named_whatever_their_ending(tmp_path, write_raster, driver):
+    import rasterio
+    import rasterio.shutil
+
+    write_raster(tmp_path / "x.tif", np.ones((1, 16, 16), np.uint8))
+    try:
+        rasterio.shutil.copy(tmp_path / "x.tif", tmp_path / "in", driver=driver)
+    except rasterio.errors.RasterioError:
+        pytest.skip(f"this GDAL does not write {driver}")
+    with pytest.raises(RsrError, match=r"in: is a raster \(.*\) and not JSON lines$") as caught:
+        read_all(tmp_path / "in", keep_going=True)
+    assert caught.value.remedy == "tile"
+
+
+def test_parquet_is_named_by_its_first_bytes_and_by_its_ending(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "in")
+    with pytest.raises(RsrError, match="in: is a Parquet file, which is not supported yet"):
+        read_all(tmp_path / "in")
+    with pytest.raises(UsageError, match=r"x\.parquet: is named as a Parquet file"):
+        read_all(tmp_path / "x.parquet")
+    with pytest.raises(UsageError) as caught:
+        streams.Writer(str(tmp_path / "x.parquet"), Skips())
+    assert "convert the file with ogr2ogr -f Parquet" in explain(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
+def test_zstd_is_named(tmp_path):
+    (tmp_path / "in").write_bytes(
+        subprocess.run(["zstd", "-c"], input=drawn_lines(2), capture_output=True, check=True).stdout
+    )
+    with pytest.raises(RsrError, match=r"is compressed \(zstd\)$"):
+        read_all(tmp_path / "in")
+
+
+def test_every_file_is_checked_before_the_first_is_read(tmp_path):
+    (tmp_path / "good").write_bytes(drawn_lines(2))
+    (tmp_path / "bad").write_bytes(gzip.compress(b""))
+    for bad, says in ((tmp_path / "bad", "is compressed"), (tmp_path / "none", "no such file")):
+        with pytest.raises(RsrError, match=says):
+            streams.read([str(tmp_path / "good"), str(bad)], Skips())
+
+
+def test_an_index_in_place_of_records_is_named(tmp_path):
+    make_index(tmp_path / "i.rsr", [], allow_empty=True)
+    with pytest.raises(RsrError, match="is an index and not records") as caught:
+        read_all(tmp_path / "i.rsr")
+    assert explain(caught.value).endswith(
+        "; pass the records that it was built from; rsr query takes an index as its first argument"
+    )
+
+
+def test_an_empty_file_is_a_warning_unless_something_worse_is_said(rsr, tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "good").write_bytes(drawn_lines(2))
+    done = rsr("binarize", "good", "empty", cwd=tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, b"rsr binarize: empty: is empty\n")
+    done = rsr("index", "empty", "-o", "i.rsr", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert rsr("index", "empty", "-o", "i.rsr", "--allow-empty", cwd=tmp_path).stderr == b"rsr index: empty: is empty\n"
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60, 200])
+@pytest.mark.parametrize("start", [b"", b"\x1e"])
+def test_a_last_line_that_is_cut_off_is_named(tmp_path, cut, start):
+    (tmp_path / "in").write_bytes((start + drawn_lines(2).replace(b"\n{", b"\n" + start + b"{"))[: -1 - cut])
+    with pytest.raises(RecordError) as caught:
+        read_all(tmp_path / "in")
+    assert str(caught.value) == f"{tmp_path}/in:2: the last line is cut off in the middle of a record"
+    names, _, skips = read_all(tmp_path / "in", keep_going=True)
+    assert (names, skips.count) == (["t0"], 1)
+
+
+def test_a_last_line_without_a_line_feed_is_whole_if_it_is_json(tmp_path):
+    (tmp_path / "in").write_bytes(drawn_lines(2)[:-1])
+    assert read_all(tmp_path / "in")[0] == ["t0", "t1"]
+    (tmp_path / "in").write_bytes(drawn_lines(1) + b'{"type":"Feature","id":7}')
+    with pytest.raises(RecordError, match="no properties object"):
+        read_all(tmp_path / "in")
+
+
+def test_a_line_that_is_broken_in_the_middle_is_not_called_cut_off(tmp_path):
+    (tmp_path / "in").write_bytes(drawn_lines(1)[:-9] + b"\n" + drawn_lines(1))
+    with pytest.raises(RecordError, match="in:1: not JSON: "):
+        read_all(tmp_path / "in")
+
+
+TILE = {"source": "x.tif", "window": [0, 0, 1, 1], "bands": ["red"]}
+HIT = {"query": "q", "rank": 1, "distance": 0}
+
+
+@pytest.mark.parametrize(
+    ("properties", "says"),
+    [
+        ({}, "has no embedding, and is not a tile to make one of; cut rasters into records with rsr tile"),
+        (TILE, "has no embedding; pass the stream through rsr embed"),
+        (TILE | HIT, "is a hit and has no embedding; pass the stream through rsr embed"),
+        (HIT, "is a hit, and hits have no embedding; pass the records that were indexed"),
+        ({"embedding": [0.5, 1]}, "its embedding is no object that states its vector space and data: [0.5, 1]"),
+    ],
+)
+def test_records_without_a_vector_are_named_for_what_they_are(tmp_path, properties, says):
+    (tmp_path / "in").write_bytes(jsonl.dump(feature("a", **properties)))
+    with pytest.raises(RecordError) as caught:
+        list(streams.read([str(tmp_path / "in")], Skips(), ("code", "embedding")))
+    assert explain(caught.value) == f"{tmp_path}/in:1: {says}"
+
+
+def test_records_in_place_of_rasters_and_of_an_index(rsr, tmp_path):
+    (tmp_path / "x.geojsonl").write_bytes(drawn_lines(2))
+    done = rsr("tile", "x.geojsonl", cwd=tmp_path)
+    says = b"rsr tile: x.geojsonl: contains records and not a raster; pass records of tiles to rsr embed\n"
+    assert (done.returncode, done.stderr) == (1, says)
+    done = rsr("query", "x.geojsonl", "x.geojsonl", cwd=tmp_path)
+    assert done.stderr.endswith(b"; pass the index before the records: rsr query INDEX INPUT\n")
+    done = rsr("index", "-o", "i.rsr", "x.geojsonl", cwd=tmp_path)
+    (tmp_path / "tile").write_bytes(jsonl.dump(feature("a", **TILE)))
+    done = rsr("query", "i.rsr", "tile", cwd=tmp_path)
+    assert done.stderr == b"rsr query: tile:1: has no embedding; embed the queries with rsr embed --as i.rsr\n"
+    done = rsr("query", "i.rsr", "tile", "--keep-going", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        b"rsr query: tile:1: has no embedding; embed the queries with rsr embed --as i.rsr; skipped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b'{"a', True), (b"\x1e{", True), (b"\xef\xbb\xbf{", True), (b"II*\0", False), (b"", False)],
+)
+def test_what_seems_to_contain_records(tmp_path, content, expected):
+    Path(tmp_path / "in").write_bytes(content)
+    assert has_records(str(tmp_path / "in")) == expected
+    assert not has_records(str(tmp_path / "none"))
