@@ -3,11 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# For test-newest only; pyenv, if it is there, selects a version by PYENV_VERSION.
+PYTHON_NEWEST ?= env PYENV_VERSION=3.13 python3.13
+NEWEST = .venv-newest
 # Milvus and its client, for bench-paper only; they cannot be installed beside rsr's own packages.
 MILVUS = .venv-milvus
 
+# $(call create,ENVIRONMENT,PYTHON,WHAT PIP INSTALLS)
+define create
+	@echo "Installing into $(1); the log is $(1)/install.log" >&2
+	@$(2) -m venv $(1)
+	@$(1)/bin/python -m pip install --disable-pip-version-check $(3) \
+		> $(1)/install.log 2>&1 || { tail -n 20 $(1)/install.log >&2; exit 1; }
+endef
+PYTEST = -m pytest --numprocesses auto --maxprocesses 8
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test man completions bench bench-paper clean
+.PHONY: help install demo test test-newest man completions bench bench-paper clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -22,7 +34,12 @@ test: $(STAMP) ## Check style and types, and run the tests
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+test-newest: ## Run the tests on Python 3.13 with the newest version of every package
+	@rm -rf $(NEWEST)
+	$(call create,$(NEWEST),$(PYTHON_NEWEST),-e '.[dev]')
+	@OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST)
 
 man: $(STAMP) ## Write the manual pages from the help texts and man/sections.toml
 	@$(BIN)/python man/build.py
@@ -39,22 +56,16 @@ bench: $(STAMP) ## Measure the speed of the commands
 bench-paper: $(STAMP) $(MILVUS)/.installed ## Time single queries as the paper does, beside faiss and Milvus
 	@$(BIN)/python benchmarks/paper_speed.py --milvus-python $(MILVUS)/bin/python
 
-clean: ## Remove .venv, the demo's files, builds and caches
-	rm -rf .venv $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove the environments, the demo's files, builds and caches
+	rm -rf .venv $(NEWEST) $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several GB, most of it torch; runs again if pyproject.toml or constraints.txt has changed.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing into $(VENV); the log is $(VENV)/install.log" >&2
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' \
-		> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
+	$(call create,$(VENV),$(PYTHON),-c constraints.txt -e '.[dev]')
 	@touch $@
 
 # Its client requires a grpcio that has wheels only up to Python 3.12.
 $(MILVUS)/.installed: benchmarks/milvus-requirements.txt
-	@echo "Installing into $(MILVUS); the log is $(MILVUS)/install.log" >&2
-	@$(PYTHON) -m venv $(MILVUS)
-	@$(MILVUS)/bin/python -m pip install --disable-pip-version-check -r $< \
-		> $(MILVUS)/install.log 2>&1 || { tail -n 20 $(MILVUS)/install.log >&2; exit 1; }
+	$(call create,$(MILVUS),$(PYTHON),-r $<)
 	@touch $@
