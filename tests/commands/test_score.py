@@ -411,7 +411,8 @@ def test_messages_reach_the_terminal_as_text_only(rsr, tmp_path, hit, item, line
     done = rsr("score", "--truth", "tru\nth\x1b[31m", input=b"", cwd=tmp_path)
     assert (done.returncode, done.stderr.decode()) == (
         1,
-        "rsr score: tru\\nth\\x1b[31m:2: its labels must be a list of strings\n",
+        "rsr score: tru\\nth\\x1b[31m:2: its labels must be a list of strings, and are 5; "
+        'write a list of one string too, as in ["lake"]\n',
     )
     (tmp_path / "hits\x1b]0;x\x07").write_bytes(lines([hit("q", 1, "\x1b[2J", None, ["a"])]))
     done = rsr("score", "hits\x1b]0;x\x07", "--keep-going", "--debug", cwd=tmp_path)
