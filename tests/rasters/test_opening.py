@@ -12,10 +12,10 @@ import pytest
 import rasterio
 from PIL import Image, TiffImagePlugin, TiffTags
 from rasterio.enums import ColorInterp
-from support_rasters import ONES, RNG, SIX, bands_of
+from support_rasters import ONES, RNG, SIX, bands_of, grid, repeat, window_of
 
 from rsr_cli.core import rasters
-from rsr_cli.core.errors import RasterError
+from rsr_cli.core.errors import BandError, RasterError
 from rsr_cli.core.rasters.opening import is_all_valid, open_raster
 
 
@@ -273,3 +273,80 @@ def test_alpha_with_transparent_and_feathered_edges_is_believed(tmp_path, write_
     pixels[3, 10], pixels[3, :10] = 100, 0
     cut(write_raster(tmp_path / "x.tif", pixels, photometric="rgb", alpha="yes"), sensor="rgb")
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("declares", ["nothing", "nodata", "the same", "mask", "alpha", "a virtual raster's nodata"])
+def test_nodata_of_the_user_s_is_invalid_besides_what_the_file_declares(tmp_path, write_raster, cut, declares):
+    pixels = bands_of(3, 30, 40)
+    pixels[:, :6, :9] = 7  # the user's, in all bands
+    pixels[1, 20:22] = 7  # and in one
+    pixels[:, 10:13] = 9
+    mask = np.ones((30, 40), bool)
+    mask[:, 35:] = False
+    path, expected = tmp_path / "x.tif", pixels == 7
+    if declares == "alpha":
+        alpha = np.where(mask, 65535, 0)[None]
+        rgba = np.concatenate([pixels, alpha]).astype("uint16")
+        write_raster(path, rgba, photometric="rgb", alpha="yes")
+    else:
+        nodata = {"nodata": 9, "the same": 7}.get(declares)
+        write_raster(path, pixels, nodata=nodata, mask=mask if declares == "mask" else None)
+    if declares in ("mask", "alpha"):
+        expected |= ~mask
+    if "nodata" in declares:
+        expected |= pixels == 9
+    if declares.startswith("a virtual"):
+        with rasterio.open(path) as raster:
+            rasterio.shutil.copy(raster, tmp_path / "x.vrt", driver="VRT")
+        path = tmp_path / "x.vrt"
+        xml = re.sub(r"(<VRTRasterBand[^>]*>)", r"\1<NoDataValue>9</NoDataValue>", path.read_text())
+        path.write_text(xml)
+    settings = {"bands": ["red", "green", "blue"], "nodata": 7.0, "min_valid": 0.01}
+    tiles = cut(path, size=10, **settings)
+    chips = cut(path, size=10, chips=tmp_path / "chips", **settings)
+    assert len(tiles) == 12
+    for tile, chip in zip(tiles, chips, strict=True):
+        here = window_of(tile)
+        truth = np.where(expected, np.nan, pixels)[here]
+        np.testing.assert_array_equal(rasters.read_pixels(tile, settings["bands"]), truth)
+        np.testing.assert_array_equal(rasters.read_pixels(chip, settings["bands"]), truth)
+        assert tile["properties"]["valid"] == pytest.approx(np.isfinite(truth).all(axis=0).mean(), abs=1e-6)
+
+
+def test_nodata_of_the_user_s_does_not_bleed_into_a_coarse_band(tmp_path, write_raster, cut):
+    write_raster(tmp_path / "in" / "x_B4.tif", np.full((40, 40), 500, "uint16"), transform=grid(10))
+    coarse = np.full((20, 20), 1000, "uint16")
+    coarse[:5], coarse[:, :3] = 60000, 40000
+    write_raster(tmp_path / "in" / "x_B3.tif", coarse, transform=grid(20), nodata=40000)
+    settings = {"per_band": True, "sensor": "sentinel2-l2a", "nodata": 60000.0, "scale": 1.0, "offset": 0.0}
+    (tile,) = cut(tmp_path / "in", **settings)
+    expected = np.where(np.isin(repeat(coarse, 2), (40000, 60000)), np.nan, 1000)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["green"])[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "taken"),
+    [
+        ("uint8", 300.0, False),
+        ("uint8", -1.0, False),
+        ("uint8", 255.0, True),
+        ("int16", -9999.0, True),
+        ("int16", 0.5, False),
+        ("float32", 0.5, True),
+        ("float32", -3.4028234663852886e38, True),
+    ],
+)
+def test_nodata_that_a_file_can_or_cannot_contain(tmp_path, write_raster, cut, dtype, nodata, taken):
+    pixels = np.ones((1, 8, 8), dtype)
+    if taken:
+        pixels[0, :2] = nodata
+    path = write_raster(tmp_path / "x.tif", pixels)
+    if taken:
+        (tile,) = cut(path, bands=["red"], nodata=nodata)
+        np.testing.assert_array_equal(
+            np.isnan(rasters.read_pixels(tile, ["red"])[0]), pixels[0] == pixels.dtype.type(nodata)
+        )
+        assert tile["properties"]["nodata"] == nodata
+        return
+    with pytest.raises(BandError, match=rf"has {dtype} numbers, none of which is {re.escape(f'{nodata:g}')}"):
+        cut(path, bands=["red"], nodata=nodata)
