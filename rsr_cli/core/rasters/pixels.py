@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import threading
 from collections import OrderedDict
@@ -98,6 +99,13 @@ class _Datasets(threading.local):
 
 
 _datasets = _Datasets()
+
+
+@atexit.register  # if the interpreter is taken apart first, rasterio 1.5 writes to stderr
+def _close_all() -> None:
+    for opened in _Datasets.of_threads.values():
+        while opened:
+            opened.popitem()[1].dataset.close()
 
 
 def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str] = ()) -> NDArray[np.float32]:
