@@ -102,7 +102,7 @@ def embed(
         progress = Progress("tiles")
         tiles = streams.read(inputs, skips, progress=progress)
         encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
-        if space and space.fingerprint != (made := encoder.space(filled or ())).fingerprint:
+        if space and space.fingerprint != (made := encoder.space(filled or (), space.facts.get("unit"))).fingerprint:
             difference = made.difference(space)
             raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
         from rsr_cli.core.encoders.run import Embedder

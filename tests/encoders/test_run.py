@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from support import written
+from support import binarized, written
 
 from rsr_cli.core.encoders import run
 from rsr_cli.core.encoders.base import Encoder, Model
@@ -155,6 +155,20 @@ def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(rsr, 
     assert prints == [fingerprint(encoder.recipe | {"filled": filled}) for filled in expected]
     assert "filled" not in encoder.recipe
     assert len({encoder.space().fingerprint, *prints}) == 4
+
+
+def test_the_unit_of_pixels_that_are_not_reflectance_is_part_of_the_space(rsr, corner_scene, tmp_path):
+    encoder = Means()
+    tiles = [orjson.loads(line) for line in rsr("tile", "--size", "32", corner_scene).stdout.splitlines()[:4]]
+    for tile, unit in zip(tiles, (None, "dB", "dB", "power"), strict=True):
+        tile["properties"] |= {"unit": unit} if unit else {}
+    records, _ = embedded(b"\n".join(map(orjson.dumps, tiles)), tmp_path, encoder)
+    stated = [record["properties"]["embedding"] for record in records]
+    assert [embedding.get("unit") for embedding in stated] == [None, "dB", "dB", "power"]
+    also = ({}, {"unit": "dB"}, {"unit": "dB"}, {"unit": "power"})
+    assert [embedding["fingerprint"] for embedding in stated] == [fingerprint(encoder.recipe | more) for more in also]
+    (code, *_) = binarized(records[1:3])
+    assert code["properties"]["code"]["unit"] == "dB"
 
 
 def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, corner_scene, tmp_path):

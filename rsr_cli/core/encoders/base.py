@@ -311,17 +311,21 @@ class Encoder(ABC):
             **self.facts,
         }
 
-    def space(self, filled: Sequence[str] = ()) -> Space:
-        """Return the vector space in which some bands were missing and filled with the model's mean.
+    def space(self, filled: Sequence[str] = (), unit: str | None = None) -> Space:
+        """Return the vector space of tiles whose pixels are not all reflectance of every band.
 
         Parameters
         ----------
         filled : sequence of str
-            In the order of the model's bands.
+            Bands that were missing and filled with the model's mean, in the order of the model's bands.
+        unit : str, optional
+            The unit of pixels that are not reflectance x 10000, such as ``dB``.
         """
         facts: dict[str, Any] = {"model": self.specification}
         if "weights" in self.facts:
             facts["weights"] = self.facts["weights"]
-        also = {"filled": list(filled)} if filled else {}
+        also: dict[str, Any] = {"filled": list(filled)} if filled else {}
+        if unit:
+            also["unit"] = unit
         recipe = self.recipe | also
         return Space("embedding", self.dim, "float32", fingerprint(recipe), facts | also, recipe)

@@ -57,6 +57,12 @@ class _Ready:
     def place(self) -> str:
         return f"{self.name}:{self.line}"
 
+    @property
+    def unit(self) -> str | None:
+        """The unit of the pixels, if they are not reflectance x 10000."""
+        unit = self.record["properties"].get("unit")
+        return unit if isinstance(unit, str) else None
+
 
 class Embedder:
     """Adds embeddings to tiles.
@@ -92,7 +98,7 @@ class Embedder:
         self._fill_missing = fill_missing and filled is None
         self._one_space = filled is not None
         self._filled = frozenset(filled or ())
-        self._spaces: dict[tuple[str, ...], Space] = {}
+        self._spaces: dict[tuple[tuple[str, ...], str | None], Space] = {}
         self._mean = np.array(encoder.mean, np.float32)[:, None, None]
         self._std = np.array(encoder.std, np.float32)[:, None, None]
         move(encoder.module, placement)
@@ -230,12 +236,12 @@ class Embedder:
         for i in np.flatnonzero(~finite):
             self._skips(RecordError("the model returns NaN or infinite values", tiles[i].place, remedy="precision"))
         kept = [(tiles[i], i) for i in np.flatnonzero(finite)]
-        for (filled, name), group in groupby(kept, key=lambda pair: (pair[0].filled, pair[0].name)):
+        for (filled, unit, name), group in groupby(kept, key=lambda pair: (pair[0].filled, pair[0].unit, pair[0].name)):
             some, rows = zip(*group, strict=True)
             lines, records = [tile.line for tile in some], [tile.record for tile in some]
             for record in records:
                 record["properties"].pop("code", None)  # of an earlier embedding
-            yield Batch(name, lines, records, vectors[list(rows)], self._space(filled))
+            yield Batch(name, lines, records, vectors[list(rows)], self._space(filled, unit))
 
     def _forward(self, tiles: list[_Ready]) -> NDArray[np.float32]:
         """Run the model: tiles of one shape to float32 (n, dim)."""
@@ -256,11 +262,11 @@ class Embedder:
             raise UsageError(what, remedy="batch-size") from None
         return vectors
 
-    def _space(self, filled: tuple[str, ...]) -> Space:
-        """Return the space in which these bands are filled."""
-        if filled not in self._spaces:
-            self._spaces[filled] = self._encoder.space(filled)
-        return self._spaces[filled]
+    def _space(self, filled: tuple[str, ...], unit: str | None) -> Space:
+        """Return the space in which these bands are filled, of pixels in this unit."""
+        if (filled, unit) not in self._spaces:
+            self._spaces[filled, unit] = self._encoder.space(filled, unit)
+        return self._spaces[filled, unit]
 
 
 def _is_about_memory(error: Exception) -> bool:

@@ -25,10 +25,10 @@ MAX_SIZE = 1 << 24
 #: The dtypes that an embedding may have, little-endian in the record.
 DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
-EMBEDDING_FACTS = ("model", "weights", "filled")
+EMBEDDING_FACTS = ("model", "weights", "filled", "unit")
 #: Types of the facts that are used.
 _FACTS: dict[str, Any] = {
-    **dict.fromkeys(("model", "weights", "method", "of"), str | None),
+    **dict.fromkeys(("model", "weights", "unit", "method", "of"), str | None),
     "filled": list | None,
     "seed": int | None,
 }
@@ -52,8 +52,8 @@ class Space:
         Hash of the recipe.
     facts : dict
         The rest of what a record states: ``model``, the specification of the model with every setting that is not its
-        default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; for codes
-        ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
+        default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; ``unit``, that of
+        pixels that are not reflectance; for codes ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
     recipe : dict
         Everything that the fingerprint hashes, as far as it is known; records do not carry it, an index does.
     """
