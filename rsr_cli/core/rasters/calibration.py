@@ -156,11 +156,12 @@ def _applies(sensor: Sensor | None, band: Band) -> bool:
 
 def _check_no_offset(bands: Sequence[Band], product: Product, sensor: Sensor | None) -> None:
     """Raise UsageError if the file or the sensor states an offset, which a scale alone would drop."""
+    others = [band.name for band in bands if not band.declared and _applies(sensor, band)]
+    of_sensor = dict(zip(others, sensor.calibration(product, others), strict=True)) if sensor and others else {}
     for band in bands:
-        whose, own = "the file declares", band.declared
-        if sensor and not own and _applies(sensor, band):
-            whose, own = f"of {sensor.name}", sensor.calibration(product, [band.name])[0]
+        own = band.declared or of_sensor.get(band.name)
         if own and own[1]:
+            whose = f"of {sensor.name}" if sensor and not band.declared else "the file declares"
             raise UsageError(f"the scale replaces that {whose}, whose offset is {own[1]:g}", remedy="offset")
 
 

@@ -16,7 +16,8 @@ from rasterio.errors import RasterioError
 
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import refuse_existing, whole_file
-from rsr_cli.core.rasters.pixels import parts_of, read_raw
+from rsr_cli.core.rasters.opening import has, range_of
+from rsr_cli.core.rasters.pixels import SCALING, parts_of, per_band, read_raw
 from rsr_cli.core.sensors.base import UNUSED, factor_of
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ class ChipWriter:
             raise OutputError(f"cannot write: {reason}", str(path)) from None
         kept = {key: value for key, value in properties.items() if key not in ("nodata", "mask")}
         placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
-        for key in ("scale", "offset"):
+        for key in SCALING:
             if isinstance(kept[key], list):
-                placed[key] = [kept[key][properties["bands"].index(name)] for name in names]
+                placed[key] = per_band(properties, key, names)
         return {**tile, "properties": {**kept, **placed}}
 
 
@@ -115,16 +116,12 @@ def _write(
         if "unit" in properties:
             chip.units = [properties["unit"]] * count
         if (properties["scale"], properties["offset"]) != (1, 0):
-            chip.scales, chip.offsets = (_declared(properties, key, names) for key in ("scale", "offset"))
+            chip.scales, chip.offsets = (
+                [number / factor_of(name) for number, name in zip(per_band(properties, key, names), names, strict=True)]
+                for key in SCALING
+            )
         if not crs:
             _copy_control(parts[0], chip)
-
-
-def _declared(properties: dict[str, Any], key: str, names: Sequence[str]) -> list[float]:
-    """Return a tile's scale or offset of some bands as a file declares it."""
-    stated = properties[key]
-    each = [stated[properties["bands"].index(name)] if isinstance(stated, list) else stated for name in names]
-    return [number / factor_of(name) for number, name in zip(each, names, strict=True)]
 
 
 def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | None]:
@@ -147,14 +144,13 @@ def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | N
         return numbers, np.nan
     if (invalid == invalid[0]).all():
         return numbers, None
-    limits, valid = np.iinfo(numbers.dtype), set(np.unique(numbers.compressed()).tolist())
-    whole = (int(value) for value in stated if value in range(limits.min, limits.max + 1))
-    candidates = chain(whole, (0, limits.max), range(limits.min, limits.max))
+    possible, valid = range_of(numbers.dtype), set(np.unique(numbers.compressed()).tolist())
+    candidates = chain((int(value) for value in stated if has(numbers.dtype, value)), (0, possible[-1]), possible)
     unused = next((value for value in candidates if value not in valid), None)
     if unused is not None:
         return numbers, unused
-    larger = np.promote_types(numbers.dtype, np.int16 if limits.bits == 8 else np.int32)
-    return np.ma.array(numbers.data.astype(larger), mask=invalid), limits.min - 1
+    larger = np.promote_types(numbers.dtype, np.int16 if numbers.itemsize == 1 else np.int32)
+    return np.ma.array(numbers.data.astype(larger), mask=invalid), possible[0] - 1
 
 
 def _copy_control(part: Part, chip: DatasetWriter) -> None:

@@ -101,7 +101,7 @@ def open_raster(
         raise RasterError("is a named pipe and not a file", path)
     with explained(path):
         try:
-            dataset = _open_array(path, nodata) if path.endswith(".npy") else rasterio.open(path)
+            dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
         except RasterioError:
             if has_records(path):
                 raise RasterError("contains records and not a raster", path, remedy="records") from None
@@ -112,8 +112,8 @@ def open_raster(
         wanted = [] if n_bands == dataset.count else [2] if masked and dataset.count == 2 else alphas
         if wanted != alphas:
             dataset = _changed(dataset, alphas=wanted)
-        if nodata is not None and dataset.count and set(dataset.nodatavals) != {nodata}:
-            dataset = _changed(dataset, nodata=nodata)
+        if nodata is not None and dataset.count:
+            dataset = with_nodata(dataset, nodata)
     if not dataset.count:
         inside = dataset.subdatasets
         dataset.close()
@@ -125,7 +125,13 @@ def open_raster(
     return dataset
 
 
-def _open_array(path: str, nodata: float | None) -> DatasetReader:
+def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
+    """Return a dataset that declares ``nodata`` too, as `open_raster` does: itself, or another one in its place."""
+    with explained(dataset.name):
+        return dataset if set(dataset.nodatavals) == {nodata} else _changed(dataset, nodata=nodata)
+
+
+def _open_array(path: str) -> DatasetReader:
     """Open a numpy array as a virtual raster, which reads the file in parts."""
     try:
         array = map_array(Path(path))
@@ -139,10 +145,10 @@ def _open_array(path: str, nodata: float | None) -> DatasetReader:
         raise RasterError("is stored column by column; save it again as numpy.ascontiguousarray returns it", path)
     # What a virtual raster may read is limited, for it may come from a stranger.
     with rasterio.Env(GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE="ALL"):
-        return rasterio.open(_virtual(path, array if array.ndim == 3 else array[..., None], nodata))
+        return rasterio.open(_virtual(path, array if array.ndim == 3 else array[..., None]))
 
 
-def _virtual(path: str, array: NDArray[Any], nodata: float | None) -> str:
+def _virtual(path: str, array: NDArray[Any]) -> str:
     """Return the XML of a virtual raster of a mapped array (height, width, bands)."""
     height, width, bands = array.shape
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
@@ -157,7 +163,7 @@ def _virtual(path: str, array: NDArray[Any], nodata: float | None) -> str:
             "PixelOffset": array.strides[1],
             "LineOffset": array.strides[0],
             "ByteOrder": "MSB" if array.dtype.newbyteorder("=") != array.dtype else "LSB",
-        } | ({} if nodata is None else {"NoDataValue": f"{nodata:g}"})
+        }
         for key, value in values.items():
             ElementTree.SubElement(element, key).text = str(value)
     return ElementTree.tostring(root, encoding="unicode")
@@ -185,9 +191,20 @@ def is_one_band(dataset: DatasetReader) -> bool:
     return all(np.isin(dataset.read(2, window=window), values).all() for _, window in dataset.block_windows(2))
 
 
+def range_of(dtype: str | np.dtype[Any]) -> range:
+    """Return all numbers of a data type of integers."""
+    limits = np.iinfo(dtype)
+    return range(limits.min, limits.max + 1)
+
+
+def has(dtype: str | np.dtype[Any], number: float) -> bool:
+    """Return whether a data type of integers has a number."""
+    return number.is_integer() and int(number) in range_of(dtype)  # of a float, a range would search
+
+
 def greatest(dtype: str) -> int:
     """Return the number that stands for all of something in a data type, such as opaque: 1 in floating point."""
-    return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
+    return 1 if np.dtype(dtype).kind == "f" else range_of(dtype)[-1]
 
 
 def _changed(

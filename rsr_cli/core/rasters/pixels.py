@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.batch import Record
 
-#: Maximum number of datasets that a thread keeps open, and that all threads do, which leaves room for other files.
-OPEN_DATASETS = 64
+#: Properties that make reflectance x 10000 of numbers, and what they are where a record states none.
+SCALING = {"scale": 1.0, "offset": 0.0}
 #: Bits of the largest integers that a mask may have.
 MAX_BITS = 63
+#: Maximum number of datasets that a thread keeps open, and that all threads do, which leaves room for other files.
+OPEN_DATASETS = 64
 ALL_OPEN_DATASETS = max(1, (MAX_DESCRIPTORS - 32) // 2)
 #: Memory that reading a tile may take, in bytes.
 MAX_TILE_BYTES = 2 << 30
@@ -142,7 +144,7 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     if lacks and not (has and set(lacks) <= set(may_lack)):
         raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
-    scale, offset = (_per_band(tile, key, default, has) for key, default in (("scale", 1), ("offset", 0)))
+    scale, offset = (np.array(per_band(tile["properties"], key, has), np.float32)[:, None, None] for key in SCALING)
     pixels = raw.data.astype(np.float32)
     if (scale != 1).any():
         pixels *= scale
@@ -158,11 +160,10 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     return full
 
 
-def _per_band(tile: Record, key: str, default: float, bands: Sequence[str]) -> NDArray[np.float32]:
-    """Return a tile's scale or offset of some bands: float32 (bands, 1, 1)."""
-    names, stated = tile["properties"]["bands"], tile["properties"].get(key, default)
-    numbers = [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
-    return np.array(numbers, np.float32)[:, None, None]
+def per_band(properties: dict[str, Any], key: str, bands: Sequence[str]) -> list[float]:
+    """Return the scale or offset of some of a tile's bands; its properties state one for all, a list, or none."""
+    names, stated = properties["bands"], properties.get(key, SCALING[key])
+    return [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
 
 
 def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -> BandError:
@@ -233,7 +234,7 @@ def _check(tile: Record) -> None:
     """Raise RecordError unless the record states what to read, in the right types."""
     properties = tile["properties"]
     source, names, window = (properties.get(field) for field in ("source", "bands", "window"))
-    calibration = [properties.get(field, 0) for field in ("scale", "offset")]
+    calibration = [properties.get(field, default) for field, default in SCALING.items()]
     numbers = [number for stated in calibration for number in (stated if isinstance(stated, list) else [stated])]
     numbers.append(properties.get("nodata", 0))
     transform = properties.get("proj:transform", [0.0] * 6)

@@ -17,9 +17,11 @@ from rsr_cli.core.rasters.opening import (
     alphas_of,
     explained,
     greatest,
+    has,
     is_all_valid,
     is_one_band,
     open_raster,
+    with_nodata,
 )
 from rsr_cli.core.sensors import identify
 from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
@@ -143,8 +145,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
             by_file = {file: opened.enter_context(open_raster(file, masked=one)) for file, one in masked.items()}
             nodata = _nodata(list(by_file.values()), settings)
             if nodata is not None:
-                for file, one in masked.items():
-                    by_file[file] = opened.enter_context(open_raster(file, nodata, masked=one))
+                by_file = {file: opened.enter_context(with_nodata(one, nodata)) for file, one in by_file.items()}
             datasets = [by_file[file] for file in files]
             return _scene(found, product, Naming(tuple(found.source)), datasets, nodata, settings)
         except BandError as error:
@@ -155,17 +156,16 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
 def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[Naming, DatasetReader, float | None]:
     """Open a multi-band file, and name its bands, which decides whether a band flagged as alpha is; also its nodata."""
     sensor = settings.sensor
-    plain = opened.enter_context(open_raster(path))
-    if plain.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
+    dataset = opened.enter_context(open_raster(path))
+    if dataset.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
         raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
-    alphas = alphas_of(plain)
-    naming = name_bands(plain.descriptions, [index in alphas for index in plain.indexes], sensor, settings.bands)
-    dataset = plain
+    alphas = alphas_of(dataset)
+    naming = name_bands(dataset.descriptions, [index in alphas for index in dataset.indexes], sensor, settings.bands)
     if alphas:
         dataset = opened.enter_context(open_raster(path, n_bands=len(naming.names)))
     nodata = _nodata([dataset], settings)
     if nodata is not None:
-        dataset = opened.enter_context(open_raster(path, nodata, n_bands=len(naming.names)))
+        dataset = opened.enter_context(with_nodata(dataset, nodata))
     return naming, dataset, nodata
 
 
@@ -182,14 +182,9 @@ def _nodata(datasets: Sequence[DatasetReader], settings: SceneSettings) -> float
     if (nodata := settings.nodata) is None:
         return settings.sensor.nodata if settings.sensor and any(map(is_all_valid, datasets)) else None
     for kind in (kind for dataset in datasets for kind in dataset.dtypes):
-        if np.dtype(kind).kind in "iu" and not (nodata.is_integer() and int(nodata) in _range(kind)):
+        if np.dtype(kind).kind in "iu" and not has(kind, nodata):
             raise BandError(f"has {kind} numbers, none of which is {nodata:g}", remedy="nodata")
     return nodata
-
-
-def _range(kind: str) -> range:
-    limits = np.iinfo(kind)
-    return range(limits.min, limits.max + 1)
 
 
 def _check_product(product: Product, settings: SceneSettings) -> None:
@@ -282,11 +277,10 @@ def _mask(found: Found, naming: Naming, dataset: DatasetReader, settings: SceneS
 
 def _unused(naming: Naming, dataset: DatasetReader, index: int | None) -> Naming:
     """Return the names of a file's bands without one that is its mask."""
-    names = (
-        UNUSED if i == index else name for i, name in zip(_indexes(dataset, naming.names), naming.names, strict=True)
-    )
-    is_mask = dataset.descriptions[index - 1] if index else None
-    return Naming(tuple(names), tuple(text for text in naming.unknown if text != is_mask))
+    indexes = _indexes(dataset, naming.names)
+    names = tuple(UNUSED if i == index else name for i, name in zip(indexes, naming.names, strict=True))
+    mask = dataset.descriptions[index - 1] if index else None
+    return Naming(names, tuple(text for text in naming.unknown if text != mask))
 
 
 def _indexes(dataset: DatasetReader, names: Sequence[str]) -> list[int]:
