@@ -91,11 +91,10 @@ def pool_seen(
     seen = shares > 0
     if seen.all():
         return pool(method, encode(slice(None), slice(None)), class_tokens, shares)
-    vectors: list[torch.Tensor] = [shares] * len(shares)
-    for pattern in torch.unique(seen, dim=0):
-        rows = (seen == pattern).all(1).nonzero()[:, 0]
+    patterns, pattern_of = torch.unique(seen, dim=0, return_inverse=True)
+    parts = []
+    for number, pattern in enumerate(patterns):
+        rows = (pattern_of == number).nonzero()[:, 0]
         tokens = torch.cat([pattern.new_ones(class_tokens), pattern]).nonzero()[:, 0]
-        pooled = pool(method, encode(rows, tokens), class_tokens, shares[rows][:, pattern])
-        for row, vector in zip(rows.tolist(), pooled, strict=True):
-            vectors[row] = vector
-    return torch.stack(vectors)
+        parts.append(pool(method, encode(rows, tokens), class_tokens, shares[rows][:, pattern]))
+    return torch.cat(parts)[pattern_of.argsort(stable=True).argsort()]

@@ -107,10 +107,11 @@ class Searcher:
         for name in names:
             try:
                 row = self._index.row_of(one_form(name))
+                query: Record = loads(self._index.record(row)[1].encode())
+                _check(query)
             except RecordError as error:
                 self._skips(error)
                 continue
-            query: Record = loads(self._index.record(row)[1].encode())
             yield from self._hits([query], self._index.vector(row)[None])
 
     @property
@@ -143,13 +144,7 @@ class Searcher:
         for start in range(0, len(queries), step):
             found = self._index.search(values[start : start + step], more, self._radius)
             for query, (distances, rows) in zip(queries[start : start + step], found, strict=True):
-                try:
-                    lines = self._lines(query, distances.tolist(), rows.tolist())
-                except RecordError as error:  # its labels are nested too deeply
-                    error.place = f"query {query['id']!r}"
-                    self._skips(error)
-                    continue
-                yield lines
+                yield self._lines(query, distances.tolist(), rows.tolist())
 
     def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
         """Return one query's hits as lines of JSON."""
