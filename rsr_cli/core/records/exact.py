@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Decimals of up to 15 digits, and integers of up to 18, survive. Exponents of three digits may be too small.
-_LONG, _SMALL = b"0" * 16, b"e-000"
-_TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
-_NUMBER = re.compile(rb"-?\d[\d.]{15,}(?:[eE][-+]?\d+)?|-?\d[\d.]*[eE]-\d{3,}")
+_LONG, _SMALL = b":" + b"0" * 16, b"0e:000"
+#: A digit becomes 0, and what may stand before a number a colon: not a quotation mark, as before a fingerprint.
+_TO_ZEROS = bytes.maketrans(b"123456789E[,- \t\r", b"000000000e::::::")
+#: What stands between the tokens of JSON becomes a blank.
+_TO_BLANKS = bytes.maketrans(b"[]{}:,", b"      ")
+_BEGIN_NUMBERS = frozenset(b"-0123456789")
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _DIGITS = 20  # of the largest integer
 #: Levels that orjson writes; it reads more, and Python's own functions fail at about a thousand.
@@ -75,7 +78,8 @@ def loads(line: bytes) -> Any:
         found = orjson.loads(line)
         if _may_be_deep(line):
             dumps(found)
-        if all(map(_survives, _NUMBER.findall(line))):
+        tokens = _without_data(line).translate(_TO_BLANKS).split()
+        if all(_survives(token) for token in tokens if token[0] in _BEGIN_NUMBERS and len(token) > 5):
             return found
         return json.loads(line, parse_int=_integer, parse_float=_real)
     except orjson.JSONDecodeError as error:
@@ -96,12 +100,12 @@ def _real(text: str) -> float:
         return Exact(text)
 
 
-def _survives(digits: bytes) -> bool:
-    """Return whether what looks like a number is one that orjson keeps, or none."""
-    text = digits.decode()
+def _survives(token: bytes) -> bool:
+    """Return whether a token of JSON is a number that orjson keeps, or none."""
     try:
-        return type(_real(text) if "." in text or "e" in text.lower() else _integer(text)) is not Exact
-    except ValueError:  # part of some text
+        text = token.decode("ascii")
+        return type(_integer(text) if text.lstrip("-").isdecimal() else _real(text)) is not Exact
+    except ValueError:  # text, or part of one
         return True
 
 
