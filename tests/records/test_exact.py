@@ -72,7 +72,15 @@ def test_a_long_number_is_seen_before_and_after_a_vector(data):
 
 @pytest.mark.parametrize(
     "text",
-    ['"data":"%s"', '"fingerprint":"%s"', '"sha256": "ab%sef"', '"id":"scene-001"', '"id":"S2_%s_e-100"', '"x":0.123'],
+    [
+        '"data":"%s"',
+        '"fingerprint":"%s"',
+        '"sha256": "ab%sef"',
+        '"id":"scene-001"',
+        '"id":"S2_%s_e-100"',
+        '"id":"2_image-512"',
+        '"x":0.123',
+    ],
 )
 def test_digits_in_text_take_no_time(text):
     """A fingerprint of nothing but digits made every command ten times slower."""
