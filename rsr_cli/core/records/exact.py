@@ -18,7 +18,7 @@ from rsr_cli.core.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What orjson may change: decimals of up to 15 digits survive, and integers of up to 18, and an exponent of three digits
+#: What orjson may change: decimals of up to 15 digits survive, and integers of up to 18; an exponent of three digits
 #: may be too small. No quotation mark stands before a number, as it does before a fingerprint of digits.
 _LONG_OR_SMALL = re.compile(rb"(?<![^-\[,: \t\r\n])\d(?:\.?\d){15}|\d[eE]-\d{3}")
 #: For a search that is faster: digits become 0, what may stand before a number a colon, and most else goes.
