@@ -115,15 +115,16 @@ def test_other_dtypes_and_layouts_come_as_float32():
         assert record["properties"]["embedding"] == found
 
 
-@pytest.mark.parametrize("blank", [b"", b" \t", b"\r", b"\x1e", b"\x1e \r"])
+@pytest.mark.parametrize("blank", [b"", b" \t", b"\r", b"\x1e", b"\x1e \r", b"\x1e" * 5000])
 def test_a_line_without_anything_is_no_error(tmp_path, blank):
     (tmp_path / "in").write_bytes(drawn_lines(1) + blank + b"\n" + drawn_lines(1))
     ids, places, skips = read_all(tmp_path / "in")
     assert (ids, places, skips.count) == (["t0", "t0"], [f"{tmp_path}/in:1", f"{tmp_path}/in:3"], 0)
 
 
-def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 10)
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", size)
     text = b"\xef\xbb\xbfone\n\ntwo and a half\nthree" + b" and more" * 9 + b"\n\nlast"
     (tmp_path / "in").write_bytes(text)
     blocks = list(jsonl.read_lines(str(tmp_path / "in")))

@@ -92,8 +92,6 @@ def read_lines(path: str) -> Iterator[Lines]:
                 continue
             if not block:
                 break
-            if first == 1 and not pending:
-                block = block.removeprefix(BYTE_ORDER_MARK)
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 pending.append(block)
@@ -101,12 +99,17 @@ def read_lines(path: str) -> Iterator[Lines]:
                 if held > MAX_LINE_BYTES:
                     raise RsrError(f"line {first} is longer than {MAX_LINE_BYTES >> 20} MiB", name)
                 continue
-            lines = b"".join([*pending, head]).split(b"\n")
+            lines = _unmarked(b"".join([*pending, head]), first).split(b"\n")
             pending, held = [tail] if tail else [], len(tail)
             yield Lines(name, first, lines, ends=True)
             first += len(lines)
         if pending:
-            yield Lines(name, first, [b"".join(pending)], ends=False)
+            yield Lines(name, first, [_unmarked(b"".join(pending), first)], ends=False)
+
+
+def _unmarked(text: bytes, first: int) -> bytes:
+    """Return lines without the byte order mark that may precede the first one."""
+    return text.removeprefix(BYTE_ORDER_MARK) if first == 1 else text
 
 
 def check(path: str) -> None:
@@ -153,11 +156,10 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
 
 def _feature(text: bytes, read: Callable[[bytes], Any]) -> Record:
     """Parse a line; ``read`` is `exact.loads`, or faster where that is safe."""
+    text = text.lstrip(RECORD_SEPARATOR)
     try:
         record = read(text)
-    except (orjson.JSONDecodeError, RecordError):
-        if text[:1] == RECORD_SEPARATOR:
-            return _feature(text[1:], read)
+    except orjson.JSONDecodeError:
         record = loads(text)  # which says what is wrong
     if not isinstance(record, dict) or record.get("type") != "Feature":
         raise _no_feature(record)
