@@ -256,10 +256,14 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
             values = values.astype(np.float32, copy=False)
     batch.vectors = values
-    if kind == "embedding" and not (finite := np.isfinite(values).all(axis=1)).all():
-        for i in np.flatnonzero(~finite):
-            skips(RecordError("its embedding holds NaN or infinite values", batch.place(int(i))))
-        batch.keep(np.flatnonzero(finite).tolist())
+    if kind == "embedding":
+        sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
+    else:
+        sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
+    if not sound.all():
+        for i in np.flatnonzero(~sound):
+            skips(RecordError(wrong, batch.place(int(i))))
+        batch.keep(np.flatnonzero(sound).tolist())
 
 
 def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:

@@ -122,6 +122,11 @@ class Space:
         return (self.size + 7) // 8 if self.kind == "code" else self.size
 
     @property
+    def padding(self) -> int:
+        """The bits of a code's last byte that are not part of it, and so must be 0."""
+        return (1 << 8 * self.width - self.size) - 1
+
+    @property
     def n_bytes(self) -> int:
         """Bytes per vector."""
         return self.width * self.numpy_dtype.itemsize
