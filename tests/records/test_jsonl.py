@@ -185,6 +185,37 @@ def test_an_embedding_that_is_not_finite_in_float32_is_named_or_skipped(value):
     assert batch.vectors.tolist() == [[0, 0], [3, 0]]
 
 
+@pytest.mark.parametrize(
+    ("bits", "last", "sound"), [(12, 0xF0, True), (12, 0xF1, False), (9, 0xC0, False), (16, 1, True)]
+)
+def test_a_code_is_not_longer_than_it_states(bits, last, sound):
+    """Bits behind its last one would count as distance."""
+    records = [feature("a", code=code([255, last], bits)), feature("b", code=code([1, 0], bits))]
+    skips = Skips(keep_going=True)
+    (batch,) = batches(records, skips=skips)
+    assert [record["id"] for record in batch.records] == ["a", "b"][not sound :]
+    if not sound:
+        with pytest.raises(RecordError, match=rf"^in:1: its code has more than {bits} bits$"):
+            list(batches([feature("a", code=code([255, last], bits))]))
+
+
+def test_a_null_in_place_of_a_vector_is_none(tmp_path):
+    """As GDAL and geopandas write for a property that other records have."""
+    records = [
+        feature("a", code=None, embedding=embedding([1, 2])),
+        feature("b", embedding=embedding([3, 4]), code=None),
+    ]
+    (batch,) = batches(records)
+    assert (batch.space.kind, batch.vectors.tolist()) == ("embedding", [[1, 2], [3, 4]])
+    for kind, other in (("code", "embedding"), ("embedding", "code")):
+        with pytest.raises(RecordError, match=f"has no {kind}, and is not a tile"):
+            list(
+                batches(
+                    [feature("a", **{kind: None, other: None, "source": None, "window": None, "bands": None})], [kind]
+                )
+            )
+
+
 def test_a_record_that_cannot_be_written_is_named_by_its_id():
     deep = []
     for _ in range(400):

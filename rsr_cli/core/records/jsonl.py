@@ -271,9 +271,9 @@ def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
     properties = record["properties"]
     if found is not None:
         return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
-    if kind == "code" and "embedding" in properties:
+    if kind == "code" and properties.get("embedding") is not None:
         return RecordError("has no code", remedy="binarize")
-    if kind == "embedding" and "code" in properties:
+    if kind == "embedding" and properties.get("code") is not None:
         return RecordError("has a code and no embedding: it was binarized already", remedy="embedding")
     if is_tile(record):
         return RecordError(f"{'is a hit and ' if is_hit(record) else ''}has no {kind}", remedy="embed")

@@ -211,7 +211,7 @@ class StreamSpace:
         """Return the kind of vector to take, chosen from the first records that have one."""
         if self._kind is not None:
             return self._kind
-        found = (kind for record in records for kind in self._kinds if kind in record["properties"])
+        found = (kind for record in records for kind in self._kinds if record["properties"].get(kind) is not None)
         self._kind = next(found, None)
         return self._kind or self._kinds[-1]
 
