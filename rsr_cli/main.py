@@ -151,7 +151,7 @@ def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
         return done.exit_code, None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return error.exit_code, None
+        return error.exit_code, (name, "no command was named")
     except click.ClickException as error:
         return error.exit_code, (name, _logged(_in_our_words(error.format_message(), name)))
     except ReaderGoneError as gone:
@@ -175,7 +175,7 @@ def _writes_records(argv: list[str]) -> bool:
     """Return whether a command line, which may be wrong, asks for records on stdout."""
     name, *arguments = argv or [""]
     if name not in COMMANDS:
-        return not name.startswith("-")
+        return True
     root = click.Context(cli, auto_envvar_prefix="RSR")
     command = cli.get_command(root, name)
     if not isinstance(command, options.RecordsCommand):

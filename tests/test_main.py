@@ -73,6 +73,8 @@ def rows(rsr, lake) -> int:
         "rsr binarize missing",
         "rsr binarize --no-such-option",
         "rsr binarise",
+        "rsr --debug binarize missing",
+        "rsr",
         "rsr tile missing.tif",
         "rsr query missing.rsr --id a",
         "rsr binarize missing | rsr binarize",
@@ -127,6 +129,26 @@ def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, piped, lake
     assert statuses[-1] == 1
     assert "the command before it failed: rsr binarize: missing: no such file or directory" in said[-1]
     assert (lake / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["binarize", b"\xff"], ["binarize", b"--\xff"], ["query", b"\xff.rsr", "in"], [b"\xff"]]
+)
+def test_text_that_is_not_unicode_is_shown_in_the_last_line(tmp_path, arguments):
+    done = subprocess.run([*RSR, *arguments], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode > 0
+    (line,) = done.stderr.decode().splitlines()
+    assert r"\udcff" in line
+    assert failure_in(done.stdout)["message"] == line.partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("a" * 300, f"{'a' * 300}: file name too long"), ("", "an input has an empty name")]
+)
+def test_a_name_that_no_file_can_have(rsr, tmp_path, name, says):
+    for arguments in (["binarize", name], ["score", name], ["score", "/dev/null", "--truth", name]):
+        done = rsr(*arguments, cwd=tmp_path)
+        assert (done.returncode > 0, done.stderr.decode()) == (True, f"rsr {arguments[0]}: {says}\n")
 
 
 def test_a_stream_that_ends_well_has_no_last_line(rsr, lake):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown, visible
 from rsr_cli.core.files import reason
 from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
@@ -200,9 +200,8 @@ def write_records(batch: Batch, skips: Skips) -> bytes:
 
 def failure_line(command: str, message: str, status: int) -> bytes:
     """Return the line that ends the stream of a command that failed."""
-    return orjson.dumps(
-        {"type": FAILURE, "command": command, "status": status, "message": message}, option=orjson.OPT_APPEND_NEWLINE
-    )
+    failure = {"type": FAILURE, "command": visible(command), "status": status, "message": visible(message)}
+    return orjson.dumps(failure, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def dump(record: Record) -> bytes:
