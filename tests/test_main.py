@@ -96,7 +96,7 @@ def test_an_index_is_not_replaced_by_the_stream_of_a_command_that_failed(rsr, pi
     assert rows(rsr, lake) == 3
 
 
-def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(tmp_path):
+def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(piped, tmp_path):
     (tmp_path / "good").write_bytes(drawn_lines(2))
     statuses, said, out = piped("rsr binarize good missing | rsr query no.rsr - | rsr binarize")
     assert statuses == [1, 1, 1]
