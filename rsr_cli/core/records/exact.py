@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: Decimals of up to 15 digits, and integers of up to 18, survive. Exponents of three digits may be too small.
 _LONG, _SMALL = b"0" * 16, b"e-000"
 _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
-_NUMBER = re.compile(rb"-?\d[\d.]{15,}(?:[eE][-+]?\d+)?|-?\d[\d.]*[eE]-\d{3,}")
+_NUMBER = re.compile(rb"[-\d][\d.eE+-]*")  # and parts of text; to match each whole is faster than only the long ones
+_SHORT = 15  # characters: such a number survives, unless its exponent is below 0
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _DIGITS = 20  # of the largest integer
 #: Levels that orjson writes; it reads more, and Python's own functions fail at about a thousand.
@@ -75,7 +76,9 @@ def loads(line: bytes) -> Any:
         found = orjson.loads(line)
         if _may_be_deep(line):
             dumps(found)
-        if all(map(_survives, _NUMBER.findall(line))):
+        if all(
+            _survives(text) for text in _NUMBER.findall(_without_data(line)) if len(text) > _SHORT or b"-" in text[1:]
+        ):
             return found
         return json.loads(line, parse_int=_integer, parse_float=_real)
     except orjson.JSONDecodeError as error:
