@@ -40,6 +40,7 @@ def _draw() -> None:
 
 def serve(path: str) -> None:
     """Wait for requests; return in a new process for each, which is to run the command line in ``sys.argv``."""
+    import gc
     import importlib
     import pkgutil
     import select
@@ -49,6 +50,7 @@ def serve(path: str) -> None:
     for module in pkgutil.walk_packages(rsr_cli.__path__, "rsr_cli."):
         importlib.import_module(module.name)
     _draw()
+    gc.freeze()  # or the first collection in each process would copy everything
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the others
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
