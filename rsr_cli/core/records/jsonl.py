@@ -259,10 +259,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
     else:
         sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
-    if not sound.all():
-        for i in np.flatnonzero(~sound):
-            skips(RecordError(wrong, batch.place(int(i))))
-        batch.keep(np.flatnonzero(sound).tolist())
+    batch.keep_sound(sound, lambda _: wrong, skips)
 
 
 def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
