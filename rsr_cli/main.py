@@ -15,6 +15,7 @@ import click
 import rsr_cli
 from rsr_cli import options, signals
 from rsr_cli.core.errors import ReaderGoneError, RsrError, UpstreamError, visible
+from rsr_cli.core.files import reason, write_stdout
 from rsr_cli.remedies import explain
 
 log = logging.getLogger("rsr")
@@ -133,7 +134,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def _end_stream(argv: list[str], status: int, failure: tuple[str, str] | None) -> None:
     """End the stream of a command that failed by stating so."""
     if failure and _writes_records(argv):
-        from rsr_cli.core.files import write_stdout
         from rsr_cli.core.records.jsonl import failure_line
 
         write_stdout(failure_line(*failure, status))
@@ -151,7 +151,7 @@ def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
         return done.exit_code, None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return error.exit_code, None
+        return error.exit_code, (name, "no command was named")
     except click.ClickException as error:
         return error.exit_code, (name, _logged(_in_our_words(error.format_message(), name)))
     except ReaderGoneError as gone:
@@ -162,7 +162,8 @@ def _outcome(argv: list[str], name: str) -> tuple[int, tuple[str, str] | None]:
     except RsrError as error:
         return error.status, (name, _logged(explain(error)))
     except OSError as error:
-        return 1, (name, _logged(str(error)))
+        found = reason(error) if error.strerror else str(error)
+        return 1, (name, _logged(str(RsrError(found, error.filename))))
     except MemoryError as error:
         return 1, (name, _logged(f"out of memory {error}"))
     except Exception as error:
@@ -175,7 +176,7 @@ def _writes_records(argv: list[str]) -> bool:
     """Return whether a command line, which may be wrong, asks for records on stdout."""
     name, *arguments = argv or [""]
     if name not in COMMANDS:
-        return not name.startswith("-")
+        return True
     root = click.Context(cli, auto_envvar_prefix="RSR")
     command = cli.get_command(root, name)
     if not isinstance(command, options.RecordsCommand):

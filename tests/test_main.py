@@ -7,11 +7,14 @@ import pty
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 from support import drawn_lines, failure_in, feature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 
@@ -39,11 +42,18 @@ def test_a_command_line_that_cannot_be_run_says_what_to_type(rsr, arguments, say
 # A command that fails in a pipe --------------------------------------------------------------------------------------
 
 
-def piped(script: str, cwd: Path, stdin: bytes = b"") -> tuple[list[int], list[str], bytes]:
+@pytest.fixture
+def piped(warm_path, tmp_path) -> Callable[..., tuple[list[int], list[str], bytes]]:
     """Run a pipe of ``rsr`` in bash; return the status of each command, the lines on stderr, and what came out."""
-    script = f'rsr() {{ {sys.executable} -m rsr_cli.main "$@"; }}; {script}; echo "${{PIPESTATUS[@]}}" > statuses'
-    done = subprocess.run(["bash", "-c", script], input=stdin, capture_output=True, cwd=cwd, timeout=120, check=False)
-    return list(map(int, (cwd / "statuses").read_text().split())), done.stderr.decode().splitlines(), done.stdout
+
+    def run(script: str, stdin: bytes = b"") -> tuple[list[int], list[str], bytes]:
+        bash = ["bash", "-c", f'{script}; echo "${{PIPESTATUS[@]}}" > statuses']
+        env = os.environ | {"PATH": warm_path}
+        done = subprocess.run(bash, input=stdin, capture_output=True, cwd=tmp_path, env=env, timeout=120, check=False)
+        statuses = list(map(int, (tmp_path / "statuses").read_text().split()))
+        return statuses, done.stderr.decode().splitlines(), done.stdout
+
+    return run
 
 
 @pytest.fixture
@@ -63,6 +73,8 @@ def rows(rsr, lake) -> int:
         "rsr binarize missing",
         "rsr binarize --no-such-option",
         "rsr binarise",
+        "rsr --debug binarize missing",
+        "rsr",
         "rsr tile missing.tif",
         "rsr query missing.rsr --id a",
         "rsr binarize missing | rsr binarize",
@@ -74,26 +86,26 @@ def rows(rsr, lake) -> int:
     ],
 )
 @pytest.mark.parametrize("options", ["--overwrite", "--overwrite --allow-empty", "--overwrite --keep-going"])
-def test_an_index_is_not_replaced_by_the_stream_of_a_command_that_failed(rsr, lake, before, options):
+def test_an_index_is_not_replaced_by_the_stream_of_a_command_that_failed(rsr, piped, lake, before, options):
     (lake / "good").write_bytes(drawn_lines(2))
     manifest = (lake / "lake.rsr" / "manifest.json").read_bytes()
-    statuses, said, out = piped(f"{before} | rsr index -o lake.rsr {options}", lake)
+    statuses, said, out = piped(f"{before} | rsr index -o lake.rsr {options}")
     assert (statuses[-1], out) == (1, b"")
     assert ": the command before it failed: rsr" in said[-1]
     assert (lake / "lake.rsr" / "manifest.json").read_bytes() == manifest
     assert rows(rsr, lake) == 3
 
 
-def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(tmp_path):
+def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(piped, tmp_path):
     (tmp_path / "good").write_bytes(drawn_lines(2))
-    statuses, said, out = piped("rsr binarize good missing | rsr query no.rsr - | rsr binarize", tmp_path)
+    statuses, said, out = piped("rsr binarize good missing | rsr query no.rsr - | rsr binarize")
     assert statuses == [1, 1, 1]
-    statuses, said, out = piped("rsr binarize good - | cat | cat", tmp_path, b'{"type":"Feature"}\n')
+    statuses, said, out = piped("rsr binarize good - | cat | cat", b'{"type":"Feature"}\n')
     *codes, last = map(orjson.loads, out.splitlines())
     says = "<stdin>:1: the Feature has no properties object"
     assert [record["id"] for record in codes] == ["t0", "t1"]
     assert last == {"type": "Failure", "command": "rsr binarize", "status": 1, "message": says}
-    statuses, said, out = piped("rsr tile none.tif | rsr binarize | rsr binarize", tmp_path)
+    statuses, said, out = piped("rsr tile none.tif | rsr binarize | rsr binarize")
     assert statuses == [1, 1, 1]
     last = failure_in(out)
     assert (last["command"], last["message"]) == ("rsr tile", "none.tif: no such file")
@@ -104,7 +116,7 @@ def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(tmp_path)
     "after",
     ["binarize -o out", "score -o out", "show -o out.html", "plot -o out.png", "query lake.rsr -o out", "embed -o out"],
 )
-def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, lake, after):
+def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, piped, lake, after):
     hits = rsr("query", "lake.rsr", input=drawn_lines(2), cwd=lake).stdout
     labelled = b'"properties":{"labels":["a"],"query_labels":["a"],'  # else score may fail before the last line comes
     (lake / "hits").write_bytes(hits.replace(b'"properties":{', labelled))
@@ -113,10 +125,30 @@ def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, lake, after
     name = after.split()[-1]
     (lake / name).write_text("mine")
     settings = " --model rcf:bands=red" if after.startswith("embed") else ""
-    statuses, said, _ = piped(f"rsr binarize missing | cat {before} - | rsr {after} --overwrite{settings}", lake)
+    statuses, said, _ = piped(f"rsr binarize missing | cat {before} - | rsr {after} --overwrite{settings}")
     assert statuses[-1] == 1
     assert "the command before it failed: rsr binarize: missing: no such file or directory" in said[-1]
     assert (lake / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["binarize", b"\xff"], ["binarize", b"--\xff"], ["query", b"\xff.rsr", "in"], [b"\xff"]]
+)
+def test_text_that_is_not_unicode_is_shown_in_the_last_line(tmp_path, arguments):
+    done = subprocess.run([*RSR, *arguments], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode > 0
+    (line,) = done.stderr.decode().splitlines()
+    assert r"\udcff" in line
+    assert failure_in(done.stdout)["message"] == line.partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("a" * 300, f"{'a' * 300}: file name too long"), ("", "an input has an empty name")]
+)
+def test_a_name_that_no_file_can_have(rsr, tmp_path, name, says):
+    for arguments in (["binarize", name], ["score", name], ["score", "/dev/null", "--truth", name]):
+        done = rsr(*arguments, cwd=tmp_path)
+        assert (done.returncode > 0, done.stderr.decode()) == (True, f"rsr {arguments[0]}: {says}\n")
 
 
 def test_a_stream_that_ends_well_has_no_last_line(rsr, lake):

@@ -152,10 +152,9 @@ def scenes(tmp_path, miniature_layouts):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_examples_run(scenes):
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def test_examples_run(scenes, warm_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("RSR_")}
-    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    env |= {"PATH": warm_path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     assert {name for name, _ in EXAMPLES} == set(PAGES)
     for name, example in EXAMPLES:
         shell = ["bash", "-e", "-o", "pipefail", "-c", example]

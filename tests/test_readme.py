@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,18 @@ def blocks(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An empty directory with the examples, where ``rsr`` and ``python`` are this interpreter's."""
+    """An empty directory with the examples."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", folder / "examples")
     return folder
 
 
-def test_the_readme_runs(folder):
+def test_the_readme_runs(folder, warm_path):
     script = "set -e\n" + "".join(blocks((ROOT / "README.md").read_text()))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": warm_path},
         capture_output=True,
         text=True,
         timeout=300,

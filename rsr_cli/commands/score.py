@@ -127,11 +127,12 @@ def score(
         for chunk in lines:
             out.write(chunk)
         _warn(evaluation, exclude_self=exclude_self)
-        for name, depth, deepest in means.too_shallow():
+        for depth, needy in means.too_shallow().items():
             way = f"; pass -k {depth} to rsr query" if truth else ""
             if exclude_self and evaluation.selves:
                 way = "; pass --exclude-self to rsr query too"
-            log.warning("%s needs %d hits per query, and no query has more than %d%s", name, depth, deepest, way)
+            need = f"{', '.join(needy)} need{'s' if len(needy) == 1 else ''} {counted(depth, 'hit')}"
+            log.warning("%s per query, and no query has more than %d%s", need, means.deepest, way)
 
 
 def _warn(evaluation: Evaluation, *, exclude_self: bool) -> None:

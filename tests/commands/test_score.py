@@ -276,6 +276,8 @@ def test_misleading_scores_are_warned_about(rsr, tmp_path, hit, item, lines):
     assert warned[0] == "rsr score: 1 hit is the query's own item; pass --exclude-self to ignore such hits"
     assert [line.split()[2] for line in warned[1:]] == ["p@3", "anmrr"]
     assert warned[1].endswith("p@3 needs 3 hits per query, and no query has more than 2; pass -k 3 to rsr query")
+    done = rsr("score", "--truth", "truth", "--metrics", "p@3,r@3,map@2", input=lines(hits), cwd=tmp_path)
+    assert b"score: p@3, r@3 need 3 hits per query, and no query has more than 2; pass -k 3" in done.stderr
     done = rsr("score", "--truth", "truth", "--metrics", "p@1", "--exclude-self", input=lines(hits), cwd=tmp_path)
     assert done.stderr == b""
     done = rsr("score", "--truth", "truth", "--metrics", "p@2", "--exclude-self", input=lines(hits), cwd=tmp_path)

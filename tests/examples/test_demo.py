@@ -4,17 +4,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_demo_runs_again_and_again(tmp_path):
+def test_demo_runs_again_and_again(tmp_path, warm_path):
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     env = {name: value for name, value in os.environ.items() if not name.startswith("RSR_")}
-    path = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
-    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    env |= {"PATH": warm_path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     run = {"env": env, "cwd": "/", "capture_output": True, "text": True, "timeout": 300}
     first, second = (subprocess.run([tmp_path / "examples" / "demo.sh"], **run) for _ in range(2))
     assert (first.returncode, first.stderr) == (0, "")

@@ -71,6 +71,7 @@ def test_labels_of_queries_are_read_where_hits_lack_them(hit, item, lines, tmp_p
 
 def test_only_records_with_a_source_have_pixels(hit, tiles):
     bare = [hit("asked", 8, "x", [], []), hit("r", 1, "x", [], [])]
+    bare[0]["properties"]["source"] = None
     assert not gallery_of(bare).has_pixels
     collected = gallery_of([*tiles, *bare])
     assert collected.has_pixels

@@ -71,6 +71,13 @@ def test_too_few_or_equal_vectors_are_refused(vectors, message):
         project(batches(vectors.astype(np.float32)), 100, 0, Skips())
 
 
+@pytest.mark.parametrize("scale", [3e38, 1e20, 1e-20, 1e-44])
+def test_embeddings_of_any_length_are_laid_out_alike(scale):
+    drawn = np.sign(np.random.default_rng(0).standard_normal((30, 8)))
+    found = project(batches((drawn * scale).astype(np.float32)), 100, 0, Skips())
+    np.testing.assert_array_equal(found.places, project(batches(drawn.astype(np.float32)), 100, 0, Skips()).places)
+
+
 @pytest.mark.parametrize("shape", [(3, 8), (5, 1), (4, 2)])
 def test_very_few_records(shape):
     vectors = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

@@ -65,6 +65,16 @@ def test_overwrite_does_not_remove_what_is_no_index(tmp_path):
     assert (precious / "thesis.tex").exists()
 
 
+def test_overwrite_does_not_empty_what_an_index_links_to(tmp_path):
+    make_index(tmp_path / "i.rsr", code_records(np.zeros((1, 4), np.uint8), 32))
+    (tmp_path / "i.rsr" / "segments").rename(tmp_path / "precious")
+    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
+    (tmp_path / "i.rsr" / "segments").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="is not an index"):
+        make_index(tmp_path / "i.rsr", code_records(np.zeros((1, 4), np.uint8), 32), overwrite=True)
+    assert (tmp_path / "precious" / "thesis.tex").exists()
+
+
 def test_a_damaged_index_is_replaced_and_one_that_cannot_be_read_is_kept(tmp_path):
     path = tmp_path / "i.rsr"
     make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))

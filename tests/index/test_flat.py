@@ -35,10 +35,11 @@ def ranking(distances: np.ndarray, k: int) -> list[list[int]]:
 def test_codes_rank_as_brute_force_with_ties(tmp_path, bits, threads):
     rng = np.random.default_rng(bits)
     n_bytes = (bits + 7) // 8
-    codes = rng.integers(0, 256, (700, n_bytes), dtype=np.uint8)
+    used = np.packbits(np.arange(8 * n_bytes) < bits)  # the bits behind the last one are 0
+    codes = rng.integers(0, 256, (700, n_bytes), dtype=np.uint8) & used
     codes[:, :-1] &= rng.integers(0, 2, n_bytes - 1, dtype=np.uint8) * 255 if bits == 32 else 255  # masses of ties
     codes[100:400] = codes[5]
-    queries = np.concatenate([codes[[5, 150, 699]], rng.integers(0, 256, (30, n_bytes), dtype=np.uint8)])
+    queries = np.concatenate([codes[[5, 150, 699]], rng.integers(0, 256, (30, n_bytes), dtype=np.uint8) & used])
     distances = brute_hamming(queries, codes)
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)

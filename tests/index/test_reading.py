@@ -12,9 +12,10 @@ import orjson
 import pytest
 from support import batches, code, code_records, embedding, embedding_records, feature, make_index
 
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, Skips
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
+from rsr_cli.core.search.ask import Searcher
 
 
 def test_queries_of_another_space_are_refused_by_both_names(tmp_path):
@@ -163,6 +164,9 @@ FORGED_TEXTS = [
     'replace(record, \'"properties"\', \'"properties":{},"other"\')',
     "'x' || char(10) || '{}}'",
     "replace(record, 't3', char(0))",
+    "replace(record, 't3', 't4')",
+    "replace(record, '\"t3\"', 'true')",
+    "replace(record, '\"t3\"', '3')",
     "CAST(x'ff' AS TEXT)",
 ]
 
@@ -177,6 +181,24 @@ def test_a_forged_record_is_no_line(tmp_path, text):
     forge(path, lambda: None)
     with pytest.raises(IndexFormatError, match=r"row 3 is not a record|cannot be read"):
         opened(path)
+
+
+@pytest.mark.parametrize(("one", "other"), [('"id":"t3"', '"id":["t3"]'), ('"labels":[', '"labels":[1,')])
+def test_a_forged_item_that_cannot_be_asked_for_is_named(tmp_path, one, other):
+    path = tmp_path / "i.rsr"
+    make_index(
+        path,
+        [
+            record | {"properties": record["properties"] | {"labels": ["a"]}}
+            for record in code_records(np.zeros((30, 4), np.uint8), 32)
+        ],
+    )
+    with contextlib.closing(sqlite3.connect(path / SEGMENT / "records.sqlite")) as table, table:
+        table.execute("UPDATE records SET record = replace(record, ?, ?)", (one, other))
+    forge(path, lambda: None)
+    with pytest.raises((RecordError, IndexFormatError), match=rf"^{path}") as caught, Index(path) as index:
+        next(Searcher(index, 3, None, exclude_self=False, skips=Skips()).by_id(["t3"]))
+    assert "t3" in str(caught.value) or "row 3" in str(caught.value)
 
 
 FOREVER = (

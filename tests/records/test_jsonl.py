@@ -115,15 +115,16 @@ def test_other_dtypes_and_layouts_come_as_float32():
         assert record["properties"]["embedding"] == found
 
 
-@pytest.mark.parametrize("blank", [b"", b" \t", b"\r", b"\x1e", b"\x1e \r"])
+@pytest.mark.parametrize("blank", [b"", b" \t", b"\r", b"\x1e", b"\x1e \r", b"\x1e" * 5000])
 def test_a_line_without_anything_is_no_error(tmp_path, blank):
     (tmp_path / "in").write_bytes(drawn_lines(1) + blank + b"\n" + drawn_lines(1))
     ids, places, skips = read_all(tmp_path / "in")
     assert (ids, places, skips.count) == (["t0", "t0"], [f"{tmp_path}/in:1", f"{tmp_path}/in:3"], 0)
 
 
-def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 10)
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", size)
     text = b"\xef\xbb\xbfone\n\ntwo and a half\nthree" + b" and more" * 9 + b"\n\nlast"
     (tmp_path / "in").write_bytes(text)
     blocks = list(jsonl.read_lines(str(tmp_path / "in")))
@@ -182,6 +183,37 @@ def test_an_embedding_that_is_not_finite_in_float32_is_named_or_skipped(value):
     (batch,) = batches(records(), skips=skips)
     assert ([record["id"] for record in batch.records], batch.lines, skips.count) == ([0, 3], [1, 4], 2)
     assert batch.vectors.tolist() == [[0, 0], [3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "last", "sound"), [(12, 0xF0, True), (12, 0xF1, False), (9, 0xC0, False), (16, 1, True)]
+)
+def test_a_code_is_not_longer_than_it_states(bits, last, sound):
+    """Bits behind its last one would count as distance."""
+    records = [feature("a", code=code([255, last], bits)), feature("b", code=code([1, 0], bits))]
+    skips = Skips(keep_going=True)
+    (batch,) = batches(records, skips=skips)
+    assert [record["id"] for record in batch.records] == ["a", "b"][not sound :]
+    if not sound:
+        with pytest.raises(RecordError, match=rf"^in:1: its code has more than {bits} bits$"):
+            list(batches([feature("a", code=code([255, last], bits))]))
+
+
+def test_a_null_in_place_of_a_vector_is_none(tmp_path):
+    """As GDAL and geopandas write for a property that other records have."""
+    records = [
+        feature("a", code=None, embedding=embedding([1, 2])),
+        feature("b", embedding=embedding([3, 4]), code=None),
+    ]
+    (batch,) = batches(records)
+    assert (batch.space.kind, batch.vectors.tolist()) == ("embedding", [[1, 2], [3, 4]])
+    for kind, other in (("code", "embedding"), ("embedding", "code")):
+        with pytest.raises(RecordError, match=f"has no {kind}, and is not a tile"):
+            list(
+                batches(
+                    [feature("a", **{kind: None, other: None, "source": None, "window": None, "bands": None})], [kind]
+                )
+            )
 
 
 def test_a_record_that_cannot_be_written_is_named_by_its_id():

@@ -55,7 +55,7 @@ def test_the_mean_of_many_queries_agrees_with_numpy():
 def test_without_a_query_there_is_no_mean():
     means = means_of(DEFAULT_METRICS, [])
     assert list(means.rows()) == [(name, None, None, 0, 0, 0) for name in DEFAULT_METRICS]
-    assert list(means.too_shallow()) == []
+    assert means.too_shallow() == {}
 
 
 # Counts --------------------------------------------------------------------------------------------------------------
@@ -116,37 +116,37 @@ def test_the_random_level_is_unknown_if_the_number_of_items_is_for_one_query(unk
 @pytest.mark.parametrize(
     ("hits", "deeper"),
     [
-        ([5, 5], [("p@10", 10, 5)]),
-        ([4, 2], [("p@10", 10, 4), ("mrr@5", 5, 4)]),
-        ([0, 0], [("p@10", 10, 0), ("mrr@5", 5, 0)]),
-        ([3, 10], []),
-        ([12, 1], []),
+        ([5, 5], {10: ["p@10", "r@10"]}),
+        ([4, 2], {10: ["p@10", "r@10"], 5: ["mrr@5"]}),
+        ([0, 0], {10: ["p@10", "r@10"], 5: ["mrr@5"]}),
+        ([3, 10], {}),
+        ([12, 1], {}),
     ],
 )
 def test_metrics_are_named_that_are_deeper_than_the_hits_of_every_query(hits, deeper):
-    means = means_of(["p@10", "mrr@5"], [judged([1] * number) for number in hits])
-    assert list(means.too_shallow()) == deeper
+    means = means_of(["p@10", "mrr@5", "r@10"], [judged([1] * number, [1]) for number in hits])
+    assert (means.too_shallow(), means.deepest) == (deeper, max(hits))
 
 
 @pytest.mark.parametrize(
     ("n_items", "hits", "deeper"),
     [
-        ((4, 4), 4, []),
-        ((4, 4), 3, [("p@10", 10, 3)]),
-        ((4, 5), 4, []),  # one query is itself an item, and excluded
-        ((None, None), 4, [("p@10", 10, 4)]),
-        ((4, None), 4, [("p@10", 10, 4)]),
-        ((None, 4), 4, [("p@10", 10, 4)]),
+        ((4, 4), 4, False),
+        ((4, 4), 3, True),
+        ((4, 5), 4, False),  # one query is itself an item, and excluded
+        ((None, None), 4, True),
+        ((4, None), 4, True),
+        ((None, 4), 4, True),
     ],
 )
 def test_hits_are_not_too_few_if_they_are_all_the_items(n_items, hits, deeper):
     means = means_of(["p@10"], [judged([1] * hits, [1] * 4, number) for number in n_items])
-    assert list(means.too_shallow()) == deeper
+    assert means.too_shallow() == ({10: ["p@10"]} if deeper else {})
 
 
 @pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize(("hits", "deeper"), [(8, []), (7, [("anmrr", 8, 7)])])
+@pytest.mark.parametrize(("hits", "deeper"), [(8, {}), (7, {8: ["anmrr"]})])
 def test_a_metric_that_defines_its_own_depth_is_compared_at_its_greatest(hits, deeper, order):
     """R is 1 and 4, so the depths are min(4 * 1, 2 * 4) = 4 and min(4 * 4, 2 * 4) = 8."""
     queries = [judged([1] + [0] * (hits - 1), [1]), judged([1, 0, 0, 0], [1] * 4)][::order]
-    assert list(means_of(["anmrr"], queries, most_relevant=4).too_shallow()) == deeper
+    assert means_of(["anmrr"], queries, most_relevant=4).too_shallow() == deeper

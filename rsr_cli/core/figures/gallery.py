@@ -66,7 +66,7 @@ class Item:
     @property
     def has_pixels(self) -> bool:
         """Whether the record states where its pixels are; vectors that were made elsewhere have none."""
-        return self.record is not None and "source" in self.record["properties"]
+        return self.record is not None and self.record["properties"].get("source") is not None
 
     @property
     def time(self) -> str:

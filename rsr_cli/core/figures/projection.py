@@ -94,6 +94,8 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
 def _tsne(values: NDArray[Any], kind: Kind, seed: int) -> NDArray[np.float32]:
     from sklearn.manifold import TSNE
 
+    # of any scale, as none changes the layout: their squares would not be float32
+    values = values / np.abs(values).max().astype(np.float32)
     layout = TSNE(
         perplexity=min(PERPLEXITY, (len(values) - 1) / 3),
         metric="hamming" if kind == "code" else "euclidean",

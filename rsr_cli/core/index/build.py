@@ -137,7 +137,8 @@ def _check_replaceable(path: Path) -> None:
     """Raise OutputError if a directory is not an index, or holds more than one."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     names = {name for name in names if not name.startswith(PREFIX)}
-    if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK}:
+    elsewhere = (path / SEGMENTS).is_symlink()
+    if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK} or elsewhere:
         raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
 
 

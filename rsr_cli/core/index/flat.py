@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from rsr_cli.core.errors import IndexFormatError, RecordError
+from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
@@ -52,13 +52,9 @@ def drop_too_long(batch: Batch, skips: Skips) -> float:
     """
     assert batch.vectors is not None
     norms = np.linalg.norm(batch.vectors.astype(np.float64), axis=1)
-    greatest = float(norms.max(initial=0))
-    if greatest <= MAX_NORM:
-        return greatest
-    for i in np.flatnonzero(norms > MAX_NORM):
-        skips(RecordError(f"its embedding is {norms[i]:.1e} long, too long for float32", batch.place(int(i))))
-    batch.keep(np.flatnonzero(norms <= MAX_NORM).tolist())
-    return float(norms.max(initial=0, where=norms <= MAX_NORM))
+    sound = norms <= MAX_NORM
+    batch.keep_sound(sound, lambda i: f"its embedding is {norms[i]:.1e} long, too long for float32", skips)
+    return float(norms.max(initial=0, where=sound))
 
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:

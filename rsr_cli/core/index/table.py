@@ -17,7 +17,7 @@ import orjson
 
 from rsr_cli.core.errors import IndexFormatError, RsrError
 from rsr_cli.core.index.manifest import TABLE
-from rsr_cli.core.records.fields import HIT_FIELDS
+from rsr_cli.core.records.fields import HIT_FIELDS, id_text
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
 
@@ -54,8 +54,8 @@ def stored(record: Record) -> str:
     return dump(record)[:-1].decode()
 
 
-def _is_stored(text: str) -> bool:
-    """Return whether a text is what `stored` returns: one line, a Feature whose properties come last."""
+def _is_stored(text: str, name: str) -> bool:
+    """Return whether a text is what `stored` returns for an id: one line, a Feature whose properties come last."""
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -63,7 +63,7 @@ def _is_stored(text: str) -> bool:
     return (
         isinstance(record, dict)
         and record.get("type") == "Feature"
-        and isinstance(record.get("id"), str | int | float)
+        and (isinstance(record.get("id"), float) or id_text(record.get("id")) == name)  # parsing rounds long numbers
         and next(reversed(record)) == "properties"
         and isinstance(record["properties"], dict)
         and text.endswith("}}")
@@ -186,7 +186,7 @@ class Table:
         if not found:
             raise self._damaged(f"it has no row {row}")
         name, text = found[0]
-        if not isinstance(name, str) or not isinstance(text, str) or not _is_stored(text):
+        if not isinstance(name, str) or not isinstance(text, str) or not _is_stored(text, name):
             raise self._damaged(f"its row {row} is not a record")
         return name, text
 

@@ -10,6 +10,7 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from rsr_cli.core.records.space import Space
@@ -61,6 +62,12 @@ class Batch:
         self.records = [self.records[i] for i in chosen]
         if self.vectors is not None:
             self.vectors = self.vectors[list(chosen)]
+
+    def keep_sound(self, sound: NDArray[np.bool_], wrong: Callable[[int], str], skips: Skips) -> None:
+        """Drop records that are not sound, bool (n,), if ``skips`` lets them go; ``wrong`` says why one is not."""
+        for i in (~sound).nonzero()[0].tolist():
+            skips(RecordError(wrong(i), self.place(i)))
+        self.keep(sound.nonzero()[0].tolist())
 
     def apply(self, function: Callable[[Record], R], skips: Skips) -> list[R]:
         """Call a function with each record and return what it returned.

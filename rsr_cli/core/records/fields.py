@@ -62,12 +62,17 @@ def one_form(text: str) -> str:
 
 def is_tile(record: Record) -> bool:
     """Return whether a record states pixels."""
-    return record["properties"].keys() >= {"source", "window", "bands"}
+    return _states(record, "source", "window", "bands")
 
 
 def is_hit(record: Record) -> bool:
     """Return whether a search wrote the record."""
-    return record["properties"].keys() >= {"query", "rank"}
+    return _states(record, "query", "rank")
+
+
+def _states(record: Record, *names: str) -> bool:
+    """Return whether a record has all properties of these names; GDAL writes null for those that others have."""
+    return all(record["properties"].get(name) is not None for name in names)
 
 
 def bbox_of(record: Record) -> tuple[float, float, float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RsrError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,9 @@ def _of_text(lines: list[bytes], path: str) -> tuple[str, str | None] | None:
 
 
 def refuse_directory(path: str) -> None:
-    """Raise RsrError if a path is a directory, such as an index."""
+    """Raise RsrError if a path is empty, or a directory, such as an index."""
+    if not path:
+        raise UsageError("an input has an empty name")
     if Path(path).is_dir():
         if Path(path, "manifest.json").exists():
             raise RsrError("is an index and not records", path, remedy="index-in-place")

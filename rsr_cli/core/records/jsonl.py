@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 from pybase64 import b64decode, b64encode_as_string
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown, visible
 from rsr_cli.core.files import reason
 from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
@@ -92,8 +92,6 @@ def read_lines(path: str) -> Iterator[Lines]:
                 continue
             if not block:
                 break
-            if first == 1 and not pending:
-                block = block.removeprefix(BYTE_ORDER_MARK)
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 pending.append(block)
@@ -101,12 +99,17 @@ def read_lines(path: str) -> Iterator[Lines]:
                 if held > MAX_LINE_BYTES:
                     raise RsrError(f"line {first} is longer than {MAX_LINE_BYTES >> 20} MiB", name)
                 continue
-            lines = b"".join([*pending, head]).split(b"\n")
+            lines = _unmarked(b"".join([*pending, head]), first).split(b"\n")
             pending, held = [tail] if tail else [], len(tail)
             yield Lines(name, first, lines, ends=True)
             first += len(lines)
         if pending:
-            yield Lines(name, first, [b"".join(pending)], ends=False)
+            yield Lines(name, first, [_unmarked(b"".join(pending), first)], ends=False)
+
+
+def _unmarked(text: bytes, first: int) -> bytes:
+    """Return lines without the byte order mark that may precede the first one."""
+    return text.removeprefix(BYTE_ORDER_MARK) if first == 1 else text
 
 
 def check(path: str) -> None:
@@ -153,11 +156,10 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
 
 def _feature(text: bytes, read: Callable[[bytes], Any]) -> Record:
     """Parse a line; ``read`` is `exact.loads`, or faster where that is safe."""
+    text = text.lstrip(RECORD_SEPARATOR)
     try:
         record = read(text)
-    except (orjson.JSONDecodeError, RecordError):
-        if text[:1] == RECORD_SEPARATOR:
-            return _feature(text[1:], read)
+    except orjson.JSONDecodeError:
         record = loads(text)  # which says what is wrong
     if not isinstance(record, dict) or record.get("type") != "Feature":
         raise _no_feature(record)
@@ -198,9 +200,8 @@ def write_records(batch: Batch, skips: Skips) -> bytes:
 
 def failure_line(command: str, message: str, status: int) -> bytes:
     """Return the line that ends the stream of a command that failed."""
-    return orjson.dumps(
-        {"type": FAILURE, "command": command, "status": status, "message": message}, option=orjson.OPT_APPEND_NEWLINE
-    )
+    failure = {"type": FAILURE, "command": visible(command), "status": status, "message": visible(message)}
+    return orjson.dumps(failure, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def dump(record: Record) -> bytes:
@@ -254,10 +255,11 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
             values = values.astype(np.float32, copy=False)
     batch.vectors = values
-    if kind == "embedding" and not (finite := np.isfinite(values).all(axis=1)).all():
-        for i in np.flatnonzero(~finite):
-            skips(RecordError("its embedding holds NaN or infinite values", batch.place(int(i))))
-        batch.keep(np.flatnonzero(finite).tolist())
+    if kind == "embedding":
+        sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
+    else:
+        sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
+    batch.keep_sound(sound, lambda _: wrong, skips)
 
 
 def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
@@ -265,9 +267,9 @@ def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
     properties = record["properties"]
     if found is not None:
         return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
-    if kind == "code" and "embedding" in properties:
+    if kind == "code" and properties.get("embedding") is not None:
         return RecordError("has no code", remedy="binarize")
-    if kind == "embedding" and "code" in properties:
+    if kind == "embedding" and properties.get("code") is not None:
         return RecordError("has a code and no embedding: it was binarized already", remedy="embedding")
     if is_tile(record):
         return RecordError(f"{'is a hit and ' if is_hit(record) else ''}has no {kind}", remedy="embed")

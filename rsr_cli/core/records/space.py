@@ -122,6 +122,11 @@ class Space:
         return (self.size + 7) // 8 if self.kind == "code" else self.size
 
     @property
+    def padding(self) -> int:
+        """The bits of a code's last byte that are not part of it, and so must be 0."""
+        return (1 << 8 * self.width - self.size) - 1
+
+    @property
     def n_bytes(self) -> int:
         """Bytes per vector."""
         return self.width * self.numpy_dtype.itemsize
@@ -206,7 +211,7 @@ class StreamSpace:
         """Return the kind of vector to take, chosen from the first records that have one."""
         if self._kind is not None:
             return self._kind
-        found = (kind for record in records for kind in self._kinds if kind in record["properties"])
+        found = (kind for record in records for kind in self._kinds if record["properties"].get(kind) is not None)
         self._kind = next(found, None)
         return self._kind or self._kinds[-1]
 

@@ -31,6 +31,8 @@ class Means:
     ----------
     queries : int
         Number of queries.
+    deepest : int
+        Greatest number of hits of a query.
     """
 
     def __init__(self, metrics: Sequence[Metric], most_relevant: int = 0) -> None:
@@ -39,7 +41,7 @@ class Means:
         self._sums = np.zeros(len(metrics))
         self._random_sums = np.zeros(len(metrics))
         self._depths = [0] * len(metrics)
-        self._deepest = 0
+        self.deepest = 0
         self._least_items: float = math.inf
         self.queries = 0
         self._nothing_found = 0
@@ -55,7 +57,7 @@ class Means:
         self._nothing_found += not judged.relevant.any()
         depths = [metric.depth(judged, self._most_relevant) for metric in self._metrics]
         self._depths = list(map(max, self._depths, depths))
-        self._deepest = max(self._deepest, len(judged.gains))
+        self.deepest = max(self.deepest, len(judged.gains))
         if judged.ideal is None:
             self._without_relevant = None
         elif self._without_relevant is not None:
@@ -76,12 +78,11 @@ class Means:
         for metric, mean, level in zip(self._metrics, means, levels, strict=True):
             yield metric.name, mean, level, *counts
 
-    def too_shallow(self) -> Iterator[tuple[str, int, int]]:
-        """Yield metrics that are deeper than the hits of every query: name, depth, greatest number of hits.
-
-        They count the missing hits as irrelevant.
-        """
+    def too_shallow(self) -> dict[int, list[str]]:
+        """Return the metrics that count missing hits of every query as irrelevant: depth -> their names."""
         least_items = self._least_items if self._levels else math.inf
+        found: dict[int, list[str]] = {}
         for metric, depth in zip(self._metrics, self._depths, strict=True):
-            if min(depth, least_items) > self._deepest:
-                yield metric.name, depth, self._deepest
+            if min(depth, least_items) > self.deepest:
+                found.setdefault(depth, []).append(metric.name)
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.errors import RecordError, Skips, UsageError, shown
 from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.table import hit_line
@@ -110,6 +110,7 @@ class Searcher:
                 query: Record = loads(self._index.record(row)[1].encode())
                 _check(query)
             except RecordError as error:
+                error.place = error.place or f"{self._index.path}: {shown(name)}"
                 self._skips(error)
                 continue
             yield from self._hits([query], self._index.vector(row)[None])
