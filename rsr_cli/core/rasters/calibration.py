@@ -181,6 +181,9 @@ def _stated(
             if others:
                 raise
     pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
+    for band, pair in zip(bands, pairs, strict=True):
+        if not pair[0] or not np.isfinite(pair).all():
+            raise BandError(f"declares {_text(pair)} of {band.name}, which cannot be", remedy="scale")
     if offset is not None:
         pairs = [(scale, offset) for scale, _ in pairs]
     reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
