@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import random
+import shlex
 import socketserver
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from support_rasters import KINDS, NAMES, ONES, RNG, SENTINEL2, SPLITS, bilinear, grid, with_holes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -37,12 +38,32 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def rsr() -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Run the real ``rsr`` in a process of its own."""
+def warm(tmp_path_factory) -> Iterator[list[object]]:
+    """Return the first words of a command line that runs ``rsr`` in a process that starts at once; see warm.py."""
+    script, place = Path(__file__).with_name("warm.py"), tmp_path_factory.mktemp("warm") / "socket"
+    serve = [sys.executable, "-P", script, "serve", place]
+    with subprocess.Popen(serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-I", "-S", script, "ask", place]
+        server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def warm_path(warm, tmp_path_factory) -> str:
+    """Return a PATH on which ``rsr`` is that of `warm`, and ``python`` is this interpreter."""
+    directory = tmp_path_factory.mktemp("bin")
+    (directory / "rsr").write_text(f'#!/bin/sh\nexec {shlex.join(map(str, warm))} "$@"\n')
+    (directory / "rsr").chmod(0o755)
+    return os.pathsep.join([str(directory), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def rsr(warm) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run the real ``rsr`` in a process of its own, from its start if ``env`` may change what it imports."""
 
     def run(*arguments: object, input: bytes | None = None, cwd: object = None, env: dict[str, str] | None = None):  # noqa: A002
         return subprocess.run(
-            [sys.executable, "-m", "rsr_cli.main", *map(str, arguments)],
+            [*([sys.executable, "-m", "rsr_cli.main"] if env else warm), *map(str, arguments)],
             input=input,
             stdin=None if input is not None else subprocess.DEVNULL,
             capture_output=True,

@@ -283,7 +283,7 @@ def test_everything_awkward_gives_records_or_one_line(call, shared_data, tmp_pat
         try:
             call("tile", "--whole", "--bands", names, "-q", path, "-o", tiles)
             assert call.stderr == b"", path
-            lines = call("embed", "--model", "rcf", "--bands", names, "--mean", mean, "--std", std, "-q", tiles)
+            lines = call("embed", "--model", "rcf:size=64", "--bands", names, "--mean", mean, "--std", std, "-q", tiles)
             assert call.stderr == b"", path
         except RsrError as error:
             failure = error
