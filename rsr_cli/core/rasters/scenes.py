@@ -134,7 +134,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
         (settings.id_prefix + found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
-    files = [file_and_band(path)[0] for path in found.paths]
+    places = [file_and_band(path) for path in found.paths]
     product = Product(str(absolute(found.path)), per_band=isinstance(found.source, dict))
     with ExitStack() as opened:
         try:
@@ -142,15 +142,12 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
             if isinstance(found.source, str):
                 naming, dataset, nodata = _open_file(found.source, settings, opened)
                 return _scene(found, product, naming, [dataset], nodata, settings)
-            masked = {file: file_and_band(path)[1] is None for file, path in zip(files, found.paths, strict=True)}
+            masked = {file: index is None for file, index in places}
             by_file = {file: opened.enter_context(open_raster(file, masked=one)) for file, one in masked.items()}
-            nodata = _nodata(
-                [(by_file[file], file_and_band(path)[1] or 1) for file, path in zip(files, found.paths, strict=True)],
-                settings,
-            )
+            nodata = _nodata([(by_file[file], index or 1) for file, index in places], settings)
             if nodata is not None:
                 by_file = {file: opened.enter_context(with_nodata(one, nodata)) for file, one in by_file.items()}
-            datasets = [by_file[file] for file in files]
+            datasets = [by_file[file] for file, _ in places]
             return _scene(found, product, Naming(tuple(found.source)), datasets, nodata, settings)
         except BandError as error:
             error.place = error.place or found.place
