@@ -142,13 +142,15 @@ def with_holes(kind, path, write_raster):
             return write_raster(path, rgba, photometric="rgb", alpha="yes"), everywhere
         rgba[:3][IN_ONE_BAND] = 7
         return write_raster(path, rgba, photometric="rgb", alpha="yes", nodata=7), by_value
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal mask"):
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind != "mask beside"):
+        if kind == "mask and nodata":
+            return write_raster(path, np.where(IN_ONE_BAND, 7, pixels), mask=~HOLES, nodata=7), by_value
         return write_raster(path, pixels, mask=~HOLES), everywhere
 
 
 KINDS = (
     *("nodata", "nodata of the sensor", "nan", "nan is nodata", "infinite", "nodata and nan"),
-    *("alpha", "alpha and nodata", "internal mask", "mask beside"),
+    *("alpha", "alpha and nodata", "internal mask", "mask beside", "mask and nodata"),
 )
 
 SENTINEL2 = {10: ("B02", "B03", "B04", "B08"), 20: ("B05", "B06", "B07", "B8A", "B11", "B12"), 60: ("B01", "B09")}

@@ -34,40 +34,45 @@ def table():
     return module
 
 
-def make(*arguments):
-    """Run make in the paper's folder with this rsr."""
-    return subprocess.run(
-        ["make", "-C", PAPER, *arguments, f"RSR={sys.executable} -m rsr_cli.main"],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def make(warm):
+    """Return a function that runs make in the paper's folder with this rsr."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+
+    def run(*arguments):
+        return subprocess.run(
+            ["make", "-C", PAPER, *arguments, f"RSR={' '.join(map(str, warm))}"],
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(make, tmp_path_factory):
     """Run `make smoke` into an empty folder."""
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed")
     out = tmp_path_factory.mktemp("smoke")
     done = make("-j2", "smoke", f"OUT={out}")
     assert done.returncode == 0, done.stderr
     return out / "smoke"
 
 
-def test_made_anew_is_what_is_missing_or_was_made_otherwise(smoke):
+def test_made_anew_is_what_is_missing_or_was_made_otherwise(make, smoke, warm):
     here = [f"DATA={smoke}/in/data", f"WEIGHTS={smoke}/in/weights", f"OUT={smoke}"]
     seeds = "SEEDS=42 84"
     done = make("table", "figures", *here, seeds)
-    assert (done.returncode, "rsr_cli.main" in done.stdout) == (0, False)
+    assert (done.returncode, str(warm[-1]) in done.stdout) == (0, False)
     before = (smoke / "table.md").read_text()
     (smoke / "ben43" / "prithvi" / "trivial.jsonl").unlink()
     done = make("table", *here, seeds)
     assert (done.returncode, done.stdout.count(" score ")) == (0, 1)
     done = make("table", *here, "SEEDS=42")
-    assert (done.returncode, "rsr_cli.main" in done.stdout) == (0, False)
+    assert (done.returncode, str(warm[-1]) in done.stdout) == (0, False)
     assert "LSH: 1 seeds" in (smoke / "table.md").read_text()
     assert make("table", *here, seeds).returncode == 0
     assert (smoke / "table.md").read_text() == before

@@ -179,15 +179,16 @@ def test_a_list_of_directories_of_single_band_files(tmp_path, write_raster, cut,
     assert [tile["properties"]["labels"] for tile in tree] == [["deep"], [tmp_path.name], [tmp_path.name]]
 
 
-def test_a_tile_that_cannot_be_read_is_skipped_alone(tmp_path, write_raster, rsr):
+@pytest.mark.parametrize(("nodata", "chips"), [(0, []), (None, ["--chips", "chips"])])
+def test_a_tile_that_cannot_be_read_is_skipped_alone(tmp_path, write_raster, rsr, nodata, chips):
     pixels = np.random.default_rng(0).integers(1, 9, (1, 64, 64), dtype="uint8")
     blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
-    path = Path(write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=0, **blocks))
+    path = Path(write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=nodata, **blocks))
     with rasterio.open(path) as raster:
         offset, size = (int(raster.get_tag_item(f"BLOCK_{what}_1_2", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
     whole = path.read_bytes()
     path.write_bytes(whole[:offset] + bytes(size) + whole[offset + size :])
-    done = rsr("tile", "--size", "16", "--keep-going", path)
+    done = rsr("tile", "--size", "16", "--keep-going", *chips, path, cwd=tmp_path)
     assert done.returncode == 3
     said = done.stderr.decode().splitlines()
     assert len(said) == 3  # it, the count, and that uint8 is taken as reflectance

@@ -53,8 +53,8 @@ def embedded(tiles: bytes, tmp_path, encoder=None, batch_size=4, keep_going=Fals
     return written(embedder.embed(read([str(path)], skips))), skips
 
 
-def test_invalid_pixels_become_the_mean_and_the_rest_is_normalised(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--size", "32", "--min-valid", "0", corner_scene).stdout
+def test_invalid_pixels_become_the_mean_and_the_rest_is_normalised(call, corner_scene, tmp_path):
+    tiles = call("tile", "--size", "32", "--min-valid", "0", corner_scene)
     records, _ = embedded(tiles, tmp_path)
     assert [record["properties"]["valid"] for record in records] == [0.5] + [1.0] * 8
     values = vectors(records)
@@ -75,10 +75,10 @@ class ValidMeans(Means):
 @pytest.mark.parametrize("size_px", [None, 7, 20, 32, 45, 224])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_what_a_hole_is_resized_to_does_not_bleed_into_the_valid_pixels(
-    rsr, corner_scene, tmp_path, size_px, batch_size
+    call, corner_scene, tmp_path, size_px, batch_size
 ):
     """Around the hole, all pixels of a band are the same, and stay so in each size."""
-    tiles = rsr("tile", "--size", "32", "--min-valid", "0", corner_scene).stdout
+    tiles = call("tile", "--size", "32", "--min-valid", "0", corner_scene)
     encoder = ValidMeans(size_px=size_px)
     seen = []
     forward = encoder.forward
@@ -96,12 +96,12 @@ def test_what_a_hole_is_resized_to_does_not_bleed_into_the_valid_pixels(
     assert (pixels[0][:, valid[0] == 0] == 0).all()
 
 
-def test_a_pixel_that_one_band_lacks_is_invalid_but_a_filled_band_is_not_asked(rsr, write_raster, tmp_path):
+def test_a_pixel_that_one_band_lacks_is_invalid_but_a_filled_band_is_not_asked(call, write_raster, tmp_path):
     data = np.full((2, 8, 8), 1010, np.float32)
     data[0, :2] = np.nan
     data[1, :, :2] = np.nan
     path = write_raster(tmp_path / "x.tif", data, names=("blue", "green"))
-    tiles = rsr("tile", "--whole", "--scale", "1", path).stdout
+    tiles = call("tile", "--whole", "--scale", "1", path)
     (record,), _ = embedded(tiles, tmp_path, ValidMeans(("blue", "green")))
     assert vectors([record])[0].tolist() == [1, 1, 36]
     assert record["properties"]["valid"] == round(36 / 64, 4)
@@ -110,8 +110,8 @@ def test_a_pixel_that_one_band_lacks_is_invalid_but_a_filled_band_is_not_asked(r
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
-def test_order_and_values_do_not_depend_on_the_batch(rsr, corner_scene, tmp_path, batch_size):
-    tiles = rsr("tile", "--size", "16", "--stride", "8", "--min-valid", "0.2", corner_scene).stdout
+def test_order_and_values_do_not_depend_on_the_batch(call, corner_scene, tmp_path, batch_size):
+    tiles = call("tile", "--size", "16", "--stride", "8", "--min-valid", "0.2", corner_scene)
     lines = tiles.splitlines()
     records, _ = embedded(tiles, tmp_path, batch_size=batch_size)
     assert [record["id"] for record in records] == [orjson.loads(line)["id"] for line in lines]
@@ -119,9 +119,9 @@ def test_order_and_values_do_not_depend_on_the_batch(rsr, corner_scene, tmp_path
     np.testing.assert_array_equal(vectors(records), vectors(one_by_one))
 
 
-def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(rsr, corner_scene, tmp_path):
+def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(call, corner_scene, tmp_path):
     sizes = (16, 32, 32, 24)
-    tiles = b"".join(rsr("tile", "--size", s, "--id-prefix", f"{i}-", corner_scene).stdout for i, s in enumerate(sizes))
+    tiles = b"".join(call("tile", "--size", s, "--id-prefix", f"{i}-", corner_scene) for i, s in enumerate(sizes))
     native, _ = embedded(tiles, tmp_path)
     assert {int(v[-1]) for v in vectors(native)} == {16, 24, 32}
     resized, _ = embedded(tiles, tmp_path, Means(size_px=20))
@@ -129,8 +129,8 @@ def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(rsr, corner_scene
     assert [r["id"] for r in native] == [r["id"] for r in resized]
 
 
-def test_a_missing_band_is_an_error_or_the_mean(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--size", "32", corner_scene).stdout
+def test_a_missing_band_is_an_error_or_the_mean(call, corner_scene, tmp_path):
+    tiles = call("tile", "--size", "32", corner_scene)
     encoder = Means(("coastal", *PRITHVI))
     with pytest.raises(RecordError, match=r"tiles.geojsonl:1: band coastal is missing"):
         embedded(tiles, tmp_path, encoder)
@@ -142,9 +142,9 @@ def test_a_missing_band_is_an_error_or_the_mean(rsr, corner_scene, tmp_path):
         embedded(tiles, tmp_path, Means(("pan",)), fill_missing=True)
 
 
-def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(rsr, corner_scene, tmp_path):
+def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(call, corner_scene, tmp_path):
     encoder = Means(("coastal", "pan", *PRITHVI))
-    tiles = [orjson.loads(line) for line in rsr("tile", "--size", "32", corner_scene).stdout.splitlines()[:3]]
+    tiles = [orjson.loads(line) for line in call("tile", "--size", "32", corner_scene).splitlines()[:3]]
     tiles[1]["properties"]["bands"][0] = "pan"
     tiles[2]["properties"]["bands"][0] = "coastal"
     tiles[2]["properties"]["bands"][1] = "pan"
@@ -157,9 +157,9 @@ def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(rsr, 
     assert len({encoder.space().fingerprint, *prints}) == 4
 
 
-def test_the_unit_of_pixels_that_are_not_reflectance_is_part_of_the_space(rsr, corner_scene, tmp_path):
+def test_the_unit_of_pixels_that_are_not_reflectance_is_part_of_the_space(call, corner_scene, tmp_path):
     encoder = Means()
-    tiles = [orjson.loads(line) for line in rsr("tile", "--size", "32", corner_scene).stdout.splitlines()[:4]]
+    tiles = [orjson.loads(line) for line in call("tile", "--size", "32", corner_scene).splitlines()[:4]]
     for tile, unit in zip(tiles, (None, "dB", "dB", "power"), strict=True):
         tile["properties"] |= {"unit": unit} if unit else {}
     records, _ = embedded(b"\n".join(map(orjson.dumps, tiles)), tmp_path, encoder)
@@ -171,8 +171,8 @@ def test_the_unit_of_pixels_that_are_not_reflectance_is_part_of_the_space(rsr, c
     assert code["properties"]["code"]["unit"] == "dB"
 
 
-def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--size", "16", "--min-valid", "0", corner_scene).stdout
+def test_a_tile_without_valid_pixels_is_refused_or_skipped(call, corner_scene, tmp_path):
+    tiles = call("tile", "--size", "16", "--min-valid", "0", corner_scene)
     with pytest.raises(RecordError, match=r":1: has no valid pixel") as caught:
         embedded(tiles, tmp_path)
     assert "--min-valid" in explain(caught.value)
@@ -204,8 +204,8 @@ def test_a_tile_without_valid_pixels_is_refused_or_skipped(rsr, corner_scene, tm
         ({"bands": [*PRITHVI, "pan"]}, "has 6 bands, but the record names 7"),
     ],
 )
-def test_a_broken_tile_is_named_by_its_line(rsr, corner_scene, tmp_path, change, says):
-    lines = rsr("tile", "--size", "32", corner_scene).stdout.splitlines(keepends=True)
+def test_a_broken_tile_is_named_by_its_line(call, corner_scene, tmp_path, change, says):
+    lines = call("tile", "--size", "32", corner_scene).splitlines(keepends=True)
     record = orjson.loads(lines[4])
     record["properties"] |= change
     lines[4] = orjson.dumps(record) + b"\n"
@@ -224,8 +224,8 @@ class Overflows(Means):
         return values
 
 
-def test_a_model_that_overflows_is_an_error(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--size", "32", corner_scene).stdout
+def test_a_model_that_overflows_is_an_error(call, corner_scene, tmp_path):
+    tiles = call("tile", "--size", "32", corner_scene)
     with pytest.raises(RecordError, match=r":9: the model returns NaN"):
         embedded(tiles, tmp_path, Overflows())
 
@@ -237,8 +237,8 @@ class Located(Means):
         return torch.cat([context["datetime"], context["location"], pixels.mean((2, 3))[:, :3]], 1)
 
 
-def test_date_and_place_come_from_the_record(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--whole", "--datetime", "2021-03-01T10:00:00+01:00", corner_scene).stdout
+def test_date_and_place_come_from_the_record(call, corner_scene, tmp_path):
+    tiles = call("tile", "--whole", "--datetime", "2021-03-01T10:00:00+01:00", corner_scene)
     (record,), _ = embedded(tiles, tmp_path, Located())
     year, day, lat, lon = vectors([record])[0, :4].tolist()
     assert (year, day) == (2021, 59)  # 31 + 28 days before
@@ -255,19 +255,19 @@ def test_date_and_place_come_from_the_record(rsr, corner_scene, tmp_path):
         embedded(orjson.dumps(across), tmp_path, Located())
 
 
-def test_a_missing_date_or_place_is_an_error(rsr, corner_scene, tmp_path):
-    tiles = rsr("tile", "--whole", corner_scene).stdout
+def test_a_missing_date_or_place_is_an_error(call, corner_scene, tmp_path):
+    tiles = call("tile", "--whole", corner_scene)
     with pytest.raises(RecordError, match="has datetime None, but the model needs a date") as caught:
         embedded(tiles, tmp_path, Located())
     assert "--datetime" in explain(caught.value)
-    placeless = orjson.loads(rsr("tile", "--whole", "--datetime", "2021-03-01", corner_scene).stdout)
+    placeless = orjson.loads(call("tile", "--whole", "--datetime", "2021-03-01", corner_scene))
     del placeless["bbox"]
     with pytest.raises(RecordError, match="has no bbox"):
         embedded(orjson.dumps(placeless), tmp_path, Located())
 
 
-def test_batches_and_reading_ahead_are_limited_by_memory(rsr, corner_scene, tmp_path, monkeypatch):
-    tiles = rsr("tile", "--size", "16", "--min-valid", "0.2", corner_scene).stdout
+def test_batches_and_reading_ahead_are_limited_by_memory(call, corner_scene, tmp_path, monkeypatch):
+    tiles = call("tile", "--size", "16", "--min-valid", "0.2", corner_scene)
     expected, _ = embedded(tiles, tmp_path, batch_size=64)
     sizes, waiting = [], []
 
@@ -295,8 +295,8 @@ def test_batches_and_reading_ahead_are_limited_by_memory(rsr, corner_scene, tmp_
 @pytest.mark.parametrize(
     "window", [None, 5, "abcd", [0, 0, "a", 5], [0, 0, -1e9, 1e9], [0, 0, 1e300, 1e300], [[]] * 4, {}]
 )
-def test_a_malformed_window_among_tiles(rsr, corner_scene, tmp_path, window):
-    lines = rsr("tile", "--size", "32", corner_scene).stdout.splitlines()
+def test_a_malformed_window_among_tiles(call, corner_scene, tmp_path, window):
+    lines = call("tile", "--size", "32", corner_scene).splitlines()
     odd = orjson.loads(lines[0])
     odd["properties"]["window"] = window
     stream = b"\n".join([lines[0], orjson.dumps(odd), *lines[1:]]) + b"\n"

@@ -51,6 +51,15 @@ def test_a_difference_from_the_sensor_is_said(tmp_path, write_raster, cut, caplo
     ]
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1e-4, np.nan)])
+def test_a_scale_that_cannot_be(tmp_path, write_raster, cut, scale, offset):
+    path = declare(write_raster(tmp_path / "x.tif", bands_of(1, 8, 8), names=["red"]), [scale], [offset])
+    with pytest.raises(BandError, match=r"declares scale \S+ and offset \S+ of red, which cannot be") as raised:
+        cut(path)
+    assert raised.value.remedy == "scale"
+    assert cut(path, scale=1.0, offset=0.0)[0]["properties"]["scale"] == 1
+
+
 def test_bands_of_which_only_some_declare_a_scale(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "x.tif", bands_of(2, 8, 8), names=["red", "nir"])
     declare(path, [1e-4, 1.0], [-0.1, 0.0])

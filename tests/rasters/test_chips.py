@@ -137,6 +137,7 @@ def test_chips_replace_nothing_without_overwrite(tmp_path, write_raster, cut):
         ("int16", (-9999, 0, None)),
         ("int16", (-32768, 32767, 5)),
         ("uint8", (0, 255, None)),
+        ("int64", (0, 255, None)),
         ("float32", (-9999, np.nan, None)),
         ("float32", (0.5, 0.25, None)),
     ],

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from support_rasters import LC08, bands_of, grid, repeat, safe, same_pixels
 
 from rsr_cli.core import rasters
@@ -25,11 +26,14 @@ def is_invalid(tile, bands=RGB):
 
 
 @pytest.mark.parametrize("flags", ["values", "bits", "both"])
-@pytest.mark.parametrize("named", ["by the user", "by the file"])
+@pytest.mark.parametrize("named", ["by the user", "by the file", "by the file, flagged as alpha"])
 def test_a_band_of_the_file(tmp_path, write_raster, cut, flags, named):
     pixels = np.concatenate([bands_of(3, 40, 50), np.random.default_rng(0).integers(0, 12, (1, 40, 50))])
     names = ("red", "green", "blue", "scl")
-    path = write_raster(tmp_path / "x.tif", pixels.astype("uint16"), names=names if named == "by the file" else None)
+    path = write_raster(tmp_path / "x.tif", pixels.astype("uint16"), names=names if "file" in named else None)
+    if "alpha" in named:
+        with rasterio.open(path, "r+") as raster:
+            raster.colorinterp = [*raster.colorinterp[:3], ColorInterp.alpha]
     marks = {"values": Marks((3, 8, 9)), "bits": Marks(bits=(1, 3)), "both": Marks((4,), (3,))}[flags]
     numbers = pixels[3]
     expected = {
@@ -173,6 +177,7 @@ def test_chips_have_the_mask_in_their_pixels(tmp_path, write_raster, cut):
         (MaskSettings(Marks((1,)), file="m*.tif"), r"has 2 files, such as .*m1.tif and .*m2.tif, that m\*.tif names"),
         (MaskSettings(Marks((1,)), file="m1.tif"), "m1.tif: covers another area than the bands"),
         (MaskSettings(Marks(bits=(8,)), file="m2.tif"), "m2.tif: has uint8 numbers, which have no bit 8"),
+        (MaskSettings(Marks((256, 300)), file="m2.tif"), "m2.tif: has uint8 numbers, none of which is 256"),
         (MaskSettings(Marks(bits=(0,)), file="float.tif"), "float.tif: has float32 numbers, which have no bit 0"),
         (MaskSettings(Marks((1,)), file="x.tif"), "x.tif: has 3 bands, where a mask has one"),
     ],

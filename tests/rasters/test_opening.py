@@ -275,7 +275,19 @@ def test_alpha_with_transparent_and_feathered_edges_is_believed(tmp_path, write_
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("declares", ["nothing", "nodata", "the same", "mask", "alpha", "a virtual raster's nodata"])
+@pytest.mark.parametrize(
+    "declares",
+    [
+        "nothing",
+        "nodata",
+        "the same",
+        "mask",
+        "nodata and mask",
+        "the same and mask",
+        "alpha",
+        "a virtual raster's nodata",
+    ],
+)
 def test_nodata_of_the_user_s_is_invalid_besides_what_the_file_declares(tmp_path, write_raster, cut, declares):
     pixels = bands_of(3, 30, 40)
     pixels[:, :6, :9] = 7  # the user's, in all bands
@@ -289,9 +301,9 @@ def test_nodata_of_the_user_s_is_invalid_besides_what_the_file_declares(tmp_path
         rgba = np.concatenate([pixels, alpha]).astype("uint16")
         write_raster(path, rgba, photometric="rgb", alpha="yes")
     else:
-        nodata = {"nodata": 9, "the same": 7}.get(declares)
-        write_raster(path, pixels, nodata=nodata, mask=mask if declares == "mask" else None)
-    if declares in ("mask", "alpha"):
+        nodata = {"nodata": 9, "the same": 7}.get(declares.removesuffix(" and mask"))
+        write_raster(path, pixels, nodata=nodata, mask=mask if "mask" in declares else None)
+    if "mask" in declares or declares == "alpha":
         expected |= ~mask
     if "nodata" in declares:
         expected |= pixels == 9
@@ -311,6 +323,60 @@ def test_nodata_of_the_user_s_is_invalid_besides_what_the_file_declares(tmp_path
         np.testing.assert_array_equal(rasters.read_pixels(tile, settings["bands"]), truth)
         np.testing.assert_array_equal(rasters.read_pixels(chip, settings["bands"]), truth)
         assert tile["properties"]["valid"] == pytest.approx(np.isfinite(truth).all(axis=0).mean(), abs=1e-6)
+
+
+def virtual(path, bands):
+    """Write a virtual raster of 8 x 8 pixels; bands are file, its data type as GDAL has it, and further elements."""
+    elements = "".join(
+        f'<VRTRasterBand dataType="{dtype}" band="{number}">{more}<SimpleSource><SourceFilename>{file}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (file, dtype, more) in enumerate(bands, 1)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{elements}</VRTDataset>')
+    return path
+
+
+def test_a_sensors_nodata_counts_where_one_band_declares_none(tmp_path, write_raster, cut):
+    pixels = bands_of(3, 8, 8)
+    pixels[:, 1, 2], pixels[1, 4, 5] = 0, 7
+    files = [write_raster(tmp_path / f"{i}.tif", band) for i, band in enumerate(pixels)]
+    stack = [(files[0], "UInt16", ""), (files[1], "UInt16", "<NoDataValue>7</NoDataValue>"), (files[2], "UInt16", "")]
+    names = ["red", "green", "-"]
+    settings = {"bands": names, "sensor": "sentinel2-l2a", "scale": 1.0, "offset": 0.0}
+    (tile,) = cut(virtual(tmp_path / "x.vrt", stack), **settings)
+    expected = np.where((pixels == 0) | (pixels == 7), np.nan, pixels)[:2]
+    np.testing.assert_array_equal(rasters.read_pixels(tile, names[:2]), expected)
+    # a band that is not used does not ask for it
+    (tile,) = cut(tmp_path / "x.vrt", **settings | {"bands": ["-", "green", "-"]})
+    assert np.argwhere(np.isnan(rasters.read_pixels(tile, ["green"]))).tolist() == [[0, 4, 5]]
+
+
+def test_bands_of_several_data_types(tmp_path, write_raster, cut):
+    """Each is read as it is; nodata must be possible in those that are used."""
+    pixels = np.stack([np.full((8, 8), 1000.0), np.full((8, 8), 0.25), np.full((8, 8), 200.0)])
+    pixels[:, 3, 0] = 65535, 0.5, 9
+    kinds = ("uint16", "float32", "uint8")
+    files = [write_raster(tmp_path / f"{k}.tif", band.astype(k)) for k, band in zip(kinds, pixels, strict=True)]
+    path = virtual(tmp_path / "x.vrt", zip(files, ("UInt16", "Float32", "Byte"), ("", "", ""), strict=True))
+    names = ["red", "green", "blue"]
+    for chips in (None, tmp_path / "chips"):
+        (tile,) = cut(path, bands=names, scale=2.0, chips=chips)
+        order = ["blue", "red", "green"]
+        np.testing.assert_array_equal(rasters.read_pixels(tile, order), pixels[[2, 0, 1]] * 2)
+    (tile,) = cut(path, bands=["red", "green", "-"], nodata=65535.0, min_valid=0.1)
+    assert np.isnan(rasters.read_pixels(tile, ["red", "green"]))[:, 3, 0].tolist() == [True, False]
+    with pytest.raises(BandError, match="has uint8 numbers, none of which is 65535"):
+        cut(path, bands=names, nodata=65535.0)
+
+
+def test_the_only_band_of_a_file_is_no_alpha(tmp_path, write_raster, cut):
+    """As when the fourth band of an aerial image was taken out of it."""
+    pixels = bands_of(1, 8, 8)
+    pixels[0, :3] = 0
+    file = write_raster(tmp_path / "source", pixels)
+    virtual(tmp_path / "B08.vrt", [(file, "UInt16", "<ColorInterp>Alpha</ColorInterp>")])
+    (tile,) = cut(tmp_path, per_band=True, sensor="eurosat")
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["nir"]), pixels)
 
 
 def test_nodata_of_the_user_s_does_not_bleed_into_a_coarse_band(tmp_path, write_raster, cut):

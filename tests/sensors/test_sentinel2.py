@@ -137,6 +137,7 @@ def test_the_metadata_states_scale_and_offset(
     (tmp_path / "flat").mkdir()
     for file in inside.iterdir():
         (tmp_path / "flat" / file.name).symlink_to(file)
+    (safe / "GRANULE" / ".ipynb_checkpoints").mkdir()  # is no second granule
     sensor = f"sentinel2-l{level.lower()}"
     for path in (safe, tmp_path / "archive", tmp_path / "latest", tmp_path / "bands", tmp_path / "flat", inside):
         (tile,) = cut(path, per_band=True, sensor=sensor)

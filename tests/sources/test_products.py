@@ -107,6 +107,10 @@ def test_a_second_band_may_be_the_mask_of_the_first(tmp_path, write_raster, cut,
     for record in (tile, chip):
         read = rasters.read_pixels(record, ["blue"])[0]
         np.testing.assert_array_equal(read, np.where(clear, pixels.astype(float) * 2, np.nan))
+    value = float(pixels[20, 30])  # which the mask does not have
+    (tile,) = cut(tmp_path, **settings, nodata=value)
+    expected = np.where(clear * (pixels != value), pixels.astype(float) * 2, np.nan)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["blue"])[0], expected)
 
 
 def test_a_second_band_that_is_no_mask(tmp_path, write_raster, cut):

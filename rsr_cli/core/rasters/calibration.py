@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsr_cli.core.errors import BandError, UsageError
+from rsr_cli.core.rasters.opening import is_all_valid
 from rsr_cli.core.sensors.base import POLARIZATIONS, factor_of, is_reflectance
 
 if TYPE_CHECKING:
@@ -58,19 +59,20 @@ class Band:
 
 def sample(bands: Sequence[Band]) -> list[NDArray[np.float64]]:
     """Read some valid numbers of each band, from all over the scene; none where they cannot be read."""
-    found: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in bands]
-    for (_, dtype), group in groupby(range(len(bands)), key=lambda i: (id(bands[i].dataset), bands[i].dtype)):
+    found: list[list[NDArray[Any]]] = [[np.empty(0)] for _ in bands]
+    for _, group in groupby(range(len(bands)), key=lambda i: (id(bands[i].dataset), bands[i].dtype)):
         mine = list(group)
         dataset, indexes = bands[mine[0]].dataset, [bands[i].index for i in mine]
+        masked = not is_all_valid(dataset)
         for row, height in _places(dataset.height):
             for column, width in _places(dataset.width):
                 try:
-                    numbers = dataset.read(indexes, window=Window(column, row, width, height), masked=True)
+                    numbers = dataset.read(indexes, window=Window(column, row, width, height), masked=masked)
                 except RasterioError:  # reading the tile will report it
                     continue
                 for i, layer in zip(mine, numbers, strict=True):
-                    valid = layer.compressed()
-                    found[i].append(valid[np.isfinite(valid)].astype(float) if dtype[0] == "f" else valid.astype(float))
+                    valid = layer.compressed() if masked else layer.ravel()
+                    found[i].append(valid[np.isfinite(valid)] if valid.dtype.kind == "f" else valid)
     return [np.concatenate(parts) for parts in found]
 
 
@@ -181,6 +183,9 @@ def _stated(
             if others:
                 raise
     pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
+    for band, pair in zip(bands, pairs, strict=True):
+        if not pair[0] or not np.isfinite(pair).all():
+            raise BandError(f"declares {_text(pair)} of {band.name}, which cannot be", remedy="scale")
     if offset is not None:
         pairs = [(scale, offset) for scale, _ in pairs]
     reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
@@ -209,6 +214,9 @@ def _implausible(
     outside: dict[str, list[str]] = {"below": [], "above": []}
     for band, (scale, offset), numbers in zip(bands, pairs, samples, strict=True):
         if is_reflectance(band.name) and numbers.size:
+            ends = sorted(end * scale + offset for end in (numbers.min(), numbers.max()))
+            if PLAUSIBLE[0] <= ends[0] and ends[1] <= PLAUSIBLE[1]:
+                continue
             values = numbers * scale + offset
             varies = numbers.min() < numbers.max()  # a band of one small number is empty
             shares = varies * (values < PLAUSIBLE[0]).mean(), (values > PLAUSIBLE[1]).mean()

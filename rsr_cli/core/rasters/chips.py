@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rsr_cli.core.rasters.pixels import Part
     from rsr_cli.core.records.batch import Record
 
+#: A GeoTIFF's nodata is written as a floating-point number, which is exact up to this one.
+EXACT = 1 << 53
+
 Numbers = np.ma.MaskedArray[Any, Any]
 
 
@@ -144,7 +147,8 @@ def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | N
         return numbers, np.nan
     if (invalid == invalid[0]).all():
         return numbers, None
-    possible, valid = range_of(numbers.dtype), set(np.unique(numbers.compressed()).tolist())
+    limits, valid = range_of(numbers.dtype), set(np.unique(numbers.compressed()).tolist())
+    possible = range(max(limits[0], -EXACT), min(limits[-1], EXACT) + 1)
     candidates = chain((int(value) for value in stated if has(numbers.dtype, value)), (0, possible[-1]), possible)
     unused = next((value for value in candidates if value not in valid), None)
     if unused is not None:

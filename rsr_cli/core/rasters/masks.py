@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import BandError, RasterError, counted
-from rsr_cli.core.rasters.opening import open_raster
+from rsr_cli.core.rasters.opening import open_raster, range_of
 from rsr_cli.core.sources.base import band_in_file, file_and_band
 from rsr_cli.core.sources.files import beside
 from rsr_cli.core.sources.products import other_band
@@ -46,6 +46,10 @@ class MaskSettings:
     file: str = ""
     quality: QualityBand | None = None
 
+    def is_in(self, description: str | None) -> bool:
+        """Return whether the description of a band states that it is the mask."""
+        return bool(self.band) and (description or "").lower() == self.band.lower()
+
     def find(self, found: Found, names: dict[str, int], sensor: Sensor | None) -> str:
         """Return the source of a scene's mask, as records state it.
 
@@ -80,7 +84,7 @@ class MaskSettings:
 
 
 def check_mask(source: str, marks: Marks, fits: Callable[[DatasetReader], bool]) -> None:
-    """Check that a mask can be read and has bits, if they are asked for.
+    """Check that a mask can be read and have the numbers or bits that are asked for.
 
     Parameters
     ----------
@@ -105,6 +109,8 @@ def check_mask(source: str, marks: Marks, fits: Callable[[DatasetReader], bool])
         kind = np.dtype(dataset.dtypes[(index or 1) - 1])
         if marks.bits and (kind.kind not in "iu" or max(marks.bits) >= 8 * kind.itemsize):
             raise BandError(f"has {kind} numbers, which have no bit {max(marks.bits)}", path)
+        if marks.values and not marks.bits and kind.kind in "iu" and not any(n in range_of(kind) for n in marks.values):
+            raise BandError(f"has {kind} numbers, none of which is {marks.values[0]}", path)
 
 
 def are_marked(numbers: NDArray[Any], marks: Marks) -> NDArray[np.bool_]:

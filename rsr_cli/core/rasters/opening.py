@@ -88,7 +88,7 @@ def open_raster(
     n_bands : int, optional
         Number of bands with data. If the file has as many, none is alpha, whatever its flags say.
     masked : bool
-        If the file has two bands, the second is alpha, whatever its flags say.
+        The file is of one band: the first of at most two is no alpha and the second is, whatever their flags say.
 
     Raises
     ------
@@ -109,9 +109,15 @@ def open_raster(
         with suppress(CPLE_BaseError):  # what was wrong with the coordinate system would be raised by the next question
             _ = dataset.colorinterp
         alphas = alphas_of(dataset)
-        wanted = [] if n_bands == dataset.count else [2] if masked and dataset.count == 2 else alphas
+        wanted = alphas
+        if n_bands == dataset.count:
+            wanted = []
+        elif masked and dataset.count <= 2:
+            wanted = [2][: dataset.count - 1]
         if wanted != alphas:
             dataset = _changed(dataset, alphas=wanted)
+        if [MaskFlags.per_dataset] in dataset.mask_flag_enums and len(set(dataset.nodatavals) - {None}) == 1:
+            dataset = _changed(dataset, nodata=dataset.nodata)  # which GDAL ignores beside a mask
         if nodata is not None and dataset.count:
             dataset = with_nodata(dataset, nodata)
     if not dataset.count:
@@ -171,8 +177,14 @@ def _virtual(path: str, array: NDArray[Any]) -> str:
 
 def is_all_valid(dataset: DatasetReader) -> bool:
     """Return whether no band declares nodata, a mask or alpha."""
-    # GDAL derives no mask from alpha of some data types
-    return not alphas_of(dataset) and all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+    return len(all_valid(dataset)) == dataset.count
+
+
+def all_valid(dataset: DatasetReader) -> list[int]:
+    """Return the numbers of the bands of which the file declares no pixel invalid, by nodata, a mask or alpha."""
+    if alphas_of(dataset):  # GDAL derives no mask from alpha of some data types
+        return []
+    return [index for index, flags in enumerate(dataset.mask_flag_enums, 1) if flags == [MaskFlags.all_valid]]
 
 
 def alphas_of(dataset: DatasetReader) -> list[int]:
@@ -221,7 +233,7 @@ def _changed(
         for band in root.findall("VRTRasterBand"):
             if alphas is not None:
                 _set(band, "ColorInterp", "Alpha" if int(band.attrib["band"]) in alphas else "Undefined")
-            if nodata is not None:
+            if nodata is not None and not _is_alpha(band):
                 _set(band, "NoDataValue", repr(nodata))
         if nodata is not None and not is_all_valid(dataset):
             _read_masked(root, dataset.name)
@@ -232,6 +244,10 @@ def _set(band: ElementTree.Element, tag: str, text: str) -> None:
     for element in band.findall(tag):
         band.remove(element)
     ElementTree.SubElement(band, tag).text = text
+
+
+def _is_alpha(band: ElementTree.Element) -> bool:
+    return band.findtext("ColorInterp") == "Alpha"
 
 
 def _read_masked(root: ElementTree.Element, name: str) -> None:
@@ -245,5 +261,6 @@ def _read_masked(root: ElementTree.Element, name: str) -> None:
                 band.remove(element)
         band.attrib.pop("subClass", None)
         source = ElementTree.SubElement(band, "ComplexSource")
-        for tag, text in (("SourceFilename", name), ("SourceBand", band.attrib["band"]), ("UseMaskBand", "true")):
+        masked = "false" if _is_alpha(band) else "true"
+        for tag, text in (("SourceFilename", name), ("SourceBand", band.attrib["band"]), ("UseMaskBand", masked)):
             ElementTree.SubElement(source, tag).text = text

@@ -212,7 +212,7 @@ def _check_memory(parts: Sequence[Part], shape: tuple[int, int]) -> None:
     needed = 0.0
     for part in parts:
         dataset = part.opened.dataset
-        bytes_per_value = max(np.dtype(dataset.dtypes[index - 1]).itemsize for index in part.indexes)
+        bytes_per_value = np.dtype(part.dtype).itemsize
         needed += memory_of(max(math.prod(shape), math.prod(part.window[2:])), len(part.indexes), bytes_per_value)
         height, width = dataset.block_shapes[part.indexes[0] - 1]
         together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
@@ -269,12 +269,20 @@ def _are(values: Any, *types: type) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A tile's bands in one file: their numbers there, and the tile's window (left, top, width, height) there."""
+    """A tile's bands in one file, of one data type.
+
+    ``indexes`` are their numbers there, and ``window`` is the tile's (left, top, width, height) there.
+    """
 
     path: str
     opened: Opened
     indexes: list[int]
     window: tuple[float, float, float, float]
+
+    @property
+    def dtype(self) -> str:
+        """The data type of the numbers."""
+        return str(self.opened.dataset.dtypes[self.indexes[0] - 1])
 
 
 def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int, int]]:
@@ -294,14 +302,15 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         if len(opened.indexes) != len(names):
             has = counted(len(opened.indexes), "band")
             raise RasterError(f"has {has}, but the record names {len(names)}", source)
-        return [Part(source, opened, [opened.indexes[names.index(band)] for band in bands], window)], (height, width)
-    parts: list[Part] = []
-    for band in bands:
-        path, index = file_and_band(source[band])
-        if parts and parts[-1].path == path:
-            parts[-1].indexes.append(index or 1)
+        each = [Part(source, opened, [opened.indexes[names.index(band)]], window) for band in bands]
+    else:
+        each = [_part(tile, source[band], nodata) for band in bands]
+    parts = each[:1]
+    for part in each[1:]:
+        if (part.opened, part.dtype) == (parts[-1].opened, parts[-1].dtype):
+            parts[-1].indexes.extend(part.indexes)  # are read at once
         else:
-            parts.append(_part(tile, source[band], nodata))
+            parts.append(part)
     return parts, (height, width)
 
 
@@ -344,7 +353,7 @@ def _read(part: Part, shape: tuple[int, int], *, classes: bool = False) -> np.ma
         beyond = max(left - dataset.width, -left - width, top - dataset.height, -top - height)
         if beyond >= (0 if same_size else 0.5):
             raise RasterError(f"the window {list(part.window)} lies outside the raster", part.path)
-        return np.ma.array(np.zeros((len(part.indexes), *shape), dataset.dtypes[part.indexes[0] - 1]), mask=True)
+        return np.ma.array(np.zeros((len(part.indexes), *shape), part.dtype), mask=True)
     window = Window(left + columns.start * across, top + rows.start * down, size[1] * across, size[0] * down)
     with explained(part.path):
         numbers = dataset.read(

@@ -14,6 +14,7 @@ from rsr_cli.core.rasters.calibration import Band, calibrate, sample
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.masks import check_mask
 from rsr_cli.core.rasters.opening import (
+    all_valid,
     alphas_of,
     explained,
     greatest,
@@ -133,7 +134,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
         (settings.id_prefix + found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
-    files = [file_and_band(path)[0] for path in found.paths]
+    places = [file_and_band(path) for path in found.paths]
     product = Product(str(absolute(found.path)), per_band=isinstance(found.source, dict))
     with ExitStack() as opened:
         try:
@@ -141,12 +142,12 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
             if isinstance(found.source, str):
                 naming, dataset, nodata = _open_file(found.source, settings, opened)
                 return _scene(found, product, naming, [dataset], nodata, settings)
-            masked = {file: file_and_band(path)[1] is None for file, path in zip(files, found.paths, strict=True)}
+            masked = {file: index is None for file, index in places}
             by_file = {file: opened.enter_context(open_raster(file, masked=one)) for file, one in masked.items()}
-            nodata = _nodata(list(by_file.values()), settings)
+            nodata = _nodata([(by_file[file], index or 1) for file, index in places], settings)
             if nodata is not None:
                 by_file = {file: opened.enter_context(with_nodata(one, nodata)) for file, one in by_file.items()}
-            datasets = [by_file[file] for file in files]
+            datasets = [by_file[file] for file, _ in places]
             return _scene(found, product, Naming(tuple(found.source)), datasets, nodata, settings)
         except BandError as error:
             error.place = error.place or found.place
@@ -160,28 +161,33 @@ def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[N
     if dataset.count == 1 and sensor and sensor.band_of_file(Path(path).name) and not settings.bands:
         raise BandError(f"is a single band of {sensor.name}", remedy="per-band")
     alphas = alphas_of(dataset)
-    naming = name_bands(dataset.descriptions, [index in alphas for index in dataset.indexes], sensor, settings.bands)
+    described = zip(dataset.indexes, dataset.descriptions, strict=True)
+    flags = [index in alphas and not (settings.mask and settings.mask.is_in(text)) for index, text in described]
+    naming = name_bands(dataset.descriptions, flags, sensor, settings.bands)
     if alphas:
         dataset = opened.enter_context(open_raster(path, n_bands=len(naming.names)))
-    nodata = _nodata([dataset], settings)
+    indexes = zip(_indexes(dataset, naming.names), naming.names, strict=True)
+    nodata = _nodata([(dataset, index) for index, name in indexes if name != UNUSED], settings)
     if nodata is not None:
         dataset = opened.enter_context(with_nodata(dataset, nodata))
     return naming, dataset, nodata
 
 
-def _nodata(datasets: Sequence[DatasetReader], settings: SceneSettings) -> float | None:
+def _nodata(bands: Sequence[tuple[DatasetReader, int]], settings: SceneSettings) -> float | None:
     """Return the value that marks invalid pixels besides what files declare: the user's, or one of the sensor's.
 
-    The sensor's counts if a file declares nothing.
+    The sensor's counts if nothing is declared of one of the bands, each given by its dataset and number there.
 
     Raises
     ------
     BandError
-        A file cannot contain the user's.
+        A band cannot contain the user's.
     """
     if (nodata := settings.nodata) is None:
-        return settings.sensor.nodata if settings.sensor and any(map(is_all_valid, datasets)) else None
-    for kind in (kind for dataset in datasets for kind in dataset.dtypes):
+        undeclared = {dataset: all_valid(dataset) for dataset in dict(bands)} if settings.sensor else {}
+        some = undeclared and any(index in undeclared[dataset] for dataset, index in bands)
+        return settings.sensor.nodata if settings.sensor and some else None
+    for kind in (kind for dataset, index in bands for kind in dataset.dtypes[index - 1 : index]):
         if np.dtype(kind).kind in "iu" and not has(kind, nodata):
             raise BandError(f"has {kind} numbers, none of which is {nodata:g}", remedy="nodata")
     return nodata

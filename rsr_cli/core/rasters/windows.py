@@ -168,10 +168,7 @@ class Tiler:
                 _tile(scene, window, footprint, whole=settings.whole)
                 for window, footprint in zip(windows, footprints, strict=True)
             ]
-            if measured:
-                tiles = [tile for tile in tiles if self._is_valid(tile, scene)]
-            if self._chips:
-                tiles = [self._chips.write(tile) for tile in tiles]
+            tiles = list(self._usable(tiles, scene, measured=measured))
             kept += len(tiles)
             if tiles:
                 yield tiles
@@ -179,6 +176,16 @@ class Tiler:
             count = len(rows) * len(rows[0])
             what = "its only tile has too few" if count == 1 else f"none of its {count} tiles has enough"
             raise RasterError(f"{what} valid pixels", scene.place, remedy="min-valid")
+
+    def _usable(self, tiles: Iterable[Record], scene: Scene, *, measured: bool) -> Iterator[Record]:
+        """Yield the tiles that have enough valid pixels, or their chips; skip those that cannot be read."""
+        for tile in tiles:
+            try:
+                if not measured or self._is_valid(tile, scene):
+                    yield self._chips.write(tile) if self._chips else tile
+            except RasterError as error:
+                error.message += f" (tile {tile['id']})"
+                self._skips(error)
 
     def _rows_of_windows(self, scene: Scene) -> list[list[Window]]:
         settings = self._windows
@@ -194,13 +201,8 @@ class Tiler:
         return [[(column, row, size, size) for column in columns] for row in rows]
 
     def _is_valid(self, tile: Record, scene: Scene) -> bool:
-        """Measure a tile's valid pixels and return whether they are enough; one that cannot be read is not valid."""
-        try:
-            pixels = read_pixels(tile, [band for band in scene.bands if band != UNUSED])
-        except RasterError as error:
-            error.message += f" (tile {tile['id']})"
-            self._skips(error)
-            return False
+        """Measure a tile's valid pixels, and its clouds, and return whether there are enough."""
+        pixels = read_pixels(tile, [band for band in scene.bands if band != UNUSED])
         valid = float(np.isfinite(pixels).all(axis=0).mean())
         tile["properties"]["valid"] = round(valid, 6)
         if scene.quality and (cover := cloud_cover(read_quality(tile), scene.quality)) is not None:

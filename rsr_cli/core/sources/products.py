@@ -50,7 +50,7 @@ class Products:
             here = Path(directory)
             if here.name in RESOLUTION_DIRECTORIES and directory != path:
                 continue
-            below = [here / name / file for name in sorted(RESOLUTION_DIRECTORIES) for file in _files(here / name)]
+            below = [here / name / file for name in sorted(RESOLUTION_DIRECTORIES) for file in _entries(here / name)]
             names = [*(os.path.join(directory, file) for file in files), *map(str, below)]  # noqa: PTH118
             singles = [name for name in names if self.sensor.band_of_file(Path(name).name)]
             if not singles:
@@ -77,7 +77,8 @@ class Products:
         if "GRANULE" in whole.parts[:-1] and relative.parts:  # the bands are in SAFE/GRANULE/.../IMG_DATA
             inside = whole.parts[::-1].index("GRANULE")
             safe, granule = whole.parents[inside], (whole, *whole.parents)[inside - 1].name
-            several = sum(entry.is_dir() for entry in whole.parents[inside - 1].iterdir()) > 1  # until 2016
+            granules = whole.parents[inside - 1]
+            several = sum((granules / entry).is_dir() for entry in _entries(granules)) > 1  # until 2016
             name = safe.relative_to(top).as_posix() if top in safe.parents else safe.name
             if safe.suffix.upper() != ".SAFE" and (linked := safe.resolve()).suffix.upper() == ".SAFE":
                 name = linked.name
@@ -125,12 +126,12 @@ def other_band(sensor: Sensor, path: str, band: str) -> list[str]:
     found = [
         (metres, str(place / name))
         for place in places
-        for name in _files(place)
+        for name in _entries(place)
         if (metres := sensor.resolution_of_file(name, band)) is not None
         and sensor.product_of_file(name, band).lower() == product
     ]
     return [name for _, name in sorted(found)]
 
 
-def _files(directory: Path) -> list[str]:
+def _entries(directory: Path) -> list[str]:
     return visible(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
