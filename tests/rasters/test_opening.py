@@ -36,7 +36,11 @@ def test_odd_file_names_with_a_sensors_nodata(tmp_path, write_raster, cut, name)
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 2, 2), np.uint8), np.array(["x"]), np.array([None]), np.zeros((4, 4, 3), complex)]
+    "array",
+    [
+        *(np.zeros((4, 4, 2, 2), np.uint8), np.array(["x"]), np.array([None]), np.zeros((4, 4, 3), complex)),
+        *(np.zeros((0, 5)), np.zeros((5, 0)), np.zeros((4, 5, 0), np.uint16)),
+    ],
 )
 def test_arrays_that_are_not_images(tmp_path, cut, array):
     np.save(tmp_path / "x.npy", array)

@@ -106,8 +106,6 @@ def open_raster(
             if has_records(path):
                 raise RasterError("contains records and not a raster", path, remedy="records") from None
             raise
-        with suppress(CPLE_BaseError):  # what was wrong with the coordinate system would be raised by the next question
-            _ = dataset.colorinterp
         alphas = alphas_of(dataset)
         wanted = alphas
         if n_bands == dataset.count:
@@ -143,6 +141,8 @@ def _open_array(path: str) -> DatasetReader:
         array = map_array(Path(path))
         if array.ndim not in (2, 3):
             raise ValueError(f"it has {array.ndim} dimensions")
+        if not array.size:
+            raise ValueError("it is empty")
         if array.dtype.kind not in "uifc":
             raise ValueError(f"it has values of type {array.dtype}")
     except ValueError as error:
@@ -189,6 +189,8 @@ def all_valid(dataset: DatasetReader) -> list[int]:
 
 def alphas_of(dataset: DatasetReader) -> list[int]:
     """Return the numbers of the bands that are flagged as alpha."""
+    with suppress(CPLE_BaseError):  # what GDAL logged at an earlier question, as of a broken tag, is raised here
+        _ = dataset.colorinterp
     return [index for index, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha]
 
 
