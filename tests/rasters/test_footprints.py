@@ -25,7 +25,7 @@ def locate(tmp_path, write_raster, cut, crs, transform, width, height, window=No
     if window is None:
         return whole
     with rasterio.open(path) as raster:
-        return whole | rasters.Locator(raster).footprints([window])[0]
+        return whole | rasters.Locator(raster).footprints([window])[0][0]
 
 
 def check_edges(shape, crs, transform, window, tolerance_px=0.25):
@@ -225,7 +225,7 @@ def test_equidistant_tiles_cover_the_world_by_any_version_of_proj(tmp_path, writ
     _, to_row_1 = to_lonlat("EPSG:4087", transform, 0, n / 4)
     assert tiles[0]["bbox"] == pytest.approx([-180, float(to_row_1), -135, 90])
     with rasterio.open(tmp_path / "x.tif") as raster:
-        (sliver,) = rasters.Locator(raster).footprints([(0, 0, n // 4, 1)])
+        ((sliver, _),) = rasters.Locator(raster).footprints([(0, 0, n // 4, 1)])
     _, bottom = to_lonlat("EPSG:4087", transform, 0, 1)
     assert (sliver["geometry"] is None) == (bottom >= 90)
 
@@ -281,7 +281,7 @@ def test_no_usable_crs_no_footprint(tmp_path, write_raster, cut, crs, transform)
     placed = transform != Affine.identity()
     assert record["properties"].get("proj:transform") == (list(transform)[:6] if placed else None)
     assert ("proj:code" in record["properties"]) == (crs is not None and placed)
-    assert ("gsd" in record["properties"]) == (crs in ("+proj=moll +datum=WGS84", "+proj=longlat +R=1737400 +no_defs"))
+    assert ("gsd" in record["properties"]) == (crs == "+proj=longlat +R=1737400 +no_defs")
     json.dumps(record, allow_nan=False)
 
 
@@ -297,7 +297,8 @@ US_FOOT = 1200 / 3937  # metres
         ("EPSG:32633", grid(10) @ Affine.rotation(33), 10),
         ("EPSG:32633", Affine(30, 0, 6e5, 0, 7.5, 5e6), 15),  # the geometric mean of both sides
         ("EPSG:2263", Affine(3, 0, 1e6, 0, -3, 2e5), 3 * US_FOOT),
-        ("EPSG:3857", Affine(38.2, 0, -8e6, 0, -38.2, 8e6), 38.2),  # the map's metres
+        ("EPSG:32633", Affine(10, 0, 1.66e5, 0, -10, 2e4), 10),  # the zone's edge at the equator, where 10 m are 9.99
+        ("EPSG:3031", Affine(10, 0, 0, 0, -10, 2e6), 10),  # true to scale at 71 S, here at 72
         ("+proj=laea +lat_0=45 +lon_0=-100 +units=km", Affine(0.5, 0, 0, 0, -0.5, 0), 500),
     ],
 )
@@ -306,6 +307,56 @@ def test_gsd_of_a_projected_grid_is_its_pixel_size_in_metres(tmp_path, write_ras
     assert side * pyproj.CRS(crs).axis_info[0].unit_conversion_factor == pytest.approx(gsd, rel=1e-12)
     path = write_raster(tmp_path / "x.tif", np.ones((20, 30), "uint8"), crs=crs, transform=transform, names=["red"])
     assert [tile["properties"]["gsd"] for tile in cut(path, size=10)] == [float(f"{gsd:.6g}")] * 6
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y"),
+    [
+        ("EPSG:3857", 1.95e7, -4.8e6),  # 39.5 S
+        ("EPSG:3857", -8e6, 8.4e6),  # 60 N
+        ("EPSG:3857", -2.00376e7, 8.4e6),  # across the antimeridian
+        ("EPSG:3395", 1e6, 8.36e6),  # the ellipsoid's Mercator
+        ("EPSG:3995", -5e5, -1e5),  # 85 N; true to scale at 71
+        ("EPSG:3413", 2e6, -2.5e6),
+        ("EPSG:32633", 4e6, 5e6),  # far outside the zone
+        ("EPSG:4087", 0, 7e6),
+        ("+proj=geos +h=35785831 +lon_0=0 +sweep=y +datum=WGS84", 3e6, 3e6),
+    ],
+)
+@pytest.mark.parametrize("angle", [0, 30])
+def test_gsd_where_the_map_is_not_true_to_scale_is_on_the_ground(tmp_path, write_raster, cut, crs, x, y, angle):
+    transform = Affine(4, 0, x, 0, -4, y) @ Affine.rotation(angle)
+    path = write_raster(tmp_path / "x.tif", np.ones((400, 200), "uint8"), crs=crs, transform=transform, names=["red"])
+    geod = pyproj.Geod(ellps="WGS84")
+    tiles = cut(path, size=200)
+    assert len(tiles) == 2
+    for tile in tiles:
+        left, top, width, height = tile["properties"]["window"]
+        corners = [left, left + width, left + width, left], [top, top, top + height, top + height]
+        lon, lat = to_lonlat(crs, transform, *corners)
+        area, _ = geod.polygon_area_perimeter(lon, lat)
+        assert tile["properties"]["gsd"] == pytest.approx(abs(area) ** 0.5 / 200, rel=1e-4)
+        assert abs(tile["properties"]["gsd"] - 4) > 0.04
+
+
+@pytest.mark.parametrize(("y", "pixel", "gsd"), [(-4789800, 4, 3.09), (8399738, 10, 5.01), (0, 10, 10)])
+def test_gsd_in_web_mercator(tmp_path, write_raster, cut, y, pixel, gsd):
+    """A pixel of the map at 39.5 S and 60 N has the cosine of the latitude as its share on the ground."""
+    transform = Affine(pixel, 0, 19e6, 0, -pixel, y)
+    path = write_raster(tmp_path / "x.tif", np.ones((9, 9), "uint8"), crs="EPSG:3857", transform=transform)
+    (tile,) = cut(path, bands=["red"])
+    assert tile["properties"]["gsd"] == pytest.approx(gsd, rel=4e-3)  # the Earth is flatter than the cosine
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4087"])
+def test_gsd_of_the_whole_world_is_that_of_its_area(tmp_path, write_raster, cut, crs):
+    width = 2 * 20037508.342789244
+    transform = Affine(width / 100, 0, -width / 2, 0, -width / 100, 25 * width / 100)
+    whole = locate(tmp_path, write_raster, cut, crs, transform, 100, 50)
+    _, north = to_lonlat(crs, transform, 0, 0)
+    geod = pyproj.Geod(ellps="WGS84")
+    area, _ = geod.polygon_area_perimeter([0, 0.001, 0.001, 0], [-north, -north, north, north])
+    assert whole["properties"]["gsd"] == pytest.approx((abs(area) * 360000 / 5000) ** 0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(

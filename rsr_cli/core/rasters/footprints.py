@@ -32,6 +32,8 @@ FINER = (4, 16)
 #: versions of PROJ read equidistant cylindrical maps: 10,018,754 m from the equator, where the pole is at 10,001,966 m.
 SPHERE_EXCESS = 0.16
 GSD_DIGITS = 6  # significant ones
+#: Up to this share, a map's unit is as good as the metre on the ground, so that all tiles of a UTM zone state 10 m.
+TRUE_TO_SCALE = 0.01
 #: Semi-major axis in metres and inverse flattening.
 WGS84 = (6378137.0, 298.257223563)
 
@@ -74,8 +76,17 @@ class Locator:
             return {"proj:code": ":".join(authority)}
         return {"proj:code": None, "proj:wkt2": self._crs.to_wkt(version="WKT2_2019")}
 
-    def footprints(self, windows: Sequence[tuple[int, int, int, int]]) -> list[dict[str, Any]]:
-        """Return the outlines of windows in lon/lat.
+    def footprints(self, windows: Sequence[tuple[int, int, int, int]]) -> list[tuple[dict[str, Any], float | None]]:
+        """Return the outlines of windows in lon/lat, and the ground sample distance in each.
+
+        That is the square root of a pixel's area on the ground:
+
+        - Geographic CRS: a pixel of A square radians at latitude p covers A * M * N * cos(p), where
+          M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
+          of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
+          equations 4-18 and 4-20), and p is the latitude of the window's centre.
+        - Other CRS, ground control points or rational polynomials: the footprint's area on the ellipsoid per pixel.
+          Where a projected CRS is true to scale, see `TRUE_TO_SCALE`, the pixel's size on the map.
 
         Parameters
         ----------
@@ -84,15 +95,17 @@ class Locator:
 
         Returns
         -------
-        list of dict
+        list of tuple of dict and float or None
             ``geometry`` and ``bbox`` of each window as in RFC 7946, cut at the antimeridian; only a ``geometry`` of
-            None if the raster has no usable CRS or the outline leaves the Earth.
+            None if the raster has no usable CRS or the outline leaves the Earth. And metres, to `GSD_DIGITS`
+            significant digits; None if nothing states them.
         """
         if self._placement is None:
-            return [{"geometry": None} for _ in windows]
+            return [({"geometry": None}, None) for _ in windows]
         outlines = self._outlines(self._placement, np.asarray(windows, dtype=float))
         sizes = np.asarray(windows)[:, 2:]
         bent = is_bent(outlines, sizes)
+        areas = ground_areas(outlines)
         found: list[dict[str, Any]] = [{} for _ in windows]
         plain = np.flatnonzero(is_plain(outlines) & ~bent)
         straight = is_straight(outlines[plain], sizes[plain])
@@ -104,45 +117,30 @@ class Locator:
             if bent[number]:
                 outline = self._finer_outline(self._placement, np.asarray(windows[number], dtype=float))
             found[number] = special(outline, sizes[number])
-        return found
+            areas[number] = _area_of(found[number]["geometry"])
+        return list(zip(found, self._distances(windows, areas / sizes.prod(axis=1)), strict=True))
 
-    def gsd(self, window: tuple[int, int, int, int], geometry: dict[str, Any] | None) -> float | None:
-        """Return the ground sample distance of a window: the square root of a pixel's area on the ground.
+    def _distances(
+        self, windows: Sequence[tuple[int, int, int, int]], areas: NDArray[np.float64]
+    ) -> list[float | None]:
+        """Return the ground sample distance in windows, whose pixels cover these areas (n,) in square metres."""
+        if self._map is not None and self._crs.is_geographic:
+            areas = np.array([self._area_at(window) for window in windows])
+        distances = np.sqrt(areas)
+        if self._map is not None and self._crs.is_projected:
+            on_map = math.sqrt(abs(self._map.determinant)) * self._crs.linear_units_factor[1]
+            distances[np.abs(distances / on_map - 1) < TRUE_TO_SCALE] = on_map
+        return [float(f"{distance:.{GSD_DIGITS}g}") if distance > 0 else None for distance in distances.tolist()]
 
-        - Projected CRS: the pixel's area on the map, in metres by the CRS's linear unit. The map's own distortion of
-          scale is part of it.
-        - Geographic CRS: a pixel of A square radians at latitude p covers A * M * N * cos(p), where
-          M = a (1 - e^2) / (1 - e^2 sin^2(p))^(3/2) and N = a / (1 - e^2 sin^2(p))^(1/2) are the radii of curvature
-          of the CRS's ellipsoid along the meridian and across it (Snyder 1987, Map Projections - A Working Manual,
-          equations 4-18 and 4-20), and p is the latitude of the window's centre.
-        - Ground control points or rational polynomials: the footprint's area on the ellipsoid per pixel.
-
-        Parameters
-        ----------
-        window : tuple of int
-            (col_off, row_off, width, height) in pixels.
-        geometry : dict or None
-            Its footprint.
-
-        Returns
-        -------
-        float or None
-            Metres, to `GSD_DIGITS` significant digits; None if the CRS does not state it.
-        """
+    def _area_at(self, window: tuple[int, int, int, int]) -> float:
+        """Return the area in square metres of a window's central pixel, on a geographic grid; NaN off the Earth."""
+        assert self._map is not None
         left, top, width, height = window
-        if self._map is None:
-            area = _ground_area(geometry) / (width * height) if geometry else 0.0
-        elif self._crs.is_projected:
-            area = abs(self._map.determinant) * self._crs.linear_units_factor[1] ** 2
-        elif self._crs.is_geographic:
-            radians = self._crs.units_factor[1]
-            latitude = (self._map @ (left + width / 2, top + height / 2))[1] * radians
-            if abs(latitude) > math.pi / 2 or not self._ellipsoid:
-                return None
-            area = abs(self._map.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid)
-        else:
-            return None
-        return float(f"{math.sqrt(area):.{GSD_DIGITS}g}") or None
+        radians = self._crs.units_factor[1]
+        latitude = (self._map @ (left + width / 2, top + height / 2))[1] * radians
+        if abs(latitude) > math.pi / 2 or not self._ellipsoid:
+            return math.nan
+        return float(abs(self._map.determinant) * radians**2 * _area_scale(latitude, *self._ellipsoid))
 
     @cached_property
     def _ellipsoid(self) -> tuple[float, float] | None:
@@ -220,10 +218,10 @@ def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float)
     return meridian * across * math.cos(latitude)
 
 
-def _ground_area(geometry: dict[str, Any]) -> float:
-    """Return the area of a footprint on WGS84's ellipsoid in square metres.
+def ground_areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas on WGS84's ellipsoid, in square metres, of rings (n, points, 2) of lon, lat.
 
-    That is a^2 / 2 times the integral of q(latitude) along the outline by longitude (Snyder 1987, equation 3-12 for q),
+    That is a^2 / 2 times the integral of q(latitude) along the ring by longitude (Snyder 1987, equation 3-12 for q),
     here by Simpson's rule for each edge.
     """
     semi_major_m, inverse_flattening = WGS84
@@ -233,9 +231,16 @@ def _ground_area(geometry: dict[str, Any]) -> float:
         sine = np.sin(latitude)
         return (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
 
-    area = 0.0
-    for polygon in geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]:
-        lon, lat = np.radians(polygon[0]).T
-        along = (q(lat[:-1]) + 4 * q((lat[:-1] + lat[1:]) / 2) + q(lat[1:])) / 6
-        area += abs(float((along * np.diff(lon)).sum()))
-    return area * semi_major_m**2 / 2
+    lon, lat = np.radians(np.moveaxis(rings, -1, 0))
+    lon_after, lat_after = np.roll(lon, -1, axis=1), np.roll(lat, -1, axis=1)
+    with np.errstate(invalid="ignore"):
+        along = (q(lat) + 4 * q((lat + lat_after) / 2) + q(lat_after)) / 6
+        return np.asarray(np.abs((along * (lon_after - lon)).sum(axis=1)) * semi_major_m**2 / 2)
+
+
+def _area_of(geometry: dict[str, Any] | None) -> float:
+    """Return the area of a footprint on the ground in square metres, NaN without one."""
+    if geometry is None:
+        return math.nan
+    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    return float(sum(ground_areas(np.array(polygon[0])[None])[0] for polygon in polygons))

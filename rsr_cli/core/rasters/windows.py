@@ -165,8 +165,8 @@ class Tiler:
         for windows in rows:
             footprints = scene.locate.footprints(windows)
             tiles = [
-                _tile(scene, window, footprint, whole=settings.whole)
-                for window, footprint in zip(windows, footprints, strict=True)
+                _tile(scene, window, footprint, gsd, whole=settings.whole)
+                for window, (footprint, gsd) in zip(windows, footprints, strict=True)
             ]
             tiles = list(self._usable(tiles, scene, measured=measured))
             kept += len(tiles)
@@ -215,14 +215,13 @@ class Tiler:
         return enough
 
 
-def _tile(scene: Scene, window: Window, footprint: dict[str, Any], *, whole: bool) -> Record:
+def _tile(scene: Scene, window: Window, footprint: dict[str, Any], gsd: float | None, *, whole: bool) -> Record:
     """Return the record of a window of a scene."""
     column, row, width, height = window
     where = dict(scene.locate.properties)
     if scene.locate.transform is not None:
         where["proj:transform"] = list(scene.locate.transform @ Affine.translation(column, row))[:6]
     where["proj:shape"] = [height, width]
-    gsd = scene.locate.gsd(window, footprint["geometry"])
     if gsd is not None:
         where["gsd"] = gsd
     if scene.geometry and footprint["geometry"] is None:
