@@ -47,8 +47,24 @@ def test_a_difference_from_the_sensor_is_said(tmp_path, write_raster, cut, caplo
     (tile,) = cut(path, sensor="landsat8")
     assert (tile["properties"]["scale"], tile["properties"]["offset"]) == (1, 0)
     assert caplog.messages == [
-        "x declares scale 1 and offset 0 of blue, where landsat8 has scale 0.275 and offset -2000; taking the file's"
+        "x declares scale 0.0001 and offset 0 of blue, where landsat8 has scale 2.75e-05 and offset -0.2;"
+        " taking the file's"
     ]
+    # As baseline 04.00 of Sentinel-2 declares it: the sensor alone does not state the offset.
+    caplog.clear()
+    for scales, offsets, warned in (
+        ([1e-4] * 6, [-0.1] * 6, False),
+        ([1e-4] * 6, [-0.1] * 5 + [-0.07], False),
+        ([5e-5] * 6, [-0.1] * 6, True),
+        ([5e-5] * 6, [0.0] * 6, True),
+    ):
+        declare(path, scales, offsets)
+        for sensor in ("sentinel2-l2a", "sentinel2-l1c"):
+            (tile,) = cut(path, sensor=sensor)
+            expected = [offset * 10000 for offset in offsets]
+            assert tile["properties"]["offset"] == pytest.approx(expected if len(set(offsets)) > 1 else expected[0])
+        assert [" declares scale 5e-05 and offset " in line for line in caplog.messages] == [True] * 2 * warned
+        caplog.clear()
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1e-4, np.nan)])
@@ -64,7 +80,7 @@ def test_bands_of_which_only_some_declare_a_scale(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "x.tif", bands_of(2, 8, 8), names=["red", "nir"])
     declare(path, [1e-4, 1.0], [-0.1, 0.0])
     for sensor in (None, "sentinel2-l2a"):
-        with pytest.raises(BandError, match="red declares scale 1 and offset -1000, but nir declares none") as raised:
+        with pytest.raises(BandError, match=r"red declares scale 0\.0001 and offset -0\.1, but nir") as raised:
             cut(path, sensor=sensor)
         assert raised.value.remedy == "scale"
         assert cut(path, sensor=sensor, bands=["red", "-"])[0]["properties"]["offset"] == -1000
@@ -154,10 +170,16 @@ def test_numbers_that_cannot_be_reflectance_are_said_once(tmp_path, write_raster
 
 def test_real_imagery_is_plausible(shared_data, cut, caplog):
     cut(shared_data / "eurosat_ms" / "Industrial", sensor="eurosat")
-    for name in ("S2L1C", "S2L2A"):
-        cut(shared_data / "terramind" / name, sensor=f"sentinel2-{name[2:].lower()}")
+    cut(shared_data / "eurosat_ms", sensor="sentinel2-l1c")  # its bands are in another order
     cut(shared_data / "bigearthnet_s2", per_band=True, sensor="sentinel2-l2a")
     assert caplog.messages == []
+    for name in ("S2L1C", "S2L2A"):
+        cut(shared_data / "terramind" / name, sensor=f"sentinel2-{name[2:].lower()}")
+    # Four of ten have the offset in their numbers: those of the cirrus band of Level 1C are about 1010 instead of 10.
+    assert [(line.split()[0], " and products of baseline 04.00" in line) for line in caplog.messages] == [
+        (name, True) for name in ("282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0", "433D_629L_3_1")
+    ]
+    caplog.clear()
     raw = shared_data / "scenes" / "landsat8_per_band" / "l8_B4.tif"  # Level 1, which nothing but its MTL file states
     cut(raw, bands=["red"], sensor="landsat8")
     assert ["has numbers below -100 (" in line for line in caplog.messages] == [True]

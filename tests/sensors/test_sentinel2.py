@@ -1,5 +1,6 @@
 """Sentinel-2 products as ESA lays them out."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,95 @@ def test_an_offset_that_may_be_there_is_said(tmp_path, write_raster, cut, caplog
     (tile,) = cut(tmp_path, per_band=True, sensor="sentinel2-l2a", **settings)
     assert tile["properties"]["offset"] == settings.get("offset", 0)
     assert [" was acquired on 2023-06-13, and products of" in line for line in caplog.messages] == [True] * doubted
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "settings", "says"),
+    [
+        ("x", {}, {}, None),
+        ("x", {}, {"datetime": "2023-06-10T00:00:00Z"}, "was acquired on 2023-06-10"),
+        ("x", {}, {"datetime": "2021-06-10T00:00:00Z"}, None),
+        ("x", {"TIFFTAG_DATETIME": "2023:06:10 10:36:29"}, {}, "is dated 2023-06-10"),
+        ("x", {"acquisition_date": "20230610"}, {}, "is dated 2023-06-10"),
+        ("x", {"TIFFTAG_DATETIME": "2019:06:10 10:36:29"}, {}, None),
+        ("x", {"TIFFTAG_DATETIME": "2023:06:10 10:36:29"}, {"datetime": "2021-06-10T00:00:00Z"}, None),
+        ("x", {"TIFFTAG_SOFTWARE": "20230610"}, {}, None),
+        ("s2_20230610", {}, {}, "is dated 2023-06-10"),
+        ("2023-06-10-stack", {}, {}, "is dated 2023-06-10"),
+        ("s2_20220124", {}, {}, None),
+        ("s2_20230610", {}, {"offset": 0.0}, None),
+        ("order_120230610", {}, {}, None),
+    ],
+)
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_a_date_that_anything_states(tmp_path, write_raster, cut, caplog, name, tags, settings, says, nodata):
+    path = write_raster(tmp_path / f"{name}.tif", np.full((12, 8, 8), 500, "uint16"), nodata=nodata)
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(**tags)
+    (tile,) = cut(path, sensor="sentinel2-l2a", **settings)
+    assert tile["properties"]["offset"] == 0
+    assert tile["properties"].get("datetime") == settings.get("datetime")  # a hint is not the time of the acquisition
+    assert [line.split(", and products of baseline 04.00")[0] for line in caplog.messages] == [f"{name} {says}"] * (
+        says is not None
+    )
+
+
+def reflecting(*levels, size=200, seed=0):
+    """Return uint16 bands of reflectance x 10000: a quarter of these levels on average in the darkest places."""
+    shape = (len(levels), size, size)
+    levels = np.array(levels)[:, None, None]
+    return (levels * np.random.default_rng(seed).uniform(0.25, 1.5, shape)).astype("uint16")
+
+
+DARK = (400, 700, 500, 3500, 2000, 1000)  # vegetation, in the six bands of Prithvi
+FOUR = ["red", "green", "blue", "nir"]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "settings", "doubted"),
+    [
+        (reflecting(*DARK) + 1000, {}, True),
+        (reflecting(*DARK) + 1000, {"datetime": "2019-06-10T00:00:00Z"}, True),  # collection 1 was processed anew
+        (reflecting(*DARK) + 1000, {"sensor": "sentinel2-l1c"}, True),
+        (reflecting(*DARK)[:4] + 1000, {"bands": FOUR}, True),
+        (reflecting(*DARK, size=30) + 1000, {}, True),
+        (np.where(reflecting(*DARK) % 3000 == 1, 900, reflecting(*DARK) + 1000), {}, True),  # one in thousands
+        (np.where(np.arange(200) < 150, 0, reflecting(*DARK) + 1000), {}, True),  # beside what is not there
+        (reflecting(*DARK), {}, False),
+        (reflecting(*DARK) + 500, {}, False),
+        (reflecting(*DARK) + 1000, {"offset": -1000.0}, False),
+        (reflecting(*DARK) + 1000, {"offset": 0.0}, False),
+        (reflecting(*DARK) + 1000, {"scale": 1.0, "offset": 0.0}, False),
+        (reflecting(*DARK) + 2000, {}, False),  # sand and snow
+        (reflecting(*DARK, size=12) + 1000, {}, False),  # too few
+        (reflecting(3500, 3000)[:, :100] + 1000, {"bands": ["nir", "nir08"]}, False),  # never dark over land
+    ],
+)
+def test_numbers_that_have_the_offset(tmp_path, write_raster, cut, caplog, pixels, settings, doubted):
+    path = write_raster(tmp_path / "x.tif", pixels.astype("uint16"))
+    settings = {"sensor": "sentinel2-l2a", "bands": ["blue", "green", "red", "nir08", "swir16", "swir22"]} | settings
+    (tile,) = cut(path, **settings)
+    assert tile["properties"]["offset"] == settings.get("offset", 0)
+    says = r"x has numbers of 1\d\d\d and more, and products of baseline 04\.00 and later have an offset .*; taking 0"
+    assert len(caplog.messages) == doubted
+    assert all(re.fullmatch(says, line) for line in caplog.messages)
+
+
+@pytest.mark.parametrize("baseline", ["N0204", "N0400", None])
+def test_numbers_do_not_count_where_the_offset_is_stated(tmp_path, write_raster, cut, caplog, baseline):
+    pixels = reflecting(*DARK) + 1000
+    if baseline:
+        safe, inside = made(tmp_path, write_raster, baseline)
+        for number, band in enumerate(("B02", "B03", "B04")):
+            write_raster(inside / f"T33UUP_20170613T101031_{band}.tif", pixels[number])
+        (inside / "T33UUP_20170613T101031_B8A.tif").unlink()
+        cut(safe, per_band=True, sensor="sentinel2-l2a")
+    else:
+        path = write_raster(tmp_path / "x.tif", pixels[:3], names=["blue", "green", "red"])
+        with rasterio.open(path, "r+") as raster:
+            raster.scales, raster.offsets = [1e-4] * 3, [-0.1] * 3
+        cut(path, sensor="sentinel2-l2a")
+    assert caplog.messages == []
 
 
 def test_metadata_that_lacks_the_offset_of_its_baseline(tmp_path, write_raster, cut, caplog):

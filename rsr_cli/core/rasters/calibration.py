@@ -138,8 +138,9 @@ def calibrate(
         pairs = [(scale, offset or 0.0)] * len(bands)
     else:
         pairs = _stated(bands, product, sensor, offset, doubts)
-        undeclared = offset is None and not all(band.declared for band in bands)
-        if undeclared and sensor and (doubt := sensor.doubt(product)):
+        named = zip(bands, samples, strict=True)
+        undeclared = {band.name: sample for band, sample in named if not band.declared and is_reflectance(band.name)}
+        if undeclared and offset is None and sensor and (doubt := sensor.doubt(product, undeclared)):
             doubts.append(doubt)
     unscaled = [band for band in bands if scale is None and not band.declared and not _applies(sensor, band)]
     small = _are_from_0_to_1(bands, pairs, samples)
@@ -185,26 +186,29 @@ def _stated(
     pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
     for band, pair in zip(bands, pairs, strict=True):
         if not pair[0] or not np.isfinite(pair).all():
-            raise BandError(f"declares {_text(pair)} of {band.name}, which cannot be", remedy="scale")
+            raise BandError(f"declares {_text(band, pair)} of {band.name}, which cannot be", remedy="scale")
     if offset is not None:
         pairs = [(scale, offset) for scale, _ in pairs]
     reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
     own = [(band, pair) for band, pair in reflectance if band.declared]
     for band, pair in reflectance:
         if own and not band.declared and not np.allclose(pair, own[0][1]):
-            what = f"{own[0][0].name} declares {_text(own[0][1])}, but {band.name} declares none"
+            what = f"{own[0][0].name} declares {_text(*own[0])}, but {band.name} declares none"
             raise BandError(what, remedy="scale")
     for band, pair in own:
-        if sensor and band.name in of_sensor and not np.allclose(pair, of_sensor[band.name]):
-            theirs = f"where {sensor.name} has {_text(of_sensor[band.name])}"
-            what = f"declares {_text(pair)} of {band.name}, {theirs}; taking the file's"
-            doubts.append(BandError(what, remedy="scale-else"))
+        theirs = of_sensor.get(band.name, pair)
+        # an offset where the sensor has none is what the sensor alone does not state, as of Sentinel-2
+        if sensor and not np.allclose(pair, theirs) and not (np.isclose(pair[0], theirs[0]) and not theirs[1]):
+            what = f"declares {_text(band, pair)} of {band.name}, where {sensor.name} has {_text(band, theirs)}"
+            doubts.append(BandError(f"{what}; taking the file's", remedy="scale-else"))
             break
     return pairs
 
 
-def _text(pair: ScaleOffset) -> str:
-    return f"scale {pair[0]:g} and offset {pair[1]:g}"
+def _text(band: Band, pair: ScaleOffset) -> str:
+    """Return a scale and offset to reflectance x 10000 as files declare them."""
+    scale, offset = (number / factor_of(band.name) for number in pair)
+    return f"scale {scale:g} and offset {offset:g}"
 
 
 def _implausible(

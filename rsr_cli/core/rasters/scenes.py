@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
     places = [file_and_band(path) for path in found.paths]
-    product = Product(str(absolute(found.path)), per_band=isinstance(found.source, dict))
+    product = Product(str(absolute(found.path)), isinstance(found.source, dict), settings.datetime)
     with ExitStack() as opened:
         try:
             _check_product(product, settings)
@@ -221,6 +221,7 @@ def _scene(
     bands = _bands(found, names, datasets, finest)
     # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
     locate, maskable = Locator(finest), mask is not None or any(map(_is_maskable, datasets))
+    product = replace(product, tags=datasets[0].tags())
     doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)

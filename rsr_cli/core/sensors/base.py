@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsr_cli.core.errors import BandError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from rsr_cli.core.sensors.quality import QualityBand
 
@@ -48,6 +50,8 @@ _BAND_FILE = r"(?!MSK_)(|.*[_.-])({})(?:_(\d+)m)?(?:_\(Raw\)|\.rtc)?\.(?:tiff?|j
 _BAND = re.compile(r"(?:SR_)?B0?(\d+A?)", re.IGNORECASE)
 # The day of an export of EO Browser or Copernicus Browser, whose names begin with the first and last moment.
 _EXPORTED_DAY = re.compile(r"^(\d{4}-\d\d-\d\d)(?:-\d\d[_:]\d\d_\1-\d\d[_:]\d\d)?_(?:Sentinel|Landsat|HLS)")
+# A day of this century, as names and TIFFTAG_DATETIME write it.
+_DAY = re.compile(r"(?<!\d)(20\d\d)([-_.:/]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
 # One of its bands.
 _EXPORTED = re.compile(r"_\(Raw\)\.tiff?$", re.IGNORECASE)
 
@@ -72,15 +76,30 @@ class Product:
         Absolute path of the scene's file, or of the first of its single-band files.
     per_band : bool
         The scene is one file per band, and the product's metadata may be beside them.
+    datetime : str or None
+        The acquisition time, if the user states it.
+    tags : dict of str to str
+        What its first file states of itself.
     """
 
     path: str
     per_band: bool = False
+    datetime: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def day(self) -> str:
+        """The latest day (``2023-06-10``) in the file's name and in the tags about dates and times; empty if none is.
+
+        It need not be that of the acquisition.
+        """
+        texts = [self.file_name, *(text for name, text in self.tags.items() if re.search("DATE|TIME", name.upper()))]
+        return max(("-".join(found.group(1, 3, 4)) for text in texts for found in _DAY.finditer(text)), default="")
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -241,8 +260,20 @@ class Sensor:
         """
         return [(self.scale, self.offset if offset is None else offset)] * len(bands)
 
-    def doubt(self, product: Product) -> BandError | None:
-        """Return why what `calibration` returns may be wrong for a product, or None."""
+    def doubt(
+        self,
+        product: Product,
+        samples: Mapping[str, NDArray[Any]],  # noqa: ARG002  for families whose numbers state it
+    ) -> BandError | None:
+        """Return why what `calibration` returns may be wrong for a product, or None.
+
+        Parameters
+        ----------
+        product : Product
+            The product.
+        samples : dict of str to numpy.ndarray
+            STAC common name -> some valid numbers of the band, (n,).
+        """
         if self.unit or not _EXPORTED.search(product.file_name):
             return None
         return BandError(

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from rsr_cli.core.errors import BandError
@@ -18,7 +18,9 @@ from rsr_cli.core.sensors.base import Sensor
 from rsr_cli.core.sensors.quality import Marks, QualityBand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from rsr_cli.core.sensors.base import Product
 
@@ -44,6 +46,11 @@ _OFFSET_BASELINE, _OFFSET_DAY = 400, "2022-01-25"
 _OFFSET = -1000.0
 #: Baselines from here on are products that somebody else than ESA made: their number states nothing.
 _FOREIGN_BASELINE = 9900
+
+#: Water, shadow or vegetation is nearly black in these bands, in most scenes. So an offset is in numbers of which there
+#: are many, hardly any is below 1000, and the darkest of the others is not far above it.
+_DARK_BANDS = frozenset({"blue", "red", "cirrus", "swir22"})
+_MANY, _HARDLY_ANY, _DARK = 1000, 0.001, 500
 
 LEVELS = ("1C", "2A")
 _LEVEL = re.compile(r"/S2[A-D]_MSIL(1C|2A)_|/[^/]*_Sentinel-2_L(1C|2A)_")
@@ -112,24 +119,34 @@ class Sentinel2(Sensor):
         own = _OFFSET if in_safe and baseline >= _OFFSET_BASELINE else self.offset
         return [(self.scale, own if offset is None else offset)] * len(bands)
 
-    def doubt(self, product: Product) -> BandError | None:
+    def doubt(self, product: Product, samples: Mapping[str, NDArray[Any]]) -> BandError | None:
         """Return that the DN may have an offset that nothing states, or None; see `Sensor.doubt`."""
-        reason = self._offset_unstated(product)
-        return BandError(f"{reason}; taking 0", remedy="offset-unknown") if reason else super().doubt(product)
-
-    def _offset_unstated(self, product: Product) -> str | None:
-        baseline, in_safe = _baseline(product)
-        metadata = _metadata(product)
         since = f"products of baseline 04.00 and later have an offset of {_OFFSET:g}"
+        reason = self._offset_unstated(product, since)
+        if reason is None and (other := super().doubt(product, samples)):
+            return other
+        if reason is None and not self._is_stated(product) and (darkest := _darkest(samples)) is not None:
+            reason = f"has numbers of {darkest} and more, and {since}"
+        return BandError(f"{reason}; taking 0", remedy="offset-unknown") if reason else None
+
+    def _is_stated(self, product: Product) -> bool:
+        """Return whether metadata or a name state that there is an offset or none."""
+        baseline, in_safe = _baseline(product)
+        return in_safe or 0 < baseline < _OFFSET_BASELINE or _metadata(product) is not None
+
+    def _offset_unstated(self, product: Product, since: str) -> str | None:
+        baseline, _ = _baseline(product)
+        metadata = _metadata(product)
         if metadata:
             later = _OFFSET_BASELINE <= baseline < _FOREIGN_BASELINE and not self._read(metadata)[1]
             return f"has no offset in its {metadata.name}, but {since}" if later else None
-        if in_safe:
+        if self._is_stated(product):
             return None
-        if baseline >= _OFFSET_BASELINE:
+        if baseline:
             return f"is named after baseline {baseline / 100:05.2f}, and {since} unless it was removed"
-        when = "" if baseline else self.datetime_of(product) or ""
-        return f"was acquired on {when[:10]}, and {since} unless it was removed" if when >= _OFFSET_DAY else None
+        when = product.datetime or self.datetime_of(product) or ""
+        dated = f"was acquired on {when[:10]}" if when else f"is dated {product.day}"
+        return f"{dated}, and {since} unless it was removed" if (when or product.day) >= _OFFSET_DAY else None
 
     def complete_date(self, text: str) -> str:
         """Return the date with the hour in two digits: BigEarthNet writes 09:30:20 as T93020."""
@@ -162,6 +179,16 @@ class Sentinel2(Sensor):
         except (ElementTree.ParseError, OSError, ValueError, IndexError) as error:
             raise BandError(f"cannot be read: {error}", str(metadata), remedy="scale") from None
         return quantification, offsets
+
+
+def _darkest(samples: Mapping[str, NDArray[Any]]) -> int | None:
+    """Return the smallest number of bands that seem to have the offset in their numbers, None if they do not."""
+    count = sum(numbers.size for numbers in samples.values())
+    below = sum(int((numbers < -_OFFSET).sum()) for numbers in samples.values())
+    if count < _MANY or below > count * _HARDLY_ANY or not _DARK_BANDS & samples.keys():
+        return None
+    darkest = min(int(numbers[numbers >= -_OFFSET].min(initial=1 << 16)) for numbers in samples.values())
+    return darkest if darkest <= _DARK - _OFFSET else None
 
 
 def _metadata(product: Product) -> Path | None:
