@@ -53,7 +53,12 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @options.seed(f"Seed for models with random weights.  [default: {_SEEDS}]")
 @options.bands("Input bands in the model's order.  [default: the model's]")
-@click.option("--mean", type=options.NameList(float), metavar="X,...", help="Mean per band, in reflectance x 10000.")
+@click.option(
+    "--mean",
+    type=options.NameList(float),
+    metavar="X,...",
+    help="Mean per band, in reflectance x 10000 or in the unit of the band.",
+)
 @click.option("--std", type=options.NameList(float), metavar="X,...", help="Standard deviation per band, likewise.")
 @click.option(
     "--as",

@@ -160,12 +160,17 @@ def test_filled_bands_are_part_of_the_space_and_each_record_states_its_own(call,
 def test_the_unit_of_pixels_that_are_not_reflectance_is_part_of_the_space(call, corner_scene, tmp_path):
     encoder = Means()
     tiles = [orjson.loads(line) for line in call("tile", "--size", "32", corner_scene).splitlines()[:4]]
-    for tile, unit in zip(tiles, (None, "dB", "dB", "power"), strict=True):
+    for tile, unit in zip(tiles, (None, "dB", "power", "K"), strict=True):
         tile["properties"] |= {"unit": unit} if unit else {}
     records, _ = embedded(b"\n".join(map(orjson.dumps, tiles)), tmp_path, encoder)
     stated = [record["properties"]["embedding"] for record in records]
-    assert [embedding.get("unit") for embedding in stated] == [None, "dB", "dB", "power"]
-    also = ({}, {"unit": "dB"}, {"unit": "dB"}, {"unit": "power"})
+    assert [embedding.get("unit") for embedding in stated] == [
+        None,
+        "dB",
+        "dB",
+        "K",
+    ]  # power is read in dB
+    also = ({}, {"unit": "dB"}, {"unit": "dB"}, {"unit": "K"})
     assert [embedding["fingerprint"] for embedding in stated] == [fingerprint(encoder.recipe | more) for more in also]
     (code, *_) = binarized(records[1:3])
     assert code["properties"]["code"]["unit"] == "dB"

@@ -1,4 +1,7 @@
-"""Radar backscatter: decibels, power and amplitude are told apart, and none is reflectance."""
+"""Radar backscatter: decibels, power and amplitude are told apart, and read in decibels."""
+
+import base64
+import json
 
 import numpy as np
 import pytest
@@ -35,7 +38,9 @@ def test_numbers_in_another_unit_are_refused(tmp_path, write_raster, cut, sensor
     if (unit == "dB") == (sensor == "sentinel1"):  # nothing tells power from amplitude
         (tile,) = cut(path, sensor=sensor)
         assert tile["properties"]["unit"] == UNITS[sensor]
-        np.testing.assert_array_equal(rasters.read_pixels(tile, ["vv", "vh"]), pixels)
+        expected = decibels * {"dB": 1, "power": 1, "amplitude": 0.5}[unit]
+        expected = expected * (2 if sensor == "sentinel1-amplitude" else 1)
+        np.testing.assert_allclose(rasters.read_pixels(tile, ["vv", "vh"]), expected, rtol=1e-5, atol=1e-5)
     else:
         says = "is not linear: 100% of" if unit == "dB" else "is not in dB: 0% of the numbers sampled are below zero"
         with pytest.raises(BandError, match=says) as raised:
@@ -50,15 +55,63 @@ def test_other_bands_beside_backscatter_do_not_count(tmp_path, write_raster, cut
     assert (tile["properties"]["unit"], tile["properties"]["scale"]) == ("dB", 1)
 
 
-def test_a_chip_states_its_unit(tmp_path, write_raster, cut):
-    pixels = np.full((2, 8, 8), 0.1, "float32")
-    path = write_raster(tmp_path / "x.tif", pixels)
-    (chip,) = cut(path, sensor="sentinel1-power", chips=tmp_path / "chips")
-    (again,) = cut(chip["properties"]["source"])
-    for tile in (chip, again):
-        properties = tile["properties"]
-        assert (properties["unit"], properties["bands"], properties["scale"]) == ("power", ["vv", "vh"], 1)
-        np.testing.assert_array_equal(rasters.read_pixels(tile, ["vv", "vh"]), pixels)
+@pytest.mark.parametrize(("sensor", "per_ten"), [("sentinel1-power", 10), ("sentinel1-amplitude", 20)])
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint16"])
+def test_linear_backscatter_is_read_in_decibels(tmp_path, write_raster, cut, sensor, per_ten, kind):
+    """Numbers that are not positive have none: they are invalid, in chips too, which keep numbers and unit."""
+    truth = np.random.default_rng(1).uniform(0.01, 3, (2, 40, 40)).astype("float32")
+    factor = 1000 if kind == "uint16" else 1
+    pixels = np.round(truth * factor).astype(kind) if factor > 1 else truth.astype(kind)
+    pixels[0, :10] = 0
+    if factor == 1:
+        pixels[1, 39, :30] = -0.001  # where noise was removed
+    angle = np.full((1, 40, 40), 38).astype(kind)  # has a unit of its own
+    path = write_raster(tmp_path / "x.tif", np.concatenate([pixels, angle]))
+    scale = {"scale": 1 / factor, "offset": 0.0} if factor > 1 else {}
+    settings = {"sensor": sensor, "bands": ["vv", "vh", "angle"], "size": 20, "min_valid": 0.01, **scale}
+    tiles = cut(path, **settings)
+    chips = cut(path, **settings, chips=tmp_path / "chips")
+    assert len(tiles) == len(chips) == 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = per_ten * np.log10(pixels.astype(float) / factor)
+    expected[~np.isfinite(expected)] = np.nan
+    for tile, chip in zip(tiles, chips, strict=True):
+        column, row, *_ = tile["properties"]["window"]
+        here = expected[:, row : row + 20, column : column + 20]
+        again = cut(chip["properties"]["source"], bands=settings["bands"])  # as the chip itself states unit and scale
+        for record in (tile, chip, *again):
+            properties = record["properties"]
+            assert properties["unit"] == sensor.removeprefix("sentinel1-")
+            np.testing.assert_allclose(rasters.read_pixels(record, ["vv", "vh"]), here, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(rasters.read_pixels(record, ["angle"]), 38 / factor, rtol=1e-6)
+            assert properties["valid"] == pytest.approx(np.isfinite(here).all(axis=0).mean(), abs=1e-6)
+
+
+def test_the_three_units_make_the_same_pixels_and_the_same_space(tmp_path, write_raster, cut, call):
+    decibels = np.random.default_rng(2).normal(-12, 4, (2, 64, 64)).astype("float32")
+    vectors = {}
+    for sensor, pixels in (
+        ("sentinel1", decibels),
+        ("sentinel1-power", 10 ** (decibels / 10)),
+        ("sentinel1-amplitude", 10 ** (decibels / 20)),
+    ):
+        (tile,) = cut(write_raster(tmp_path / f"{sensor}.tif", pixels), sensor=sensor)
+        (tmp_path / "tile").write_text(json.dumps(tile))
+        call("embed", "--model", "rcf:bands=vv,vh:mean=-12,-19:std=5,5", "-o", tmp_path / sensor, tmp_path / "tile")
+        vectors[sensor] = json.loads((tmp_path / sensor).read_text())["properties"]["embedding"]
+    assert {(one["unit"], one["fingerprint"]) for one in vectors.values()} == {
+        ("dB", vectors["sentinel1"]["fingerprint"])
+    }
+    arrays = [np.frombuffer(base64.b64decode(one["data"]), "<f4") for one in vectors.values()]
+    for other in arrays[1:]:
+        np.testing.assert_allclose(other, arrays[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [["power"], 1, None, {}, "K"])
+def test_a_unit_that_a_record_cannot_have_changes_nothing(tmp_path, write_raster, cut, unit):
+    (tile,) = cut(write_raster(tmp_path / "x.tif", np.full((2, 4, 4), -9.0)), bands=["vv", "vh"])
+    tile["properties"]["unit"] = unit
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["vh"]), -9)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +129,8 @@ def test_single_band_files(tmp_path, write_raster, cut, caplog, stem, when):
         name = stem.format(band if stem.startswith("iw") else band.upper())
         write_raster(tmp_path / "order_20240101T000000" / name, np.full((4, 4), value, "float32"))
     (tile,) = cut(tmp_path / "order_20240101T000000", per_band=True, sensor="sentinel1-power")
-    assert rasters.read_pixels(tile, ["vv", "vh"])[:, 0, 0].tolist() == pytest.approx([0.3, 0.1])
+    expected = 10 * np.log10([0.3, 0.1])
+    np.testing.assert_allclose(rasters.read_pixels(tile, ["vv", "vh"])[:, 0, 0], expected, rtol=1e-5)
     assert tile["properties"].get("datetime") == when
     assert tile["id"] == (stem.split("_{}")[0] if "1" in stem else "order_20240101T000000")
     assert caplog.messages == []

@@ -18,6 +18,7 @@ from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
 from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, read_pixels
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.fields import bbox_of
+from rsr_cli.core.sensors.base import unit_read
 from rsr_cli.core.times import year_and_day
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class _Ready:
     @property
     def unit(self) -> str | None:
         """The unit of the pixels, if they are not reflectance x 10000."""
-        unit = self.record["properties"].get("unit")
-        return unit if isinstance(unit, str) else None
+        return unit_read(self.record["properties"].get("unit"))
 
 
 class Embedder:

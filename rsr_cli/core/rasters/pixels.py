@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.masks import are_marked
 from rsr_cli.core.rasters.opening import MAX_DESCRIPTORS, alphas_of, explained, is_all_valid, is_missing, open_raster
-from rsr_cli.core.sensors.base import STAND_INS, missing_bands
+from rsr_cli.core.sensors.base import DECIBELS, POLARIZATIONS, STAND_INS, missing_bands, unit_read
 from rsr_cli.core.sensors.quality import Marks
 from rsr_cli.core.sources.base import file_and_band
 
@@ -111,7 +111,7 @@ def _close_all() -> None:
 
 
 def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str] = ()) -> NDArray[np.float32]:
-    """Read a tile as reflectance x 10000.
+    """Read a tile as reflectance x 10000, backscatter in decibels, and other bands in their own unit.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     -------
     numpy.ndarray
         float32 (bands, height, width) on the grid of the finest band; NaN where a pixel is invalid (nodata, masked,
-        NaN, transparent, outside the raster).
+        NaN, transparent, outside the raster, linear backscatter that is not positive).
 
     Raises
     ------
@@ -150,6 +150,10 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
         pixels *= scale
     if offset.any():
         pixels += offset
+    if unit_read(unit := tile["properties"].get("unit")) not in (unit, None):
+        radar = [band in POLARIZATIONS for band in has]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels[radar] = DECIBELS[unit] * np.log10(pixels[radar])
     pixels[~np.isfinite(pixels)] = np.nan
     if np.ma.is_masked(raw):
         pixels[raw.mask] = np.nan

@@ -25,7 +25,7 @@ from rsr_cli.core.rasters.opening import (
     with_nodata,
 )
 from rsr_cli.core.sensors import identify
-from rsr_cli.core.sensors.base import UNUSED, Naming, Product, is_reflectance, name_bands
+from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Naming, Product, is_reflectance, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
 
@@ -245,6 +245,7 @@ def _scene(
         properties["mask"] = mask
     if unit := sensor.unit if sensor else _declared_unit(bands):
         properties["unit"] = unit
+        maskable = maskable or unit in DECIBELS
     if nodata is not None:
         properties["nodata"] = nodata
     return Scene(

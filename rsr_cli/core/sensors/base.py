@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: STAC's polarizations of radar bands (``sar:polarizations``).
 POLARIZATIONS = ("vv", "vh", "hh", "hv")
+#: Unit of linear backscatter -> decibels per factor of ten.
+DECIBELS = {"power": 10.0, "amplitude": 20.0}
 #: STAC's names of bands: the common names of optical ones, and the polarizations.
 COMMON_NAMES = (
     *("pan", "coastal", "blue", "green", "green05", "yellow", "red"),
@@ -64,6 +66,11 @@ def is_reflectance(band: str) -> bool:
 def factor_of(band: str) -> int:
     """Return what the numbers of files are multiplied with that state a band in its unit: reflectance is x 10000."""
     return 10000 if is_reflectance(band) else 1
+
+
+def unit_read(unit: object) -> str | None:
+    """Return the unit of pixels as they are read, None without one: linear backscatter becomes decibels."""
+    return ("dB" if unit in DECIBELS else unit) if isinstance(unit, str) else None
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class Sensor:
     file_pattern : str
         Regular expression for the beginning of file names that only this product has; empty if there is none.
     unit : str
-        What the numbers of its bands are, where they are not reflectance x 10000.
+        What the numbers of its bands are, where they are not reflectance x 10000; see `unit_read`.
     quality : QualityBand or None
         The band that classifies pixels: cloud, shadow, fill.
     """

@@ -1,6 +1,6 @@
 """Sentinel-1, radiometrically terrain corrected (RTC): backscatter in decibels, or linear.
 
-Nothing here converts one into the other: a record states which it is (``unit``). Names are read of ASF HyP3
+A record states which it is (``unit``), and pixels are read in decibels, so that all compare. Names are read of ASF HyP3
 (https://hyp3-docs.asf.alaska.edu/guides/rtc_product_guide/#naming-convention), Microsoft's Planetary Computer,
 BigEarthNet-S1, SNAP and EO Browser.
 """
@@ -65,6 +65,6 @@ def _sensor(name: str, title: str, unit: str) -> Sentinel1:
 
 SENSORS = (
     _sensor("sentinel1", "in dB", "dB"),
-    _sensor("sentinel1-power", "linear power", "power"),
-    _sensor("sentinel1-amplitude", "linear amplitude", "amplitude"),
+    _sensor("sentinel1-power", "linear power, read in dB", "power"),
+    _sensor("sentinel1-amplitude", "linear amplitude, read in dB", "amplitude"),
 )
