@@ -47,6 +47,7 @@ REMEDIES = {
     "no-defaults": "pass --bands, --mean, --std and --size",
     "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",
     "nodata": "pass the --nodata that the file has",
+    "nodata-value": "if that marks invalid pixels, pass --nodata {value}",
     "offset": "pass --offset too",
     "offset-unknown": "pass --offset: -1000 if reflectance x 10000 = DN - 1000, else 0",
     "one-product": "put each product into a directory of its own",

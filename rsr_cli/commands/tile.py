@@ -125,6 +125,8 @@ def tile(
     for name in ("scale", "offset", "nodata"):
         if not math.isfinite(given[name] or 0):
             raise UsageError(f"--{name} is not a finite number")
+    if given["scale"] == 0:
+        raise UsageError("--scale is 0, which makes all pixels alike")
     bands = check_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]

@@ -314,6 +314,8 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
         (["--per-band", "."], "--per-band needs --sensor, which defines how single-band files are named"),
         (["--datetime", "yesterday", "x.tif"], "'yesterday' is not a date or time such as 2023-06-10"),
         (["--scale", "nan", "x.tif"], "--scale is not a finite number"),
+        (["--scale", "0", "x.tif"], "--scale is 0, which makes all pixels alike"),
+        (["--scale", "-0.0", "--offset", "5", "x.tif"], "--scale is 0, which makes all pixels alike"),
         (["--min-valid", "1.5", "x.tif"], "invalid value for '--min-valid': 1.5 is not in the range 0<=x<=1"),
         (["--sensor", "sentinel", "x.tif"], "invalid value for '--sensor': 'sentinel' is not one of 'eurosat', "),
     ],

@@ -168,6 +168,63 @@ def test_numbers_that_cannot_be_reflectance_are_said_once(tmp_path, write_raster
     assert says is None or says in caplog.messages[0]
 
 
+def marked(pixels, value, share, bands=slice(None)):
+    """Write a value into rows of some bands, beginning where the sample does."""
+    pixels = pixels.astype(np.result_type(pixels, np.array(value)) if isinstance(value, float) else "int32")
+    pixels[bands, 24 : 24 + round(300 * share)] = value
+    return pixels
+
+
+PLAIN = six(*(10000 * r for r in REFLECTANCE))
+DECIBELS = RNG.normal(-12, 3, (2, 300, 300)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "settings", "where", "value"),
+    [
+        (marked(PLAIN, -9999, 1 / 3), {}, "below -100 (36% of blue, 36% of green,", "-9999"),
+        (marked(PLAIN, -9999, 0.03), {}, "below -100 (5% of blue,", "-9999"),
+        (marked(PLAIN, -9999, 1 / 3, slice(0, 1)), {}, "below -100 (36% of blue), which", "-9999"),
+        (marked(PLAIN, 65535, 1 / 3), {}, "above 16000 (36% of blue,", "65535"),
+        (marked(PLAIN, -9999, 1 / 3), {"scale": 2.0, "offset": -7.0}, "below -100 (36% of blue,", "-9999"),
+        (marked(PLAIN * 1.0, -3.4028234663852886e38, 1 / 3), {"scale": 1.0}, "below -100 (", "-3.4028234663852886e+38"),
+        (
+            marked(DECIBELS, -9999.0, 1 / 3),
+            {"sensor": "sentinel1"},
+            "below -100 (36% of vv, 36% of vh), which b",
+            "-9999",
+        ),
+        (marked(DECIBELS, 32767.0, 1 / 3), {"sensor": "sentinel1"}, "above 100 (36% of vv,", "32767"),
+        (np.full((6, 90, 90), -9999), {}, None, None),  # what is empty states nothing
+        (marked(PLAIN, -9999, 0.003), {}, None, None),
+    ],
+)
+def test_one_number_that_may_mark_invalid_pixels_is_named(
+    tmp_path, write_raster, cut, caplog, pixels, settings, where, value
+):
+    path = write_raster(tmp_path / "x.tif", pixels, names=SIX if len(pixels) == 6 else ["vv", "vh"])
+    cut(path, **{"scale": 1.0, "offset": 0.0} | settings if "sensor" not in settings else settings)
+    found = [line for line in caplog.messages if "cannot be" in line]
+    assert len(found) == (value is not None)
+    if value:
+        assert f"x has numbers {where}" in found[0]
+        assert found[0].endswith(f"cannot be; most of them are {value}")
+        caplog.clear()
+        (tile,) = cut(path, nodata=float(value), **settings)
+        assert [line for line in caplog.messages if "cannot be" in line] == []
+        assert tile["properties"]["valid"] == pytest.approx(
+            float((pixels != float(value)).all(axis=0).mean()), abs=1e-6
+        )
+
+
+def test_linear_backscatter_beside_a_number_that_marks_invalid_pixels(tmp_path, write_raster, cut, caplog):
+    """It is not taken for decibels, and what is negative is invalid."""
+    path = write_raster(tmp_path / "x.tif", marked(10 ** (DECIBELS / 10), -9999.0, 1 / 3))
+    (tile,) = cut(path, sensor="sentinel1-power")
+    assert tile["properties"]["valid"] == pytest.approx(2 / 3)
+    assert caplog.messages == []
+
+
 def test_real_imagery_is_plausible(shared_data, cut, caplog):
     cut(shared_data / "eurosat_ms" / "Industrial", sensor="eurosat")
     cut(shared_data / "eurosat_ms", sensor="sentinel2-l1c")  # its bands are in another order

@@ -28,6 +28,11 @@ USUAL_DTYPES = frozenset({"uint16", "int16"})
 #: first, except for the share below. In EuroSAT and BigEarthNet 0.0007 of a patch's band is outside at most.
 PLAUSIBLE = (-100, 16000)
 IMPLAUSIBLE_SHARES = (0.1, 0.02)
+#: Backscatter in decibels is between these.
+PLAUSIBLE_DECIBELS = (-100, 100)
+#: If one number is at least the first share of those that are implausible, it may mark invalid pixels. Then the second
+#: share of a band raises the doubt: cameras do not repeat themselves.
+REPEATED, REPEATED_SHARE = 0.5, 0.01
 #: Reflectance from 0 to 1 is below this number.
 BRIGHTEST = 2.0
 #: A scene is sampled in 3 x 3 windows of this many pixels: a block or a few of each band.
@@ -131,7 +136,9 @@ def calibrate(
     samples = sample(bands)
     numbers = [sample for band, sample in zip(bands, samples, strict=True) if _applies(sensor, band)]
     if sensor and sum(sample.size for sample in numbers):
-        sensor.check_numbers(float((np.concatenate(numbers) < 0).mean()))
+        merged = np.concatenate(numbers)
+        others = merged[merged != repeated(merged[merged < 0])]
+        sensor.check_numbers(float(((others if others.size else merged) < 0).mean()))
     if scale is not None:
         if offset is None:
             _check_no_offset(bands, product, sensor)
@@ -149,7 +156,7 @@ def calibrate(
         doubts.append(BandError(what, remedy="unit-scale" if small else "scale-else"))
     elif small:
         doubts.append(BandError(f"has reflectance x 10000 of {BRIGHTEST:g} at most", remedy="unit-scale"))
-    return Calibration(pairs, doubts + _implausible(bands, pairs, samples))
+    return Calibration(pairs, doubts + _implausible(bands, pairs, samples, sensor))
 
 
 def _applies(sensor: Sensor | None, band: Band) -> bool:
@@ -211,30 +218,47 @@ def _text(band: Band, pair: ScaleOffset) -> str:
     return f"scale {scale:g} and offset {offset:g}"
 
 
+def repeated(numbers: NDArray[np.float64]) -> float | None:
+    """Return the number that at least `REPEATED` of some numbers are, if any; it occurs more than once."""
+    values, counts = np.unique(numbers, return_counts=True)
+    most = int(counts.argmax()) if numbers.size else 0
+    return float(values[most]) if numbers.size and counts[most] > max(1, REPEATED * numbers.size) else None
+
+
 def _implausible(
-    bands: Sequence[Band], pairs: Sequence[ScaleOffset], samples: Sequence[NDArray[np.float64]]
+    bands: Sequence[Band],
+    pairs: Sequence[ScaleOffset],
+    samples: Sequence[NDArray[np.float64]],
+    sensor: Sensor | None,
 ) -> list[BandError]:
-    """Return the doubts that numbers raise that reflectance x 10000 cannot be."""
-    outside: dict[str, list[str]] = {"below": [], "above": []}
+    """Return the doubts that numbers raise that reflectance x 10000, or backscatter in decibels, cannot be."""
+    in_decibels = sensor is not None and sensor.unit == "dB"
+    what, limits = ("backscatter in dB", PLAUSIBLE_DECIBELS) if in_decibels else ("reflectance x 10000", PLAUSIBLE)
+    sides: list[tuple[list[str], list[NDArray[np.float64]]]] = [([], []), ([], [])]
     for band, (scale, offset), numbers in zip(bands, pairs, samples, strict=True):
-        if is_reflectance(band.name) and numbers.size:
-            ends = sorted(end * scale + offset for end in (numbers.min(), numbers.max()))
-            if PLAUSIBLE[0] <= ends[0] and ends[1] <= PLAUSIBLE[1]:
-                continue
-            values = numbers * scale + offset
-            varies = numbers.min() < numbers.max()  # a band of one small number is empty
-            shares = varies * (values < PLAUSIBLE[0]).mean(), (values > PLAUSIBLE[1]).mean()
-            for share, most, found in zip(shares, IMPLAUSIBLE_SHARES, outside.values(), strict=True):
-                if share > most:
-                    found.append(f"{share:.0%} of {band.name}")
-    return [
-        BandError(
-            f"has numbers {where} {limit} ({', '.join(found)}), which reflectance x 10000 cannot be",
-            remedy="implausible",
-        )
-        for (where, found), limit in zip(outside.items(), PLAUSIBLE, strict=True)
-        if found
-    ]
+        if not numbers.size or not (band.name in POLARIZATIONS if in_decibels else is_reflectance(band.name)):
+            continue
+        ends = sorted(end * scale + offset for end in (numbers.min(), numbers.max()))
+        if limits[0] <= ends[0] and ends[1] <= limits[1]:
+            continue
+        values = numbers * scale + offset
+        varies = ends[0] < ends[1]  # or the band is empty, if its number is small
+        outside = varies & (values < limits[0]), values > limits[1]
+        for (texts, parts), found, most in zip(sides, outside, IMPLAUSIBLE_SHARES, strict=True):
+            there, share = numbers[found], found.mean()
+            if share > (REPEATED_SHARE if varies and repeated(there) is not None else most):
+                texts.append(f"{share:.0%} of {band.name}")
+                parts.append(there[: varies * there.size])
+    doubts = []
+    for where, limit, (texts, parts) in zip(("below", "above"), limits, sides, strict=True):
+        message = f"has numbers {where} {limit} ({', '.join(texts)}), which {what} cannot be"
+        number = repeated(np.concatenate([np.empty(0), *parts]))
+        if number is not None:
+            text = f"{number:g}" if float(f"{number:g}") == number else repr(number)
+            doubts.append(BandError(f"{message}; most of them are {text}", remedy="nodata-value", value=text))
+        elif texts:
+            doubts.append(BandError(message, remedy="implausible"))
+    return doubts
 
 
 def _are_from_0_to_1(
