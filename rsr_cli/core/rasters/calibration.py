@@ -132,6 +132,7 @@ def calibrate(
     UsageError
         The user's scale replaces one that goes with an offset.
     """
+    _check_kind(bands, sensor)
     doubts: list[BandError] = []
     samples = sample(bands)
     numbers = [sample for band, sample in zip(bands, samples, strict=True) if _applies(sensor, band)]
@@ -162,6 +163,13 @@ def calibrate(
 def _applies(sensor: Sensor | None, band: Band) -> bool:
     """Return whether a sensor's scale is for a band: not for one that only the user has a name for."""
     return sensor is not None and (band.name in POLARIZATIONS if sensor.unit else is_reflectance(band.name))
+
+
+def _check_kind(bands: Sequence[Band], sensor: Sensor | None) -> None:
+    """Raise BandError if there is radar where the sensor is an optical one, or the reverse, and nothing of its own."""
+    others = [band.name for band in bands if is_reflectance(band.name) or band.name in POLARIZATIONS]
+    if sensor and others and not any(_applies(sensor, band) for band in bands):
+        raise BandError(f"has {', '.join(others)}, which {sensor.name} does not have", remedy="sensor-else")
 
 
 def _check_no_offset(bands: Sequence[Band], product: Product, sensor: Sensor | None) -> None:

@@ -24,8 +24,9 @@ from rsr_cli.core.rasters.opening import (
     open_raster,
     with_nodata,
 )
-from rsr_cli.core.sensors import identify
-from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Naming, Product, is_reflectance, name_bands
+from rsr_cli.core.sensors import identify, resembling
+from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Product, is_reflectance
+from rsr_cli.core.sensors.naming import Naming, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
 
@@ -222,7 +223,7 @@ def _scene(
     # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
     locate, maskable = Locator(finest), mask is not None or any(map(_is_maskable, datasets))
     product = replace(product, tags=datasets[0].tags())
-    doubts = [*_unknown(naming, sensor), *_unlike_alpha(datasets)]
+    doubts = [*_unknown(naming, sensor), *_contradicted(naming), *_misnamed(product, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
     when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
     if when:
@@ -288,7 +289,7 @@ def _unused(naming: Naming, dataset: DatasetReader, index: int | None) -> Naming
     indexes = _indexes(dataset, naming.names)
     names = tuple(UNUSED if i == index else name for i, name in zip(indexes, naming.names, strict=True))
     mask = dataset.descriptions[index - 1] if index else None
-    return Naming(names, tuple(text for text in naming.unknown if text != mask))
+    return replace(naming, names=names, unknown=tuple(text for text in naming.unknown if text != mask))
 
 
 def _indexes(dataset: DatasetReader, names: Sequence[str]) -> list[int]:
@@ -303,6 +304,25 @@ def _unknown(naming: Naming, sensor: Sensor | None) -> list[BandError]:
     whose = f" and no band of {sensor.name}" if sensor else ""
     what = f"does not use {', '.join(naming.unknown)}, which is no STAC common name{whose}"
     return [BandError(what, remedy="bands-else")]
+
+
+def _contradicted(naming: Naming) -> list[BandError]:
+    """Return the doubt that a file describes bands differently than the user."""
+    if not naming.contradicted:
+        return []
+    numbers, theirs, mine = zip(*naming.contradicted, strict=True)
+    what = f"describes bands {', '.join(map(str, numbers))} as {', '.join(theirs)}; taking them as {', '.join(mine)}"
+    return [BandError(what, remedy="bands-described")]
+
+
+def _misnamed(product: Product, sensor: Sensor | None) -> list[BandError]:
+    """Return the doubt that a file is named as other products are than the sensor's."""
+    others = resembling(product, sensor) if sensor else []
+    if not others:
+        return []
+    assert sensor is not None
+    what = f"is named as products of {' or '.join(others)} are; taking it as {sensor.name}"
+    return [BandError(what, remedy="sensor-named")]
 
 
 def _unlike_alpha(datasets: Sequence[DatasetReader]) -> list[BandError]:

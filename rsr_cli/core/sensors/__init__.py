@@ -32,6 +32,16 @@ def identify(product: Product) -> Sensor | None:
     return next((sensor for sensor in SENSORS.values() if sensor.identifies(product)), None)
 
 
+def resembling(product: Product, sensor: Sensor) -> list[str]:
+    """Return the sensors of another family whose files are named as a product's is, none of its own family's.
+
+    A sensor whose products have no names with dates, such as photographs, takes any.
+    """
+    if not sensor.dates or sensor.dates_file(product.file_name):
+        return []
+    return [other.name for other in SENSORS.values() if other.dates_file(product.file_name)]
+
+
 def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
     """Check names of bands that a user passed: STAC's, or names of the user's own such as ``vv`` or ``A00``.
 

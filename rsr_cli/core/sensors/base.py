@@ -1,4 +1,4 @@
-"""What a sensor is, and how the bands of a file get their names.
+"""What a sensor is.
 
 Band names are STAC common names. Reflectance x 10000 = DN * scale + offset.
 """
@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rsr_cli.core.errors import BandError, counted
+from rsr_cli.core.errors import BandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -210,6 +210,10 @@ class Sensor:
         """Return whether a file's name is one that only this product has."""
         return bool(self.file_pattern and re.match(self.file_pattern, file_name))
 
+    def dates_file(self, file_name: str) -> bool:
+        """Return whether a file's name has a date where products of this family have it."""
+        return any(pattern.search(file_name) for pattern, _ in self.dates)
+
     def check_stated(self, stated: Sensor | None) -> None:
         """Check that the sensor that a product's name or metadata states, if any, is this one.
 
@@ -310,90 +314,3 @@ def missing_bands(absent: Sequence[str], has: Iterable[str]) -> str:
     """Return that bands are missing, and which are there, for a message."""
     what = f"band {absent[0]} is" if len(absent) == 1 else f"bands {', '.join(absent)} are"
     return f"{what} missing (has {', '.join(has) or 'none'})"
-
-
-@dataclass(frozen=True)
-class Naming:
-    """The names of a file's bands.
-
-    Attributes
-    ----------
-    names : tuple of str
-        One name per band with data; ``-`` where a band has no name. If there are as many as bands in the file, none of
-        them is alpha.
-    unknown : tuple of str
-        The descriptions of bands that are not used because these mean nothing.
-    """
-
-    names: tuple[str, ...]
-    unknown: tuple[str, ...] = ()
-
-
-def name_bands(
-    descriptions: Sequence[str | None], alphas: Sequence[bool], sensor: Sensor | None, given: Sequence[str] | None
-) -> Naming:
-    """Name the bands of a multi-band file: as the user does, else as the file does, else as the sensor orders them.
-
-    Parameters
-    ----------
-    descriptions : sequence of str or None
-        The file's own descriptions of its bands.
-    alphas : sequence of bool
-        Which bands the file flags as alpha. GDAL flags the fourth of four 8-bit bands, near infrared or not: a name
-        counts for more.
-    sensor : Sensor, optional
-        The descriptions may be its band numbers (``B8A``); without usable descriptions its band order applies.
-    given : sequence of str, optional
-        Names in the file's order, ``-`` for a band that is not used.
-
-    Raises
-    ------
-    BandError
-        The bands cannot be told apart, or their number is not the expected one.
-    """
-    texts = [(text or "").strip() for text in descriptions]
-    if given and len(given) == len(texts):
-        flagged = [name for name, alpha in zip(given, alphas, strict=True) if alpha]
-        if any(name != UNUSED for name in flagged):
-            return Naming(tuple(given))
-        return Naming(tuple(name for name, alpha in zip(given, alphas, strict=True) if not alpha))
-    if not any(alpha and _described(text, sensor) for text, alpha in zip(texts, alphas, strict=True)):
-        texts = [text for text, alpha in zip(texts, alphas, strict=True) if not alpha]
-    if given:
-        if len(given) == len(texts):
-            return Naming(tuple(given))
-        named = f"{len(given)} {'is' if len(given) == 1 else 'are'} named"
-        raise BandError(f"has {counted(len(texts), 'band')}, not counting alpha, but {named}", remedy="bands")
-    names = [_described(text, sensor) for text in texts]
-    known = [name for name in names if name]
-    if known and len(set(known)) == len(known) and all(texts):
-        unknown = [text for text, name in zip(texts, names, strict=True) if not name and text != UNUSED]
-        return Naming(tuple(name or UNUSED for name in names), tuple(unknown))
-    if sensor is None:
-        found = f" ({', '.join(text or 'none' for text in texts[:4])}, ...)" if any(texts) else ""
-        raise BandError(
-            f"has {counted(len(texts), 'band')}, not each described by a STAC common name{found}",
-            remedy="sensor-or-bands",
-        )
-    return Naming(_ordered(names, len(descriptions), sensor))
-
-
-def _ordered(names: Sequence[str | None], count: int, sensor: Sensor) -> tuple[str, ...]:
-    """Return the sensor's names of bands of which the file names some, or none; ``count`` includes alpha."""
-    if len(sensor.order) not in (len(names), count):
-        raise BandError(
-            f"has {counted(len(names), 'band')}, but a {sensor.name} file has {len(sensor.order)}", remedy="bands"
-        )
-    for number, (name, expected) in enumerate(zip(names, sensor.order, strict=False), 1):
-        if name not in (None, expected):
-            raise BandError(
-                f"describes band {number} as {name}, which is {expected} in a {sensor.name} file", remedy="bands"
-            )
-    return sensor.order
-
-
-def _described(text: str, sensor: Sensor | None) -> str | None:
-    """Return the name that a description states, or None."""
-    if text.lower() in COMMON_NAMES:
-        return text.lower()
-    return sensor.common_name(text) if sensor else None
