@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +37,9 @@ _CLASSES = ", ".join(
     if dataset.class_counts
 )
 _QUALITY = ", ".join(f"{sensor.quality.band} of {name}" for name, sensor in sorted(SENSORS.items()) if sensor.quality)
+_NODATA = ", ".join(
+    f"{sensor.nodata:g} of {name}" for name, sensor in sorted(SENSORS.items()) if sensor.nodata is not None
+)
 _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws_splits)
 
 
@@ -71,7 +75,12 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 )
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # Which pixels are invalid.
-@click.option("--nodata", type=float, help="Take this value as invalid too, besides what files declare.")
+@click.option(
+    "--nodata",
+    type=float,
+    help="Take pixels as invalid that have this value in any band, besides what files declare."
+    f"  [default: the sensor's where a band declares none, {_NODATA}]",
+)
 @click.option(
     "--mask-clouds",
     is_flag=True,
@@ -81,7 +90,8 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option(
     "--mask-file",
     metavar="PATTERN",
-    help="Mask by the file of this name, relative to the scene's directory; {stem} is the scene's name there.",
+    help="Mask by the file of this name, relative to the scene's directory. In {stem}_clouds.tif, {stem} is the name of"
+    " the scene's file without its ending; with --per-band, of its first band.",
 )
 @click.option("--mask-values", type=options.Ranges(), metavar="N,N-N", help="Numbers in the mask that are invalid.")
 @click.option("--mask-bits", type=options.Ranges(), metavar="N,N-N", help="Bits in the mask that are invalid, from 0.")
@@ -169,8 +179,12 @@ def _mask(given: dict[str, Any]) -> dict[str, Any] | None:
         if marks != Marks():
             raise UsageError("--mask-clouds has values of its own; leave --mask-values and --mask-bits out")
         return {"band": quality.band, "marks": quality.masked, "quality": quality}
-    if bool(chosen) != (marks != Marks()):
-        raise UsageError("--mask-band or --mask-file, and --mask-values or --mask-bits, are passed together")
+    if chosen and marks == Marks():
+        raise UsageError(f"--{chosen[0].replace('_', '-')} needs --mask-values or --mask-bits")
+    if not chosen and marks != Marks():
+        raise UsageError(f"--mask-{'values' if marks.values else 'bits'} needs --mask-band or --mask-file")
+    if unknown := set(re.findall(r"\{\w*\}", given["mask_file"] or "")) - {"{stem}"}:
+        raise UsageError(f"--mask-file has {min(unknown)}, but only {{stem}} stands for something")
     return {"band": given["mask_band"] or "", "file": given["mask_file"] or "", "marks": marks} if chosen else None
 
 

@@ -173,7 +173,8 @@ def test_chips_have_the_mask_in_their_pixels(tmp_path, write_raster, cut):
     ("mask", "says"),
     [
         (MaskSettings(Marks((1,)), band="qa"), r"has no band qa to mask with \(has red, green, blue\)"),
-        (MaskSettings(Marks((1,)), file="none_*.tif"), r"has no file that none_\*.tif names"),
+        (MaskSettings(Marks((1,)), file="none_*.tif"), r"x\.tif: has no mask /.*/none_\*\.tif$"),
+        (MaskSettings(Marks((1,)), file="{stem}_a[1].tif"), r"x\.tif: has no mask /.*/x_a\[1\]\.tif$"),
         (MaskSettings(Marks((1,)), file="m*.tif"), r"has 2 files, such as .*m1.tif and .*m2.tif, that m\*.tif names"),
         (MaskSettings(Marks((1,)), file="m1.tif"), "m1.tif: covers another area than the bands"),
         (MaskSettings(Marks(bits=(8,)), file="m2.tif"), "m2.tif: has uint8 numbers, which have no bit 8"),
@@ -189,6 +190,24 @@ def test_a_mask_that_cannot_be_used(tmp_path, write_raster, cut, mask, says):
     write_raster(tmp_path / "float.tif", np.zeros((8, 8), "float32"))
     with pytest.raises(BandError, match=says):
         cut(path, mask=mask)
+
+
+@pytest.mark.parametrize("described", [("B02", "B03", "SCL"), ("blue", "green", "SCL"), None])
+def test_a_band_that_is_not_there_is_answered_with_one_name_of_each(tmp_path, write_raster, cut, described):
+    path = write_raster(tmp_path / "x.tif", bands_of(3, 8, 8), names=described)
+    bands = {} if described else {"bands": ("blue", "green", "scl")}
+    with pytest.raises(BandError, match=r"has no band 8 to mask with \(has blue, green, scl\)$"):
+        cut(path, sensor="sentinel2-l2a", offset=0.0, mask=MaskSettings(Marks((1,)), band="8"), **bands)
+
+
+@pytest.mark.parametrize("former", ["BQA", "pixel_qa"])
+def test_the_classification_of_an_earlier_collection_is_named(tmp_path, write_raster, cut, former):
+    for band in ("B4", former):
+        write_raster(tmp_path / f"LC08_L1TP_020039_20150804_20170226_01_T1_{band}.TIF", np.ones((8, 8), "uint16"))
+    says = rf"has no file of band QA_PIXEL to mask with, but /.*_01_T1_{former}\.TIF of an earlier collection"
+    with pytest.raises(BandError, match=says) as raised:
+        cut(tmp_path, per_band=True, sensor="landsat8", scale=1.0, offset=0.0, mask=clouds("landsat8"))
+    assert raised.value.remedy == "mask"
 
 
 def test_a_product_without_its_classification(tmp_path, write_raster, cut):

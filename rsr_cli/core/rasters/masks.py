@@ -10,7 +10,7 @@ import numpy as np
 from rsr_cli.core.errors import BandError, RasterError, counted
 from rsr_cli.core.rasters.opening import open_raster, range_of
 from rsr_cli.core.sources.base import band_in_file, file_and_band
-from rsr_cli.core.sources.files import beside
+from rsr_cli.core.sources.files import beside, expanded
 from rsr_cli.core.sources.products import other_band
 
 if TYPE_CHECKING:
@@ -69,18 +69,27 @@ class MaskSettings:
         """
         if self.file:
             files = beside(found.path, self.file)
-            if len(files) != 1:
-                what = "no file" if not files else f"{len(files)} files, such as {files[0]} and {files[1]},"
+            if not files:
+                raise BandError(f"has no mask {expanded(found.path, self.file)}", remedy="mask")
+            if len(files) > 1:
+                what = f"{len(files)} files, such as {files[0]} and {files[1]},"
                 raise BandError(f"has {what} that {self.file} names, where one mask is expected", remedy="mask")
             return files[0]
         if isinstance(found.source, str):
             if self.band.lower() not in names:
-                raise BandError(f"has no band {self.band} to mask with (has {', '.join(names) or 'no names'})")
+                has = {index: name for name, index in names.items()}  # of two names of a band, the last
+                raise BandError(f"has no band {self.band} to mask with (has {', '.join(has.values()) or 'no names'})")
             return band_in_file(found.source, names[self.band.lower()])
         files = other_band(sensor, found.path, self.band) if sensor else []
         if not files:
-            raise BandError(f"has no file of band {self.band} to mask with", remedy="mask")
+            former = [file for name in self._former for file in other_band(sensor, found.path, name)] if sensor else []
+            instead = f", but {former[0]} of an earlier collection, whose numbers mean something else" if former else ""
+            raise BandError(f"has no file of band {self.band} to mask with{instead}", remedy="mask")
         return files[0]
+
+    @property
+    def _former(self) -> tuple[str, ...]:
+        return self.quality.former if self.quality else ()
 
 
 def check_mask(source: str, marks: Marks, fits: Callable[[DatasetReader], bool]) -> None:

@@ -70,8 +70,14 @@ class Landsat(Sensor):
         return {}
 
 
-#: QA_PIXEL: bits for fill, dilated cloud, cirrus (from Landsat 8 on), cloud, shadow.
-_QA_PIXEL = QualityBand("QA_PIXEL", clouds=Marks(bits=(2, 3)), doubtful=Marks(bits=(1, 4)), fill=Marks(bits=(0,)))
+#: QA_PIXEL: bits for fill, dilated cloud, cirrus (from Landsat 8 on), cloud, shadow. Those of Collection 1 are others.
+_QA_PIXEL = QualityBand(
+    "QA_PIXEL",
+    clouds=Marks(bits=(2, 3)),
+    doubtful=Marks(bits=(1, 4)),
+    fill=Marks(bits=(0,)),
+    former=("BQA", "pixel_qa"),
+)
 
 
 def _sensor(name: str, title: str, bands: dict[str, str], file_pattern: str, *numbers: int) -> Landsat:

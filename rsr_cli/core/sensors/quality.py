@@ -45,12 +45,15 @@ class QualityBand:
         Shadows of clouds, and what is next to clouds.
     fill : Marks
         Pixels that were not observed, which do not count at all.
+    former : tuple of str
+        Names of the band in earlier products, where its numbers mean something else.
     """
 
     band: str
     clouds: Marks
     doubtful: Marks = field(default_factory=Marks)
     fill: Marks = field(default_factory=Marks)
+    former: tuple[str, ...] = ()
 
     @property
     def masked(self) -> Marks:

@@ -15,7 +15,7 @@ from rsr_cli.core.errors import RasterError, RecordError, Skips
 from rsr_cli.core.sources.base import Found, file_and_band
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rsr_cli.core.sources.base import Source
 
@@ -58,9 +58,13 @@ def beside(path: str, pattern: str) -> list[str]:
     pattern : str
         As the shell's, with ``{stem}`` for the file's name without its ending.
     """
+    return sorted(os.path.normpath(name) for name in glob.glob(expanded(path, pattern, glob.escape)))  # noqa: PTH207
+
+
+def expanded(path: str, pattern: str, spelled: Callable[[str], str] = str) -> str:
+    """Return the path that a pattern stands for, see `beside`; ``spelled`` spells what is put into the pattern."""
     file = Path(file_and_band(path)[0])
-    chosen = pattern.replace("{stem}", glob.escape(file.stem))
-    return sorted(os.path.normpath(name) for name in glob.glob(os.path.join(glob.escape(str(file.parent)), chosen)))  # noqa: PTH118, PTH207
+    return os.path.join(spelled(str(file.parent)), pattern.replace("{stem}", spelled(file.stem)))  # noqa: PTH118
 
 
 class Listed:
