@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from rsr_cli.core.errors import Skips
+from rsr_cli.core.errors import Skips, UsageError
+from rsr_cli.core.sensors import check_names
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,6 +101,21 @@ def seed(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=help_text)
 
 
+class Choice(click.Choice[str]):
+    """A choice that answers what is nearly one of its values with that."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value; another one than those to choose from is a usage error."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            import difflib
+
+            begun = [choice for choice in self.choices if choice.startswith(value)]
+            close = begun or difflib.get_close_matches(value, self.choices)
+            self.fail(f"{error.message} Did you mean {', '.join(close)}?" if close else error.message, param, ctx)
+
+
 class NameList(click.ParamType):  # type: ignore[type-arg]
     """Names, or numbers, separated by commas."""
 
@@ -137,6 +153,14 @@ class Ranges(click.ParamType):  # type: ignore[type-arg]
                 self.fail(f"{value!r} is not a list of whole numbers and ranges, such as 3,8-10", param, ctx)
             numbers.update(range(first, last + 1))
         return tuple(sorted(numbers))
+
+
+def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
+    """Check what was passed to --bands, see `check_names`."""
+    try:
+        return check_names(names, unused=unused)
+    except UsageError as error:
+        raise UsageError(error.message, "--bands") from None
 
 
 # tile: the file's bands; embed: the model's bands; show: the bands that are displayed.

@@ -18,7 +18,6 @@ from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
-from rsr_cli.core.sensors import check_names
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
@@ -152,7 +151,7 @@ def _settings(model: str, weights: str | None, **flags: Any) -> EncoderSettings:
     """Combine a specification with the flags beside it."""
     stated = specification.parse(model)
     if flags["bands"]:
-        check_names(flags["bands"])
+        options.band_names(flags["bands"])
     given = {field: flags[key] for key, (field, _) in specification.KEYS.items() if flags[key] is not None}
     for key, (field, _) in specification.KEYS.items():
         if field in given and getattr(stated, field) not in (None, given[field]):

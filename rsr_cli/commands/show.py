@@ -12,7 +12,6 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
-from rsr_cli.core.sensors import check_names
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def show(
     A PNG or PDF file is one figure. An HTML file is a page that also has sortable tables and maps of the footprints,
     and that needs no other file and no network.
     """
-    shown = check_names(bands or ("red", "green", "blue"))
+    shown = options.band_names(bands or ("red", "green", "blue"))
     if len(shown) != 3:
         raise UsageError("--bands must name three bands, for red, green and blue")
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:

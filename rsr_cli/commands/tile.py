@@ -14,7 +14,7 @@ from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.sensors import SENSORS, check_names
+from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.quality import Marks
 from rsr_cli.core.sources import DATASETS, Listed, Products, Rasters
 from rsr_cli.core.sources.base import SPLITS
@@ -56,14 +56,14 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
 @click.option(
     "--dataset",
-    type=click.Choice(sorted(DATASETS)),
+    type=options.Choice(sorted(DATASETS)),
     help=f"Read directories as a dataset of labelled patches: {_DATASETS}.",
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Split of the dataset.  [default: all]")
 @click.option("--classes", type=int, help=f"Number of the dataset's classes: {_CLASSES}.  [default: the first]")
 @options.seed(f"Seed for the split drawn by --dataset {_DRAWN}.  [default: 0]")
 # How to read it.
-@click.option("--sensor", type=click.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
+@click.option("--sensor", type=options.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
 @options.bands("Names of a file's bands in order: STAC's, your own such as vv, or - for a band that is not used.")
 @click.option(
     "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the file's, else the sensor's]"
@@ -130,6 +130,8 @@ def tile(
     file, which bands. Pixels are not copied. The names of the bands come from the file if it states them, else from
     --sensor or --bands.
     """
+    if "-" in inputs:
+        raise UsageError("- is no raster; to read paths from stdin, pass --files-from -")
     if not inputs and files_from is None:
         raise UsageError("no input; pass files or directories, or --files-from")
     for name in ("scale", "offset", "nodata"):
@@ -137,7 +139,7 @@ def tile(
             raise UsageError(f"--{name} is not a finite number")
     if given["scale"] == 0:
         raise UsageError("--scale is 0, which makes all pixels alike")
-    bands = check_names(given["bands"], unused=True) if given["bands"] else None
+    bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]
     if files_from is not None and not given["dataset"]:

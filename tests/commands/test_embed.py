@@ -242,9 +242,11 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
     ("options", "says"),
     [
         (["--device", "cuda:99"], "cannot be used"),
-        (["--device", "nonsense"], "cannot be used"),
+        (["--device", "nonsense"], "there is no device 'nonsense'; leave out --device"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
+        (["--model", "rfc"], "unknown model rfc; did you mean rcf?"),
+        (["--bands", "red,red"], "rsr embed: --bands: red named twice"),
         (["--model", "rcf:size=99999"], "rcf takes a size of 1 to 16384 px, not 99999"),
         (["--model", "rcf:sed=3"], "unknown setting 'sed'"),
         (["--model", "rcf:bands=blau"], "not a STAC common name"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_equal_names_in_a_list_are_told_apart(tmp_path, write_raster, rsr):
     paths = f"p/{product}\nq/{product}"
     command = ["tile", "--per-band", "--sensor", "sentinel2-l2a", "--size", 36, "--files-from", "-"]
     done = rsr(*command, input=paths.encode(), cwd=tmp_path)
-    ids = [f"{name}/{product}_{x}_{y}" for name in "pq" for y in (0, 36) for x in (0, 36)]
+    ids = [f"{name}/{product.removesuffix('.SAFE')}_{x}_{y}" for name in "pq" for y in (0, 36) for x in (0, 36)]
     assert [record["id"] for record in records(done)] == ids
 
 
@@ -246,7 +247,7 @@ def bad(tmp_path, write_raster):
     expected = {
         "truncated.tif": "cannot be read: ",
         "text.tif": "cannot be read: ",
-        "empty.tif": "cannot be read: ",
+        "empty.tif": "is empty",
         "none.tif": "no such file",
         "secret.tif": "no such file",
         "empty": "contains no raster (.tif ",
@@ -301,15 +302,20 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
     ("arguments", "message"),
     [
         ([], "no input; pass files or directories, or --files-from"),
-        (["--bands", "nir8", "x.tif"], "'nir8' is not a STAC common name of a band; did you mean nir08 or nir?"),
+        (
+            ["--bands", "nir8", "x.tif"],
+            "--bands: 'nir8' is not a STAC common name of a band; did you mean nir08 or nir?",
+        ),
         (
             ["--bands", "a b", "x.tif"],
-            "'a b' is not a STAC common name, and cannot be a name of your own: use ",
+            "--bands: 'a b' is not a STAC common name, and cannot be a name of your own: use ",
         ),
-        (["--bands", "red,red", "x.tif"], "red named twice"),
+        (["--bands", "red,red", "x.tif"], "--bands: red named twice"),
+        (["-"], "- is no raster; to read paths from stdin, pass --files-from -"),
+        (["x.tif", "-"], "- is no raster; to read paths from stdin, pass --files-from -"),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
-        (["--bands", "-,-", "x.tif"], "no band is named"),
+        (["--bands", "-,-", "x.tif"], "--bands: no band is named"),
         (["--bands", "red,,nir", "x.tif"], "invalid value for '--bands': 'red,,nir' has an empty item"),
         (["--per-band", "."], "--per-band needs --sensor, which defines how single-band files are named"),
         (["--datetime", "yesterday", "x.tif"], "'yesterday' is not a date or time such as 2023-06-10"),
@@ -356,6 +362,22 @@ def test_a_dataset_pipes(rsr, miniature):
     done = rsr("embed", "--model", "rcf", "--size", "64", input=tiles.stdout)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == SPLITS["test"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sensor", "sentinel2"], "'sentinel2' is not one of .*; did you mean sentinel2-l1c, sentinel2-l2a\\?"),
+        (["--sensor", "landsat-8"], "'landsat-8' is not one of .*; did you mean landsat8, .*\\?"),
+        (["--sensor", "modis"], "'modis' is not one of .*'sentinel2-l2a'; see rsr tile --help"),
+        (["--dataset", "bigearthnet2"], "'bigearthnet2' is not one of .*; did you mean bigearthnet\\?"),
+    ],
+)
+def test_choices_that_are_nearly_right(rsr, tmp_path, arguments, says):
+    done = rsr("tile", *arguments, "x.tif", cwd=tmp_path)
+    (line,) = messages(done)
+    assert done.returncode == 2
+    assert re.search(f"{says}$", line)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,18 @@ def test_a_cpu_has_its_own_defaults():
     assert place("cpu", "fp32", 3).batch_size == 3
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
-def test_a_device_that_is_not_available_is_refused(device):
-    with pytest.raises(UsageError, match=f"device {device!r} cannot be used") as caught:
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("cuda:99", "device 'cuda:99' cannot be used: "),
+        ("nonsense", "there is no device 'nonsense'$"),
+        ("gpu", "there is no device 'gpu'$"),
+        ("cuda:x", "there is no device 'cuda:x'$"),
+        ("", "there is no device ''$"),
+    ],
+)
+def test_a_device_that_is_not_available_is_refused(device, says):
+    with pytest.raises(UsageError, match=says) as caught:
         place(device, "fp32", None)
     assert "leave out --device" in explain(caught.value)
 

@@ -82,6 +82,8 @@ def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encod
         ("vit_b_16_rbg", "vit_b_16_rgb"),
         ("resnet5O", "resnet50"),
         ("RCF", "rcf"),
+        ("rfc", "rcf"),
+        ("rcf1", "rcf"),
         ("Prithvi", "prithvi_eo_v1_100"),
     ],
 )

@@ -82,10 +82,10 @@ def test_a_band_that_is_left_out_is_said(tmp_path, write_raster, cut, caplog):
     [
         (["B1", "B2", "", "B4", "B5", "B7"], None),
         (["blue", "green", "red", "", "", ""], None),
-        (["red", "green", "blue", "", "", ""], "describes band 1 as red, which is blue in a landsat5 file"),
-        (["B2", "B3", "", "", "B5", "B7"], "describes band 1 as green, which is blue in a landsat5 file"),
-        (["blue", "green", "red", "nir08", "swir16", "swir16"], "describes band 6 as swir16, which is swir22 in a"),
-        (["blue", "green", "red", "", "SCL"], "has 5 bands, but a landsat5 file has 6"),
+        (["red", "green", "blue", "", "", ""], "describes band 1 as red, which is blue in files of landsat5"),
+        (["B2", "B3", "", "", "B5", "B7"], "describes band 1 as green, which is blue in files of landsat5"),
+        (["blue", "green", "red", "nir08", "swir16", "swir16"], "describes band 6 as swir16, which is swir22 in files"),
+        (["blue", "green", "red", "", "SCL"], "has 5 bands, but files of landsat5 have 6"),
     ],
 )
 def test_bands_of_which_only_some_are_described(tmp_path, write_raster, cut, names, says):
@@ -151,7 +151,7 @@ def test_names_from_the_user_come_first(tmp_path, write_raster, cut):
         (2, ["red", "red"], None, r"has 2 bands, not each described by a STAC common name \(red, red, ...\)"),
         (2, ["red", ""], None, r"has 2 bands, not each described by a STAC common name \(red, none, ...\)"),
         (2, ["B02", "B8A"], None, r"has 2 bands, not each described by a STAC common name \(B02, B8A, ...\)"),
-        (7, None, "landsat5", "has 7 bands, but a landsat5 file has 6"),
+        (7, None, "landsat5", "has 7 bands, but files of landsat5 have 6"),
     ],
 )
 def test_bands_are_never_guessed(tmp_path, write_raster, cut, count, names, sensor, message):

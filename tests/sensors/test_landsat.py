@@ -93,6 +93,6 @@ def test_landsat_as_it_comes(shared_data, cut):
         masked = raster.read([1, 2, 3, 4, 5, 6], masked=True)
     np.testing.assert_array_equal(rasters.read_pixels(tile, names[:6]), masked.astype(float).filled(np.nan))
     assert tile["properties"].get("valid", 1) == pytest.approx(1 - masked.mask.any(axis=0).mean(), abs=1e-6)
-    with pytest.raises(BandError, match="has 8 bands, but a landsat7 file has 6") as raised:
+    with pytest.raises(BandError, match="has 8 bands, but files of landsat7 have 6") as raised:
         cut(path, sensor="landsat7", scale=1.0, offset=0.0)
     assert raised.value.remedy == "bands"

@@ -24,7 +24,7 @@ def test_a_safe_tree_of_level_2a(tmp_path, write_raster, cut, monkeypatch):
     name, pixels = safe(tmp_path, write_raster, "N0400")
     (whole,) = cut(tmp_path / name, per_band=True, sensor="sentinel2-l2a")
     properties = whole["properties"]
-    assert whole["id"] == name
+    assert whole["id"] == name.removesuffix(".SAFE")
     assert properties["datetime"].startswith("2022-01-15T10:13:")
     assert properties["window"] == [0, 0, 72, 72]
     finest = {band: path.split("_")[-1] for band, path in properties["source"].items()}
@@ -54,7 +54,7 @@ def test_a_safe_tree_of_level_2a(tmp_path, write_raster, cut, monkeypatch):
             assert np.abs(read - (fine[here] - 1000)).max() <= (0 if factor == 1 else 0.501)  # whole numbers
 
     (by_parent,) = cut(tmp_path, per_band=True, sensor="sentinel2-l2a")
-    assert by_parent["id"] == name
+    assert by_parent["id"] == name.removesuffix(".SAFE")
     assert by_parent["properties"]["datetime"] == "2022-01-15T10:13:09Z"
     # The offset does not hang on how the product is called upon.
     monkeypatch.chdir(tmp_path / name / "GRANULE" / "L2A_T33UUP_A025397_20220115T101310" / "IMG_DATA")
@@ -153,7 +153,7 @@ def test_the_metadata_states_scale_and_offset(
     assert (blue, nir) == (1500 * scale + first, 1500 * scale + last)
     assert caplog.messages == []
     for name in ("latest", "archive"):
-        assert cut(tmp_path / name, per_band=True, sensor=sensor)[0]["id"] == safe.name
+        assert cut(tmp_path / name, per_band=True, sensor=sensor)[0]["id"] == safe.stem
     # In a directory of another name, the metadata is enough.
     safe.rename(tmp_path / "renamed")
     (tile,) = cut(tmp_path / "renamed", per_band=True, sensor=sensor)
@@ -210,7 +210,7 @@ def test_metadata_of_2016(tmp_path, write_raster, cut):
     (safe / xml).write_text(metadata("1C", quantification=1000))
     for path in (safe, tmp_path):
         tiles = cut(path, per_band=True, sensor="sentinel2-l1c")
-        expected = [f"{safe.name}/S2A_OPER_MSI_L1C_TL_SGS__20151230T141433_A002726_T31UF{end}_N02.01" for end in "ST"]
+        expected = [f"{safe.stem}/S2A_OPER_MSI_L1C_TL_SGS__20151230T141433_A002726_T31UF{end}_N02.01" for end in "ST"]
         assert [tile["id"] for tile in tiles] == expected
         assert {tile["properties"]["datetime"] for tile in tiles} == {"2015-12-30T10:51:53Z"}
         assert {tile["properties"]["scale"] for tile in tiles} == {10}

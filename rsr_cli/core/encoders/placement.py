@@ -63,6 +63,9 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"there is no device {device!r}", remedy="device") from None
+    try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

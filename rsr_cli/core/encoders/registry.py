@@ -105,7 +105,7 @@ def find_model(name: str) -> Model:
     # a typing error should not wait for terratorch's import
     typed = name.casefold()
     begun = [model for model in MODELS if typed and model.startswith(typed)]
-    if close := begun or difflib.get_close_matches(typed, MODELS, cutoff=0.9):
+    if close := begun or difflib.get_close_matches(typed, MODELS, cutoff=0.9 if len(typed) > 4 else 0.6):
         raise UsageError(f"unknown model {name}; did you mean {', '.join(close)}?")
     from rsr_cli.core.encoders import terratorch
 

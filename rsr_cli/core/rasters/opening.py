@@ -105,6 +105,8 @@ def open_raster(
         except RasterioError:
             if has_records(path):
                 raise RasterError("contains records and not a raster", path, remedy="records") from None
+            if Path(path).is_file() and not Path(path).stat().st_size:
+                raise RasterError("is empty", path) from None
             raise
         alphas = alphas_of(dataset)
         wanted = alphas

@@ -100,12 +100,12 @@ def _ordered(names: Sequence[str | None], count: int, sensor: Sensor) -> tuple[s
     """Return the sensor's names of bands of which the file names some, or none; ``count`` includes alpha."""
     if len(sensor.order) not in (len(names), count):
         raise BandError(
-            f"has {counted(len(names), 'band')}, but a {sensor.name} file has {len(sensor.order)}", remedy="bands"
+            f"has {counted(len(names), 'band')}, but files of {sensor.name} have {len(sensor.order)}", remedy="bands"
         )
     for number, (name, expected) in enumerate(zip(names, sensor.order, strict=False), 1):
         if name not in (None, expected):
             raise BandError(
-                f"describes band {number} as {name}, which is {expected} in a {sensor.name} file", remedy="bands"
+                f"describes band {number} as {name}, which is {expected} in files of {sensor.name}", remedy="bands"
             )
     return sensor.order
 

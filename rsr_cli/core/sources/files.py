@@ -67,6 +67,11 @@ def expanded(path: str, pattern: str, spelled: Callable[[str], str] = str) -> st
     return os.path.join(spelled(str(file.parent)), pattern.replace("{stem}", spelled(file.stem)))  # noqa: PTH118
 
 
+def without_safe(name: str) -> str:
+    """Return a name, or the names in a path, without the ending of Sentinel's products: ``.SAFE``."""
+    return re.sub(r"\.SAFE(?=/|$)", "", name, flags=re.IGNORECASE)
+
+
 class Listed:
     """Scenes at the paths of a list, each with a name of its own: directories are added to those that are equal.
 
@@ -96,7 +101,7 @@ class Listed:
                 yield found
                 continue
             own = Path(found.name).name
-            parts = _directory(found).relative_to(self._roots[found.name]).parts
+            parts = tuple(map(without_safe, _directory(found).relative_to(self._roots[found.name]).parts))
             parts = parts[: parts.index(own)] if own in parts else parts
             yield replace(found, name="/".join((*parts, own)))
 

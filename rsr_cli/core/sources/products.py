@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rsr_cli.core.errors import BandError, RasterError
 from rsr_cli.core.sensors.base import UNUSED, missing_bands
 from rsr_cli.core.sources.base import Found, file_and_band
-from rsr_cli.core.sources.files import RASTER_ENDINGS, absolute, visible, walk
+from rsr_cli.core.sources.files import RASTER_ENDINGS, absolute, visible, walk, without_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ class Products:
                 skips(error)
                 continue
             name, parent = self._name(here, Path(path), Path(singles[0]).name)
-            yield Found(name, source, parent)
+            yield Found(without_safe(name), source, parent)
         if not found:
             band = next(iter(self.sensor.bands), None)
             example = f", such as NAME_{band}.tif" if band else ""
