@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image, TiffImagePlugin, TiffTags
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from support_rasters import ONES, RNG, SIX, bands_of, grid, repeat, window_of
 
@@ -420,3 +422,22 @@ def test_nodata_that_a_file_can_or_cannot_contain(tmp_path, write_raster, cut, d
         return
     with pytest.raises(BandError, match=rf"has {dtype} numbers, none of which is {re.escape(f'{nodata:g}')}"):
         cut(path, bands=["red"], nodata=nodata)
+
+
+def test_a_tag_that_gdal_finds_broken_leaves_the_pixels_readable(tmp_path, cut, capfd):
+    """GDAL looks into the EXIF of a JPEG when it looks for a mask; rasterio raises the error at its next question."""
+    path = tmp_path / "x.jpg"
+    with rasterio.open(path, "w", "JPEG", width=16, height=16, count=3, dtype="uint8") as raster:
+        raster.write(np.full((3, 16, 16), 90, "uint8"))
+    whole = path.read_bytes()
+    exif = b"Exif\0\0" + b"\xff" * 4 + bytes(20)  # where the byte order of a TIFF belongs
+    path.write_bytes(whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:])
+    capfd.readouterr()
+    with rasterio.open(path) as raster:
+        assert raster.mask_flag_enums
+        with pytest.raises(CPLE_BaseError, match="Not a TIFF file"):
+            _ = raster.colorinterp
+    (tile,) = cut(path, sensor="rgb")
+    np.testing.assert_allclose(rasters.read_pixels(tile, ["red"]), 90 * 10000 / 255, rtol=0.02)
+    (tile,) = cut(path, bands=["red", "-", "-"], nodata=0.0, scale=1.0)
+    np.testing.assert_allclose(rasters.read_pixels(tile, ["red"]), 90, rtol=0.02)
