@@ -185,11 +185,16 @@ def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
     _check_memory(parts, shape)
     layers = [_read(part, shape) for part in parts]
     numbers = layers[0] if len(layers) == 1 else np.ma.concatenate(layers)  # type: ignore[no-untyped-call]
-    if (mask := tile["properties"].get("mask")) is None:
+    if tile["properties"].get("mask") is None:
         return numbers
-    quality = read_quality(tile)
-    invalid = np.ma.getmaskarray(quality) | are_marked(quality.data, Marks.of_property(mask))
+    invalid = is_masked(tile, read_quality(tile))
     return np.ma.array(numbers.data, mask=np.ma.getmaskarray(numbers) | invalid)
+
+
+def is_masked(tile: Record, quality: np.ma.MaskedArray[Any, Any]) -> NDArray[np.bool_]:
+    """Return which pixels a tile's mask, as `read_quality` returns it, marks as invalid or does not cover."""
+    marks = Marks.of_property(tile["properties"]["mask"])
+    return np.asarray(np.ma.getmaskarray(quality) | are_marked(quality.data, marks))
 
 
 def read_quality(tile: Record) -> np.ma.MaskedArray[Any, Any]:

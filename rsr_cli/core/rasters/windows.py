@@ -10,7 +10,7 @@ from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.masks import cloud_cover
-from rsr_cli.core.rasters.pixels import read_pixels, read_quality
+from rsr_cli.core.rasters.pixels import is_masked, read_pixels, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
@@ -202,11 +202,17 @@ class Tiler:
 
     def _is_valid(self, tile: Record, scene: Scene) -> bool:
         """Measure a tile's valid pixels, and its clouds, and return whether there are enough."""
-        pixels = read_pixels(tile, [band for band in scene.bands if band != UNUSED])
-        valid = float(np.isfinite(pixels).all(axis=0).mean())
-        tile["properties"]["valid"] = round(valid, 6)
-        if scene.quality and (cover := cloud_cover(read_quality(tile), scene.quality)) is not None:
-            tile["properties"]["eo:cloud_cover"] = cover
+        properties = tile["properties"]
+        unmasked = {**tile, "properties": {name: value for name, value in properties.items() if name != "mask"}}
+        pixels = read_pixels(unmasked, [band for band in scene.bands if band != UNUSED])
+        usable = np.isfinite(pixels).all(axis=0)
+        if "mask" in properties:
+            quality = read_quality(tile)
+            usable &= ~is_masked(tile, quality)
+            if scene.quality and (cover := cloud_cover(quality, scene.quality)) is not None:
+                properties["eo:cloud_cover"] = cover
+        valid = float(usable.mean())
+        properties["valid"] = round(valid, 6)
         least = self._windows.min_valid
         if least is None and not self._windows.whole and self._windows.edge != "pad":
             least = MIN_VALID
