@@ -64,7 +64,7 @@ output = click.option(
 )
 
 # Every command that writes a file or a directory.
-overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output of the same format.")
 
 
 # plot, show: the ending of the file's name selects its format.

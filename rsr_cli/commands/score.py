@@ -11,6 +11,7 @@ import click
 from rsr_cli import options, tables
 from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
+from rsr_cli.core.forms import TABLE
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Match, Metric
@@ -108,7 +109,7 @@ def score(
     if truth is not None and is_qrels(truth) and match != "any":
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
     with (
-        files.Output(output, overwrite=overwrite) as out,
+        files.Output(output, TABLE, overwrite=overwrite) as out,
         Progress("hits") as progress,
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,

@@ -10,6 +10,7 @@ import click
 from rsr_cli import options
 from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
+from rsr_cli.core.forms import FIGURES
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.sensors import check_names
@@ -75,7 +76,8 @@ def show(
         raise UsageError("--stretch must be two percentiles between 0 and 100, the lower one first")
     from rsr_cli.core.figures.gallery import Gallery
 
-    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
+    form = options.figure_format(output)
+    with files.Output(output, FIGURES[form], overwrite=overwrite) as out, Progress("records") as progress:
         gallery = Gallery(rows, k, skips)
         for batch in streams.read(inputs, skips, progress=progress):
             gallery.add(batch)
@@ -87,7 +89,6 @@ def show(
         found = gallery.rows(shown, (stretch[0], stretch[1]))
         limits = f"stretched alike per row, percentiles {stretch[0]:g} to {stretch[1]:g}"
         note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
-        form = options.figure_format(output)
         if form == "html":
             from rsr_cli.core.figures.page import write_page
 

@@ -214,11 +214,11 @@ def test_a_full_disk_under_a_file(rsr, small_disk, command):
 
 
 def test_an_existing_file_is_refused_before_anything_is_read(rsr, tmp_path):
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out").write_bytes(drawn_lines(1))
     done = rsr("binarize", "-o", "out", input=b"broken", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == b"rsr binarize: out: exists already; pass --overwrite to replace it\n"
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_bytes() == drawn_lines(1)
     assert rsr("binarize", "-o", "out", "--overwrite", input=drawn_lines(2), cwd=tmp_path).returncode == 0
     assert len((tmp_path / "out").read_bytes().splitlines()) == 2
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
+from rsr_cli.core.forms import JSON_LINES
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.space import StreamSpace
@@ -93,7 +94,7 @@ class Writer:
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
         self._codec = _codec(path or "-", "parquet")
         self._skips = skips
-        self._output = Output(path, overwrite=overwrite)
+        self._output = Output(path, JSON_LINES, overwrite=overwrite)
 
     def __enter__(self) -> Writer:
         self._output.__enter__()
