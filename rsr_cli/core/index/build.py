@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faiss
-import numpy as np
 
 import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, RsrError, Skips, counted
@@ -44,7 +43,7 @@ from rsr_cli.core.index.manifest import (
     segment_name,
 )
 from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, label_list
+from rsr_cli.core.records.fields import bbox_of, extent_of, gsd_of, id_of, interval_of, label_list
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -232,6 +231,7 @@ class SegmentWriter:
         self.count = 0
         self._max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
+        self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
         self._columns = FilterColumns(directory)
@@ -251,13 +251,10 @@ class SegmentWriter:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
-        ids, texts, gsds, columns = zip(*rows, strict=True)
+        ids, texts, gsds, extents, columns = zip(*rows, strict=True)
         self._columns.append(columns)
         self._table.append(self.count, ids, texts)
-        known = [gsd for gsd in gsds if gsd is not None]
-        if known:
-            low, high = self._gsd or (np.inf, -np.inf)
-            self._gsd = min(low, *known), max(high, *known)
+        self._gsd, self._extent = _widened(self._gsd, gsds), _widened(self._extent, extents)
         self.count += len(rows)
         return len(rows)
 
@@ -292,16 +289,23 @@ class SegmentWriter:
             space=self._space,
             max_norm=self._max_norm,
             gsd=self._gsd,
+            extent=self._extent,
             segments=(SegmentFacts(segment_name(1), self.count, self._files),) if self.count else (),
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
             arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )
 
 
-def _row(record: Record) -> tuple[str, str, float | None, Row]:
-    """Return what is stored of a record: id, text, ground sample distance in metres, and values to filter by."""
+def _row(record: Record) -> tuple[str, str, float | None, float | None, Row]:
+    """Return what is stored of a record: id, text, ground sample distance and extent in metres, values to filter by."""
     columns = bbox_of(record), interval_of(record), label_list(record) or ()
-    return id_of(record), stored(record), gsd_of(record), columns
+    return id_of(record), stored(record), gsd_of(record), extent_of(record), columns
+
+
+def _widened(known: tuple[float, float] | None, found: Iterable[float | None]) -> tuple[float, float] | None:
+    """Return the least and the greatest number of those known and those found, ``None`` without any."""
+    numbers = [*(known or ()), *(number for number in found if number is not None)]
+    return (min(numbers), max(numbers)) if numbers else None
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
