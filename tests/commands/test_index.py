@@ -75,8 +75,9 @@ def test_an_empty_index_becomes_one_with_rows_and_never_back(rsr, tmp_path):
             return done.returncode, opened.manifest.count, done.stderr.decode()
 
     record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    assert index(b"", "--allow-empty") == (0, 0, "")
-    assert index(b"", "--allow-empty") == (0, 0, "")
+    empty = "rsr index: <stdin>: is empty\n"
+    assert index(b"", "--allow-empty") == (0, 0, empty)
+    assert index(b"", "--allow-empty") == (0, 0, empty)
     assert index(record) == (0, 1, "")
     says = "i.rsr: no usable record was read, and 1 row would be lost; remove it first if you want an empty one"
     status, count, said = index(b"", "--allow-empty")

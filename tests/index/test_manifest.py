@@ -27,10 +27,9 @@ def test_an_index_of_a_later_version_is_refused(tmp_path):
 def facts(**changes) -> Manifest:
     space = Space("code", 32, "uint8", "emb", {"method": "sign"}, {"bits": 32})
     segment = SegmentFacts("000001", 3, {"vectors.npy": {"size": 140, "sha256": "f" * 64}})
-    stated = {"generation": 1, "metric": "hamming", "space": space, "max_norm": 0.0, "gsd": (10.0, 30.0)} | {
-        "extent": (640.0, 2240.0)
-    }
-    return Manifest(**stated | {"segments": (segment,), "made_with": {}, "arguments": ["rsr"]} | changes)
+    stated = {"generation": 1, "metric": "hamming", "space": space, "max_norm": 0.0, "segments": (segment,)}
+    ranges = {"gsd": (10.0, 30.0), "extent": (640.0, 2240.0)}
+    return Manifest(**stated | ranges | {"made_with": {}, "arguments": ["rsr"]} | changes)
 
 
 @pytest.mark.parametrize("manifest", [facts(), facts(space=None, gsd=None, segments=()), facts(deletions=(1,))])
