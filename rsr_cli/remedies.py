@@ -81,7 +81,7 @@ REMEDIES = {
     "tile": "cut rasters into records with rsr tile",
     "tiled": "rewrite it in smaller ones with gdal_translate -co TILED=YES",
     "truth": "pass to --truth the records that were indexed",
-    "unique-ids": "see rsr tile --id-prefix",
+    "unique-ids": "ids must be unique: see rsr tile --id-prefix, or pass --keep-going to leave the later one out",
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
     "utf-8": "convert it with iconv -f UTF-16 -t UTF-8",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faiss
+import numpy as np
 
 import rsr_cli
 from rsr_cli.core.errors import IndexFormatError, OutputError, RsrError, Skips, counted
@@ -199,9 +200,9 @@ def _fill(
     allow_empty: bool,
 ) -> Generator[int, None, Manifest]:
     """Write a segment, yield as `build` does, and return the manifest of an index of it alone."""
-    with contextlib.closing(SegmentWriter(directory, metric)) as writer:
+    with contextlib.closing(SegmentWriter(directory, metric, skips)) as writer:
         for batch in batches:
-            yield writer.add(batch, skips)
+            yield writer.add(batch)
         writer.finish()
     if not writer.count and not allow_empty:
         raise RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
@@ -215,7 +216,7 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         An empty directory.
-    metric : str, optional
+    metric, skips
         As in `build`.
 
     Attributes
@@ -224,9 +225,10 @@ class SegmentWriter:
         Number of rows.
     """
 
-    def __init__(self, directory: Path, metric: str | None) -> None:
+    def __init__(self, directory: Path, metric: str | None, skips: Skips) -> None:
         self._directory = directory
         self._metric = metric
+        self._skips = skips
         self._space: Space | None = None
         self.count = 0
         self._max_norm = 0.0
@@ -235,31 +237,35 @@ class SegmentWriter:
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
         self._columns = FilterColumns(directory)
-        self._table = TableWriter(directory)
+        self._table = TableWriter(directory, checks=skips.keep_going)
 
-    def add(self, batch: Batch, skips: Skips) -> int:
+    def add(self, batch: Batch) -> int:
         """Append a batch, and return how many of its records were added."""
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
             if self._metric == "cosine":
                 batch.vectors = unit(batch.vectors)
-            self._max_norm = max(self._max_norm, drop_too_long(batch, skips))
-        rows = batch.apply(_row, skips)
-        if batch.vectors is None or batch.space is None or not rows:
+            self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
+        rows = batch.apply(_row, self._skips)
+        if batch.vectors is None or batch.space is None:
+            return 0
+        new = np.array(self._table.append(self.count, batch, rows), bool)
+        batch.keep_sound(new, lambda i: self._table.twice(rows[i][0]), self._skips)
+        rows = [row for row, is_new in zip(rows, new, strict=True) if is_new]
+        if not rows:
             return 0
         values = batch.vectors
         if self._vectors is None:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
-        ids, texts, gsds, extents, columns = zip(*rows, strict=True)
+        _, _, gsds, extents, columns = zip(*rows, strict=True)
         self._columns.append(columns)
-        self._table.append(self.count, ids, texts)
         self._gsd, self._extent = _widened(self._gsd, gsds), _widened(self._extent, extents)
         self.count += len(rows)
         return len(rows)
 
     def finish(self) -> None:
-        """Complete the files, and check that every id is unique."""
+        """Complete the files, and check that every id is unique, if that was not done with each record."""
         if self._vectors is not None:
             self._vectors.close()
         self._columns.close()
