@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.inputs
 @options.figure("png", "pdf")
 @options.overwrite

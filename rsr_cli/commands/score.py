@@ -43,7 +43,7 @@ file does not name is left out.
 )
 
 
-@click.command(help=HELP)
+@click.command(cls=options.Command, help=HELP)
 @options.inputs
 @options.output
 @options.overwrite

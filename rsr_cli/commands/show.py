@@ -28,7 +28,7 @@ log = logging.getLogger("rsr")
 @options.overwrite
 @click.option(
     "--queries",
-    type=click.Path(),
+    type=options.File(),
     metavar="FILE",
     help="Records of the queries, to show their thumbnails and, where the hits lack them, their labels.",
 )

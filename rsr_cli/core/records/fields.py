@@ -58,7 +58,8 @@ def id_text(found: Any) -> str | None:
 def one_form(text: str) -> str:
     """Return the text of an id, a whole number without decimals: 1, 1.0, 1e0, "1" and "1.0" are one id."""
     whole = _WHOLE.fullmatch(text) if ".0" in text else None
-    return whole[1] if whole else text
+    text = whole[1] if whole else text
+    return "0" if text == "-0" else text
 
 
 def is_tile(record: Record) -> bool:
