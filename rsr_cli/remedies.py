@@ -53,6 +53,7 @@ REMEDIES = {
     "offset-unknown": "pass --offset: -1000 if reflectance x 10000 = DN - 1000, else 0",
     "one-product": "put each product into a directory of its own",
     "one-run": "pass the hits of one run at a time",
+    "other-bands": "embed bands that the tiles have, as --model rcf:bands={bands} does",
     "other-output": "pass another name to -o",
     "overwrite": "pass --overwrite to replace it",
     "parquet": "choose another ending, and convert the file with ogr2ogr -f Parquet",

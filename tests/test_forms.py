@@ -112,7 +112,8 @@ def test_a_link_to_a_raster_does_not_let_it_be_replaced(tmp_path, write_raster):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    ("ending", "program"), [("gz", "gzip"), ("GZ", "gzip"), ("zst", "zstd"), ("bz2", "bzip2"), ("xz", "xz")]
+    ("ending", "program"),
+    [("gz", "gzip"), ("GZ", "gzip"), ("zst", "zstd"), ("bz2", "bzip2"), ("xz", "xz"), ("zip", "zip")],
 )
 def test_an_output_is_not_named_as_what_it_is_not(tmp_path, form, ending, program):
     with pytest.raises(UsageError) as caught:

@@ -147,10 +147,10 @@ def _warn(evaluation: Evaluation, *, exclude_self: bool) -> None:
         own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
         log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
     if counts.without_self:
-        alone = some(counts.without_self, counts.asked, "is", "are")
+        alone = some(counts.without_self, counts.asked, "does", "do")
         log.warning(
-            "%s in the ground truth, but not found by the query itself, and so counted as missed; pass --exclude-self"
-            " if rsr query excluded it",
+            "%s not find the query's own item, which the ground truth has as relevant, so it counts as missed; pass"
+            " --exclude-self if rsr query excluded it",
             alone,
         )
     if counts.with_gaps:

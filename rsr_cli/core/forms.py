@@ -11,7 +11,7 @@ from rsr_cli.core.errors import OutputError, UsageError
 HEAD_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Ending of a compressed file's name -> the program that writes it.
-_COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz", ".zip": "zip"}
 
 
 class Form(NamedTuple):
