@@ -147,12 +147,9 @@ def _warn(evaluation: Evaluation, *, exclude_self: bool) -> None:
         own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
         log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
     if counts.without_self:
-        alone = some(counts.without_self, counts.asked, "does", "do")
-        log.warning(
-            "%s not find the query's own item, which the ground truth has as relevant, so it counts as missed; pass"
-            " --exclude-self if rsr query excluded it",
-            alone,
-        )
+        own = some(counts.without_self, counts.asked, "does not have its own item", "do not have their own item")
+        why = "the ground truth says that it is relevant, so it counts as missed"
+        log.warning("%s among the hits: %s; pass --exclude-self if rsr query excluded it", own, why)
     if counts.with_gaps:
         gaps = some(counts.with_gaps, counts.asked, "has", "have")
         log.warning("%s gaps between the ranks of the hits, which were numbered anew", gaps)

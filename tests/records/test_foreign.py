@@ -64,6 +64,8 @@ CONTENTS = {
     },
     "carriage returns": (drawn_lines(3).replace(b"\n", b"\r"), CARRIAGE_RETURNS),
     "carriage returns and separators": (b"\x1e" + drawn_lines(2).replace(b"\n", b"\r\x1e"), CARRIAGE_RETURNS),
+    "carriage returns, cut off": (drawn_lines(3).replace(b"\n", b"\r")[:-500], CARRIAGE_RETURNS),
+    "carriage returns, broken": (drawn_lines(1).replace(b"\n", b"\r") + b"nul", CARRIAGE_RETURNS),
     "carriage returns before a line feed": (drawn_lines(2).replace(b"}\n{", b"} \r\r{"), CARRIAGE_RETURNS),
     "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
     "html": (b"<!DOCTYPE html>\n<html>404</html>\n", "is HTML or XML and not JSON lines"),
@@ -139,7 +141,9 @@ def test_zstd_is_named(tmp_path):
 
 def test_carriage_returns_that_end_no_line_alone_are_read(tmp_path):
     """At the end of a line, and as white space in an object."""
-    (tmp_path / "in").write_bytes(drawn_lines(2).replace(b"\n", b"\r\n").replace(b',"id"', b',\r"id"'))
+    (tmp_path / "in").write_bytes(
+        drawn_lines(2).replace(b"\n", b"\r\n").replace(b',"id"', b',\r"id"').replace(b"}}", b"}\r }")
+    )
     assert read_all(tmp_path / "in")[0] == ["t0", "t1"]
     (tmp_path / "in").write_bytes(drawn_lines(1).replace(b"\n", b"\r"))
     assert read_all(tmp_path / "in")[0] == ["t0"]

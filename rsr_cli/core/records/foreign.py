@@ -38,8 +38,8 @@ _ENCODINGS = {
     b"\0\0\xfe\xff": "UTF-32",
     **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16"),
 }
-#: No JSON has a second object right after the first one.
-_LINES_THAT_END_IN_CR = re.compile(rb"\}\s*\r\s*\x1e?\{")
+#: In JSON, the end of an object is followed by the end of another or by a comma alone.
+_LINES_THAT_END_IN_CR = re.compile(rb"\}\s*\r\s*[^\s,\]}]")
 _SEPARATORS = (b",", b";", b"\t")
 
 

@@ -36,8 +36,8 @@ MEASURES = {
     ),
     "extent": (
         extent_of,
-        "a query is a tile of %s on the ground and the index has tiles of %s: the same object takes up another share of"
-        " a tile, and look-alikes may be missed",
+        "a query is a tile of %s on the ground and the index has tiles of %s: the same object takes up a different"
+        " share of the tile, and look-alikes may be missed",
     ),
 }
 
