@@ -64,7 +64,7 @@ CONTENTS = {
     },
     "carriage returns": (drawn_lines(3).replace(b"\n", b"\r"), CARRIAGE_RETURNS),
     "carriage returns and separators": (b"\x1e" + drawn_lines(2).replace(b"\n", b"\r\x1e"), CARRIAGE_RETURNS),
-    "carriage returns, cut off": (drawn_lines(3).replace(b"\n", b"\r")[:-500], CARRIAGE_RETURNS),
+    "carriage returns, cut off": (drawn_lines(3).replace(b"\n", b"\r")[:-50], CARRIAGE_RETURNS),
     "carriage returns, broken": (drawn_lines(1).replace(b"\n", b"\r") + b"nul", CARRIAGE_RETURNS),
     "carriage returns before a line feed": (drawn_lines(2).replace(b"}\n{", b"} \r\r{"), CARRIAGE_RETURNS),
     "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
