@@ -34,7 +34,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(options.Command, click.Group):
     """A group that imports ``rsr_cli.commands.NAME`` only when NAME is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from rsr_cli.core.errors import Skips, UsageError
+from rsr_cli.core.files import explained
 from rsr_cli.core.sensors import check_names
 from rsr_cli.remedies import explain
 
@@ -41,6 +42,11 @@ RENAMED = {
 class Command(click.Command):
     """A command that answers the old form of an option, see `RENAMED`, with the new one."""
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Parse the arguments; what is written to stdout meanwhile is help, and may fail."""
+        with explained("<stdout>"):
+            return super().make_context(*args, **settings)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; an old form of an option among them is a usage error."""
         options = args[: args.index("--")] if "--" in args else args
@@ -56,16 +62,26 @@ class RecordsCommand(Command):
     """A command that writes records: if it fails, the last line of its stream on stdout states so."""
 
 
+class File(click.Path):
+    """The path of a file or directory; an empty one would be that of the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; an empty one is a usage error."""
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 # Every command that reads records.
 inputs = click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Path(allow_dash=True))
 
 # Every command that writes records.
 output = click.option(
-    "-o", "--output", type=click.Path(allow_dash=True), metavar="FILE", help="Write to this file instead of stdout."
+    "-o", "--output", type=File(allow_dash=True), metavar="FILE", help="Write to this file instead of stdout."
 )
 
 # Every command that writes a file or a directory.
-overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output of the same format.")
 
 
 # plot, show: the ending of the file's name selects its format.
@@ -83,7 +99,7 @@ def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         "-o",
         "--output",
         required=True,
-        type=click.Path(),
+        type=File(),
         callback=check,
         metavar="FILE",
         help=f"Write the figure to this {endings} file.",

@@ -13,6 +13,7 @@ import pytest
 
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import PREFIX, Output, locked, whole_directory, whole_file
+from rsr_cli.core.forms import TABLE
 
 DYING = """
 import os, signal, sys
@@ -73,10 +74,11 @@ def test_a_disk_that_is_full_is_one_error_of_ours_and_leaves_nothing(tmp_path):
 import resource, signal, sys
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import Output
+from rsr_cli.core.forms import JSON_LINES
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    with Output("out") as output:
+    with Output("out", JSON_LINES) as output:
         for _ in range(1000):
             output.write([b"x" * 100])
 except OutputError as error:
@@ -214,11 +216,11 @@ def test_thousands_of_files_do_not_list_their_directory_each(tmp_path, monkeypat
 
 def test_an_output_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "out"
-    with Output(str(path)) as out:
+    with Output(str(path), TABLE) as out:
         out.write([b"a\n"])
         assert not path.exists()
     assert path.read_bytes() == b"a\n"
-    with contextlib.suppress(KeyError), Output(str(path), overwrite=True) as out:
+    with contextlib.suppress(KeyError), Output(str(path), TABLE, overwrite=True) as out:
         out.write([b"b\n"])
         raise KeyError
     assert path.read_bytes() == b"a\n"
@@ -227,19 +229,19 @@ def test_an_output_appears_when_it_is_whole(tmp_path):
 
 def test_a_file_that_another_job_made_meanwhile_is_kept(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(OutputError, match="exists already"), Output(str(path)):
+    with pytest.raises(OutputError, match="exists already"), Output(str(path), TABLE):
         path.write_text("theirs")
     assert path.read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
-    with Output(str(tmp_path / "ours")) as out:
+    with Output(str(tmp_path / "ours"), TABLE) as out:
         out.write([b"a\n"])
     (tmp_path / "theirs").write_text("a")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
 
 
 def test_a_directory_that_is_not_there(tmp_path):
-    with pytest.raises(OutputError, match="no such file or directory"), Output(str(tmp_path / "no" / "out")):
+    with pytest.raises(OutputError, match="no such file or directory"), Output(str(tmp_path / "no" / "out"), TABLE):
         pass

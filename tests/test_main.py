@@ -13,6 +13,8 @@ import orjson
 import pytest
 from support import drawn_lines, failure_in, feature
 
+from rsr_cli.main import COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,6 +39,51 @@ def test_a_command_line_that_cannot_be_run_says_what_to_type(rsr, arguments, say
     done = rsr(*arguments)
     assert (done.returncode, done.stderr.decode()) == (2, says + "\n")
     assert failure_in(done.stdout)["message"] == says.partition(": ")[2]
+
+
+EVERY_COMMAND = ("tile", "embed", "models", "binarize", "index", "query", "score", "show", "plot")
+
+
+def test_every_command_is_tried():
+    assert set(EVERY_COMMAND) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_an_output_without_a_name_is_wrong_usage(rsr, command):
+    done = rsr(command, "-o", "")
+    says = f"rsr {command}: invalid value for '-o' / '--output': the name is empty; see rsr {command} --help\n"
+    assert (done.returncode, done.stderr.decode()) == (2, says)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query", ""],
+        ["show", "x", "-o", "x.png", "--queries", ""],
+        ["score", "x", "--truth", ""],
+        *([command, ""] for command in ("binarize", "score", "index -o x.rsr", "plot -o x.png", "show -o x.png")),
+    ],
+)
+def test_an_input_without_a_name_is_wrong_usage(rsr, tmp_path, arguments):
+    done = rsr(*arguments[0].split(), *arguments[1:], cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines()), b"empty" in done.stderr) == (2, 1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in EVERY_COMMAND)]
+)
+def test_help_for_a_full_disk_and_for_a_reader_that_is_gone(arguments):
+    name = " ".join(["rsr", *arguments[:-1]])
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run([*RSR, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+    says = f"{name}: <stdout>: cannot write: no space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([*RSR, *arguments], stdout=theirs, stderr=subprocess.PIPE, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # A command that fails in a pipe --------------------------------------------------------------------------------------
@@ -123,12 +170,13 @@ def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, piped, lake
     (lake / "vectors").write_bytes(drawn_lines(2))
     before = "hits" if after.split()[0] in ("score", "show") else "vectors"
     name = after.split()[-1]
-    (lake / name).write_text("mine")
+    mine = {"out": b'{"mine":1}', "out.html": b"<html>mine", "out.png": b"\x89PNG\r\n\x1a\nmine"}[name]
+    (lake / name).write_bytes(mine)
     settings = " --model rcf:bands=red" if after.startswith("embed") else ""
     statuses, said, _ = piped(f"rsr binarize missing | cat {before} - | rsr {after} --overwrite{settings}")
     assert statuses[-1] == 1
     assert "the command before it failed: rsr binarize: missing: no such file or directory" in said[-1]
-    assert (lake / name).read_text() == "mine"
+    assert (lake / name).read_bytes() == mine
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.inputs
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="DIRECTORY", help="The index to create.")
+@click.option("-o", "--output", required=True, type=options.File(), metavar="DIRECTORY", help="The index to create.")
 @options.overwrite
 @click.option(
     "--metric",

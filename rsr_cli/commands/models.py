@@ -8,6 +8,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core import files
+from rsr_cli.core.forms import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def models(with_backbones: bool, output: str | None, overwrite: bool) -> None:
     if with_backbones:
         needs = ("-", "--size", "--bands --mean --std", "--weights")
         rows += [(name, *needs) for name in terratorch.list_backbones()]
-    with files.Output(output, overwrite=overwrite) as out:
+    with files.Output(output, TABLE, overwrite=overwrite) as out:
         out.write(_table([HEADER, *rows]))
 
 

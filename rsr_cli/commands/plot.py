@@ -8,6 +8,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core import files
+from rsr_cli.core.forms import FIGURES
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.inputs
 @options.figure("png", "pdf")
 @options.overwrite
@@ -43,9 +44,10 @@ def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, see
     from rsr_cli.core.figures.plots import draw_points
     from rsr_cli.core.figures.projection import project
 
-    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
+    form = options.figure_format(output)
+    with files.Output(output, FIGURES[form], overwrite=overwrite) as out, Progress("records") as progress:
         points = project(_counted(streams.read(inputs, skips, KINDS, progress), progress), sample, seed or 0, skips)
-        out.write([draw_points(points, options.figure_format(output))])
+        out.write([draw_points(points, form)])
 
 
 def _counted(batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:

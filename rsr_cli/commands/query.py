@@ -13,6 +13,7 @@ from rsr_cli import options
 from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import one_form
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -23,7 +24,7 @@ DEFAULT_K = 20  # the paper's
 
 
 @click.command(cls=options.RecordsCommand)
-@click.argument("index", type=click.Path(), metavar="INDEX")
+@click.argument("index", type=options.File(), metavar="INDEX")
 @options.inputs
 @options.output
 @options.overwrite
@@ -61,6 +62,7 @@ def query(
         raise UsageError("pass either --id or INPUT, not both")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
+    ids = tuple(dict.fromkeys(map(one_form, ids)))
     skips.instead["embed"] = "as-index", {"index": index}
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher

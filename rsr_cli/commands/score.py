@@ -11,6 +11,7 @@ import click
 from rsr_cli import options, tables
 from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
+from rsr_cli.core.forms import TABLE
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Match, Metric
@@ -42,7 +43,7 @@ file does not name is left out.
 )
 
 
-@click.command(help=HELP)
+@click.command(cls=options.Command, help=HELP)
 @options.inputs
 @options.output
 @options.overwrite
@@ -108,7 +109,7 @@ def score(
     if truth is not None and is_qrels(truth) and match != "any":
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
     with (
-        files.Output(output, overwrite=overwrite) as out,
+        files.Output(output, TABLE, overwrite=overwrite) as out,
         Progress("hits") as progress,
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
@@ -146,12 +147,9 @@ def _warn(evaluation: Evaluation, *, exclude_self: bool) -> None:
         own = f"{counted(evaluation.selves, 'hit')} {'is' if evaluation.selves == 1 else 'are'}"
         log.warning("%s the query's own item; pass --exclude-self to ignore such hits", own)
     if counts.without_self:
-        alone = some(counts.without_self, counts.asked, "is", "are")
-        log.warning(
-            "%s in the ground truth, but not found by the query itself, and so counted as missed; pass --exclude-self"
-            " if rsr query excluded it",
-            alone,
-        )
+        own = some(counts.without_self, counts.asked, "does not have its own item", "do not have their own item")
+        why = "the ground truth says that it is relevant, so it counts as missed"
+        log.warning("%s among the hits: %s; pass --exclude-self if rsr query excluded it", own, why)
     if counts.with_gaps:
         gaps = some(counts.with_gaps, counts.asked, "has", "have")
         log.warning("%s gaps between the ranks of the hits, which were numbered anew", gaps)

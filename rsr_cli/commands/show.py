@@ -10,6 +10,7 @@ import click
 from rsr_cli import options
 from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
+from rsr_cli.core.forms import FIGURES
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.remedies import explain
@@ -26,7 +27,7 @@ log = logging.getLogger("rsr")
 @options.overwrite
 @click.option(
     "--queries",
-    type=click.Path(),
+    type=options.File(),
     metavar="FILE",
     help="Records of the queries, to show their thumbnails and, where the hits lack them, their labels.",
 )
@@ -36,7 +37,7 @@ log = logging.getLogger("rsr")
 @click.option(
     "-k", type=click.IntRange(1, 50), default=10, show_default=True, help="Show at most this many hits per query."
 )
-@options.bands("Bands to display as red, green and blue.  [default: red,green,blue]")
+@options.bands("Bands to display as red, green and blue, or one to display in grey.  [default: red,green,blue]")
 @click.option(
     "--stretch",
     type=options.NameList(float),
@@ -62,19 +63,22 @@ def show(
 
     Reads hits and draws one row per query: its thumbnail, its labels, and its hits. The frame of a hit is green if it
     has all of the query's labels, orange if it has some of them, and red if it has none. Records without pixels, or
-    whose files are gone, are drawn without a thumbnail. The tiles of a row are stretched alike.
+    whose files are gone, are drawn without a thumbnail, and so are those without red, green and blue unless --bands
+    names others. The tiles of a row are stretched alike.
 
     A PNG or PDF file is one figure. An HTML file is a page that also has sortable tables and maps of the footprints,
     and that needs no other file and no network.
     """
-    shown = options.band_names(bands or ("red", "green", "blue"))
-    if len(shown) != 3:
-        raise UsageError("--bands must name three bands, for red, green and blue")
+    if bands is not None:
+        options.band_names(list(dict.fromkeys(bands)))  # one may be shown in several colours
+        if len(bands) not in (1, 3):
+            raise UsageError("--bands must name three bands, for red, green and blue, or one, for grey")
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:
         raise UsageError("--stretch must be two percentiles between 0 and 100, the lower one first")
-    from rsr_cli.core.figures.gallery import Gallery
+    from rsr_cli.core.figures.gallery import RGB, Gallery
 
-    with files.Output(output, overwrite=overwrite) as out, Progress("records") as progress:
+    form = options.figure_format(output)
+    with files.Output(output, FIGURES[form], overwrite=overwrite) as out, Progress("records") as progress:
         gallery = Gallery(rows, k, skips)
         for batch in streams.read(inputs, skips, progress=progress):
             gallery.add(batch)
@@ -83,10 +87,10 @@ def show(
             absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         has_pixels, agreements = gallery.has_pixels, gallery.agreements()  # of all rows, which come one by one
-        found = gallery.rows(shown, (stretch[0], stretch[1]))
+        shown = bands or RGB
+        found = gallery.rows(bands, (stretch[0], stretch[1]))
         limits = f"stretched alike per row, percentiles {stretch[0]:g} to {stretch[1]:g}"
-        note = f"Thumbnails: {', '.join(shown)}; {limits}" if has_pixels else ""
-        form = options.figure_format(output)
+        note = f"Thumbnails: {', '.join(shown)}; {limits}" if gallery.shows(shown) else ""
         if form == "html":
             from rsr_cli.core.figures.page import write_page
 
@@ -96,9 +100,8 @@ def show(
             from rsr_cli.core.figures.plots import draw_rows
 
             out.write([draw_rows(list(found), form, note)])
-    if gallery.unreadable:
-        count, first = len(gallery.unreadable), explain(gallery.unreadable[0])
-        drawn = "is drawn without a thumbnail:" if count == 1 else "are drawn without a thumbnail, such as"
-        log.warning("%s cannot be read and %s %s", counted(count, "tile"), drawn, first)
+    for errors in filter(None, gallery.without_thumbnail.values()):
+        drawn = "is drawn without a thumbnail:" if len(errors) == 1 else "are drawn without a thumbnail, such as"
+        log.warning("%s %s %s", counted(len(errors), "tile"), drawn, explain(errors[0]))
     if has_pixels and queries is None:
         log.warning("queries are drawn without a thumbnail; pass --queries with the file of their records")

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from rsr_cli.core.errors import OutputError, ReaderGoneError
+from rsr_cli.core.forms import refuse_compressed, refuse_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from io import FileIO, RawIOBase
     from types import TracebackType
+
+    from rsr_cli.core.forms import Form
 
 log = logging.getLogger("rsr")
 
@@ -70,14 +73,18 @@ def follow(path: Path) -> Path:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError if ``path`` exists and may not be replaced."""
+def refuse_existing(path: Path, *, overwrite: bool, form: Form | None = None) -> None:
+    """Raise OutputError if ``path`` exists and may not be replaced, at all or by a file of another format."""
+    if form:
+        refuse_other(path, form)
     if path.exists() and not overwrite:
         raise OutputError("exists already", str(path), remedy="overwrite")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
+def whole_file(
+    path: Path, *, overwrite: bool = False, sync: bool = True, form: Form | None = None
+) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when the block ends without an error.
 
     The file is synced to disk before it is renamed, and the directory after. A file that replaces another one keeps its
@@ -91,11 +98,13 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
         Replace an existing file.
     sync : bool
         Wait until the file is on disk.
+    form : Form, optional
+        The format that an existing file must have to be replaced.
 
     Raises
     ------
     OutputError
-        The file exists, another process created it meanwhile, or it cannot be written.
+        The file exists, is of another format, another process created it meanwhile, or it cannot be written.
     """
 
     def create(temporary: Path) -> int:
@@ -103,7 +112,7 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
 
     with contextlib.ExitStack() as stack:
         with explained(str(path)):
-            refuse_existing(path, overwrite=overwrite)
+            refuse_existing(path, overwrite=overwrite, form=form)
             final = follow(path)
             temporary, descriptor = stack.enter_context(_temporary(final, create))
         stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115  closing it may fail, too
@@ -120,7 +129,7 @@ def whole_file(path: Path, *, overwrite: bool = False, sync: bool = True) -> Ite
             if sync:
                 os.fsync(descriptor)
             if overwrite or not _linked(temporary, final):
-                refuse_existing(final, overwrite=overwrite)
+                refuse_existing(final, overwrite=overwrite, form=form)
                 temporary.replace(final)
             if sync:
                 sync_directory(final.parent)
@@ -307,18 +316,24 @@ class Output:
     ----------
     path : str or None
         A file; ``-`` or ``None`` is stdout. A device or named pipe is written to directly.
+    form : Form
+        Its format.
     overwrite : bool
-        Replace an existing file.
+        Replace an existing file of this format.
 
     Raises
     ------
+    UsageError
+        The file's name states another format.
     OutputError
         The file exists already, or cannot be written.
     ReaderGoneError
         The process that read stdout has exited.
     """
 
-    def __init__(self, path: str | None, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | None, form: Form, *, overwrite: bool = False) -> None:
+        refuse_compressed(path or "-")
+        self._form = form
         self._overwrite = overwrite
         self._path = None if path in (None, "-") else Path(str(path))
         self.name = "<stdout>" if self._path is None else str(self._path)
@@ -332,7 +347,7 @@ class Output:
                 self._stream: FileIO | BinaryIO = self._open_stream()
         if direct or self._path is None:
             return self
-        self._file = whole_file(self._path, overwrite=self._overwrite)
+        self._file = whole_file(self._path, overwrite=self._overwrite, form=self._form)
         self._stream = self._file.__enter__()
         return self
 

@@ -184,6 +184,23 @@ def test_the_band_that_is_named_for_a_missing_one_is_read(call, tiles, tmp_path)
     assert first_embedding(made)["model"] == f"rcf:bands={bands}"
 
 
+def test_what_to_type_for_tiles_without_any_band_of_the_model(call, tiles, tmp_path, write_raster):
+    """Radar for a model of optical bands, and for an index made by one."""
+    radar = write_raster(tmp_path / "s1.tif", np.full((2, 8, 8), -12, np.float32))
+    found = tmp_path / "s1.geojsonl"
+    found.write_bytes(call("tile", "--whole", "--sensor", "sentinel1", radar))
+    with pytest.raises(BandError, match=r"swir22 are missing \(has vv, vh\)$") as missing:
+        call("embed", "--model", "rcf", found)
+    remedy = "embed bands that the tiles have, as --model rcf:bands=vv,vh does"
+    assert explain(missing.value).endswith(f"; {remedy}")
+    call("embed", "--model", "rcf", tiles, "-o", tmp_path / "optical")
+    with pytest.raises(BandError, match=r"swir22 are missing \(has vv, vh\)$") as missing:
+        call("embed", "--as", tmp_path / "optical", found)
+    assert explain(missing.value).endswith(
+        "; with --as, tiles must have every band that the index or file was made from"
+    )
+
+
 def test_filled_embeddings_do_not_meet_true_ones(call, tiles, tmp_path):
     """An RGB query with three filled bands against an index of six true bands."""
     true, filled, rgb = (tmp_path / f"{name}.geojsonl" for name in ("true", "filled", "rgb"))

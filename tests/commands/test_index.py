@@ -75,8 +75,9 @@ def test_an_empty_index_becomes_one_with_rows_and_never_back(rsr, tmp_path):
             return done.returncode, opened.manifest.count, done.stderr.decode()
 
     record = orjson.dumps(feature("new", code=code(np.zeros(4), 32)))
-    assert index(b"", "--allow-empty") == (0, 0, "")
-    assert index(b"", "--allow-empty") == (0, 0, "")
+    empty = "rsr index: <stdin>: is empty\n"
+    assert index(b"", "--allow-empty") == (0, 0, empty)
+    assert index(b"", "--allow-empty") == (0, 0, empty)
     assert index(record) == (0, 1, "")
     says = "i.rsr: no usable record was read, and 1 row would be lost; remove it first if you want an empty one"
     status, count, said = index(b"", "--allow-empty")
@@ -176,9 +177,14 @@ def test_an_id_that_comes_twice_names_its_remedy(rsr, tmp_path, lines):
     done = rsr("index", "-o", "i.rsr", input=stream, cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("rsr index: the id 'a' occurs twice, in records 1 and 3; ids must be unique; ")
+    assert line.startswith("rsr index: <stdin>:3: the id 'a' occurs twice, first at <stdin>:1; ids must be unique: ")
     assert "--id-prefix" in line
     assert list(tmp_path.iterdir()) == []
+    done = rsr("index", "--keep-going", "-o", "i.rsr", input=stream, cwd=tmp_path)
+    says = "rsr index: <stdin>:3: the id 'a' occurs twice, first at <stdin>:1; skipped\nrsr index: 1 skipped\n"
+    assert (done.returncode, done.stderr.decode()) == (3, says)
+    with Index(tmp_path / "i.rsr") as index:
+        assert index.manifest.count == 2
 
 
 def test_keep_going_skips_what_cannot_be_indexed_and_ends_with_3(rsr, tmp_path, lines):

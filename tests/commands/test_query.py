@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import orjson
 import pytest
-from support import embedding, feature
+from support import code_records, embedding, feature
 
 
 def tile(name, vector, labels=None):
@@ -127,6 +127,16 @@ def test_ids_ask_as_their_records_do(rsr, lake):
     by_record = rsr("query", "codes.rsr", "--exclude-self", input=wanted[9] + wanted[60], cwd=lake)
     assert parsed(by_id)
     assert by_id.stdout == by_record.stdout
+
+
+def test_an_id_is_asked_for_once_however_often_and_however_it_is_written(rsr, lake, tmp_path):
+    once = rsr("query", "codes.rsr", "--id", "t9", "--id", "t60", cwd=lake)
+    assert rsr("query", "codes.rsr", "--id", "t9", "--id", "t60", "--id", "t9", cwd=lake).stdout == once.stdout != b""
+    numbered = lines(code_records(np.zeros((2, 4), np.uint8), 32, [0, 7]))
+    assert rsr("index", "-o", "i.rsr", input=numbered, cwd=tmp_path).returncode == 0
+    asked = [word for name in ("-0.0", "0", "-0", "7.0") for word in ("--id", name)]
+    found = parsed(rsr("query", "i.rsr", "-k", 1, *asked, cwd=tmp_path))
+    assert [hit["properties"]["query"] for hit in found] == [0, 7]
 
 
 @pytest.mark.parametrize("kind", ["floats", "codes"])

@@ -378,8 +378,8 @@ def test_a_query_that_counts_as_missed_by_itself_is_warned_about(complaints):
     """Hits of ``rsr query --exclude-self``, but judgements that count the query's own item."""
     hits, qrels = [("d1", 1, "d2"), ("d2", 1, "d1")], ["d1 0 d1 1", "d1 0 d2 1", "d2 0 d1 1"]
     says = (
-        "1 of 2 queries is in the ground truth, but not found by the query itself, and so counted as missed;"
-        " pass --exclude-self if rsr query excluded it"
+        "1 of 2 queries does not have its own item among the hits: the ground truth says that it is relevant, so it"
+        " counts as missed; pass --exclude-self if rsr query excluded it"
     )
     assert complaints(hits, qrels) == (0, [says])
     assert complaints(hits, qrels, "--exclude-self") == (0, [])

@@ -124,14 +124,18 @@ ERRORS = [
     (["hits.geojsonl", "-o", "x.png", "--seed=3"], 2, "--seed is now an option of rsr plot;"),
     (["hits.geojsonl"], 2, "missing option '-o'"),
     (["hits.geojsonl", "-o", "there.png"], 1, "there.png: exists already; pass --overwrite"),
-    (["hits.geojsonl", "-o", "x.png", "--bands", "red,green"], 2, "--bands must name three bands"),
+    (
+        ["hits.geojsonl", "-o", "x.png", "--bands", "red,green"],
+        2,
+        "--bands must name three bands, for red, green and blue, or one, for grey",
+    ),
     (["hits.geojsonl", "-o", "x.png", "--bands", "red,green,b8a"], 2, "'b8a' is not a STAC common name"),
     (["hits.geojsonl", "-o", "x.png", "--stretch", "98,2"], 2, "--stretch must be two percentiles"),
     (
         ["hits.geojsonl", "-o", "x.png", "--bands", "swir22,red,pan"],
         1,
         "hits.geojsonl:1: bands swir22, pan are missing (has blue, green, red, nir08);"
-        " choose three that it has with --bands",
+        " choose one or three that it has, as in --bands blue,green,red",
     ),
     (
         ["queries.geojsonl", "-o", "x.png"],
@@ -175,9 +179,7 @@ def test_errors_are_one_line_and_leave_no_file(rsr, flawed, arguments, status, m
 
 def test_hits_whose_files_are_gone_have_no_thumbnail(rsr, flawed, parse_page):
     done = rsr("show", "gone.geojsonl", "--queries", "queries.geojsonl", "-o", "kept.html", "--overwrite", cwd=flawed)
-    says = (
-        "rsr show: 1 tile cannot be read and is drawn without a thumbnail: gone.geojsonl:1: nowhere.tif: no such file"
-    )
+    says = "rsr show: 1 tile is drawn without a thumbnail: gone.geojsonl:1: nowhere.tif: no such file"
     assert (done.returncode, done.stderr.decode()) == (0, f"{says}; {RELATIVE}\n")
     parsed = parse_page((flawed / "kept.html").read_text())
     assert (parsed.words.count("no thumbnail"), len(parsed.thumbnails())) == (1, 4)
@@ -193,11 +195,11 @@ def test_paths_of_another_directory_are_explained(rsr, gallery, hits, lines, tmp
     (tmp_path / "damaged.tif").write_bytes(b"II*\0" + bytes(40))
     (tmp_path / "hits").write_bytes(lines(hits[:4]))
     done = rsr("show", "hits", "--queries", gallery / "queries.geojsonl", "-o", name, cwd=tmp_path)
-    says = "4 tiles cannot be read and are drawn without a thumbnail, such as hits:1: both.tif: no such file"
+    says = "4 tiles are drawn without a thumbnail, such as hits:1: both.tif: no such file"
     assert (done.returncode, done.stderr.decode()) == (0, f"rsr show: {says}; {RELATIVE}\n")
     (tmp_path / "hits").write_bytes(lines(hits[2:4]))
     done = rsr("show", "hits", "--queries", gallery / "queries.geojsonl", "-o", name, "--overwrite", cwd=tmp_path)
-    says = "2 tiles cannot be read and are drawn without a thumbnail, such as hits:1: /gone.tif: no such file\n"
+    says = "2 tiles are drawn without a thumbnail, such as hits:1: /gone.tif: no such file\n"
     assert (done.returncode, done.stderr.decode()) == (0, f"rsr show: {says}")
 
 
@@ -210,6 +212,78 @@ def test_hits_without_pixels_are_drawn_in_silence(rsr, gallery, hits, lines, tmp
         done = rsr("show", "hits", "-o", name, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")
         assert (tmp_path / name).stat().st_size
+
+
+@pytest.fixture(scope="module")
+def radar(rsr, tmp_path_factory, write_raster):
+    """Hits of tiles of radar in dB, and the records of their queries; and the files' pixels by id."""
+    folder = tmp_path_factory.mktemp("radar")
+    pixels = {name: np.random.default_rng(i).normal((-10, -18), 3, (8, 8, 2)).T for i, name in enumerate("abc")}
+    for name, values in pixels.items():
+        write_raster(folder / f"{name}.tif", values.astype(np.float32))
+    done = rsr("tile", "--whole", "--sensor", "sentinel1", "a.tif", "b.tif", "c.tif", "-o", "tiles", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    model = "rcf:bands=vv,vh:mean=-10,-18:std=3,3"
+    assert rsr("embed", "--model", model, "tiles", "-o", "embedded", cwd=folder).returncode == 0
+    assert rsr("index", "embedded", "-o", "i.rsr", cwd=folder).returncode == 0
+    assert rsr("query", "i.rsr", "--id", "a", "-o", "hits", cwd=folder).returncode == 0
+    return folder, pixels
+
+
+@pytest.mark.parametrize(("bands", "of"), [("vv", (0, 0, 0)), ("vh,vv,vh", (1, 0, 1)), ("vh,vh,vh", (1, 1, 1))])
+def test_radar_is_drawn_in_the_bands_that_it_has(rsr, radar, parse_page, bands, of):
+    folder, pixels = radar
+    done = rsr("show", "hits", "--queries", "tiles", "--bands", bands, "-o", "x.html", "--overwrite", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    page = parse_page((folder / "x.html").read_text())
+    note = f"Thumbnails: {', '.join(bands.split(','))}; stretched alike per row, percentiles 2 to 98"
+    assert note in page.words
+    ids = ["a", *(row[2] for row in page.rows[1:])]
+    chips = [pixels[name][list(of)].astype(np.float32) for name in ids]
+    limits = [np.percentile(chip.reshape(3, -1), [2, 98], axis=1) for chip in chips]
+    lows, highs = np.swapaxes(np.sort(limits, axis=0), 0, 1)[..., None, None]
+    lows, highs = lows[0], highs[3 * (len(chips) - 1) // 4]
+    assert (lows < highs).all()
+    assert len(page.thumbnails()) == len(chips) == 4
+    for thumbnail, chip in zip(page.thumbnails(), chips, strict=True):
+        matches(thumbnail[..., :3], np.clip((chip - lows) / (highs - lows), 0, 1) * 255)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.pdf", "y.html"])
+def test_tiles_without_the_colours_are_drawn_without_a_thumbnail(rsr, radar, parse_page, name):
+    folder, _ = radar
+    done = rsr("show", "hits", "--queries", "tiles", "-o", name, cwd=folder)
+    why = "hits:1: bands red, green, blue are missing (has vv, vh); choose one or three that it has, as in --bands vv"
+    says = f"rsr show: 4 tiles are drawn without a thumbnail, such as tiles:1: {why.partition(': ')[2]}\n"
+    assert (done.returncode, done.stderr.decode()) == (0, says)
+    if name == "y.html":
+        page = parse_page((folder / name).read_text())
+        assert (page.words.count("no thumbnail"), page.thumbnails()) == (4, [])
+        assert not any("Thumbnails" in word for word in page.words)
+        assert sorted(row[2] for row in page.rows[1:]) == ["a", "b", "c"]
+
+
+def test_tiles_with_other_bands_and_files_that_are_gone_are_counted_each(rsr, radar, hits, gallery, lines, tmp_path):
+    """A mixed archive: two of the tiles have the colours, one of which is gone, and another is radar."""
+    folder, _ = radar
+    found = [json.loads(line) for line in (folder / "hits").read_text().splitlines()][:1] + hits[:2]
+    for number, (hit, source) in enumerate(
+        zip(found, (folder / "a.tif", "/gone.tif", gallery / "one.tif"), strict=True)
+    ):
+        hit["properties"] |= {"source": str(source), "query": "q", "rank": number + 1}
+    (tmp_path / "hits").write_bytes(lines(found))
+    (tmp_path / "none").write_bytes(lines([{"type": "Feature", "id": "q", "properties": {}}]))
+    done = rsr("show", "hits", "--queries", "none", "-o", "x.html", cwd=tmp_path)
+    first, second = done.stderr.decode().splitlines()
+    assert (done.returncode, first) == (
+        0,
+        "rsr show: 1 tile is drawn without a thumbnail: hits:2: /gone.tif: no such file",
+    )
+    assert second.startswith(
+        "rsr show: 1 tile is drawn without a thumbnail: hits:1: bands red, green, blue are missing"
+    )
+    done = rsr("show", "hits", "--bands", "red,green,blue", "-o", "y.html", cwd=tmp_path)
+    assert (done.returncode, b"hits:1: bands red, green, blue are missing" in done.stderr) == (1, True)
 
 
 def test_a_record_that_does_not_state_what_to_read_is_an_error(rsr, hits, lines, tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rsr_cli.core.errors import BandError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import BandError, RasterError, RecordError, RsrError, Skips
 from rsr_cli.core.figures.gallery import Gallery
 from rsr_cli.core.records.batch import Batch
 
@@ -79,7 +79,7 @@ def test_only_records_with_a_source_have_pixels(hit, tiles):
     assert [one.thumbnail is not None for one in asked.hits] == [True] * 4 + [False]
     assert other.hits[0].thumbnail is None
     assert not other.has_pixels
-    assert collected.unreadable == []
+    assert collected.without_thumbnail == {RasterError: [], BandError: []}
 
 
 def test_a_file_that_cannot_be_read_is_remembered_with_its_place(tiles):
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_remembered_with_its_place(tiles):
     collected = gallery_of(tiles)
     (row,) = collected.rows(RGB, (2, 98))
     assert [one.thumbnail is None for one in row.hits] == [False, True, False, False]
-    assert [str(error) for error in collected.unreadable] == ["in:2: gone.tif: no such file"]
+    assert [str(error) for error in collected.without_thumbnail[RasterError]] == ["in:2: gone.tif: no such file"]
 
 
 def test_a_missing_band_is_an_error(tiles):

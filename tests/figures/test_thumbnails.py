@@ -94,4 +94,28 @@ def test_a_missing_band_is_named(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "a.tif", np.ones((2, 8, 8), np.uint16), names=("red", "green"))
     with pytest.raises(BandError, match=r"band blue is missing \(has red, green\)") as raised:
         thumbnails.read(cut(path)[0], ["red", "green", "blue"])
-    assert raised.value.remedy == "three-bands"
+    assert (raised.value.remedy, raised.value.facts) == ("shown-bands", {"bands": "red"})
+
+
+@pytest.mark.parametrize(
+    ("bands", "of"),
+    [(["vv", "vh", "vv"], (0, 1, 0)), (["vh"] * 3, (1, 1, 1)), (["vh"], (1, 1, 1)), (["hh", "vh", "vv"], (2, 1, 0))],
+)
+def test_bands_may_be_repeated_and_one_is_grey(tmp_path, write_raster, cut, bands, of):
+    pixels = np.random.default_rng(0).normal(-15, 4, (3, 8, 8)).astype(np.float32)
+    path = write_raster(tmp_path / "a.tif", pixels, names=("vv", "vh", "hh"))
+    assert (thumbnails.read(cut(path)[0], bands) == pixels[list(of)]).all()
+
+
+def test_decibels_are_stretched_as_reflectance_is():
+    assert shown(constant(-25, -20, -15, np.nan), constant(-25, -17.5, -30)) == [[102, 204, 255, 0], [102, 255, 0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "choice"), [(("vv",), "vv"), (("-", "vv", "vh"), "vv"), (("a", "b", "-", "c", "d"), "a,b,c")]
+)
+def test_a_choice_of_bands_is_named(tmp_path, write_raster, cut, names, choice):
+    path = write_raster(tmp_path / "a.tif", np.ones((len(names), 8, 8), np.uint16))
+    with pytest.raises(BandError) as raised:
+        thumbnails.read(cut(path, bands=names)[0], ["red", "green", "blue"])
+    assert raised.value.facts == {"bands": choice}

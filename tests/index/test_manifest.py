@@ -27,8 +27,9 @@ def test_an_index_of_a_later_version_is_refused(tmp_path):
 def facts(**changes) -> Manifest:
     space = Space("code", 32, "uint8", "emb", {"method": "sign"}, {"bits": 32})
     segment = SegmentFacts("000001", 3, {"vectors.npy": {"size": 140, "sha256": "f" * 64}})
-    stated = {"generation": 1, "metric": "hamming", "space": space, "max_norm": 0.0, "gsd": (10.0, 30.0)}
-    return Manifest(**stated | {"segments": (segment,), "made_with": {}, "arguments": ["rsr"]} | changes)
+    stated = {"generation": 1, "metric": "hamming", "space": space, "max_norm": 0.0, "segments": (segment,)}
+    ranges = {"gsd": (10.0, 30.0), "extent": (640.0, 2240.0)}
+    return Manifest(**stated | ranges | {"made_with": {}, "arguments": ["rsr"]} | changes)
 
 
 @pytest.mark.parametrize("manifest", [facts(), facts(space=None, gsd=None, segments=()), facts(deletions=(1,))])
@@ -37,6 +38,14 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path, manifest):
     assert asdict(Manifest.read(tmp_path)) == asdict(manifest)  # spaces are equal whatever their recipe
     assert orjson.loads((tmp_path / "manifest.json").read_bytes())["generation"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_an_older_manifest_states_no_extent(tmp_path):
+    facts().write(tmp_path)
+    manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
+    del manifest["extent"]
+    (tmp_path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    assert asdict(Manifest.read(tmp_path)) == asdict(facts(extent=None))
 
 
 def test_the_rows_of_all_segments_are_counted():
@@ -99,6 +108,7 @@ def test_what_is_not_an_index_is_told_apart(tmp_path):
         {"gsd": [10]},
         {"gsd": [10, "x"]},
         {"gsd": [0, -1]},
+        *({"extent": extent} for extent in ([10], [10, "x"], [0, 5], 5, {"a": 1})),
         {"segments": 5},
         {"segments": [5]},
         {"deletions": 5},

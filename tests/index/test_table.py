@@ -9,11 +9,15 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import code_records, make_index
+from support import batches, code_records, make_index
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RsrError, Skips
+from rsr_cli.core.index.build import build
+from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.table import hit_line, stored
 from rsr_cli.core.records.jsonl import dump
+from rsr_cli.core.records.space import KINDS
+from rsr_cli.core.records.streams import read
 
 
 def test_any_sqlite_client_reads_the_records(tmp_path):
@@ -32,9 +36,57 @@ def test_any_sqlite_client_reads_the_records(tmp_path):
 
 def test_an_id_that_comes_twice_is_refused_and_leaves_nothing(tmp_path):
     records = code_records(np.zeros((5, 4), np.uint8), 32, ["a", "b", "c", "b", "d"])
-    with pytest.raises(RsrError, match="'b' occurs twice, in records 2 and 4"):
+    with pytest.raises(RsrError, match="in:4: the id 'b' occurs twice, first at in:2"):
         make_index(tmp_path / "i.rsr", records)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 300])
+def test_an_id_that_comes_again_is_left_out_where_records_may_be_skipped(tmp_path, caplog, size):
+    """In the same batch and in another one, as text and as a number; with the vector and the labels of the first."""
+    names = ["a", "b", "b", "a", 7, "c", "7.0", "a"]
+    made = code_records(np.arange(32, dtype=np.uint8).reshape(8, 4), 32, names)
+    for number, record in enumerate(made):
+        record["properties"]["labels"] = [f"l{number}"] * (number % 3)
+    made[3]["properties"]["labels"] = 5  # cannot be used, and does not count as the first of its id
+    skips = Skips(keep_going=True)
+    assert sum(build(batches(made, size=size), tmp_path / "i.rsr", None, skips)) == 4
+    assert [message.partition(";")[0] for message in caplog.messages if "twice" in message] == [
+        "in:3: the id 'b' occurs twice, first at in:2",
+        "in:7: the id '7' occurs twice, first at in:5",
+        "in:8: the id 'a' occurs twice, first at in:1",
+    ]
+    assert skips.count == 4
+    segment = tmp_path / "i.rsr" / "segments" / "000001"
+    assert np.load(segment / "vectors.npy").tolist() == [[4 * i + j for j in range(4)] for i in (0, 1, 4, 5)]
+    assert np.load(segment / "label_ends.npy").tolist() == [0, 1, 2, 4]
+    with Index(tmp_path / "i.rsr") as index:
+        assert [index.record(row)[0] for row in range(4)] == ["a", "b", "7", "c"]
+        assert [index.row_of(name) for name in ("a", "b", "7", "c")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_the_index_is_the_same_whether_ids_are_checked_one_by_one_or_at_the_end(tmp_path, keep_going):
+    names = np.random.default_rng(0).permutation(1000).tolist()
+    made = code_records(np.zeros((1000, 4), np.uint8), 32, names)
+    sum(build(batches(made), tmp_path / "i.rsr", None, Skips(keep_going=keep_going)))
+    with Index(tmp_path / "i.rsr") as index:
+        assert [index.row_of(str(name)) for name in names] == list(range(1000))
+
+
+def test_places_are_those_of_the_files_whatever_lines_they_leave_out(tmp_path, caplog):
+    """Two files with empty lines, and in the first one a record that is skipped before the one that comes again."""
+    made = [dump(record) for record in code_records(np.zeros((8, 4), np.uint8), 32, [*"abcdefgd"])]
+    (tmp_path / "first").write_bytes(b"\n" + b"\n".join(made[:5]).replace(b'"id":"b"', b'"id":["b"]'))
+    (tmp_path / "second").write_bytes(b"\n\n" + b"".join(made[5:]))
+    says = f"{tmp_path}/second:5: the id 'd' occurs twice, first at {tmp_path}/first:8"
+    inputs, skips = [f"{tmp_path}/first", f"{tmp_path}/second"], Skips(keep_going=True)
+    assert sum(build(read(inputs, skips, KINDS), tmp_path / "i.rsr", None, skips)) == 6
+    assert caplog.messages[-1] == f"{says}; skipped"
+    (tmp_path / "first").write_bytes((tmp_path / "first").read_bytes().replace(b'"id":["b"]', b'"id":"b"'))
+    with pytest.raises(RsrError) as caught:
+        sum(build(read(inputs, Skips(), KINDS), tmp_path / "j.rsr", None, Skips()))
+    assert str(caught.value) == says
 
 
 def test_numbers_are_ids_too(tmp_path):

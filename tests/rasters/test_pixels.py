@@ -56,8 +56,9 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
     read = rasters.read_pixels(tile, ["nir08", "red", "swir16", "blue"], may_lack=["nir08", "swir16"])
     np.testing.assert_array_equal(read[[1, 3]], pixels[[1, 0]])
     assert np.isnan(read[[0, 2]]).all()
-    with pytest.raises(BandError, match="band nir08 is missing"):
+    with pytest.raises(BandError, match="band nir08 is missing") as raised:
         rasters.read_pixels(tile, ["nir08"], may_lack=["nir08"])
+    assert (raised.value.remedy, raised.value.facts) == ("other-bands", {"bands": "blue,red"})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
         (("nir",), ("nir08",), "stand-in", "nir"),
         (("red", "nir"), ("nir08", "nir", "red"), "fill-missing", "nir,red"),  # it would be read twice
         (("red", "nir"), ("red", "nir08", "swir16"), "fill-missing", "red"),
-        (("red", "nir"), ("swir16", "swir22"), None, None),
+        (("red", "nir"), ("swir16", "swir22"), "other-bands", "red,nir"),
     ],
 )
 def test_the_band_to_read_in_place_of_a_missing_one(tmp_path, write_raster, cut, has, asked, remedy, bands):

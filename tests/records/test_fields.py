@@ -8,7 +8,17 @@ from support import feature
 
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.records.exact import loads
-from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, id_of, id_text, interval_of, label_list, one_form
+from rsr_cli.core.records.fields import (
+    NO_TIME,
+    bbox_of,
+    extent_of,
+    gsd_of,
+    id_of,
+    id_text,
+    interval_of,
+    label_list,
+    one_form,
+)
 
 
 @pytest.mark.parametrize(("found", "text"), [("t1", "t1"), ("", ""), (7, "7"), (-7, "-7"), (0, "0"), (1.5, "1.5")])
@@ -20,7 +30,7 @@ def test_an_id_is_text_or_a_number(found, text):
     ("spellings", "text"),
     [
         (["1", "1.0", "1e0", "10e-1", '"1"', '"1.0"', "1.0000000000000000000000"], "1"),
-        (["0", "-0", "-0.0", "0.0", "0e5"], "0"),
+        (["0", "-0", "-0.0", "0.0", "0e5", '"-0.0"', '"-0"', '"0.00"'], "0"),
         (["1000", "1e3", "1000.00"], "1000"),
         (["100000000000000000000000", "1e23"], "1" + "0" * 23),
         (["36893488147419103233", "36893488147419103233.0", '"36893488147419103233"'], "36893488147419103233"),
@@ -187,6 +197,25 @@ def test_a_datetime_that_is_not_text_is_refused(when):
 def test_a_ground_sample_distance_is_a_number_above_zero(found, expected):
     assert gsd_of(feature("x", gsd=found)) == expected
     assert gsd_of(feature("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"gsd": 10, "proj:shape": [224, 224]}, 2240),
+        ({"gsd": 0.5, "proj:shape": [100, 400]}, 100),
+        *(({"gsd": gsd, "proj:shape": [1, 1]}, None) for gsd in (None, 0, "10")),
+        *(
+            ({"gsd": 10, "proj:shape": shape}, None)
+            for shape in (None, [], [5], [5, 5, 5], 5, "55", ["5", 5], [5, None], [0, 5], [-5, -5], [True, 5], [[5], 5])
+        ),
+        ({"proj:shape": [5, 5]}, None),
+        ({"gsd": 10}, None),
+        ({"gsd": 1e308, "proj:shape": [2**63, 2**63]}, None),
+    ],
+)
+def test_the_extent_of_a_tile_is_the_side_of_a_square(properties, expected):
+    assert extent_of(feature("x", **properties)) == expected
 
 
 def test_labels_are_a_list_of_text_or_none():

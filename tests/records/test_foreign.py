@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -40,13 +41,32 @@ def collection(**settings):
 
 
 LINES = "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them"
+ICONV = "convert it with iconv -f "
+CARRIAGE_RETURNS = (
+    "is text whose lines end in carriage returns alone and not JSON lines; convert it with tr '\\r' '\\n'"
+)
+#: An encoding -> the byte order mark that Python does not write for it.
+MARKS = {
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
 CONTENTS = {
     "gzip": (gzip.compress(drawn_lines(2)), "is compressed (gzip); decompress it with gzip -dc"),
     "bzip2": (bz2.compress(drawn_lines(2)), "is compressed (bzip2); decompress it with bzip2 -dc"),
     "xz": (lzma.compress(drawn_lines(2)), "is compressed (xz); decompress it with xz -dc"),
     "zip": (zipped(drawn_lines(2)), "is a zip archive and not JSON lines; unpack it, or pass it through unzip -p"),
     "npy": (numpy_file(), "is a numpy array and not JSON lines; cut rasters into records with rsr tile"),
-    "utf-16": ('{"type": "Feature"}'.encode("utf-16"), "is text in UTF-16 and not JSON lines; convert it with iconv"),
+    **{
+        name: (mark + '{"type": "Feature"}'.encode(name), f"is text in {name[:6].upper()} and not JSON lines; {ICONV}")
+        for name, mark in MARKS.items()
+    },
+    "carriage returns": (drawn_lines(3).replace(b"\n", b"\r"), CARRIAGE_RETURNS),
+    "carriage returns and separators": (b"\x1e" + drawn_lines(2).replace(b"\n", b"\r\x1e"), CARRIAGE_RETURNS),
+    "carriage returns, cut off": (drawn_lines(3).replace(b"\n", b"\r")[:-50], CARRIAGE_RETURNS),
+    "carriage returns, broken": (drawn_lines(1).replace(b"\n", b"\r") + b"nul", CARRIAGE_RETURNS),
+    "carriage returns before a line feed": (drawn_lines(2).replace(b"}\n{", b"} \r\r{"), CARRIAGE_RETURNS),
     "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
     "html": (b"<!DOCTYPE html>\n<html>404</html>\n", "is HTML or XML and not JSON lines"),
     "csv": (b"id,lon,lat\na,1,2\n", "is CSV and not JSON lines; convert it with ogr2ogr -f GeoJSONSeq"),
@@ -117,6 +137,26 @@ def test_zstd_is_named(tmp_path):
     )
     with pytest.raises(RsrError, match=r"is compressed \(zstd\)$"):
         read_all(tmp_path / "in")
+
+
+def test_carriage_returns_that_end_no_line_alone_are_read(tmp_path):
+    """At the end of a line, and as white space in an object."""
+    (tmp_path / "in").write_bytes(
+        drawn_lines(2).replace(b"\n", b"\r\n").replace(b',"id"', b',\r"id"').replace(b"}}", b"}\r }")
+    )
+    assert read_all(tmp_path / "in")[0] == ["t0", "t1"]
+    (tmp_path / "in").write_bytes(drawn_lines(1).replace(b"\n", b"\r"))
+    assert read_all(tmp_path / "in")[0] == ["t0"]
+
+
+@pytest.mark.parametrize("name", ["utf-16", "utf-32"])
+def test_the_remedy_for_an_encoding_works(tmp_path, name):
+    (tmp_path / "in").write_bytes(drawn_lines(2).decode().encode(name))
+    with pytest.raises(RsrError) as caught:
+        read_all(tmp_path / "in")
+    command = explain(caught.value).rpartition("convert it with ")[2]
+    converted = subprocess.run([*command.split(), tmp_path / "in"], capture_output=True, check=True).stdout
+    assert converted.removeprefix(codecs.BOM_UTF8) == drawn_lines(2)
 
 
 def test_every_file_is_checked_before_the_first_is_read(tmp_path):

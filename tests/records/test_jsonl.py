@@ -39,6 +39,13 @@ def test_lines_that_span_blocks(tmp_path, monkeypatch, size):
     assert places == [f"{tmp_path}/in:{i}" for i in range(1, 21)]
 
 
+def test_what_is_not_json_is_placed_by_its_line_and_column(tmp_path):
+    (tmp_path / "in").write_bytes(drawn_lines(2) + b'{"type":nul}\n')
+    with pytest.raises(RecordError, match=r"/in:3: not JSON: [^:()]*, at column \d+$") as caught:
+        read_all(tmp_path / "in")
+    assert int(str(caught.value).rpartition(" ")[2]) == 9
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -14,6 +14,7 @@ import pytest
 from support import drawn_lines, drawn_record, read_all
 
 from rsr_cli.core.errors import RsrError
+from rsr_cli.core.records.jsonl import failure_line
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 
@@ -50,12 +51,58 @@ def test_unknown_fields_pass_through(rsr):
 
 def test_an_empty_stream_gives_an_empty_result(rsr, tmp_path):
     done = rsr("binarize", input=b"")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"rsr binarize: <stdin>: is empty\n")
     done = rsr("index", "-o", "lake.rsr", "--allow-empty", input=b"", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, b"rsr index: <stdin>: is empty\n")
     done = rsr("query", "lake.rsr", input=drawn_lines(2), cwd=tmp_path)
     says = b"rsr query: 2 of 2 queries have no hits and are left out of the output: the index is empty\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", says)
+
+
+@pytest.fixture(scope="module")
+def small_index(rsr, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    assert rsr("index", "-o", "i.rsr", input=drawn_lines(3), cwd=folder).returncode == 0
+    return folder / "i.rsr"
+
+
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        *((name, "pipe") for name in ("query", "embed", "binarize", "score")),
+        ("query", "file"),
+        ("binarize", "redirected"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b" \r\n\x1e\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_input_is_a_warning_however_it_is_read(rsr, tmp_path, small_index, command, content, way):
+    (tmp_path / "in").write_bytes(content)
+    settings = {"query": [small_index], "embed": ["--model", "rcf"]}.get(command, [])
+    command = [command, *map(str, settings)]
+    if way == "redirected":
+        with (tmp_path / "in").open("rb") as file:
+            done = subprocess.run([*RSR, *command], stdin=file, capture_output=True, check=False)
+    elif way == "pipe":
+        done = rsr(*command, input=content)
+    else:
+        done = rsr(*command, "in", cwd=tmp_path)
+    name = "in" if way == "file" else "<stdin>"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr {command[0]}: {name}: is empty\n")
+    if way == "pipe":
+        assert rsr(*command, "-q", input=content).stderr == b""
+
+
+def test_what_is_not_empty_is_not_called_so(rsr, tmp_path):
+    """All of it skipped, or a command before it that failed."""
+    done = rsr("binarize", "--keep-going", input=b"broken\n")
+    assert (done.returncode, b"empty" in done.stderr) == (3, False)
+    done = rsr("binarize", input=failure_line("rsr embed", "no such file", 1))
+    assert (done.returncode, b"empty" in done.stderr) == (1, False)
+    (tmp_path / "empty").touch()
+    (tmp_path / "good").write_bytes(drawn_lines(2))
+    done = rsr("binarize", "empty", "good", "-", "empty", input=b"", cwd=tmp_path)
+    says = [f"rsr binarize: {name}: is empty" for name in ("empty", "<stdin>", "empty")]
+    assert (done.returncode, done.stderr.decode().splitlines()) == (0, says)
 
 
 def test_keep_going_ends_with_3_and_says_what_was_skipped(rsr):
@@ -214,11 +261,11 @@ def test_a_full_disk_under_a_file(rsr, small_disk, command):
 
 
 def test_an_existing_file_is_refused_before_anything_is_read(rsr, tmp_path):
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out").write_bytes(drawn_lines(1))
     done = rsr("binarize", "-o", "out", input=b"broken", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == b"rsr binarize: out: exists already; pass --overwrite to replace it\n"
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_bytes() == drawn_lines(1)
     assert rsr("binarize", "-o", "out", "--overwrite", input=drawn_lines(2), cwd=tmp_path).returncode == 0
     assert len((tmp_path / "out").read_bytes().splitlines()) == 2
 

@@ -295,6 +295,54 @@ def test_the_warning_comes_once_and_names_the_first_query(tmp_path, caplog, size
     assert "a ground sample distance of 10 m" in message
 
 
+def tiles_of(*shapes, gsd=10) -> list[dict]:
+    """Make records of tiles of some shapes in pixels, or of none."""
+    stated = [{} if shape is None else {"proj:shape": shape} for shape in shapes]
+    return [feature(f"t{i}", embedding=embedding(np.ones(4)), gsd=gsd, **shape) for i, shape in enumerate(stated)]
+
+
+@pytest.mark.parametrize(
+    ("of_index", "shape", "has"),
+    [
+        ([[224, 224]], [149, 149], "2240 m"),
+        ([[224, 224]], [337, 337], "2240 m"),
+        ([[224, 224]], [16, 400], "2240 m"),
+        ([[64, 64], None, [224, 224]], [42, 42], "640 to 2240 m"),
+        ([[64, 64], None, [224, 224]], [340, 340], "640 to 2240 m"),
+        ([[224, 224]], [150, 150], None),
+        ([[224, 224]], [336, 336], None),
+        ([[224, 224]], [112, 448], None),
+        ([[64, 64], [224, 224]], [100, 100], None),
+        ([None], [5, 5], None),
+        ([[5, 5]], None, None),
+    ],
+)
+def test_a_warning_where_tiles_differ_in_extent_by_more_than_one_and_a_half_times(
+    tmp_path, caplog, of_index, shape, has
+):
+    with make_index(tmp_path / "i.rsr", tiles_of(*of_index), "l1") as index:
+        list(searcher(index).by_record(batches(tiles_of(None, shape, [1, 1]) if has else tiles_of(shape), size=1)))
+    if has is None:
+        assert caplog.messages == []
+        return
+    (message,) = caplog.messages
+    side = round(10 * math.sqrt(shape[0] * shape[1]))
+    assert message.startswith(f"a query is a tile of {side} m on the ground and the index has tiles of {has}: ")
+
+
+def test_extents_are_compared_in_metres_and_resolutions_apart(tmp_path, caplog):
+    """The same pixels at 30 m are another ground sample distance and extent; a third of them only the former."""
+    with make_index(tmp_path / "i.rsr", tiles_of([90, 90]), "l1") as index:
+        list(searcher(index).by_record(batches(tiles_of([30, 30], gsd=30))))
+        assert [message.split(" of ")[0] for message in caplog.messages] == ["a query has a ground sample distance"]
+        caplog.clear()
+        list(searcher(index).by_record(batches(tiles_of([90, 90], gsd=30))))
+        assert [message.split(" of ")[0] for message in caplog.messages] == [
+            "a query has a ground sample distance",
+            "a query is a tile",
+        ]
+
+
 def test_a_query_whose_labels_are_nested_too_deeply_is_skipped(tmp_path):
     labels: list = []
     for _ in range(300):

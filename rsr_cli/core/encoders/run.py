@@ -191,7 +191,7 @@ class Embedder:
                 raise
             raise RecordError("is too large for the memory that is free", f"{name}:{line}", remedy="cut") from None
         except RecordError as error:
-            if error.remedy in ("fill-missing", "stand-in") and self._one_space:
+            if error.remedy in ("fill-missing", "other-bands", "stand-in") and self._one_space:
                 error.remedy = "as-tiles"
             error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rsr_cli.core.errors import RasterError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import BandError, RasterError, RecordError, RsrError, Skips
 from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, id_text, label_list
@@ -31,6 +31,8 @@ class Frame(NamedTuple):
     meaning: str
 
 
+#: Bands to display, if the tile has them and no others are asked for.
+RGB = ("red", "green", "blue")
 #: The paper's colours, in shades that also differ in brightness.
 FRAMES: dict[Agreement, Frame] = {
     "all": Frame("#1b8a3a", "\N{CHECK MARK}", "all of the query's labels"),
@@ -142,8 +144,9 @@ class Gallery:
 
     Attributes
     ----------
-    unreadable : list of RasterError
-        Why tiles have no thumbnail, because their files are gone or damaged.
+    without_thumbnail : dict of type to list of RecordError
+        Why tiles with pixels have none: their files are gone or damaged (RasterError), or do not have the bands that
+        are displayed if none are asked for (BandError).
     """
 
     def __init__(self, rows: int, k: int, skips: Skips) -> None:
@@ -151,7 +154,7 @@ class Gallery:
         self._k = k
         self._skips = skips
         self._found: dict[str, tuple[Item, dict[int, Hit]]] = {}
-        self.unreadable: list[RasterError] = []
+        self.without_thumbnail: dict[type[RecordError], list[RecordError]] = {RasterError: [], BandError: []}
 
     def add(self, batch: Batch) -> None:
         """Keep what is to be shown of a batch of hits.
@@ -217,17 +220,23 @@ class Gallery:
         """Whether any record states where its pixels are."""
         return any(Row(query, [*hits.values()]).has_pixels for query, hits in self._found.values())
 
+    def shows(self, bands: Sequence[str]) -> bool:
+        """Return whether any record states pixels of these bands."""
+        found = (item for query, hits in self._found.values() for item in (query, *hits.values()) if item.has_pixels)
+        stated = (item.record["properties"].get("bands") for item in found if item.record)
+        return any(isinstance(names, list) and all(band in names for band in bands) for names in stated)
+
     def agreements(self) -> set[Agreement | None]:
         """Return how the labels of the hits agree with those of their queries: what a key has to explain."""
         return {hit.agreement for _, hits in self._found.values() for hit in hits.values()}
 
-    def rows(self, bands: Sequence[str], percentiles: tuple[float, float]) -> Iterator[Row]:
+    def rows(self, bands: Sequence[str] | None, percentiles: tuple[float, float]) -> Iterator[Row]:
         """Yield rows with their thumbnails, one by one, and forget them.
 
         Parameters
         ----------
-        bands : sequence of str
-            STAC common names of the bands to display as red, green and blue.
+        bands : sequence of str or None
+            The bands to display, as of `thumbnails.read`; ``None`` is `RGB` of the tiles that have them.
         percentiles : tuple of float
             As of `thumbnails.stretch`.
 
@@ -249,14 +258,14 @@ class Gallery:
                 item.thumbnail = thumbnail
             yield row
 
-    def _read(self, item: Item, bands: Sequence[str]) -> NDArray[np.float32] | None:
+    def _read(self, item: Item, bands: Sequence[str] | None) -> NDArray[np.float32] | None:
         assert item.record is not None
         try:
-            return thumbnails.read(item.record, bands)
+            return thumbnails.read(item.record, bands or RGB)
         except RecordError as error:
             error.place = f"{item.place}: {error.place}" if error.place else item.place
-            if isinstance(error, RasterError):
-                self.unreadable.append(error)
+            if isinstance(error, RasterError) or (isinstance(error, BandError) and bands is None):
+                self.without_thumbnail[type(error)].append(error)
             else:
                 self._skips(error)
             return None

@@ -1,4 +1,4 @@
-"""Thumbnails: a tile's pixels as a small image in three of its bands.
+"""Thumbnails: a tile's pixels as a small image in three of its bands, or a grey one of a single band.
 
 The thumbnails of a row are stretched alike, so that they can be compared: what is brighter in the raster is brighter in
 the figure. The brightest quarter of the tiles does not set the limits, so that a cloud becomes white and leaves the
@@ -13,6 +13,7 @@ import numpy as np
 
 from rsr_cli.core.errors import BandError
 from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.sensors.base import UNUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     record : dict
         A tile.
     bands : sequence of str
-        STAC common names of three bands.
+        Names of three bands, which may be repeated, or of one, which is drawn grey.
 
     Returns
     -------
@@ -47,13 +48,16 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     RecordError
         The tile does not have the bands or cannot be read.
     """
+    each = list(dict.fromkeys(bands))
     try:
-        pixels = read_pixels(record, bands)
+        pixels = read_pixels(record, each)
     except BandError as error:
-        error.remedy = "three-bands"
+        has = [band for band in record["properties"]["bands"] if band != UNUSED]
+        error.remedy, error.facts = "shown-bands", {"bands": ",".join(has[: 3 if len(has) >= 3 else 1])}
         raise
     step = -(-max(pixels.shape[1:]) // THUMBNAIL_PX)
-    return pixels[:, ::step, ::step].copy()
+    colours = [each.index(band) for band in bands] * (3 // len(bands))
+    return pixels[colours, ::step, ::step]
 
 
 def stretch(

@@ -44,7 +44,7 @@ from rsr_cli.core.index.manifest import (
     segment_name,
 )
 from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import bbox_of, gsd_of, id_of, interval_of, label_list
+from rsr_cli.core.records.fields import bbox_of, extent_of, gsd_of, id_of, interval_of, label_list
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -200,9 +200,9 @@ def _fill(
     allow_empty: bool,
 ) -> Generator[int, None, Manifest]:
     """Write a segment, yield as `build` does, and return the manifest of an index of it alone."""
-    with contextlib.closing(SegmentWriter(directory, metric)) as writer:
+    with contextlib.closing(SegmentWriter(directory, metric, skips)) as writer:
         for batch in batches:
-            yield writer.add(batch, skips)
+            yield writer.add(batch)
         writer.finish()
     if not writer.count and not allow_empty:
         raise RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
@@ -216,7 +216,7 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         An empty directory.
-    metric : str, optional
+    metric, skips
         As in `build`.
 
     Attributes
@@ -225,44 +225,47 @@ class SegmentWriter:
         Number of rows.
     """
 
-    def __init__(self, directory: Path, metric: str | None) -> None:
+    def __init__(self, directory: Path, metric: str | None, skips: Skips) -> None:
         self._directory = directory
         self._metric = metric
+        self._skips = skips
         self._space: Space | None = None
         self.count = 0
         self._max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
+        self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
         self._columns = FilterColumns(directory)
-        self._table = TableWriter(directory)
+        self._table = TableWriter(directory, checks=skips.keep_going)
 
-    def add(self, batch: Batch, skips: Skips) -> int:
+    def add(self, batch: Batch) -> int:
         """Append a batch, and return how many of its records were added."""
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
             if self._metric == "cosine":
                 batch.vectors = unit(batch.vectors)
-            self._max_norm = max(self._max_norm, drop_too_long(batch, skips))
-        rows = batch.apply(_row, skips)
-        if batch.vectors is None or batch.space is None or not rows:
+            self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
+        rows = batch.apply(_row, self._skips)
+        if batch.vectors is None or batch.space is None:
+            return 0
+        new = np.array(self._table.append(self.count, batch, rows), bool)
+        batch.keep_sound(new, lambda i: self._table.twice(rows[i][0]), self._skips)
+        rows = [row for row, is_new in zip(rows, new, strict=True) if is_new]
+        if not rows:
             return 0
         values = batch.vectors
         if self._vectors is None:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
-        ids, texts, gsds, columns = zip(*rows, strict=True)
+        _, _, gsds, extents, columns = zip(*rows, strict=True)
         self._columns.append(columns)
-        self._table.append(self.count, ids, texts)
-        known = [gsd for gsd in gsds if gsd is not None]
-        if known:
-            low, high = self._gsd or (np.inf, -np.inf)
-            self._gsd = min(low, *known), max(high, *known)
+        self._gsd, self._extent = _widened(self._gsd, gsds), _widened(self._extent, extents)
         self.count += len(rows)
         return len(rows)
 
     def finish(self) -> None:
-        """Complete the files, and check that every id is unique."""
+        """Complete the files, and check that every id is unique, if that was not done with each record."""
         if self._vectors is not None:
             self._vectors.close()
         self._columns.close()
@@ -292,16 +295,23 @@ class SegmentWriter:
             space=self._space,
             max_norm=self._max_norm,
             gsd=self._gsd,
+            extent=self._extent,
             segments=(SegmentFacts(segment_name(1), self.count, self._files),) if self.count else (),
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
             arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )
 
 
-def _row(record: Record) -> tuple[str, str, float | None, Row]:
-    """Return what is stored of a record: id, text, ground sample distance in metres, and values to filter by."""
+def _row(record: Record) -> tuple[str, str, float | None, float | None, Row]:
+    """Return what is stored of a record: id, text, ground sample distance and extent in metres, values to filter by."""
     columns = bbox_of(record), interval_of(record), label_list(record) or ()
-    return id_of(record), stored(record), gsd_of(record), columns
+    return id_of(record), stored(record), gsd_of(record), extent_of(record), columns
+
+
+def _widened(known: tuple[float, float] | None, found: Iterable[float | None]) -> tuple[float, float] | None:
+    """Return the least and the greatest number of those known and those found, ``None`` without any."""
+    numbers = [*(known or ()), *(number for number in found if number is not None)]
+    return (min(numbers), max(numbers)) if numbers else None
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Manifest:
         Greatest Euclidean norm of an embedding, for the bound on rounding errors; 0 for codes.
     gsd : tuple of float or None
         Least and greatest ground sample distance of the records, in metres; ``None`` if none states it.
+    extent : tuple of float or None
+        Least and greatest extent of their tiles on the ground, likewise (`extent_of`); an older index states none.
     segments : tuple of SegmentFacts
         In row order; none in an empty index.
     deletions : tuple of int
@@ -109,6 +111,7 @@ class Manifest:
     segments: tuple[SegmentFacts, ...]
     made_with: dict[str, str]
     arguments: list[str]
+    extent: tuple[float, float] | None = None
     deletions: tuple[int, ...] = field(default=())
     schema_version: int = SCHEMA_VERSION
 
@@ -161,6 +164,7 @@ class Manifest:
             facts["space"] = Space(**facts["space"]) if facts["space"] else None
             facts["segments"] = tuple(SegmentFacts(**segment) for segment in facts["segments"])
             facts["gsd"] = tuple(facts["gsd"]) if facts["gsd"] else None
+            facts["extent"] = tuple(facts["extent"]) if facts.get("extent") else None
             facts["deletions"] = tuple(facts["deletions"])
             manifest = cls(**facts)
             manifest.check()
@@ -180,10 +184,12 @@ class Manifest:
             raise ValueError("metric, space and segments do not fit together")
         if self.metric not in (HAMMING, *METRICS):
             raise ValueError(f"its metric {self.metric!r} is unknown")
-        if not _are([self.max_norm, *(self.gsd or ())], int, float) or len(self.gsd or (1, 1)) != 2:
-            raise ValueError("max_norm or gsd is not a number")
-        if not 0 <= self.max_norm <= MAX_NORM or not all(0 < gsd < math.inf for gsd in self.gsd or ()):
-            raise ValueError("max_norm or gsd is out of range")
+        ranges = [found for found in (self.gsd, self.extent) if found is not None]
+        metres = [number for found in ranges for number in found]
+        if not _are([self.max_norm, *metres], int, float) or any(len(found) != 2 for found in ranges):
+            raise ValueError("max_norm, gsd or extent is not a number")
+        if not 0 <= self.max_norm <= MAX_NORM or not all(0 < number < math.inf for number in metres):
+            raise ValueError("max_norm, gsd or extent is out of range")
         if type(self.generation) is not int or not 1 <= self.generation <= MAX_GENERATION:
             raise ValueError("its generation is not a number from 1")
         if not _are(self.deletions, int):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,10 +21,10 @@ from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from rsr_cli.core.records.batch import Record
+    from rsr_cli.core.records.batch import Batch, Record
 
 #: Twice the default of SQLite, at which a bulk insert is faster; a hit still costs one page.
 PAGE_BYTES = 8192
@@ -37,6 +36,8 @@ _TABLES = (
 )
 _BULK = f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _BY_ID = "CREATE UNIQUE INDEX by_id ON records (id)"
+#: Where the records from a row on were read, until the next row; the lines follow each other as the rows do.
+_PLACES = "CREATE TEMP TABLE places (row INTEGER PRIMARY KEY, name TEXT, line INTEGER)"
 
 
 def stored(record: Record) -> str:
@@ -91,19 +92,44 @@ class TableWriter:
     ----------
     directory : pathlib.Path
         The segment.
+    checks : bool
+        Leave out records whose id came before. Otherwise one is an error at the end, which is faster for ids in random
+        order.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, checks: bool) -> None:
+        self._checks = checks
+        self._run: tuple[str, int] | None = None
         self._database = sqlite3.connect(directory / TABLE, isolation_level=None)
         # Nothing can be lost that is not thrown away anyway: an unfinished segment is removed.
-        self._database.executescript("; ".join([_BULK, *_TABLES, "BEGIN"]))
+        self._database.executescript("; ".join([_BULK, *_TABLES, _PLACES, *[_BY_ID] * checks, "BEGIN"]))
 
-    def append(self, first: int, ids: Iterable[str], texts: Iterable[str]) -> None:
-        """Append ids and stored texts, numbered from ``first``."""
-        self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", zip(count(first), ids, texts))
+    def append(self, row: int, batch: Batch, records: Sequence[tuple[str, str, Any, Any, Any]]) -> list[bool]:
+        """Append ids and stored texts of a batch from a row on, and return which were added."""
+        added = []
+        for (name, text, *_), line in zip(records, batch.lines, strict=True):
+            insert = "INSERT OR IGNORE INTO records VALUES (?, ?, ?)"
+            added.append(self._database.execute(insert, (row, name, text)).rowcount > 0)
+            if not added[-1]:
+                continue
+            if self._run != (batch.name, line - row):
+                self._run = batch.name, line - row
+                self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (row, batch.name, line))
+            row += 1
+        return added
+
+    def twice(self, name: str) -> str:
+        """Return the message that an id which came before occurs again."""
+        (first,) = self._database.execute("SELECT min(row) FROM records WHERE id = ?", (name,)).fetchone()
+        return f"the id {name!r} occurs twice, first at {self._place(first)}"
+
+    def _place(self, row: int) -> str:
+        """Return the input and line that a row was read from."""
+        found = "SELECT name, line + ? - row FROM places WHERE row <= ? ORDER BY row DESC LIMIT 1"
+        return "{}:{}".format(*self._database.execute(found, (row, row)).fetchone())
 
     def finish(self, labels: dict[str, int]) -> None:
-        """Write the labels' names, and check that every id is unique.
+        """Write the labels' names, and check that every id is unique, if that was not done before.
 
         Raises
         ------
@@ -112,15 +138,15 @@ class TableWriter:
         """
         self._database.executemany("INSERT INTO labels VALUES (?, ?)", ((n, name) for name, n in labels.items()))
         try:
-            self._database.execute(_BY_ID)
+            if not self._checks:
+                self._database.execute(_BY_ID)
         except sqlite3.IntegrityError:
-            twice, first, last = self._database.execute(
-                "SELECT id, min(row), max(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
+            name, _ = self._database.execute(
+                "SELECT id, min(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
             ).fetchone()
-            raise RsrError(
-                f"the id {twice!r} occurs twice, in records {first + 1} and {last + 1}; ids must be unique",
-                remedy="unique-ids",
-            ) from None
+            rows = self._database.execute("SELECT row FROM records WHERE id = ? ORDER BY row LIMIT 2", (name,))
+            _, (again,) = rows.fetchall()
+            raise RsrError(self.twice(name), self._place(again), remedy="unique-ids") from None
         self._database.execute("COMMIT")
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.masks import are_marked
 from rsr_cli.core.rasters.opening import MAX_DESCRIPTORS, alphas_of, explained, is_all_valid, is_missing, open_raster
-from rsr_cli.core.sensors.base import DECIBELS, POLARIZATIONS, STAND_INS, missing_bands, unit_read
+from rsr_cli.core.sensors.base import DECIBELS, POLARIZATIONS, STAND_INS, UNUSED, missing_bands, unit_read
 from rsr_cli.core.sensors.quality import Marks
 from rsr_cli.core.sources.base import file_and_band
 
@@ -176,7 +176,9 @@ def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -
     instead = [STAND_INS.get(band) if band in lacks else band for band in bands]
     if all(band in names for band in instead) and len(set(instead)) == len(instead):
         return BandError(what, remedy="stand-in", bands=",".join(map(str, instead)))
-    return BandError(what, remedy="fill-missing", bands=",".join(has)) if has else BandError(what)
+    if has:
+        return BandError(what, remedy="fill-missing", bands=",".join(has))
+    return BandError(what, remedy="other-bands", bands=",".join(band for band in names if band != UNUSED))
 
 
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:

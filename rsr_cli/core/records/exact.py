@@ -121,7 +121,7 @@ def _unreadable(line: bytes, error: orjson.JSONDecodeError) -> RecordError:
         return found
     except (ValueError, RecursionError):
         pass
-    return RecordError(f"not JSON: {error}", remedy="lines")
+    return RecordError(f"not JSON: {error.msg}, at column {error.colno}", remedy="lines")
 
 
 def dumps(value: Any, option: int | None = None) -> bytes:

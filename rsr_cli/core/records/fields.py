@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,7 +58,8 @@ def id_text(found: Any) -> str | None:
 def one_form(text: str) -> str:
     """Return the text of an id, a whole number without decimals: 1, 1.0, 1e0, "1" and "1.0" are one id."""
     whole = _WHOLE.fullmatch(text) if ".0" in text else None
-    return whole[1] if whole else text
+    text = whole[1] if whole else text
+    return "0" if text == "-0" else text
 
 
 def is_tile(record: Record) -> bool:
@@ -152,6 +154,15 @@ def gsd_of(record: Record) -> float | None:
     if found is None:
         return None
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
+
+
+def extent_of(record: Record) -> float | None:
+    """Return the side of a square as large as a record's tile on the ground, in metres, if it states gsd and shape."""
+    gsd, shape = gsd_of(record), record["properties"].get("proj:shape")
+    if gsd is None or not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int for side in shape):
+        return None
+    side = gsd * math.sqrt(math.prod(shape)) if min(shape) > 0 else 0
+    return side if 0 < side < math.inf else None
 
 
 def label_list(record: Record, name: str = "labels") -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,18 @@ _SIGNATURES: dict[bytes, tuple[str, str | None]] = {
     b"fgb\x03": ("a FlatGeobuf file", "vector"),
     b"\0\0\x27\x0a": ("a shapefile", "vector"),
     b"PK\x03\x04": ("a zip archive", "zip"),
-    b"\xff\xfe": ("text in UTF-16", "utf-8"),
-    b"\xfe\xff": ("text in UTF-16", "utf-8"),
     b"%PDF": ("a PDF file", None),
 }
 #: First bytes of a compressed file -> the program that writes and reads it.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
+#: Byte order mark -> the encoding of the text.
+_ENCODINGS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16"),
+}
+#: In JSON, the end of an object is followed by the end of another or by a comma alone.
+_LINES_THAT_END_IN_CR = re.compile(rb"\}\s*\r\s*[^\s,\]}]")
 _SEPARATORS = (b",", b";", b"\t")
 
 
@@ -42,6 +49,9 @@ def refuse_foreign(lines: Sequence[bytes], path: str) -> None:
     for signature, program in _COMPRESSED.items():
         if head.startswith(signature):
             raise RsrError(f"is compressed ({program})", path, remedy="decompress", program=program)
+    for mark, encoding in _ENCODINGS.items():
+        if head.startswith(mark):
+            raise RsrError(f"is text in {encoding} and not JSON lines", path, remedy="utf-8", encoding=encoding)
     found = next((facts for signature, facts in _SIGNATURES.items() if head.startswith(signature)), None)
     if found is None:
         found = _of_text([line.strip() for line in lines], path)
@@ -54,6 +64,8 @@ def _of_text(lines: list[bytes], path: str) -> tuple[str, str | None] | None:
     first = lines[0]
     if b"\0" in first:
         return "a binary file", None
+    if _LINES_THAT_END_IN_CR.search(first):
+        return "text whose lines end in carriage returns alone", "line-feeds"
     if first in (b"{", b"["):
         collection = any(b'"FeatureCollection"' in line for line in lines)
         return ("a FeatureCollection", "lines") if collection else ("JSON over several lines", "compact")

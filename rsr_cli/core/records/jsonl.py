@@ -17,6 +17,7 @@ from pybase64 import b64decode, b64encode_as_string
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown, visible
 from rsr_cli.core.files import reason
+from rsr_cli.core.forms import BYTE_ORDER_MARK, HEAD_BYTES
 from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
 from rsr_cli.core.records.exact import dumps, loads, need_care
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 17
 #: A file without line feeds, such as /dev/zero, would fill the memory.
 MAX_LINE_BYTES = 256 << 20
-HEAD_BYTES = 1 << 12
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: The type, in place of ``Feature``, of a last line that states that the writer of the stream failed.
 FAILURE = "Failure"
 RECORD_SEPARATOR = b"\x1e"  # RFC 8142

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
+from rsr_cli.core.forms import JSON_LINES
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.space import StreamSpace
@@ -65,18 +65,24 @@ def read(
     sources = [(path, _codec(path, "vector")) for path in inputs or ("-",)]
     for path, codec in sources:
         codec.check(path)
-    batches = chain.from_iterable(codec.read_records(path, stream, skips) for path, codec in sources)
-    return _reported(batches, [path for path, _ in sources], progress) if progress else batches
+    return _read(sources, stream, skips, progress)
 
 
-def _reported(batches: Iterator[Batch], paths: Sequence[str], progress: Progress) -> Iterator[Batch]:
-    """Report what is read to a progress."""
-    sizes = [input_size(path) for path in paths]
-    progress.expect(None if None in sizes else sum(filter(None, sizes)))
-    progress.notes += [f"{path}: is empty" for path, size in zip(paths, sizes, strict=True) if size == 0]
-    for batch in batches:
-        progress.read(len(batch), batch.size)
-        yield batch
+def _read(
+    sources: Sequence[tuple[str, ModuleType]], stream: StreamSpace | None, skips: Skips, progress: Progress | None
+) -> Iterator[Batch]:
+    """Read one input after the other, and report to a progress what is read and which inputs are empty."""
+    sizes = [input_size(path) for path, _ in sources]
+    if progress:
+        progress.expect(None if None in sizes else sum(filter(None, sizes)))
+    for path, codec in sources:
+        batch, skipped = None, skips.count
+        for batch in codec.read_records(path, stream, skips):
+            if progress:
+                progress.read(len(batch), batch.size)
+            yield batch
+        if progress and batch is None and skips.count == skipped:
+            progress.notes.append(f"{'<stdin>' if path == '-' else path}: is empty")
 
 
 class Writer:
@@ -93,7 +99,7 @@ class Writer:
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
         self._codec = _codec(path or "-", "parquet")
         self._skips = skips
-        self._output = Output(path, overwrite=overwrite)
+        self._output = Output(path, JSON_LINES, overwrite=overwrite)
 
     def __enter__(self) -> Writer:
         self._output.__enter__()

@@ -25,15 +25,17 @@ def is_qrels(path: str) -> bool:
 class Qrels(Spool):
     """Judges hits by a qrels file, with lines of ``query 0 item grade`` separated by white space."""
 
-    TABLES = "CREATE TABLE qrels (query TEXT, item TEXT, grade REAL, PRIMARY KEY (query, item)) WITHOUT ROWID"
+    TABLES = """
+        CREATE TABLE qrels (query TEXT, item TEXT, grade REAL, line INTEGER, PRIMARY KEY (query, item)) WITHOUT ROWID
+    """
 
     def read(self, path: str, skips: Skips) -> None:
-        """Read the file; if two lines judge one item, the later line counts.
+        """Read the file.
 
         Raises
         ------
         RecordError
-            A line does not have the four fields.
+            A line does not have the four fields, or contradicts an earlier one.
         """
         for name, first, lines, _ in jsonl.read_lines(path):
             for number, line in enumerate(lines, first):
@@ -47,7 +49,13 @@ class Qrels(Spool):
                     wrong = "is not a line of a qrels file: query 0 item grade"
                     skips(RecordError(wrong, f"{name}:{number}"))
                     continue
-                self._execute("INSERT OR REPLACE INTO qrels VALUES (?, ?, ?)", row)
+                if self._execute("INSERT OR IGNORE INTO qrels VALUES (?, ?, ?, ?)", (*row, number)).rowcount:
+                    continue
+                known = "SELECT grade, line FROM qrels WHERE query = ? AND item = ?"
+                grade_before, line_before = self._execute(known, row[:2]).fetchone()
+                if grade_before != row[2]:
+                    what = f"contradicts line {line_before}, which judges the same item for the same query"
+                    skips(RecordError(f"{what}: {row[2]:g} here, {grade_before:g} there", f"{name}:{number}"))
 
     def query_labels(self, query: str, hit: Record) -> Labels:  # noqa: ARG002
         """Return no labels: a qrels file judges by id."""

@@ -10,7 +10,7 @@ from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.table import hit_line
 from rsr_cli.core.records.exact import loads
-from rsr_cli.core.records.fields import HIT_FIELDS, gsd_of, id_of, label_list, one_form
+from rsr_cli.core.records.fields import HIT_FIELDS, extent_of, gsd_of, id_of, label_list, one_form
 from rsr_cli.core.records.space import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -25,8 +25,21 @@ log = logging.getLogger("rsr")
 
 #: Maximum number of candidates in memory; it limits how many queries are searched at once.
 CANDIDATES = 1 << 20
-#: Ground sample distances that differ by more are worth a warning.
-GSD_RATIO = 1.5
+#: Measures that differ by more are worth a warning.
+RATIO = 1.5
+#: What an index states of its records -> how to measure it of a query, in metres, and the warning if they differ.
+MEASURES = {
+    "gsd": (
+        gsd_of,
+        "a query has a ground sample distance of %s and the index %s: the same object differs in size in pixels, and"
+        " look-alikes may be missed",
+    ),
+    "extent": (
+        extent_of,
+        "a query is a tile of %s on the ground and the index has tiles of %s: the same object takes up a different"
+        " share of the tile, and look-alikes may be missed",
+    ),
+}
 
 
 class Searcher:
@@ -65,7 +78,7 @@ class Searcher:
         self._radius = radius
         self._exclude_self = exclude_self
         self._skips = skips
-        self._gsd_warned = False
+        self._warned: set[str] = set()
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -99,7 +112,7 @@ class Searcher:
                 known, binarizer = batch.space, self._index.binarizer_for(batch.space)
             if self._index.manifest.metric not in (HAMMING, "cosine"):
                 drop_too_long(batch, self._skips)
-            self._compare_gsd(batch.records)
+            self._compare(batch.records)
             yield from self._hits(batch.records, binarizer(batch.vectors) if binarizer else batch.vectors)
 
     def by_id(self, names: Sequence[str]) -> Iterator[list[bytes]]:
@@ -121,22 +134,20 @@ class Searcher:
         space = self._index.manifest.space
         return ("embedding",) if space and space.kind == "embedding" else KINDS
 
-    def _compare_gsd(self, queries: Sequence[Record]) -> None:
-        """Warn once if queries and index differ in ground sample distance."""
-        if self._gsd_warned or self._index.manifest.gsd is None:
-            return
-        finest, coarsest = self._index.manifest.gsd
-        for gsd in filter(None, map(gsd_of, queries)):
-            if not finest / GSD_RATIO <= gsd <= coarsest * GSD_RATIO:
-                has = f"{finest:g} m" if finest == coarsest else f"{finest:g} to {coarsest:g} m"
-                log.warning(
-                    "a query has a ground sample distance of %g m and the index %s: the same object differs in size"
-                    " in pixels, and look-alikes may be missed",
-                    gsd,
-                    has,
-                )
-                self._gsd_warned = True
-                return
+    def _compare(self, queries: Sequence[Record]) -> None:
+        """Warn once of each of `MEASURES` in which queries and index differ."""
+        for name, (measure, warning) in MEASURES.items():
+            stated: tuple[float, float] | None = getattr(self._index.manifest, name)
+            if stated is None or name in self._warned:
+                continue
+            least, greatest = stated
+            for found in filter(None, map(measure, queries)):
+                if not least / RATIO <= found <= greatest * RATIO:
+                    low, high = _rounded(least), _rounded(greatest)
+                    has = f"{low} m" if low == high else f"{low} to {high} m"
+                    log.warning(warning, f"{_rounded(found)} m", has)
+                    self._warned.add(name)
+                    break
 
     def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
         more = self._k if self._k is None or not self._exclude_self else self._k + 1
@@ -169,3 +180,8 @@ def _check(query: Record) -> None:
     """Raise RecordError if a query's id or labels cannot be written to its hits."""
     id_of(query)
     label_list(query)
+
+
+def _rounded(number: float) -> str:
+    """Return a number with four digits that count."""
+    return f"{float(f'{number:.4g}'):g}"
