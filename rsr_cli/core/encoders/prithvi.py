@@ -39,6 +39,8 @@ class Prithvi(Encoder):
         Attention heads, and height and width of a patch.
     """
 
+    same_in_bf16 = True
+
     def __init__(self, model: Model, checkpoint: str | None, *, heads: int, patch_px: int) -> None:
         super().__init__(model)
         size_px, depth = model.size_px, model.layers

@@ -31,6 +31,8 @@ class ViTB16(Encoder):
         Path of the weights; ``None`` for the published ones.
     """
 
+    same_in_bf16 = True
+
     def __init__(self, model: Model, checkpoint: str | None) -> None:
         super().__init__(model)
         if self.size_px != SIZE_PX:
