@@ -530,9 +530,13 @@ def imagenet(tmp_path_factory, random_weights):
 @pytest.fixture(scope="session")
 def backbones():
     """Terratorch's registry of backbones."""
+    import torch
+
+    precision = torch.get_float32_matmul_precision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from terratorch.registry import BACKBONE_REGISTRY
+    torch.set_float32_matmul_precision(precision)  # which terratorch lowers
     return BACKBONE_REGISTRY
 
 

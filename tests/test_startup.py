@@ -33,7 +33,7 @@ IMPORTERS = {
     "matplotlib": ("rsr_cli.core.figures.canvas", "rsr_cli.core.figures.map", "rsr_cli.core.figures.plots"),
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
-    **dict.fromkeys(("torch", "torchvision", "terratorch"), ("rsr_cli.core.encoders",)),
+    **dict.fromkeys(("torch", "terratorch"), ("rsr_cli.core.encoders",)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.space import Space
 
+log = logging.getLogger("rsr")
 
 _SEEDS = ", ".join(f"{model.seed} for {model.name}" for model in registry.list_models() if model.seed is not None)
 
@@ -73,7 +75,11 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     help="Fill bands that a tile lacks with the model's mean, for vectors that are compared only with each other.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.  [default: an accelerator, else cpu]")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Number format.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Number format of the model; auto is bf16 where the device and the model suit it, else fp32.  [default: auto]",
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.keep_going
 @options.verbosity
@@ -84,7 +90,7 @@ def embed(
     like: str | None,
     fill_missing: bool,
     device: str | None,
-    precision: str,
+    precision: str | None,
     batch_size: int | None,
     skips: Skips,
     **model: Any,
@@ -111,7 +117,10 @@ def embed(
             raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
         from rsr_cli.core.encoders.run import Embedder
 
-        placement = place(device, precision, batch_size)
+        if precision is None:
+            precision = space.facts.get("precision", "fp32") if space else "auto"
+        placement = place(device, precision, batch_size, same_in_bf16=encoder.same_in_bf16)
+        log.info("computes in %s on %s", placement.precision, placement.device)
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
         with progress:
             for batch in embedder.embed(tiles):

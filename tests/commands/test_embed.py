@@ -16,6 +16,7 @@ import torch
 from rasterio.enums import Resampling
 from support import failure_in
 
+from rsr_cli.core.encoders.placement import place
 from rsr_cli.core.errors import BandError, FingerprintError, RsrError, UsageError
 from rsr_cli.core.files import PREFIX
 from rsr_cli.remedies import explain
@@ -434,6 +435,33 @@ def test_as_compares_the_sha256_of_weights(rsr, tiny, corner_scene, tmp_path):
     assert (done.returncode, failure_in(done.stdout)["status"]) == (1, 1)
     differ = f"weights {hashlib.sha256(other.read_bytes()).hexdigest()[:12]}..., not {digest[:12]}..."
     assert differ in done.stderr.decode()
+
+
+def test_precisions_are_stated_and_share_a_space(rsr, tiny, corner_scene, tmp_path):
+    tiles = rsr("tile", "--size", "32", corner_scene, "--min-valid", "0.9").stdout
+    model = ["--model", "prithvi_eo_tiny:size=64", "--weights", tiny]
+    found = {}
+    for precision in ("fp32", "bf16"):
+        done = rsr("embed", *model, "--precision", precision, input=tiles)
+        (tmp_path / precision).write_bytes(done.stdout)
+        found[precision] = vectors(parsed(done))
+        embedding = first_embedding(done.stdout)
+        assert embedding.get("precision", "fp32") == precision
+        again = rsr("embed", "--as", tmp_path / precision, "--weights", tiny, input=tiles)
+        assert again.stdout == done.stdout
+    assert cosines(found["fp32"], found["bf16"]).min() > 0.999
+    assert ((found["fp32"] > 0) == (found["bf16"] > 0)).mean() > 0.995
+    assert (found["fp32"] != found["bf16"]).any()
+    codes = rsr("binarize", tmp_path / "bf16").stdout
+    assert orjson.loads(codes.splitlines()[0])["properties"]["code"]["precision"] == "bf16"
+    assert rsr("index", "-o", tmp_path / "lake.rsr", input=codes).returncode == 0
+    assert rsr("query", tmp_path / "lake.rsr", tmp_path / "fp32", "-k", "1").returncode == 0
+    again = rsr("embed", "--as", tmp_path / "lake.rsr", "--weights", tiny, input=tiles)
+    assert again.stdout == (tmp_path / "bf16").read_bytes()
+    chosen = place("cpu", "auto", None, same_in_bf16=True).precision
+    done = rsr("embed", *model, "-v", "--device", "cpu", input=tiles)
+    assert done.stdout == (tmp_path / chosen).read_bytes()
+    assert f"computes in {chosen} on cpu" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,6 +17,14 @@ def test_a_cpu_has_its_own_defaults():
     assert (placement.device.type, placement.dtype, placement.batch_size) == ("cpu", torch.bfloat16, 16)
     assert placement.readers >= 1
     assert place("cpu", "fp32", 3).batch_size == 3
+
+
+def test_auto_is_bf16_only_where_the_processor_and_the_model_suit_it():
+    x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    expected = "bf16" if x86 or "bf16" in Path("/proc/cpuinfo").read_text() else "fp32"
+    assert place("cpu", "auto", None, same_in_bf16=True).precision == expected
+    assert place("cpu", "auto", None, same_in_bf16=False).precision == "fp32"
+    assert place("cpu", "fp32", None, same_in_bf16=True).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_date_and_place_reach_the_model(chips, encode, worst_cosine, tl, backbon
     assert worst_cosine(rounded, vectors) > 0.99
     # 2017 and 2016 are the same number in bfloat16
     with torch.inference_mode():
-        years = encoder.module.temporal_embed_enc(torch.tensor([[[2017.0, 5.0]], [[2016.0, 5.0]]]))
+        years = encoder.module.temporal_embed_enc(torch.tensor([[2017.0, 5.0], [2016.0, 5.0]]))
     assert years.dtype == torch.bfloat16
     assert not torch.equal(years[0], years[1])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -158,3 +160,14 @@ def test_the_specification_states_what_has_no_default(backbones, published, tmp_
     assert find_model("resnet18").adjust(EncoderSettings("resnet18", size_px=96, **blue)).changes == EncoderSettings(
         "timm_resnet18", size_px=96, **blue
     )
+
+
+def test_importing_terratorch_leaves_the_precision_of_torch_as_it_was():
+    code = (
+        "import torch\n"
+        "from rsr_cli.core.encoders.terratorch import list_backbones\n"
+        "list_backbones()\n"
+        "print(torch.get_float32_matmul_precision())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["highest"]

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from rsr_cli.core.encoders.placement import move, place
 from rsr_cli.core.encoders.registry import load_encoder
 from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.errors import UsageError
@@ -64,3 +65,15 @@ def test_a_hole_is_not_seen(chips, encode, imagenet):
     encoder.module.double()
     with torch.inference_mode():
         torch.testing.assert_close(encode(encoder, pixels, valid), model(pixels).float())
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_vectors_in_bf16_are_those_in_fp32(chips, encode, worst_cosine, imagenet, pool):
+    encoder = load_encoder(settings("vit_b_16_rgb", imagenet[0], pool=pool))
+    assert encoder.same_in_bf16
+    pixels = chips(4, bands=3)
+    exact = encode(encoder, pixels)
+    move(encoder.module, place("cpu", "bf16", None))
+    rounded = encode(encoder, pixels.bfloat16())
+    assert worst_cosine(rounded, exact) > 0.999
+    assert ((rounded > 0) == (exact > 0)).float().mean() > 0.995

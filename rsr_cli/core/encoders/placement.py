@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
@@ -13,7 +15,9 @@ from rsr_cli.core.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+#: The flags by which Linux names a processor that multiplies matrices in bfloat16, on x86 and on ARM.
+_BF16_FLAGS = re.compile(r"^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 CPU_BATCH, ACCELERATOR_BATCH = 16, 64
 READER_THREADS = 8
 
@@ -26,8 +30,8 @@ class Placement:
     ----------
     device : torch.device
         Where the model runs.
-    dtype : torch.dtype
-        Type of the weights and the arithmetic.
+    precision : str
+        One of `PRECISIONS`, but ``auto``.
     batch_size : int
         Tiles per forward pass.
     readers : int
@@ -35,12 +39,19 @@ class Placement:
     """
 
     device: torch.device
-    dtype: torch.dtype
+    precision: str
     batch_size: int
     readers: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and the arithmetic."""
+        import torch
 
-def place(device: str | None, precision: str, batch_size: int | None) -> Placement:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+
+def place(device: str | None, precision: str, batch_size: int | None, *, same_in_bf16: bool = False) -> Placement:
     """Choose a device, and how to use it.
 
     Parameters
@@ -48,9 +59,11 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
     device : str, optional
         As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``None`` takes an accelerator, if any.
     precision : str
-        One of `PRECISIONS`.
+        One of `PRECISIONS`; ``auto`` is bf16 where the device computes in it and ``same_in_bf16``, else fp32.
     batch_size : int, optional
         Tiles per forward pass; ``None`` is 16 on a CPU, 64 elsewhere.
+    same_in_bf16 : bool
+        Whether the model's vectors in bfloat16 are those of float32, see `Encoder`.
 
     Raises
     ------
@@ -72,17 +85,28 @@ def place(device: str | None, precision: str, batch_size: int | None) -> Placeme
         raise UsageError(f"device {device!r} cannot be used: {reason}", remedy="device") from None
     if chosen.type == "cpu" and precision == "fp16":
         raise UsageError("fp16 needs an accelerator; a CPU computes in fp32 or bf16")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if precision == "auto":
+        precision = "bf16" if same_in_bf16 and _computes_bf16(chosen) else "fp32"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:
         given = os.environ.get("SLURM_CPUS_PER_TASK", "")
         torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores)
     return Placement(
         device=chosen,
-        dtype=dtype,
+        precision=precision,
         batch_size=batch_size or (CPU_BATCH if chosen.type == "cpu" else ACCELERATOR_BATCH),
         readers=min(READER_THREADS, cores + 1),
     )
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices in bfloat16, rather than converting them to float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    return device.type == "cpu" and cpuinfo.exists() and _BF16_FLAGS.search(cpuinfo.read_text()) is not None
 
 
 def move(module: torch.nn.Module, placement: Placement) -> None:

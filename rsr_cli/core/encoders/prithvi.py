@@ -1,14 +1,8 @@
-"""Prithvi, the geospatial foundation models by IBM and NASA: the encoders of masked autoencoders, as in terratorch."""
+"""Prithvi, the geospatial foundation models by IBM and NASA: the encoders of masked autoencoders."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import math
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsr_cli.core.encoders import weights
 from rsr_cli.core.encoders.base import Encoder
@@ -39,6 +33,10 @@ class Prithvi(Encoder):
         Attention heads, and height and width of a patch.
     """
 
+    same_in_bf16 = True
+    #: The checkpoint's names of what embeds ``needs``.
+    _embedded: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, model: Model, checkpoint: str | None, *, heads: int, patch_px: int) -> None:
         super().__init__(model)
         size_px, depth = model.size_px, model.layers
@@ -51,71 +49,48 @@ class Prithvi(Encoder):
 
         import torch
 
-        terratorch = _terratorch()
+        from rsr_cli.core.encoders.transformer import PairEmbedding, VisionTransformer, grid_positions
+
+        side = size_px // patch_px
         # on the meta device, as random weights would take seconds and twice the memory, only to be replaced
         with torch.device("meta"):
-            module = terratorch.PrithviViT(
-                img_size=size_px,
-                patch_size=(1, patch_px, patch_px),
-                num_frames=1,
-                in_chans=len(self.bands),
-                embed_dim=model.dim,
+            module = VisionTransformer(
+                bands=len(self.bands),
+                patch=(1, patch_px, patch_px),
+                side=side,
+                dim=self.dim,
                 depth=depth,
-                num_heads=heads,
-                coords_encoding=["time", "location"] if self.needs else [],
-                coords_scale_learn=True,
+                heads=heads,
+                epsilon=1e-5,
             )
-        positions = terratorch.get_3d_sincos_pos_embed(model.dim, module.patch_embed.grid_size, add_cls_token=True)
+            for name in self._embedded:
+                module.add_module(name, PairEmbedding(self.dim))
         state = _encoder_weights(state)
-        state["pos_embed"] = torch.from_numpy(positions).float()[None]
+        state["pos_embed"] = grid_positions(self.dim, side)
         weights.fit(module, state, path, self.name, model.weights)
-
-        # forward_features keeps a copy of each block's output: a single block made of blocks returns only the one that
-        # is pooled, and later blocks are not run
-        if model.layer < depth - 1:
-            module.norm = torch.nn.Identity()
-        module.blocks = torch.nn.ModuleList([torch.nn.Sequential(*module.blocks[: model.layer + 1])])
-        if self.needs:  # 2017 and 2016 are the same number in bfloat16: only their embedding is rounded
-            for encoder in (module.temporal_embed_enc, module.location_embed_enc):
-                encoder.register_forward_hook(lambda encoder, _, embedding: embedding.to(encoder.scale.dtype))
+        module.cut(model.layer)
         self.module = module
         self.facts = {"weights": digest, "pool": model.pool, "pooled": POOLED, "layer": model.layer}
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
         """Encode a batch, see `Encoder.forward`."""
         module: Any = self.module
-        coordinates = (context["datetime"][:, None], context["location"]) if self.needs else ()
+        embedded = module.embed(pixels)
+        for need, name in zip(self.needs, self._embedded, strict=True):
+            embedded[:, 1:] += module.get_submodule(name)(context[need])[:, None]
 
         def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
-            with module.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0][:, tokens],)):
-                last: torch.Tensor = module.forward_features(*(tensor[tiles] for tensor in (pixels, *coordinates)))[-1]
-            return last
+            encoded: torch.Tensor = module(embedded[tiles][:, tokens])
+            return encoded
 
-        patches = math.prod(module.patch_embed.grid_size)
-        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, patches))
+        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, embedded.shape[1] - 1))
 
 
 class PrithviTL(Prithvi):
     """A Prithvi model that takes date and place; both stay float32 in a network of lower precision."""
 
     needs = ("datetime", "location")
-
-
-@functools.cache
-def _terratorch() -> Any:
-    """Import the one file of terratorch that defines the model.
-
-    Importing the whole package brings in its training stack: 12 s instead of 2 s, twice the memory, changes to the
-    process's environment and warning filters, and any code in ``custom_modules/`` of the working directory.
-    """
-    package = importlib.util.find_spec("terratorch")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("terratorch is not installed")
-    path = Path(package.origin).with_name("models") / "backbones" / "prithvi_mae.py"
-    loader = SourceFileLoader("rsr_cli.core.encoders.terratorch_prithvi_mae", str(path))
-    module: Any = ModuleType(loader.name)
-    loader.exec_module(module)
-    return module
+    _embedded = ("temporal_embed_enc", "location_embed_enc")
 
 
 def _encoder_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -154,5 +154,5 @@ def recipe_of(space: Space) -> dict[str, Any]:
         recipe |= {"bands": model.bands, "mean": model.statistics.mean, "std": model.statistics.std}
         recipe |= {"size": model.size_px, "dim": model.dim, "pool": model.pool, "seed": model.seed}
         recipe |= {"layer": model.layer if model.layers else None}
-    recipe |= {name: space.facts.get(name) for name in ("weights", "filled", "unit")}
+    recipe |= {name: space.facts.get(name) for name in ("weights", "filled", "unit", "precision")}
     return {"model": settings.model, **{name: value for name, value in recipe.items() if value is not None}}

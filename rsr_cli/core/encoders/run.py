@@ -265,7 +265,7 @@ class Embedder:
     def _space(self, filled: tuple[str, ...], unit: str | None) -> Space:
         """Return the space in which these bands are filled, of pixels in this unit."""
         if (filled, unit) not in self._spaces:
-            self._spaces[filled, unit] = self._encoder.space(filled, unit)
+            self._spaces[filled, unit] = self._encoder.space(filled, unit, self._placement.precision)
         return self._spaces[filled, unit]
 
 

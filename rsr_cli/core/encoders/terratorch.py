@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Suppress what terratorch's dependencies print, log and warn while they are imported and built."""
+    """Suppress what terratorch and its dependencies print, log, warn and change while they are imported and built.
+
+    Importing terratorch lowers the precision in which float32 matrices are multiplied, to that of bfloat16 on many
+    processors.
+    """
+    import torch
+
+    precision = torch.get_float32_matmul_precision()
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -39,6 +46,7 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+        torch.set_float32_matmul_precision(precision)
 
 
 #: STAC common name -> terratorch's name of the band, by which it finds DOFA's wavelength.

@@ -31,44 +31,70 @@ class ViTB16(Encoder):
         Path of the weights; ``None`` for the published ones.
     """
 
+    same_in_bf16 = True
+
     def __init__(self, model: Model, checkpoint: str | None) -> None:
         super().__init__(model)
+        assert model.layers
         if self.size_px != SIZE_PX:
             raise UsageError(f"{self.name} takes {SIZE_PX} px, not {self.size_px}")
         path = weights.find(self.name, checkpoint, model.weights)
         state, digest = weights.read(path)
 
         import torch
-        from torchvision.models import vit_b_16
 
+        from rsr_cli.core.encoders.transformer import VisionTransformer
+
+        patch_px = 16
         with torch.device("meta"):
-            module = vit_b_16()
-        module.heads = torch.nn.Identity()
-        # the published file predates torchvision's present names
-        state = {
-            name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3."): tensor
-            for name, tensor in state.items()
-            if not name.startswith("heads.")
-        }
-        weights.fit(module, state, path, self.name, model.weights)
-        if model.layer < len(module.encoder.layers) - 1:
-            module.encoder.ln = torch.nn.Identity()
-        module.encoder.layers = module.encoder.layers[: model.layer + 1]
+            module = VisionTransformer(
+                bands=3,
+                patch=(patch_px, patch_px),
+                side=SIZE_PX // patch_px,
+                dim=self.dim,
+                depth=model.layers,
+                heads=12,
+                epsilon=1e-6,
+            )
+        weights.fit(module, _renamed(state), path, self.name, model.weights)
+        module.cut(model.layer)
         self.module = module
         self.facts = {"weights": digest, "pool": model.pool, "pooled": POOLED, "layer": model.layer}
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Encode a batch, see `Encoder.forward`."""
-        import torch
-
         module: Any = self.module
-        patches = module.conv_proj(pixels).flatten(2).transpose(1, 2)
-        embedded = (
-            torch.cat([module.class_token.expand(len(pixels), -1, -1), patches], 1) + module.encoder.pos_embedding
-        )
+        embedded = module.embed(pixels)
 
         def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
-            last: torch.Tensor = module.encoder.ln(module.encoder.layers(embedded[tiles][:, tokens]))
-            return last
+            encoded: torch.Tensor = module(embedded[tiles][:, tokens])
+            return encoded
 
-        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, patches.shape[1]))
+        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, embedded.shape[1] - 1))
+
+
+#: Part of a name in torchvision's checkpoints of 2022 or of today -> the part in `VisionTransformer`.
+_NAMES = {
+    "encoder.pos_embedding": "pos_embed",
+    "class_token": "cls_token",
+    "conv_proj.": "patch_embed.proj.",
+    "encoder.layers.encoder_layer_": "blocks.",
+    "encoder.ln.": "norm.",
+    ".ln_": ".norm",
+    ".self_attention.in_proj_": ".attn.qkv.",
+    ".self_attention.out_proj.": ".attn.proj.",
+    ".mlp.linear_": ".mlp.fc",
+    ".mlp.0.": ".mlp.fc1.",
+    ".mlp.3.": ".mlp.fc2.",
+}
+
+
+def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights without the classifier, by the names of `VisionTransformer`."""
+    renamed = {}
+    for name, tensor in state.items():
+        for theirs, own in _NAMES.items():
+            name = name.replace(theirs, own)
+        if not name.startswith("heads."):
+            renamed[name] = tensor
+    return renamed

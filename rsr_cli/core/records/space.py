@@ -25,10 +25,10 @@ MAX_SIZE = 1 << 24
 #: The dtypes that an embedding may have, little-endian in the record.
 DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
-EMBEDDING_FACTS = ("model", "weights", "filled", "unit")
+EMBEDDING_FACTS = ("model", "weights", "filled", "unit", "precision")
 #: Types of the facts that are used.
 _FACTS: dict[str, Any] = {
-    **dict.fromkeys(("model", "weights", "unit", "method", "of"), str | None),
+    **dict.fromkeys(("model", "weights", "unit", "precision", "method", "of"), str | None),
     "filled": list | None,
     "seed": int | None,
 }
@@ -53,9 +53,11 @@ class Space:
     facts : dict
         The rest of what a record states: ``model``, the specification of the model with every setting that is not its
         default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; ``unit``, that of
-        pixels that are not reflectance; for codes ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
+        pixels that are not reflectance; ``precision``, that of the model's arithmetic if it was not fp32; for codes
+        ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
     recipe : dict
-        Everything that the fingerprint hashes, as far as it is known; records do not carry it, an index does.
+        Everything that the fingerprint hashes, and the precision, which it does not; as far as they are known. Records
+        do not carry it, an index does.
     """
 
     kind: Kind
@@ -149,7 +151,7 @@ class Space:
         for key, value in self.facts.items():
             if key == "seed":  # of the code; the model's is part of its specification
                 key = f"{self.facts.get('method')} seed"
-            if key not in ("model", "of"):
+            if key not in ("model", "of", "precision"):
                 settings[key] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         return settings | ({_SIZE[self.kind]: str(self.size)} if self.size else {})
 
