@@ -56,12 +56,10 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone(backbones):
     """Build terratorch's Prithvi-100M with random weights."""
-    from terratorch.registry import BACKBONE_REGISTRY
-
     torch.manual_seed(0)
-    model = BACKBONE_REGISTRY.build("prithvi_eo_v1_100", pretrained=False, num_frames=1).eval()
+    model = backbones.build("prithvi_eo_v1_100", pretrained=False, num_frames=1).eval()
     with torch.no_grad():  # constants, as in new biases and norms, would hide mistakes
         for parameter in model.parameters():
             if parameter.ndim == 1:
