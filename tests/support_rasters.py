@@ -144,7 +144,7 @@ def with_holes(kind, path, write_raster):
         return write_raster(path, rgba, photometric="rgb", alpha="yes", nodata=7), by_value
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind != "mask beside"):
         if kind == "mask and nodata":
-            return write_raster(path, np.where(IN_ONE_BAND, 7, pixels), mask=~HOLES, nodata=7), by_value
+            return write_raster(path, np.where(IN_ONE_BAND, 7, pixels), mask=~HOLES, nodata=7), everywhere
         return write_raster(path, pixels, mask=~HOLES), everywhere
 
 

@@ -138,7 +138,7 @@ def _marked(numbers: Numbers, parts: Sequence[Part]) -> tuple[Numbers, float | N
     """
     declared = {part.opened.dataset.nodatavals[index - 1] for part in parts for index in part.indexes}
     stated = [value for value in declared if value is not None]
-    if len(declared) == 1 and stated:
+    if len(declared) == 1 and stated and not (numbers.compressed() == stated[0]).any():
         return numbers, stated[0]
     invalid = np.ma.getmaskarray(numbers)
     if not invalid.any():

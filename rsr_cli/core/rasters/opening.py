@@ -116,8 +116,6 @@ def open_raster(
             wanted = [2][: dataset.count - 1]
         if wanted != alphas:
             dataset = _changed(dataset, alphas=wanted)
-        if [MaskFlags.per_dataset] in dataset.mask_flag_enums and len(set(dataset.nodatavals) - {None}) == 1:
-            dataset = _changed(dataset, nodata=dataset.nodata)  # which GDAL ignores beside a mask
         if nodata is not None and dataset.count:
             dataset = with_nodata(dataset, nodata)
     if not dataset.count:
@@ -134,7 +132,8 @@ def open_raster(
 def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
     """Return a dataset that declares ``nodata`` too, as `open_raster` does: itself, or another one in its place."""
     with explained(dataset.name):
-        return dataset if set(dataset.nodatavals) == {nodata} else _changed(dataset, nodata=nodata)
+        hidden = [MaskFlags.per_dataset] in dataset.mask_flag_enums  # nodata beside a mask, which counts for GDAL
+        return dataset if set(dataset.nodatavals) == {nodata} and not hidden else _changed(dataset, nodata=nodata)
 
 
 def _open_array(path: str) -> DatasetReader:
