@@ -56,7 +56,10 @@ def stored(record: Record) -> str:
 
 
 def _is_stored(text: str, name: str) -> bool:
-    """Return whether a text is what `stored` returns for an id: one line, a Feature whose properties come last."""
+    """Return whether a text is what `stored` returns for an id: one line, a Feature whose properties come last.
+
+    An id that is a number in floating point is not compared: parsing rounds long ones.
+    """
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -64,7 +67,7 @@ def _is_stored(text: str, name: str) -> bool:
     return (
         isinstance(record, dict)
         and record.get("type") == "Feature"
-        and (isinstance(record.get("id"), float) or id_text(record.get("id")) == name)  # parsing rounds long numbers
+        and ((found := record.get("id")) == name or isinstance(found, float) or id_text(found) == name)
         and next(reversed(record)) == "properties"
         and isinstance(record["properties"], dict)
         and text.endswith("}}")
