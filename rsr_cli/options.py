@@ -12,7 +12,6 @@ import click
 
 from rsr_cli.core.errors import Skips, UsageError
 from rsr_cli.core.files import explained
-from rsr_cli.core.sensors import check_names
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
@@ -172,7 +171,9 @@ class Ranges(click.ParamType):  # type: ignore[type-arg]
 
 
 def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
-    """Check what was passed to --bands, see `check_names`."""
+    """Check what was passed to --bands, see `sensors.check_names`."""
+    from rsr_cli.core.sensors import check_names
+
     try:
         return check_names(names, unused=unused)
     except UsageError as error:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsr_cli.core.encoders import weights
 from rsr_cli.core.encoders.base import Encoder
-from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool_seen
+from rsr_cli.core.encoders.pooling import POOLED
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from rsr_cli.core.encoders.base import Model
-    from rsr_cli.core.encoders.pooling import Rows
 
 
 class Prithvi(Encoder):
@@ -78,12 +77,8 @@ class Prithvi(Encoder):
         embedded = module.embed(pixels)
         for need, name in zip(self.needs, self._embedded, strict=True):
             embedded[:, 1:] += module.get_submodule(name)(context[need])[:, None]
-
-        def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
-            encoded: torch.Tensor = module(embedded[tiles][:, tokens])
-            return encoded
-
-        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, embedded.shape[1] - 1))
+        pooled: torch.Tensor = module.pool(embedded, valid, self.facts["pool"])
+        return pooled
 
 
 class PrithviTL(Prithvi):

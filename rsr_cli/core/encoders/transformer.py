@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rsr_cli.core.encoders.pooling import patch_shares, pool_seen
+
 
 class VisionTransformer(nn.Module):
     """A class token and patch tokens through blocks of attention; parameters have timm's names.
@@ -50,6 +52,14 @@ class VisionTransformer(nn.Module):
         """Return the tokens of pixels (n, bands, height, width) with their positions, (n, 1 + patches, dim)."""
         patches = self.patch_embed(pixels)
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+
+    def pool(self, embedded: torch.Tensor, valid: torch.Tensor, method: str) -> torch.Tensor:
+        """Encode tokens as `embed` returns them, without those of invalid patches, and pool them as `pooling.pool`.
+
+        ``valid`` is float32 (n, height, width), the share of each pixel that is valid.
+        """
+        shares = patch_shares(valid, embedded.shape[1] - 1)
+        return pool_seen(method, lambda tiles, tokens: self(embedded[tiles][:, tokens]), 1, shares)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Encode tokens (n, any number of them, dim)."""

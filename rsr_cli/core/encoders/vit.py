@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import weights
 from rsr_cli.core.encoders.base import Encoder
-from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool_seen
+from rsr_cli.core.encoders.pooling import POOLED
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from rsr_cli.core.encoders.base import Model
-    from rsr_cli.core.encoders.pooling import Rows
 
 SIZE_PX = 224
 
@@ -64,13 +63,8 @@ class ViTB16(Encoder):
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Encode a batch, see `Encoder.forward`."""
         module: Any = self.module
-        embedded = module.embed(pixels)
-
-        def encode(tiles: Rows, tokens: Rows) -> torch.Tensor:
-            encoded: torch.Tensor = module(embedded[tiles][:, tokens])
-            return encoded
-
-        return pool_seen(self.facts["pool"], encode, 1, patch_shares(valid, embedded.shape[1] - 1))
+        pooled: torch.Tensor = module.pool(module.embed(pixels), valid, self.facts["pool"])
+        return pooled
 
 
 #: Part of a name in torchvision's checkpoints of 2022 or of today -> the part in `VisionTransformer`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -109,16 +110,20 @@ class TableWriter:
 
     def append(self, row: int, batch: Batch, records: Sequence[tuple[str, str, Any, Any, Any]]) -> list[bool]:
         """Append ids and stored texts of a batch from a row on, and return which were added."""
-        added = []
-        for (name, text, *_), line in zip(records, batch.lines, strict=True):
-            insert = "INSERT OR IGNORE INTO records VALUES (?, ?, ?)"
-            added.append(self._database.execute(insert, (row, name, text)).rowcount > 0)
-            if not added[-1]:
-                continue
-            if self._run != (batch.name, line - row):
-                self._run = batch.name, line - row
-                self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (row, batch.name, line))
-            row += 1
+        if self._checks:
+            added, number = [], row
+            for name, text, *_ in records:
+                insert = "INSERT OR IGNORE INTO records VALUES (?, ?, ?)"
+                added.append(self._database.execute(insert, (number, name, text)).rowcount > 0)
+                number += added[-1]
+        else:
+            added = [True] * len(records)
+            values = ((number, name, text) for number, (name, text, *_) in enumerate(records, row))
+            self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", values)
+        for number, line in enumerate(compress(batch.lines, added), row):
+            if self._run != (batch.name, line - number):
+                self._run = batch.name, line - number
+                self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (number, batch.name, line))
         return added
 
     def twice(self, name: str) -> str:

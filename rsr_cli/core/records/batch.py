@@ -65,6 +65,8 @@ class Batch:
 
     def keep_sound(self, sound: NDArray[np.bool_], wrong: Callable[[int], str], skips: Skips) -> None:
         """Drop records that are not sound, bool (n,), if ``skips`` lets them go; ``wrong`` says why one is not."""
+        if sound.all():
+            return
         for i in (~sound).nonzero()[0].tolist():
             skips(RecordError(wrong(i), self.place(i)))
         self.keep(sound.nonzero()[0].tolist())

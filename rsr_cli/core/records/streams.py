@@ -72,8 +72,8 @@ def _read(
     sources: Sequence[tuple[str, ModuleType]], stream: StreamSpace | None, skips: Skips, progress: Progress | None
 ) -> Iterator[Batch]:
     """Read one input after the other, and report to a progress what is read and which inputs are empty."""
-    sizes = [input_size(path) for path, _ in sources]
     if progress:
+        sizes = [input_size(path) for path, _ in sources]
         progress.expect(None if None in sizes else sum(filter(None, sizes)))
     for path, codec in sources:
         batch, skipped = None, skips.count
