@@ -6,7 +6,6 @@ in a checkpoint is ever run (``weights_only=True`` or safetensors).
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import socket
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsr_cli.core.encoders.digest import sha256_of
 from rsr_cli.core.errors import UsageError, WeightsError
 from rsr_cli.core.inputs import note_mapped, open_regular
 
@@ -181,7 +181,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         with open_regular(path) as file:
             head = file.read(200)
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(file, path)
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", place) from error
     if head.startswith(b"version https://git-lfs"):
