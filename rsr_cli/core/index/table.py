@@ -189,7 +189,8 @@ class Table:
             # opens the file now, before anybody removes it; a view in place of a table could compute forever
             if {sql for (sql,) in self._ask("SELECT sql FROM sqlite_schema")} != {*_TABLES, _BY_ID}:
                 raise self._damaged("it has other tables than an index")
-            if self._ask("SELECT min(row), max(row) FROM records") != [(0, count - 1)]:
+            # asked for both at once, SQLite reads the whole table
+            if self._ask("SELECT (SELECT min(row) FROM records), (SELECT max(row) FROM records)") != [(0, count - 1)]:
                 raise self._damaged(f"its rows are not those from 0 to {count - 1}")
         except (sqlite3.Error, IndexFormatError) as error:
             self._path.stat()  # raises FileNotFoundError, where SQLite does not say what is wrong
