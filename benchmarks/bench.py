@@ -181,8 +181,8 @@ def bench_embed(folder: Path) -> None:
         encoder = load_encoder(EncoderSettings(model=model, weights=str(weights) if model != "rcf" else None))
         placement = place(None, "fp32", None)
         embedder = Embedder(encoder, placement, Skips())
-        tensors = torch.randn(n, len(encoder.bands), size, size, device=placement.device).split(placement.batch_size)
-        valid = torch.ones(placement.batch_size, size, size, device=placement.device)
+        tensors = torch.randn(n, len(encoder.bands), size, size, device=placement.devices[0]).split(placement.batch_size)
+        valid = torch.ones(placement.batch_size, size, size, device=placement.devices[0])
 
         def ours(embedder: Embedder = embedder, tiles: Path = tiles) -> None:
             for done in embedder.embed(read([str(tiles)], Skips())):
@@ -196,7 +196,7 @@ def bench_embed(folder: Path) -> None:
                     encoder.forward(batch, valid[: len(batch)]).cpu()
 
         ours()
-        report(f"embed {model}, {placement.device}", *compare(ours, bare, 3), n, "its forward pass", ">= 0.85")
+        report(f"embed {model}, {placement.devices[0]}", *compare(ours, bare, 3), n, "its forward pass", ">= 0.85")
 
 
 def random_prithvi(path: Path) -> Path:

@@ -74,7 +74,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     is_flag=True,
     help="Fill bands that a tile lacks with the model's mean, for vectors that are compared only with each other.",
 )
-@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.  [default: an accelerator, else cpu]")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, cuda:all, mps.  [default: an accelerator, else cpu]")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -120,7 +120,7 @@ def embed(
         if precision is None:
             precision = space.facts.get("precision", "fp32") if space else "auto"
         placement = place(device, precision, batch_size, same_in_bf16=encoder.same_in_bf16)
-        log.info("computes in %s on %s", placement.precision, placement.device)
+        log.info("computes in %s on %s", placement.precision, ", ".join(map(str, placement.devices)))
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
         with progress:
             for batch in embedder.embed(tiles):

@@ -393,12 +393,12 @@ def test_a_tile_too_large_for_the_memory_that_is_free_is_skipped(tmp_path, write
     path = write_raster(tmp_path / "x.tif", np.ones((3, 64, 64), np.uint16), names=("red", "green", "blue"))
     tile = [sys.executable, "-m", "rsr_cli.main", "tile", "--whole", path]
     record = orjson.loads(subprocess.run(tile, stdout=subprocess.PIPE, check=True).stdout)
-    large = {**record, "id": "large", "properties": {**record["properties"], "window": [0, 0, 5000, 5000]}}
+    large = {**record, "id": "large", "properties": {**record["properties"], "window": [0, 0, 6000, 6000]}}
     code = (
         "import pathlib, re, resource, rsr_cli.core.encoders.run\n"
         "from rsr_cli.main import main\n"
         "used = int(re.search(r'VmSize:\\s*(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) * 1024\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20), -1))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20), -1))\n"
         "main(['embed', '--model', 'rcf:bands=red,green,blue', '--keep-going'])"
     )
     asked = b"".join(orjson.dumps(line) + b"\n" for line in (large, record))

@@ -11,10 +11,12 @@ from rsr_cli.core.encoders.placement import move, place
 from rsr_cli.core.errors import UsageError
 from rsr_cli.remedies import explain
 
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
 
 def test_a_cpu_has_its_own_defaults():
     placement = place("cpu", "bf16", None)
-    assert (placement.device.type, placement.dtype, placement.batch_size) == ("cpu", torch.bfloat16, 16)
+    assert (placement.devices[0].type, placement.dtype, placement.batch_size) == ("cpu", torch.bfloat16, 16)
     assert placement.readers >= 1
     assert place("cpu", "fp32", 3).batch_size == 3
 
@@ -31,6 +33,7 @@ def test_auto_is_bf16_only_where_the_processor_and_the_model_suit_it():
     ("device", "says"),
     [
         ("cuda:99", "device 'cuda:99' cannot be used: "),
+        pytest.param("cuda:all", "device 'cuda:0' cannot be used: ", marks=NO_GPU),
         ("nonsense", "there is no device 'nonsense'$"),
         ("gpu", "there is no device 'gpu'$"),
         ("cuda:x", "there is no device 'cuda:x'$"),
@@ -66,7 +69,7 @@ def test_patch_embeddings_in_bf16_are_those_in_fp32(layer, shape):
     pixels = torch.randn(shape)
     with torch.inference_mode():
         expected = network(pixels)
-        move(network, place("cpu", "bf16", None))
+        move(network, torch.device("cpu"), torch.bfloat16)
         found = network(pixels.bfloat16())
     assert found.dtype == torch.bfloat16
     assert found.shape == expected.shape

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsr_cli.core.encoders.placement import move, place
+from rsr_cli.core.encoders.placement import move
 from rsr_cli.core.encoders.registry import MODELS, load_encoder
 from rsr_cli.core.encoders.specification import EncoderSettings
 
@@ -120,7 +120,7 @@ def test_date_and_place_reach_the_model(chips, encode, worst_cosine, tl, backbon
     torch.testing.assert_close(vectors, expected)
     assert not torch.allclose(vectors, encode(encoder, pixels, datetime=when, location=where.flip(1)))
 
-    move(encoder.module, place("cpu", "bf16", None))
+    move(encoder.module, torch.device("cpu"), torch.bfloat16)
     rounded = encode(encoder, pixels.bfloat16(), datetime=when, location=where)
     assert rounded.dtype == torch.float32
     assert worst_cosine(rounded, vectors) > 0.99

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import time
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -10,13 +12,14 @@ import pytest
 import torch
 from support import binarized, written
 
-from rsr_cli.core.encoders import run
+from rsr_cli.core.encoders import reading, run
 from rsr_cli.core.encoders.base import Encoder, Model
 from rsr_cli.core.encoders.placement import place
+from rsr_cli.core.encoders.registry import load_encoder
 from rsr_cli.core.encoders.run import Embedder
-from rsr_cli.core.encoders.specification import EncoderSettings
+from rsr_cli.core.encoders.specification import EncoderSettings, parse
 from rsr_cli.core.encoders.statistics import Statistics
-from rsr_cli.core.errors import RecordError, Skips
+from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.records.space import fingerprint
 from rsr_cli.core.records.streams import read
 from rsr_cli.remedies import explain
@@ -94,6 +97,7 @@ def test_what_a_hole_is_resized_to_does_not_bleed_into_the_valid_pixels(
     ground = pixels[0][:, valid[0] > 1e-3]
     np.testing.assert_allclose(ground, np.arange(1, 7)[:, None] * np.ones(ground.shape[1]), rtol=1e-4)
     assert (pixels[0][:, valid[0] == 0] == 0).all()
+    assert (valid[1:] == 1).all()  # not about 1, as where a hole is resized
 
 
 def test_a_pixel_that_one_band_lacks_is_invalid_but_a_filled_band_is_not_asked(call, write_raster, tmp_path):
@@ -117,6 +121,36 @@ def test_order_and_values_do_not_depend_on_the_batch(call, corner_scene, tmp_pat
     assert [record["id"] for record in records] == [orjson.loads(line)["id"] for line in lines]
     one_by_one, _ = embedded(tiles, tmp_path, batch_size=1)
     np.testing.assert_array_equal(vectors(records), vectors(one_by_one))
+
+
+@pytest.mark.parametrize("model", ["rcf", "rcf:size=20"])
+def test_several_devices_share_the_tiles_and_keep_their_order(call, corner_scene, tmp_path, model):
+    """GPUs are shared in the same way, each by a copy of the model."""
+    settings = parse(model)
+    path = tmp_path / "tiles.geojsonl"
+    path.write_bytes(call("tile", "--size", "16", "--stride", "8", "--min-valid", "0.2", corner_scene))
+    one = place("cpu", "fp32", 4)
+    three = replace(one, devices=one.devices * 3)
+    expected, shared = (
+        written(Embedder(load_encoder(settings), placement, Skips()).embed(read([str(path)], Skips())))
+        for placement in (one, three)
+    )
+    assert shared == expected
+    assert len(expected) > 4 * 3
+
+
+def test_an_error_on_one_of_several_devices_ends_them_all(call, corner_scene, tmp_path):
+    class Fails(Means):
+        def forward(self, *_, **__):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    path = tmp_path / "tiles.geojsonl"
+    path.write_bytes(call("tile", "--size", "16", corner_scene))
+    placement = place("cpu", "fp32", 4)
+    embedder = Embedder(Fails(), replace(placement, devices=placement.devices * 2), Skips())
+    with pytest.raises(UsageError, match="too little memory for a batch of 4 tiles") as caught:
+        list(embedder.embed(read([str(path)], Skips())))
+    assert "--batch-size" in explain(caught.value)
 
 
 def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(call, corner_scene, tmp_path):
@@ -279,21 +313,22 @@ def test_batches_and_reading_ahead_are_limited_by_memory(call, corner_scene, tmp
     class Watched(Means):
         def forward(self, pixels, *given, **context):
             sizes.append(len(pixels))
+            time.sleep(0.05)
             return super().forward(pixels, *given, **context)
 
     tile_bytes = 6 * 16 * 16 * 4
     monkeypatch.setattr(run, "MAX_INPUT_BYTES", 3 * tile_bytes + 1)
-    monkeypatch.setattr(run, "MAX_TILE_BYTES", 5 * run.memory_of(16 * 16, 6))
-    prepare = run.Embedder._prepare
+    monkeypatch.setattr(reading, "MAX_TILE_BYTES", 5 * reading.memory_of(16 * 16, 6))
+    read_one = reading.Reader._read_one
 
     def counted(*arguments):
         waiting.append(len(sizes))
-        return prepare(*arguments)
+        return read_one(*arguments)
 
-    monkeypatch.setattr(run.Embedder, "_prepare", counted)
+    monkeypatch.setattr(reading.Reader, "_read_one", counted)
     records, _ = embedded(tiles, tmp_path, Watched(), batch_size=64)
     assert set(sizes[:-1]) == {3}
-    assert max(np.bincount(waiting)) <= 5 + 3  # read ahead of a batch
+    assert max(np.bincount(waiting)) <= 5 + 3 * 3  # ahead of a batch, which waits while two are in the model
     np.testing.assert_array_equal(vectors(records), vectors(expected))
 
 

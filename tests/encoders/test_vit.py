@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from rsr_cli.core.encoders.placement import move, place
+from rsr_cli.core.encoders.placement import move
 from rsr_cli.core.encoders.registry import load_encoder
 from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.errors import UsageError
@@ -73,7 +73,7 @@ def test_vectors_in_bf16_are_those_in_fp32(chips, encode, worst_cosine, imagenet
     assert encoder.same_in_bf16
     pixels = chips(4, bands=3)
     exact = encode(encoder, pixels)
-    move(encoder.module, place("cpu", "bf16", None))
+    move(encoder.module, torch.device("cpu"), torch.bfloat16)
     rounded = encode(encoder, pixels.bfloat16())
     assert worst_cosine(rounded, exact) > 0.999
     assert ((rounded > 0) == (exact > 0)).float().mean() > 0.995

@@ -25,6 +25,7 @@ from support_rasters import (
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import BandError, RasterError, RecordError
+from rsr_cli.core.rasters.pixels import read_stored
 
 
 @pytest.mark.parametrize("layout", [{"interleave": "pixel"}, {"tiled": True, "blockxsize": 16, "blockysize": 32}])
@@ -53,11 +54,11 @@ def test_a_band_that_is_missing(tmp_path, write_raster, cut):
     with pytest.raises(BandError, match=r"band nir08 is missing \(has blue, red\)") as raised:
         rasters.read_pixels(tile, ["blue", "nir08"])
     assert raised.value.remedy == "fill-missing"
-    read = rasters.read_pixels(tile, ["nir08", "red", "swir16", "blue"], may_lack=["nir08", "swir16"])
+    read = read_stored(tile, ["nir08", "red", "swir16", "blue"], may_lack=["nir08", "swir16"]).calibrated()
     np.testing.assert_array_equal(read[[1, 3]], pixels[[1, 0]])
     assert np.isnan(read[[0, 2]]).all()
     with pytest.raises(BandError, match="band nir08 is missing") as raised:
-        rasters.read_pixels(tile, ["nir08"], may_lack=["nir08"])
+        read_stored(tile, ["nir08"], may_lack=["nir08"])
     assert (raised.value.remedy, raised.value.facts) == ("other-bands", {"bands": "blue,red"})
 
 
@@ -377,3 +378,22 @@ with ThreadPoolExecutor(4) as threads:
     command = [sys.executable, "-c", code, str(limit)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("12800\n", "")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
+@pytest.mark.parametrize("scale", [1, 0.25, -3, 1e35])
+def test_pixels_are_calibrated_at_once_or_later_to_the_same_numbers(tmp_path, write_raster, cut, dtype, scale):
+    """Small integers stay as they are stored, unless a scale makes them infinite, which no mask would show."""
+    pixels = np.arange(3, 53).reshape(2, 5, 5).astype(dtype)
+    path = write_raster(tmp_path / "x.tif", pixels, names=["blue", "red"], nodata=9)
+    (tile,) = cut(path, scale=scale, offset=7)
+    stored = read_stored(tile, ["red", "blue"])
+    with np.errstate(over="ignore"):
+        expected = pixels[::-1].astype(np.float32) * np.float32(scale) + np.float32(7)
+    expected[(pixels[::-1] == 9) | np.isinf(expected)] = np.nan
+    np.testing.assert_array_equal(stored.calibrated(), expected)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["red", "blue"]), expected)
+    assert stored.invalid is not None
+    np.testing.assert_array_equal(stored.invalid, np.isnan(expected))
+    small = np.dtype(dtype).itemsize < 4 and scale < 1e30
+    assert stored.numbers.dtype == (dtype if small else np.float32)

@@ -24,12 +24,12 @@ READER_THREADS = 8
 
 @dataclass(frozen=True)
 class Placement:
-    """A device and how to use it.
+    """Devices and how to use them.
 
     Attributes
     ----------
-    device : torch.device
-        Where the model runs.
+    devices : tuple of torch.device
+        Where the model runs, a copy on each.
     precision : str
         One of `PRECISIONS`, but ``auto``.
     batch_size : int
@@ -38,7 +38,7 @@ class Placement:
         Threads that read tiles ahead.
     """
 
-    device: torch.device
+    devices: tuple[torch.device, ...]
     precision: str
     batch_size: int
     readers: int
@@ -52,12 +52,13 @@ class Placement:
 
 
 def place(device: str | None, precision: str, batch_size: int | None, *, same_in_bf16: bool = False) -> Placement:
-    """Choose a device, and how to use it.
+    """Choose devices, and how to use them.
 
     Parameters
     ----------
     device : str, optional
-        As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``None`` takes an accelerator, if any.
+        As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or ``cuda:all`` for all GPUs; ``None`` takes an
+        accelerator, if any.
     precision : str
         One of `PRECISIONS`; ``auto`` is bf16 where the device computes in it and ``same_in_bf16``, else fp32.
     batch_size : int, optional
@@ -74,15 +75,10 @@ def place(device: str | None, precision: str, batch_size: int | None, *, same_in
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"there is no device {device!r}", remedy="device") from None
-    try:
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used: {reason}", remedy="device") from None
+    # without any GPU, torch says why
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count() or 1)] if device == "cuda:all" else [device]
+    devices = tuple(_usable(name) for name in names)
+    chosen = devices[0]
     if chosen.type == "cpu" and precision == "fp16":
         raise UsageError("fp16 needs an accelerator; a CPU computes in fp32 or bf16")
     if precision == "auto":
@@ -92,11 +88,25 @@ def place(device: str | None, precision: str, batch_size: int | None, *, same_in
         given = os.environ.get("SLURM_CPUS_PER_TASK", "")
         torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores)
     return Placement(
-        device=chosen,
+        devices=devices,
         precision=precision,
         batch_size=batch_size or (CPU_BATCH if chosen.type == "cpu" else ACCELERATOR_BATCH),
         readers=min(READER_THREADS, cores + 1),
     )
+
+
+def _usable(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"there is no device {name!r}", remedy="device") from None
+    try:
+        return torch.empty(0, device=device).device  # with its number
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used: {reason}", remedy="device") from None
 
 
 def _computes_bf16(device: torch.device) -> bool:
@@ -109,7 +119,7 @@ def _computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and cpuinfo.exists() and _BF16_FLAGS.search(cpuinfo.read_text()) is not None
 
 
-def move(module: torch.nn.Module, placement: Placement) -> None:
+def move(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Move a model to a device and precision, in place.
 
     In bf16 on a CPU, patch embeddings are computed as matrix products: oneDNN's convolution whose stride is its kernel
@@ -117,8 +127,10 @@ def move(module: torch.nn.Module, placement: Placement) -> None:
     """
     import torch
 
-    module.to(placement.device, placement.dtype)
-    if placement.device.type != "cpu" or placement.dtype != torch.bfloat16:
+    module.to(device, dtype)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # threads with streams of their own use it next
+    if device.type != "cpu" or dtype != torch.bfloat16:
         return
     for layer in module.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d) and _is_patch_embedding(layer):

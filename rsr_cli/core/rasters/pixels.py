@@ -38,6 +38,10 @@ MAX_BITS = 63
 #: Maximum number of datasets that a thread keeps open, and that all threads do, which leaves room for other files.
 OPEN_DATASETS = 64
 ALL_OPEN_DATASETS = max(1, (MAX_DESCRIPTORS - 32) // 2)
+#: Types of numbers that are calibrated where the model runs, as they take less memory than float32, and the greatest
+#: scale with which they remain finite.
+_KEPT = ("uint8", "int16", "uint16")
+_LARGEST_SCALE = 1e30
 #: Memory that reading a tile may take, in bytes.
 MAX_TILE_BYTES = 2 << 30
 #: Memory that a block of a file, which is decoded whole, may take.
@@ -110,7 +114,43 @@ def _close_all() -> None:
             opened.popitem()[1].dataset.close()
 
 
-def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str] = ()) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Pixels:
+    """A tile's pixels, which are ``numbers * scale + offset``.
+
+    Attributes
+    ----------
+    numbers : numpy.ndarray
+        uint8, int16 or uint16 (bands, height, width) as they are stored, else float32, and then calibrated already.
+    invalid : numpy.ndarray or None
+        bool (bands, height, width); None if all pixels are valid. The numbers of invalid ones are arbitrary.
+    scale, offset : numpy.ndarray
+        float32 (bands, 1, 1).
+    """
+
+    numbers: NDArray[Any]
+    invalid: NDArray[np.bool_] | None
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    def calibrated(self) -> NDArray[np.float32]:
+        """Return the pixels as float32 (bands, height, width), NaN where they are invalid."""
+        pixels = _calibrated(self.numbers, self.scale, self.offset)
+        if self.invalid is not None:
+            pixels[self.invalid] = np.nan
+        return pixels
+
+
+def _calibrated(numbers: NDArray[Any], scale: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:
+    pixels = numbers.astype(np.float32)
+    if (scale != 1).any():
+        pixels *= scale
+    if offset.any():
+        pixels += offset
+    return pixels
+
+
+def read_pixels(tile: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     """Read a tile as reflectance x 10000, backscatter in decibels, and other bands in their own unit.
 
     Parameters
@@ -119,8 +159,6 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
         A record from `Tiler`.
     bands : sequence of str
         STAC common names, in the order of the result.
-    may_lack : collection of str
-        Bands that are returned as NaN if the tile does not have them; any other is an error then.
 
     Returns
     -------
@@ -133,9 +171,22 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     RecordError
         The record does not state what to read.
     BandError
-        A band is missing, or all are.
+        A band is missing.
     RasterError
         The raster cannot be read.
+    """
+    return read_stored(tile, bands).calibrated()
+
+
+def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str] = ()) -> Pixels:
+    """Read a tile as `read_pixels` does, but leave small integers as they are stored.
+
+    Parameters
+    ----------
+    tile, bands
+        As in `read_pixels`.
+    may_lack : collection of str
+        Bands that are invalid if the tile does not have them; if it has none of ``bands``, that is an error.
     """
     _check(tile)
     names = tile["properties"]["bands"]
@@ -145,23 +196,29 @@ def read_pixels(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
         raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
     scale, offset = (np.array(per_band(tile["properties"], key, has), np.float32)[:, None, None] for key in SCALING)
-    pixels = raw.data.astype(np.float32)
-    if (scale != 1).any():
-        pixels *= scale
-    if offset.any():
-        pixels += offset
-    if unit_read(unit := tile["properties"].get("unit")) not in (unit, None):
-        radar = [band in POLARIZATIONS for band in has]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pixels[radar] = DECIBELS[unit] * np.log10(pixels[radar])
-    pixels[~np.isfinite(pixels)] = np.nan
-    if np.ma.is_masked(raw):
-        pixels[raw.mask] = np.nan
-    if len(has) == len(bands):
-        return pixels
-    full = np.full((len(bands), *pixels.shape[1:]), np.nan, np.float32)
-    full[[band in has for band in bands]] = pixels
-    return full
+    numbers: NDArray[Any] = raw.data
+    invalid: Any = raw.mask if np.ma.is_masked(raw) else None
+    unit = tile["properties"].get("unit")
+    is_linear = unit_read(unit) not in (unit, None)
+    if is_linear or numbers.dtype not in _KEPT or np.abs(scale).max() > _LARGEST_SCALE:
+        numbers = _calibrated(numbers, scale, offset)
+        if is_linear:
+            radar = [band in POLARIZATIONS for band in has]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                numbers[radar] = DECIBELS[unit] * np.log10(numbers[radar])
+        infinite = ~np.isfinite(numbers)
+        if infinite.any():
+            invalid = infinite if invalid is None else invalid | infinite
+        scale, offset = np.ones_like(scale), np.zeros_like(offset)
+    if not lacks:
+        return Pixels(numbers, invalid, scale, offset)
+    there = [band in has for band in bands]
+    shape = len(bands), *numbers.shape[1:]
+    whole = Pixels(np.zeros(shape, numbers.dtype), np.ones(shape, bool), *np.ones((2, len(bands), 1, 1), np.float32))
+    whole.numbers[there], whole.scale[there], whole.offset[there] = numbers, scale, offset
+    assert whole.invalid is not None
+    whole.invalid[there] = False if invalid is None else invalid
+    return whole
 
 
 def per_band(properties: dict[str, Any], key: str, bands: Sequence[str]) -> list[float]:

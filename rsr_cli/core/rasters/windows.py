@@ -10,7 +10,7 @@ from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.masks import cloud_cover
-from rsr_cli.core.rasters.pixels import is_masked, read_pixels, read_quality
+from rsr_cli.core.rasters.pixels import is_masked, read_quality, read_stored
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
@@ -204,8 +204,8 @@ class Tiler:
         """Measure a tile's valid pixels, and its clouds, and return whether there are enough."""
         properties = tile["properties"]
         unmasked = {**tile, "properties": {name: value for name, value in properties.items() if name != "mask"}}
-        pixels = read_pixels(unmasked, [band for band in scene.bands if band != UNUSED])
-        usable = np.isfinite(pixels).all(axis=0)
+        pixels = read_stored(unmasked, [band for band in scene.bands if band != UNUSED])
+        usable = np.ones(pixels.numbers.shape[1:], bool) if pixels.invalid is None else ~pixels.invalid.any(axis=0)
         if "mask" in properties:
             quality = read_quality(tile)
             usable &= ~is_masked(tile, quality)

@@ -1,0 +1,238 @@
+"""Read tiles ahead of the model, in threads and in the order of the input."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rsr_cli.core.encoders.preprocessing import TOGETHER_BYTES
+from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, read_stored
+from rsr_cli.core.records.fields import bbox_of
+from rsr_cli.core.sensors.base import unit_read
+from rsr_cli.core.times import year_and_day
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.encoders.base import Encoder
+    from rsr_cli.core.rasters.pixels import Pixels
+    from rsr_cli.core.records.batch import Batch, Record
+
+#: Size of a block in a Sentinel-2 product, and of several in most other rasters.
+NEIGHBOURHOOD_PX = 1024
+#: Number of tiles that a thread reads at a time: to pass each one on takes as long as to read a small one.
+AT_A_TIME = 8
+
+#: A raster, and the column and row of one of its parts.
+_Place = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A tile that has been read.
+
+    ``valid`` is bool (height, width), which pixels are valid in all bands that are not filled; None if all are.
+    """
+
+    record: Record
+    name: str
+    line: int
+    pixels: Pixels
+    valid: NDArray[np.bool_] | None
+    filled: tuple[str, ...]
+    context: dict[str, tuple[float, float]]
+
+    @property
+    def place(self) -> str:
+        """The tile's input and line, for messages."""
+        return f"{self.name}:{self.line}"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it may be too large for the memory that is free, and is to be a batch of its own."""
+        return 4 * self.pixels.numbers.size > TOGETHER_BYTES
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of the pixels, if they are not reflectance x 10000."""
+        return unit_read(self.record["properties"].get("unit"))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the pixels of tiles, and what else a model takes.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        States bands, size and needs.
+    skips : Skips
+        Receives the errors of tiles that cannot be read.
+    threads : int
+        Number of threads that read.
+    ahead : int
+        Number of tiles to read ahead.
+    fill_missing : bool
+        Let tiles lack bands.
+    filled : frozenset of str, optional
+        Bands to fill for every tile, whether it has them or not, and no others.
+    """
+
+    encoder: Encoder
+    skips: Skips
+    threads: int
+    ahead: int
+    fill_missing: bool
+    filled: frozenset[str] | None
+
+    def read(self, batches: Iterable[Batch]) -> Iterator[Ready]:
+        """Read tiles in the order of the input, ahead as far as their number and their memory allow."""
+        threads = [ThreadPoolExecutor(1, "reader") for _ in range(self.threads)]
+        # Tiles that share blocks of a file go to one thread, which decodes these blocks once.
+        turns = cycle(threads)
+        thread_of = lru_cache(maxsize=1024)(lambda _place: next(turns))
+        reading: deque[tuple[Future[list[Ready | RecordError]], int, float]] = deque()
+        count, memory = 0, 0.0
+        try:
+            for batch in batches:
+                for place, rows, needed in self._runs(batch):
+                    while reading and (count + len(rows) > self.ahead or memory + needed > MAX_TILE_BYTES):
+                        future, fewer, freed = reading.popleft()
+                        yield from self._usable(future)
+                        count, memory = count - fewer, memory - freed
+                    tiles = [(batch.records[i], batch.name, batch.lines[i]) for i in rows]
+                    reading.append((thread_of(place).submit(self._read, tiles), len(rows), needed))
+                    count, memory = count + len(rows), memory + needed
+            while reading:
+                yield from self._usable(reading.popleft()[0])
+        finally:
+            for thread in threads:
+                thread.shutdown(wait=False, cancel_futures=True)  # one may wait for a network
+
+    def _runs(self, batch: Batch) -> Iterator[tuple[_Place, list[int], float]]:
+        """Divide a batch into runs for one thread: the place of the first tile, their numbers, memory in bytes."""
+        run: list[int] = []
+        first = last = ("", 0, 0)
+        memory = 0.0
+        for i, record in enumerate(batch.records):
+            place, needed = _neighbourhood(record), self._memory_of(record)
+            is_apart = place[0] == last[0] and place != last
+            if run and (is_apart or len(run) == AT_A_TIME or memory + needed > MAX_TILE_BYTES / AT_A_TIME):
+                yield first, run, memory
+                run, memory = [], 0.0
+            first, last = first if run else place, place
+            run.append(i)
+            memory += needed
+        if run:
+            yield first, run, memory
+
+    def _memory_of(self, record: Record) -> float:
+        """Return the memory in bytes that reading a tile and resizing it takes at most, as far as the record states."""
+        bands, size = len(self.encoder.bands), self.encoder.size_px or 0
+        try:
+            width, height = (float(length) for length in record["properties"]["window"][2:4])
+        except (KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading its pixels will report
+            width = height = 0.0
+        needed = memory_of(max(0.0, width) * max(0.0, height), bands) + 8 * bands * size**2
+        return min(needed, MAX_TILE_BYTES)
+
+    def _usable(self, future: Future[list[Ready | RecordError]]) -> Iterator[Ready]:
+        for found in future.result():
+            if isinstance(found, RecordError):
+                self.skips(found)
+            else:
+                yield found
+
+    def _read(self, tiles: Sequence[tuple[Record, str, int]]) -> list[Ready | RecordError]:
+        """Read tiles, each given with its input and line."""
+        found: list[Ready | RecordError] = []
+        for tile in tiles:
+            try:
+                found.append(self._read_one(*tile))
+            except RecordError as error:
+                found.append(error)
+        return found
+
+    def _read_one(self, record: Record, name: str, line: int) -> Ready:
+        try:
+            pixels, valid, filled = self._pixels(record)
+            context = {name: _CONTEXT[name](record) for name in self.encoder.needs}
+        except (MemoryError, RuntimeError) as error:
+            if not is_about_memory(error):
+                raise
+            raise too_large(f"{name}:{line}") from None
+        except RecordError as error:
+            if error.remedy in ("fill-missing", "other-bands", "stand-in") and self.filled is not None:
+                error.remedy = "as-tiles"
+            error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
+            raise
+        return Ready(record, name, line, pixels, valid, filled, context)
+
+    def _pixels(self, record: Record) -> tuple[Pixels, NDArray[np.bool_] | None, tuple[str, ...]]:
+        """Read a tile's pixels; return which are valid, if not all are, and the bands filled."""
+        bands, properties, chosen = self.encoder.bands, record["properties"], self.filled or frozenset()
+        pixels = read_stored(record, bands, may_lack=bands if self.fill_missing else chosen)
+        has = [band in properties["bands"] and band not in chosen for band in bands]
+        filled = tuple(band for band, there in zip(bands, has, strict=True) if not there)
+        if filled:
+            invalid = np.zeros(pixels.numbers.shape, bool) if pixels.invalid is None else pixels.invalid
+            invalid[[not there for there in has]] = True
+            pixels = replace(pixels, invalid=invalid)
+        valid = None if pixels.invalid is None else ~np.logical_or.reduce(pixels.invalid[has])
+        share = 1.0 if valid is None else float(valid.mean())
+        if not share:
+            raise RecordError("has no valid pixel", remedy="no-valid-pixel")
+        properties.setdefault("valid", round(share, 4))
+        return pixels, None if share == 1 else valid, filled
+
+
+def is_about_memory(error: Exception) -> bool:
+    """Return whether memory ran out, which on a CPU torch raises as a RuntimeError like any other."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
+def too_large(place: str) -> RecordError:
+    """Return the error of a tile that memory does not suffice for."""
+    return RecordError("is too large for the memory that is free", place, remedy="cut")
+
+
+def _neighbourhood(record: Record) -> _Place:
+    """Return the part of a raster that contains a tile's corner."""
+    properties = record["properties"]
+    try:
+        column, row = (int(start) // NEIGHBOURHOOD_PX for start in properties["window"][:2])
+    except (KeyError, TypeError, ValueError):  # not a tile, as reading its pixels will report
+        column = row = 0
+    return str(properties.get("source")), column, row
+
+
+def _when(record: Record) -> tuple[float, float]:
+    text = record["properties"].get("datetime")
+    try:
+        return year_and_day(text)
+    except (UsageError, TypeError):
+        raise RecordError(f"has datetime {text!r}, but the model needs a date", remedy="datetime") from None
+
+
+def _where(record: Record) -> tuple[float, float]:
+    """Return latitude and longitude of the centre of the bbox, which may cross the antimeridian."""
+    box = bbox_of(record)
+    if box is None:
+        raise RecordError("has no bbox, but the model needs a location; its raster needs a CRS")
+    west, south, east, north = box
+    middle = (west + east + (360 if west > east else 0)) / 2
+    return (south + north) / 2, middle - 360 if middle > 180 else middle
+
+
+_CONTEXT = {"datetime": _when, "location": _where}
