@@ -61,6 +61,7 @@ REMEDIES = {
     "parquet": "choose another ending, and convert the file with ogr2ogr -f Parquet",
     "per-band": "pass --per-band with the directory that contains all of them",
     "precision": "pass --precision fp32",
+    "openvino": "install it (pip install openvino), or pass another --precision",
     "proj-data": "unset PROJ_DATA and PROJ_LIB, which name the files of another installation",
     "qrels": "pass to --truth the qrels of these queries, with the ids that the hits state as query",
     "query": "pass the records through rsr query",

@@ -260,6 +260,7 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
         (["--device", "cuda:99"], "cannot be used"),
         (["--device", "nonsense"], "there is no device 'nonsense'; leave out --device"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
+        (["--device", "cpu", "--precision", "int8"], "this model cannot be computed in int8; pass --precision fp32"),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
         (["--model", "rfc"], "unknown model rfc; did you mean rcf?"),
         (["--bands", "red,red"], "rsr embed: --bands: red named twice"),
@@ -439,7 +440,7 @@ def test_precisions_are_stated_and_share_a_space(rsr, tiny, corner_scene, tmp_pa
     tiles = rsr("tile", "--size", "32", corner_scene, "--min-valid", "0.9").stdout
     model = ["--model", "prithvi_eo_tiny:size=64", "--weights", tiny]
     found = {}
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "bf16", "int8"):
         done = rsr("embed", *model, "--precision", precision, input=tiles)
         (tmp_path / precision).write_bytes(done.stdout)
         found[precision] = vectors(parsed(done))
@@ -447,13 +448,21 @@ def test_precisions_are_stated_and_share_a_space(rsr, tiny, corner_scene, tmp_pa
         assert embedding.get("precision", "fp32") == precision
         again = rsr("embed", "--as", tmp_path / precision, "--weights", tiny, input=tiles)
         assert again.stdout == done.stdout
-    assert cosines(found["fp32"], found["bf16"]).min() > 0.999
-    assert ((found["fp32"] > 0) == (found["bf16"] > 0)).mean() > 0.995
-    assert (found["fp32"] != found["bf16"]).any()
+    for precision, cosine, signs in (("bf16", 0.999, 0.995), ("int8", 0.99, 0.98)):
+        assert cosines(found["fp32"], found[precision]).min() > cosine
+        assert ((found["fp32"] > 0) == (found[precision] > 0)).mean() > signs
+        assert (found["fp32"] != found[precision]).any()
     codes = rsr("binarize", tmp_path / "bf16").stdout
     assert orjson.loads(codes.splitlines()[0])["properties"]["code"]["precision"] == "bf16"
     assert rsr("index", "-o", tmp_path / "lake.rsr", input=codes).returncode == 0
-    assert rsr("query", tmp_path / "lake.rsr", tmp_path / "fp32", "-k", "1").returncode == 0
+    asked = rsr("query", tmp_path / "lake.rsr", tmp_path / "fp32", "-k", "1")
+    assert (asked.returncode, asked.stderr) == (0, b"")
+    mixed = "vectors computed in int8 are compared with those in %s: a few bits per tile differ"
+    asked = rsr("query", tmp_path / "lake.rsr", tmp_path / "int8", "-k", "1")
+    assert (asked.returncode, asked.stderr.decode()) == (0, f"rsr query: {mixed % 'bf16'}\n")
+    for first, second in (("int8", "fp32"), ("fp32", "int8")):
+        made = rsr("index", "-o", tmp_path / f"{first}.rsr", "--keep-going", tmp_path / first, tmp_path / second)
+        assert made.stderr.decode().startswith(f"rsr index: {mixed % 'fp32'}\n")
     again = rsr("embed", "--as", tmp_path / "lake.rsr", "--weights", tiny, input=tiles)
     assert again.stdout == (tmp_path / "bf16").read_bytes()
     chosen = place("cpu", "auto", None, same_in_bf16=True).precision

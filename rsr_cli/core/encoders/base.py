@@ -264,6 +264,8 @@ class Encoder(ABC):
     #: Whether vectors that are computed in bfloat16 were seen to be those of float32: cosine above 0.999, and more than
     #: 99.5 % of all signs.
     same_in_bf16: ClassVar[bool] = False
+    #: Whether ``module`` is a `VisionTransformer`, whose linear layers can be computed in int8.
+    quantizable: ClassVar[bool] = False
     #: Record properties, besides the pixels, that ``forward`` takes: ``datetime``, ``location``.
     needs: ClassVar[tuple[str, ...]] = ()
 

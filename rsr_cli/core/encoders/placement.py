@@ -10,12 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsr_cli.core.encoders import int8
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 #: The flags by which Linux names a processor that multiplies matrices in bfloat16, on x86 and on ARM.
 _BF16_FLAGS = re.compile(r"^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 CPU_BATCH, ACCELERATOR_BATCH = 16, 64
@@ -45,26 +46,35 @@ class Placement:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and the arithmetic."""
+        """Type of the weights and the arithmetic, in int8 of what is not quantized."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
 
 
-def place(device: str | None, precision: str, batch_size: int | None, *, same_in_bf16: bool = False) -> Placement:
+def place(
+    device: str | None,
+    precision: str,
+    batch_size: int | None,
+    *,
+    same_in_bf16: bool = False,
+    quantizable: bool = False,
+) -> Placement:
     """Choose devices, and how to use them.
 
     Parameters
     ----------
     device : str, optional
         As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or ``cuda:all`` for all GPUs; ``None`` takes an
-        accelerator, if any.
+        accelerator, if there is one that computes in this precision.
     precision : str
         One of `PRECISIONS`; ``auto`` is bf16 where the device computes in it and ``same_in_bf16``, else fp32.
     batch_size : int, optional
         Tiles per forward pass; ``None`` is 16 on a CPU, 64 elsewhere.
     same_in_bf16 : bool
         Whether the model's vectors in bfloat16 are those of float32, see `Encoder`.
+    quantizable : bool
+        Whether the model can be computed in int8, see `Encoder`.
 
     Raises
     ------
@@ -74,15 +84,22 @@ def place(device: str | None, precision: str, batch_size: int | None, *, same_in
     import torch
 
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        has_gpu, has_metal = torch.cuda.is_available(), torch.backends.mps.is_available()
+        device = "cpu" if precision == "int8" else "cuda" if has_gpu else "mps" if has_metal else "cpu"
     # without any GPU, torch says why
     names = [f"cuda:{i}" for i in range(torch.cuda.device_count() or 1)] if device == "cuda:all" else [device]
     devices = tuple(_usable(name) for name in names)
     chosen = devices[0]
     if chosen.type == "cpu" and precision == "fp16":
-        raise UsageError("fp16 needs an accelerator; a CPU computes in fp32 or bf16")
+        raise UsageError("fp16 needs an accelerator; a CPU computes in fp32, bf16 or int8")
+    if precision == "int8":
+        if chosen.type != "cpu":
+            raise UsageError("int8 needs a CPU; an accelerator computes in fp32, bf16 or fp16")
+        if not quantizable:
+            raise UsageError("this model cannot be computed in int8", remedy="precision")
+        int8.require()
     if precision == "auto":
-        precision = "bf16" if same_in_bf16 and _computes_bf16(chosen) else "fp32"
+        precision = "bf16" if same_in_bf16 and computes_bf16(chosen) else "fp32"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:
         given = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -109,7 +126,7 @@ def _usable(name: str) -> torch.device:
         raise UsageError(f"device {name!r} cannot be used: {reason}", remedy="device") from None
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
     """Return whether a device multiplies matrices in bfloat16, rather than converting them to float32."""
     import torch
 

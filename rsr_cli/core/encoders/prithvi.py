@@ -33,6 +33,7 @@ class Prithvi(Encoder):
     """
 
     same_in_bf16 = True
+    quantizable = True
     #: The checkpoint's names of what embeds ``needs``.
     _embedded: ClassVar[tuple[str, ...]] = ()
 

@@ -8,13 +8,14 @@ import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from rsr_cli.core.encoders.base import MAX_INPUT_BYTES
-from rsr_cli.core.encoders.placement import move
+from rsr_cli.core.encoders.int8 import quantize
+from rsr_cli.core.encoders.placement import computes_bf16, move
 from rsr_cli.core.encoders.preprocessing import Preprocessor
 from rsr_cli.core.encoders.reading import Reader, is_about_memory, too_large
 from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.base import Encoder
     from rsr_cli.core.encoders.placement import Placement
     from rsr_cli.core.encoders.reading import Ready
+    from rsr_cli.core.encoders.transformer import VisionTransformer
     from rsr_cli.core.records.space import Space
 
 #: Number of batches that wait for each device, and for which tiles are read ahead.
@@ -170,6 +172,8 @@ class _Device:
         self._device, self._dtype = device, placement.dtype
         is_cuda = device.type == "cuda"
         move(encoder.module, device, placement.dtype)
+        if placement.precision == "int8":
+            quantize(cast("VisionTransformer", encoder.module), bf16=computes_bf16(device))
         self._prepare = Preprocessor(encoder, device if is_cuda else torch.device("cpu"))
         self._threads = 2 if is_cuda else 1
 

@@ -31,6 +31,7 @@ class ViTB16(Encoder):
     """
 
     same_in_bf16 = True
+    quantizable = True
 
     def __init__(self, model: Model, checkpoint: str | None) -> None:
         super().__init__(model)

@@ -15,6 +15,7 @@ from rsr_cli.core.index.flat import Flat
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.inputs import map_array, open_regular
+from rsr_cli.core.records.space import note_int8
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -196,6 +197,7 @@ class Index:
             else:
                 mine = mine.of_embedding()
         if (theirs.fingerprint, theirs.size) == (mine.fingerprint, mine.size):
+            note_int8(theirs.facts.get("precision"), mine.facts.get("precision"))
             return binarizer
         raise FingerprintError(
             f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",

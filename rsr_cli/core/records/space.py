@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy as np
+
+log = logging.getLogger("rsr")
 
 Kind = Literal["embedding", "code"]
 #: In the order in which they are preferred where a record has both.
@@ -171,6 +174,15 @@ class Space:
         return "; ".join([f"fingerprint {self.fingerprint}, not {other.fingerprint}", *settings])
 
 
+def note_int8(mine: object, theirs: object) -> bool:
+    """Warn if only one of two precisions is int8, whose vectors are near all others, but not as near; return if so."""
+    is_mixed = mine != theirs and "int8" in (mine, theirs)
+    if is_mixed:
+        other = (theirs if mine == "int8" else mine) or "fp32"
+        log.warning("vectors computed in int8 are compared with those in %s: a few bits per tile differ", other)
+    return is_mixed
+
+
 def _short(value: str | None) -> str:
     if value is None:
         return "default"
@@ -207,6 +219,7 @@ class StreamSpace:
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._kinds = kinds
         self._kind: Kind | None = None
+        self._is_mixed = False
         self.space: Space | None = None
 
     def kind_in(self, records: Iterable[dict[str, Any]]) -> Kind:
@@ -239,6 +252,8 @@ class StreamSpace:
             raise FingerprintError(
                 f"its {kind} is in another vector space than the first one ({difference})", remedy="same-space"
             )
+        if found.get("precision") != self._precision and not self._is_mixed:
+            self._is_mixed = note_int8(found.get("precision"), self._precision)
         return self._n_bytes
 
     def settle(self, found: dict[str, Any], kind: Kind) -> None:
@@ -246,3 +261,4 @@ class StreamSpace:
         self.space = Space.of_property(kind, found)
         self._key = found["fingerprint"], found.get("dtype")
         self._n_bytes = self.space.n_bytes
+        self._precision = self.space.facts.get("precision")
