@@ -8,8 +8,6 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ def quantize(transformer: VisionTransformer, *, bf16: bool) -> None:
         Whether the processor computes in bfloat16.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or each import is reported
+    import numpy as np
     import openvino
     import torch
     from openvino import opset13 as operations
