@@ -153,6 +153,32 @@ def test_an_error_on_one_of_several_devices_ends_them_all(call, corner_scene, tm
     assert "--batch-size" in explain(caught.value)
 
 
+@pytest.mark.parametrize("options", [{}, {"filled": ["green"]}, {"fill_missing": True}])
+def test_overlapping_tiles_that_are_read_at_once_do_not_disturb_each_other(
+    call, corner_scene, tmp_path, monkeypatch, options
+):
+    tiles = call("tile", "--size", "16", "--stride", "4", "--min-valid", "0.1", corner_scene)
+    encoder = ValidMeans(("blue", "green", "pan") if "fill_missing" in options else PRITHVI)
+    together, _ = embedded(tiles, tmp_path, encoder, **options)
+    monkeypatch.setattr(reading, "AT_A_TIME", 1)
+    alone, _ = embedded(tiles, tmp_path, encoder, **options)
+    assert together == alone
+    assert len(together) > 100
+
+
+def test_a_tile_that_fails_does_not_take_its_neighbours_along(call, corner_scene, tmp_path):
+    lines = call("tile", "--size", "16", "--stride", "8", corner_scene).splitlines()
+    records = [orjson.loads(line) for line in lines]
+    *_, last = (i for i, record in enumerate(records) if record["properties"]["window"][1] == 48)
+    left, top, width, height = records[last]["properties"]["window"]
+    for i, right in enumerate((4, 400)):  # partly beyond the raster, and wholly
+        beyond = {**records[last]["properties"], "window": [left + right, top, width + right, height]}
+        records.insert(last + 1 + i, {**records[last], "id": f"beyond {i}", "properties": beyond})
+    done, skips = embedded(b"\n".join(map(orjson.dumps, records)), tmp_path, ValidMeans(), keep_going=True)
+    failed = {record["id"] for record in records} - {record["id"] for record in done}
+    assert (failed, skips.count) == ({"beyond 1"}, 1)
+
+
 def test_tiles_of_mixed_sizes_are_resized_or_taken_as_they_are(call, corner_scene, tmp_path):
     sizes = (16, 32, 32, 24)
     tiles = b"".join(call("tile", "--size", s, "--id-prefix", f"{i}-", corner_scene) for i, s in enumerate(sizes))

@@ -25,7 +25,7 @@ from support_rasters import (
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import BandError, RasterError, RecordError
-from rsr_cli.core.rasters.pixels import read_stored
+from rsr_cli.core.rasters.pixels import are_side_by_side, read_stored, read_strip
 
 
 @pytest.mark.parametrize("layout", [{"interleave": "pixel"}, {"tiled": True, "blockxsize": 16, "blockysize": 32}])
@@ -397,3 +397,54 @@ def test_pixels_are_calibrated_at_once_or_later_to_the_same_numbers(tmp_path, wr
     np.testing.assert_array_equal(stored.invalid, np.isnan(expected))
     small = np.dtype(dtype).itemsize < 4 and scale < 1e30
     assert stored.numbers.dtype == (dtype if small else np.float32)
+
+
+@pytest.mark.parametrize("stride", [8, 5])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("edge", ["pad", "shift"])
+def test_tiles_side_by_side_are_read_at_once_as_each_by_itself(tmp_path, write_raster, cut, stride, dtype, edge):
+    pixels = bands_of(2, 8, 45).astype(dtype)
+    pixels[0, 2:5, 3:13] = 9
+    path = write_raster(tmp_path / "x.tif", pixels, names=["blue", "red"], nodata=9)
+    tiles = cut(path, size=8, stride_px=stride, edge=edge, scale=2, offset=1)
+    assert all(are_side_by_side(*pair) for pair in itertools.pairwise(tiles))
+    for asked, lacking in ((["red"], []), (["red", "pan", "blue"], ["pan"])):
+        strip = read_strip(tiles, asked, may_lack=lacking)
+        for tile, read in zip(tiles, strip, strict=True):
+            alone = read_stored(tile, asked, may_lack=lacking)
+            np.testing.assert_array_equal(read.calibrated(), alone.calibrated())
+            assert (read.invalid is None) == (alone.invalid is None)
+            assert read.numbers.dtype == alone.numbers.dtype
+
+
+def test_only_tiles_of_one_file_and_row_without_a_gap_are_side_by_side(tmp_path, write_raster, cut):
+    path = write_raster(tmp_path / "x.tif", bands_of(2, 16, 32), names=["blue", "red"])
+    tiles = cut(path, size=8, stride_px=8)
+    one, two, three = tiles[:3]
+
+    def changed(**properties):
+        return {**two, "properties": {**two["properties"], **properties}}
+
+    assert are_side_by_side(one, two)
+    assert not are_side_by_side(two, one)
+    assert not are_side_by_side(one, one)
+    assert not are_side_by_side(one, three)
+    assert not are_side_by_side(tiles[3], tiles[4])  # the next row
+    for other in (
+        {"source": "other.tif"},
+        {"bands": ["red", "blue"]},
+        {"scale": 2},
+        {"offset": [1, 2]},
+        {"nodata": 3},
+        {"unit": "dB"},
+        {"mask": {"source": "m.tif", "values": [1]}},
+        {"window": [8, 0, 8, 9]},
+        {"window": [8, 0, 8]},
+        {"window": [8.0, 0, 8, 8]},
+        {"window": [8, 0, 0, 8]},
+        {"window": None},
+    ):
+        assert not are_side_by_side(one, changed(**other)), other
+    masked = [{**tile, "properties": {**tile["properties"], "mask": {"source": "m", "values": [1]}}} for tile in tiles]
+    assert not are_side_by_side(*masked[:2])
+    assert not are_side_by_side(*[changed(source={"blue": "b.tif", "red": "r.tif"})] * 2)

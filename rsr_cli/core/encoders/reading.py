@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ import torch
 
 from rsr_cli.core.encoders.preprocessing import TOGETHER_BYTES
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, read_stored
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, are_side_by_side, memory_of, read_stored, read_strip
 from rsr_cli.core.records.fields import bbox_of
 from rsr_cli.core.sensors.base import unit_read
 from rsr_cli.core.times import year_and_day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 #: Size of a block in a Sentinel-2 product, and of several in most other rasters.
 NEIGHBOURHOOD_PX = 1024
-#: Number of tiles that a thread reads at a time: to pass each one on takes as long as to read a small one.
-AT_A_TIME = 8
+#: Number of tiles that a thread reads at a time: those side by side at once, as a call of GDAL takes longer than the
+#: pixels of a small one.
+AT_A_TIME = 16
 
 #: A raster, and the column and row of one of its parts.
 _Place = tuple[str, int, int]
@@ -82,7 +84,7 @@ class Reader:
     threads : int
         Number of threads that read.
     ahead : int
-        Number of tiles to read ahead.
+        Number of tiles to read ahead, or more, so that every thread has some.
     fill_missing : bool
         Let tiles lack bands.
     filled : frozenset of str, optional
@@ -103,11 +105,12 @@ class Reader:
         turns = cycle(threads)
         thread_of = lru_cache(maxsize=1024)(lambda _place: next(turns))
         reading: deque[tuple[Future[list[Ready | RecordError]], int, float]] = deque()
+        ahead = max(self.ahead, self.threads * AT_A_TIME)
         count, memory = 0, 0.0
         try:
             for batch in batches:
                 for place, rows, needed in self._runs(batch):
-                    while reading and (count + len(rows) > self.ahead or memory + needed > MAX_TILE_BYTES):
+                    while reading and (count + len(rows) > ahead or memory + needed > MAX_TILE_BYTES):
                         future, fewer, freed = reading.popleft()
                         yield from self._usable(future)
                         count, memory = count - fewer, memory - freed
@@ -157,16 +160,30 @@ class Reader:
     def _read(self, tiles: Sequence[tuple[Record, str, int]]) -> list[Ready | RecordError]:
         """Read tiles, each given with its input and line."""
         found: list[Ready | RecordError] = []
-        for tile in tiles:
-            try:
-                found.append(self._read_one(*tile))
-            except RecordError as error:
-                found.append(error)
+        for strip in _strips(tiles):
+            for tile, pixels in zip(strip, self._read_strip([record for record, *_ in strip]), strict=True):
+                try:
+                    found.append(self._read_one(*tile, pixels))
+                except RecordError as error:
+                    found.append(error)
         return found
 
-    def _read_one(self, record: Record, name: str, line: int) -> Ready:
+    def _read_strip(self, records: Sequence[Record]) -> Sequence[Pixels | None]:
+        """Read tiles that lie side by side at once; None if each is to be read by itself, to see which one fails."""
+        if len(records) > 1:
+            with contextlib.suppress(RecordError, MemoryError):
+                return read_strip(records, self.encoder.bands, may_lack=self._may_lack)
+        return [None] * len(records)
+
+    @property
+    def _may_lack(self) -> Collection[str]:
+        return self.encoder.bands if self.fill_missing else self.filled or ()
+
+    def _read_one(self, record: Record, name: str, line: int, pixels: Pixels | None) -> Ready:
         try:
-            pixels, valid, filled = self._pixels(record)
+            if pixels is None:
+                pixels = read_stored(record, self.encoder.bands, may_lack=self._may_lack)
+            pixels, valid, filled = self._validity(record, pixels)
             context = {name: _CONTEXT[name](record) for name in self.encoder.needs}
         except (MemoryError, RuntimeError) as error:
             if not is_about_memory(error):
@@ -179,14 +196,13 @@ class Reader:
             raise
         return Ready(record, name, line, pixels, valid, filled, context)
 
-    def _pixels(self, record: Record) -> tuple[Pixels, NDArray[np.bool_] | None, tuple[str, ...]]:
-        """Read a tile's pixels; return which are valid, if not all are, and the bands filled."""
-        bands, properties, chosen = self.encoder.bands, record["properties"], self.filled or frozenset()
-        pixels = read_stored(record, bands, may_lack=bands if self.fill_missing else chosen)
+    def _validity(self, record: Record, pixels: Pixels) -> tuple[Pixels, NDArray[np.bool_] | None, tuple[str, ...]]:
+        """Return a tile's pixels, which of them are valid, if not all are, and the bands filled."""
+        bands, properties, chosen = self.encoder.bands, record["properties"], self.filled or ()
         has = [band in properties["bands"] and band not in chosen for band in bands]
         filled = tuple(band for band, there in zip(bands, has, strict=True) if not there)
         if filled:
-            invalid = np.zeros(pixels.numbers.shape, bool) if pixels.invalid is None else pixels.invalid
+            invalid = np.zeros(pixels.numbers.shape, bool) if pixels.invalid is None else pixels.invalid.copy()
             invalid[[not there for there in has]] = True
             pixels = replace(pixels, invalid=invalid)
         valid = None if pixels.invalid is None else ~np.logical_or.reduce(pixels.invalid[has])
@@ -195,6 +211,18 @@ class Reader:
             raise RecordError("has no valid pixel", remedy="no-valid-pixel")
         properties.setdefault("valid", round(share, 4))
         return pixels, None if share == 1 else valid, filled
+
+
+def _strips(tiles: Sequence[tuple[Record, str, int]]) -> Iterator[list[tuple[Record, str, int]]]:
+    """Divide tiles into those that lie side by side."""
+    strip = [*tiles[:1]]
+    for tile in tiles[1:]:
+        if not are_side_by_side(strip[-1][0], tile[0]):
+            yield strip
+            strip = []
+        strip.append(tile)
+    if strip:
+        yield strip
 
 
 def is_about_memory(error: Exception) -> bool:
