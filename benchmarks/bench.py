@@ -174,7 +174,7 @@ def bench_embed(folder: Path) -> None:
 
     path = scene(folder / "scene.tif", 2048)
     weights = random_prithvi(folder / "prithvi.pt")
-    prithvi = [("prithvi_eo_v1_100", precision, 224, 32) for precision in ("fp32", "bf16", "int8")]
+    prithvi = [("prithvi_eo_v1_100", precision, 224, 64) for precision in ("fp32", "bf16", "int8")]
     for model, precision, size, n in (*prithvi, ("rcf", "fp32", 64, 512)):
         tiles = folder / f"{model}.geojsonl"
         subprocess.run([*RSR, "tile", str(path), "--size", str(size), "-o", str(tiles), "--overwrite"], check=True)
