@@ -11,7 +11,6 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rsr_cli.core.encoders.preprocessing import TOGETHER_BYTES
 from rsr_cli.core.errors import RecordError, Skips, UsageError
@@ -185,9 +184,7 @@ class Reader:
                 pixels = read_stored(record, self.encoder.bands, may_lack=self._may_lack)
             pixels, valid, filled = self._validity(record, pixels)
             context = {name: _CONTEXT[name](record) for name in self.encoder.needs}
-        except (MemoryError, RuntimeError) as error:
-            if not is_about_memory(error):
-                raise
+        except MemoryError:
             raise too_large(f"{name}:{line}") from None
         except RecordError as error:
             if error.remedy in ("fill-missing", "other-bands", "stand-in") and self.filled is not None:
@@ -223,11 +220,6 @@ def _strips(tiles: Sequence[tuple[Record, str, int]]) -> Iterator[list[tuple[Rec
         strip.append(tile)
     if strip:
         yield strip
-
-
-def is_about_memory(error: Exception) -> bool:
-    """Return whether memory ran out, which on a CPU torch raises as a RuntimeError like any other."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
 def too_large(place: str) -> RecordError:

@@ -17,7 +17,7 @@ from rsr_cli.core.encoders.base import MAX_INPUT_BYTES
 from rsr_cli.core.encoders.int8 import quantize
 from rsr_cli.core.encoders.placement import computes_bf16, move
 from rsr_cli.core.encoders.preprocessing import Preprocessor
-from rsr_cli.core.encoders.reading import Reader, is_about_memory, too_large
+from rsr_cli.core.encoders.reading import Reader, too_large
 from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
 from rsr_cli.core.records.batch import Batch
 
@@ -197,7 +197,7 @@ class _Device:
             vectors = self._encoder.forward(pixels.to(self._device, self._dtype), valid.to(self._device), **context)
             encoded: NDArray[np.float32] = vectors.float().cpu().numpy()
         except (MemoryError, RuntimeError) as error:
-            if not is_about_memory(error):
+            if not _is_about_memory(error):
                 raise
             if tiles[0].is_large:
                 raise too_large(tiles[0].place) from None
@@ -210,3 +210,8 @@ def _use_own_stream(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
+def _is_about_memory(error: Exception) -> bool:
+    """Return whether memory ran out, which on a CPU torch raises as a RuntimeError like any other."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
