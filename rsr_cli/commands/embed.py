@@ -79,7 +79,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     "--precision",
     type=click.Choice(PRECISIONS),
     help="Number format of the model; auto is bf16 where the device and the model suit it, else fp32; int8 is faster"
-    " still on most CPUs, and differs in a few bits.  [default: auto]",
+    " on CPUs with AVX-512 VNNI, and differs in a few bits.  [default: auto]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.keep_going
