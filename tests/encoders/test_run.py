@@ -20,6 +20,7 @@ from rsr_cli.core.encoders.run import Embedder
 from rsr_cli.core.encoders.specification import EncoderSettings, parse
 from rsr_cli.core.encoders.statistics import Statistics
 from rsr_cli.core.errors import RecordError, Skips, UsageError
+from rsr_cli.core.rasters import strips
 from rsr_cli.core.records.space import fingerprint
 from rsr_cli.core.records.streams import read
 from rsr_cli.remedies import explain
@@ -160,7 +161,7 @@ def test_overlapping_tiles_that_are_read_at_once_do_not_disturb_each_other(
     tiles = call("tile", "--size", "16", "--stride", "4", "--min-valid", "0.1", corner_scene)
     encoder = ValidMeans(("blue", "green", "pan") if "fill_missing" in options else PRITHVI)
     together, _ = embedded(tiles, tmp_path, encoder, **options)
-    monkeypatch.setattr(reading, "AT_A_TIME", 1)
+    monkeypatch.setattr(strips, "STRIP_TILES", 1)
     alone, _ = embedded(tiles, tmp_path, encoder, **options)
     assert together == alone
     assert len(together) > 100
@@ -345,13 +346,14 @@ def test_batches_and_reading_ahead_are_limited_by_memory(call, corner_scene, tmp
     tile_bytes = 6 * 16 * 16 * 4
     monkeypatch.setattr(run, "MAX_INPUT_BYTES", 3 * tile_bytes + 1)
     monkeypatch.setattr(reading, "MAX_TILE_BYTES", 5 * reading.memory_of(16 * 16, 6))
-    read_one = reading.Reader._read_one
+    monkeypatch.setattr(reading, "STRIP_BYTES", reading.MAX_TILE_BYTES // 5)
+    ready = reading.Reader._ready
 
     def counted(*arguments):
         waiting.append(len(sizes))
-        return read_one(*arguments)
+        return ready(*arguments)
 
-    monkeypatch.setattr(reading.Reader, "_read_one", counted)
+    monkeypatch.setattr(reading.Reader, "_ready", counted)
     records, _ = embedded(tiles, tmp_path, Watched(), batch_size=64)
     assert set(sizes[:-1]) == {3}
     assert max(np.bincount(waiting)) <= 5 + 3 * 3  # ahead of a batch, which waits while two are in the model

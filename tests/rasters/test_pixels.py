@@ -25,7 +25,7 @@ from support_rasters import (
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import BandError, RasterError, RecordError
-from rsr_cli.core.rasters.pixels import are_side_by_side, read_stored, read_strip
+from rsr_cli.core.rasters.pixels import read_stored
 
 
 @pytest.mark.parametrize("layout", [{"interleave": "pixel"}, {"tiled": True, "blockxsize": 16, "blockysize": 32}])
@@ -292,7 +292,7 @@ def test_a_missing_file_says_whether_its_path_is_relative(tmp_path, write_raster
     assert rasters.read_pixels(tile, ["red"]).shape == rasters.read_pixels(per_band, ["nir"]).shape
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    rasters.pixels._datasets._open.clear()
+    rasters.parts._datasets._open.clear()
     for record, bands, remedy in (
         (tile, ["red"], "relative"),
         (per_band, ["nir"], "relative"),
@@ -399,52 +399,22 @@ def test_pixels_are_calibrated_at_once_or_later_to_the_same_numbers(tmp_path, wr
     assert stored.numbers.dtype == (dtype if small else np.float32)
 
 
-@pytest.mark.parametrize("stride", [8, 5])
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("edge", ["pad", "shift"])
-def test_tiles_side_by_side_are_read_at_once_as_each_by_itself(tmp_path, write_raster, cut, stride, dtype, edge):
-    pixels = bands_of(2, 8, 45).astype(dtype)
-    pixels[0, 2:5, 3:13] = 9
-    path = write_raster(tmp_path / "x.tif", pixels, names=["blue", "red"], nodata=9)
-    tiles = cut(path, size=8, stride_px=stride, edge=edge, scale=2, offset=1)
-    assert all(are_side_by_side(*pair) for pair in itertools.pairwise(tiles))
-    for asked, lacking in ((["red"], []), (["red", "pan", "blue"], ["pan"])):
-        strip = read_strip(tiles, asked, may_lack=lacking)
-        for tile, read in zip(tiles, strip, strict=True):
-            alone = read_stored(tile, asked, may_lack=lacking)
-            np.testing.assert_array_equal(read.calibrated(), alone.calibrated())
-            assert (read.invalid is None) == (alone.invalid is None)
-            assert read.numbers.dtype == alone.numbers.dtype
-
-
-def test_only_tiles_of_one_file_and_row_without_a_gap_are_side_by_side(tmp_path, write_raster, cut):
-    path = write_raster(tmp_path / "x.tif", bands_of(2, 16, 32), names=["blue", "red"])
-    tiles = cut(path, size=8, stride_px=8)
-    one, two, three = tiles[:3]
-
-    def changed(**properties):
-        return {**two, "properties": {**two["properties"], **properties}}
-
-    assert are_side_by_side(one, two)
-    assert not are_side_by_side(two, one)
-    assert not are_side_by_side(one, one)
-    assert not are_side_by_side(one, three)
-    assert not are_side_by_side(tiles[3], tiles[4])  # the next row
-    for other in (
-        {"source": "other.tif"},
-        {"bands": ["red", "blue"]},
-        {"scale": 2},
-        {"offset": [1, 2]},
-        {"nodata": 3},
-        {"unit": "dB"},
-        {"mask": {"source": "m.tif", "values": [1]}},
-        {"window": [8, 0, 8, 9]},
-        {"window": [8, 0, 8]},
-        {"window": [8.0, 0, 8, 8]},
-        {"window": [8, 0, 0, 8]},
-        {"window": None},
-    ):
-        assert not are_side_by_side(one, changed(**other)), other
-    masked = [{**tile, "properties": {**tile["properties"], "mask": {"source": "m", "values": [1]}}} for tile in tiles]
-    assert not are_side_by_side(*masked[:2])
-    assert not are_side_by_side(*[changed(source={"blue": "b.tif", "red": "r.tif"})] * 2)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "uint32", "int32", "float32", "float64"])
+@pytest.mark.parametrize("declared", [(0, 9, 7), (0, 0, 0), (-1, 9, 300), (2.5, 9, 7), (None, 9, 7), (255, None, None)])
+def test_nodata_of_each_band_is_what_gdal_masks(tmp_path, write_raster, cut, dtype, declared):
+    pixels = RNG.integers(0, 12, (3, 9, 9)).astype(dtype)
+    pixels[0, 0, 0] = np.array(300 if np.dtype(dtype).itemsize > 1 else 44).astype(dtype)  # 300 in one byte is 44
+    path = write_raster(tmp_path / "x.tif", pixels)
+    bands = "".join(
+        f'<VRTRasterBand dataType="{ {"uint8": "Byte"}.get(dtype, dtype.title().replace("Ui", "UI")) }" band="{band}">'
+        f"{'' if nodata is None else f'<NoDataValue>{nodata}</NoDataValue>'}"
+        f"<SimpleSource><SourceFilename>{path}</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource>"
+        "</VRTRasterBand>"
+        for band, nodata in enumerate(declared, 1)
+    )
+    virtual = tmp_path / "x.vrt"
+    virtual.write_text(f'<VRTDataset rasterXSize="9" rasterYSize="9">{bands}</VRTDataset>')
+    (tile,) = cut(virtual, bands=["red", "green", "blue"], scale=1, offset=0)
+    with rasterio.open(virtual) as raster:
+        expected = np.where(raster.read_masks() > 0, raster.read().astype(np.float32), np.nan)
+    np.testing.assert_array_equal(rasters.read_pixels(tile, ["red", "green", "blue"]), expected)

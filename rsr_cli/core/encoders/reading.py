@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ import numpy as np
 
 from rsr_cli.core.encoders.preprocessing import TOGETHER_BYTES
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, are_side_by_side, memory_of, read_stored, read_strip
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of, too_large
+from rsr_cli.core.rasters.strips import STRIP_BYTES, STRIP_TILES, read_each
 from rsr_cli.core.records.fields import bbox_of
 from rsr_cli.core.sensors.base import unit_read
 from rsr_cli.core.times import year_and_day
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from rsr_cli.core.rasters.pixels import Pixels
     from rsr_cli.core.records.batch import Batch, Record
 
-#: Size of a block in a Sentinel-2 product, and of several in most other rasters.
+#: Height of the part of a raster that one thread reads, and its width unless `STRIP_TILES` are wider: one block or
+#: several.
 NEIGHBOURHOOD_PX = 1024
-#: Number of tiles that a thread reads at a time: those side by side at once, as a call of GDAL takes longer than the
-#: pixels of a small one.
-AT_A_TIME = 16
+
+#: JPEG 2000, of which GDAL decodes a block in as many threads as there are processors. Two readers at once would take
+#: longer than one, as both decode the blocks that lie between their tiles.
+_IN_THREADS = re.compile(r"\.(?:jp2|j2k)\b", re.IGNORECASE)
 
 #: A raster, and the column and row of one of its parts.
 _Place = tuple[str, int, int]
@@ -104,7 +108,7 @@ class Reader:
         turns = cycle(threads)
         thread_of = lru_cache(maxsize=1024)(lambda _place: next(turns))
         reading: deque[tuple[Future[list[Ready | RecordError]], int, float]] = deque()
-        ahead = max(self.ahead, self.threads * AT_A_TIME)
+        ahead = max(self.ahead, self.threads * STRIP_TILES)
         count, memory = 0, 0.0
         try:
             for batch in batches:
@@ -130,7 +134,7 @@ class Reader:
         for i, record in enumerate(batch.records):
             place, needed = _neighbourhood(record), self._memory_of(record)
             is_apart = place[0] == last[0] and place != last
-            if run and (is_apart or len(run) == AT_A_TIME or memory + needed > MAX_TILE_BYTES / AT_A_TIME):
+            if run and (is_apart or len(run) == STRIP_TILES or memory + needed > STRIP_BYTES):
                 yield first, run, memory
                 run, memory = [], 0.0
             first, last = first if run else place, place
@@ -159,29 +163,22 @@ class Reader:
     def _read(self, tiles: Sequence[tuple[Record, str, int]]) -> list[Ready | RecordError]:
         """Read tiles, each given with its input and line."""
         found: list[Ready | RecordError] = []
-        for strip in _strips(tiles):
-            for tile, pixels in zip(strip, self._read_strip([record for record, *_ in strip]), strict=True):
-                try:
-                    found.append(self._read_one(*tile, pixels))
-                except RecordError as error:
-                    found.append(error)
+        records = [record for record, *_ in tiles]
+        for tile, pixels in zip(tiles, read_each(records, self.encoder.bands, may_lack=self._may_lack), strict=True):
+            try:
+                found.append(self._ready(*tile, pixels))
+            except RecordError as error:
+                found.append(error)
         return found
-
-    def _read_strip(self, records: Sequence[Record]) -> Sequence[Pixels | None]:
-        """Read tiles that lie side by side at once; None if each is to be read by itself, to see which one fails."""
-        if len(records) > 1:
-            with contextlib.suppress(RecordError, MemoryError):
-                return read_strip(records, self.encoder.bands, may_lack=self._may_lack)
-        return [None] * len(records)
 
     @property
     def _may_lack(self) -> Collection[str]:
         return self.encoder.bands if self.fill_missing else self.filled or ()
 
-    def _read_one(self, record: Record, name: str, line: int, pixels: Pixels | None) -> Ready:
+    def _ready(self, record: Record, name: str, line: int, pixels: Pixels | RecordError) -> Ready:
         try:
-            if pixels is None:
-                pixels = read_stored(record, self.encoder.bands, may_lack=self._may_lack)
+            if isinstance(pixels, RecordError):
+                raise pixels
             pixels, valid, filled = self._validity(record, pixels)
             context = {name: _CONTEXT[name](record) for name in self.encoder.needs}
         except MemoryError:
@@ -210,31 +207,16 @@ class Reader:
         return pixels, None if share == 1 else valid, filled
 
 
-def _strips(tiles: Sequence[tuple[Record, str, int]]) -> Iterator[list[tuple[Record, str, int]]]:
-    """Divide tiles into those that lie side by side."""
-    strip = [*tiles[:1]]
-    for tile in tiles[1:]:
-        if not are_side_by_side(strip[-1][0], tile[0]):
-            yield strip
-            strip = []
-        strip.append(tile)
-    if strip:
-        yield strip
-
-
-def too_large(place: str) -> RecordError:
-    """Return the error of a tile that memory does not suffice for."""
-    return RecordError("is too large for the memory that is free", place, remedy="cut")
-
-
 def _neighbourhood(record: Record) -> _Place:
-    """Return the part of a raster that contains a tile's corner."""
+    """Return the part of a raster that contains a tile's corner; all of one that is decoded in threads of its own."""
     properties = record["properties"]
-    try:
-        column, row = (int(start) // NEIGHBOURHOOD_PX for start in properties["window"][:2])
-    except (KeyError, TypeError, ValueError):  # not a tile, as reading its pixels will report
-        column = row = 0
-    return str(properties.get("source")), column, row
+    source = str(properties.get("source"))
+    column = row = 0
+    if not _IN_THREADS.search(source):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading will report
+            left, top, width, _ = map(int, properties["window"])
+            column, row = left // max(NEIGHBOURHOOD_PX, STRIP_TILES * width), top // NEIGHBOURHOOD_PX
+    return source, column, row
 
 
 def _when(record: Record) -> tuple[float, float]:

@@ -17,8 +17,9 @@ from rsr_cli.core.encoders.base import MAX_INPUT_BYTES
 from rsr_cli.core.encoders.int8 import quantize
 from rsr_cli.core.encoders.placement import computes_bf16, move
 from rsr_cli.core.encoders.preprocessing import Preprocessor
-from rsr_cli.core.encoders.reading import Reader, too_large
+from rsr_cli.core.encoders.reading import Reader
 from rsr_cli.core.errors import RecordError, Skips, UsageError, counted
+from rsr_cli.core.rasters.pixels import too_large
 from rsr_cli.core.records.batch import Batch
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from rasterio.errors import RasterioError
 from rsr_cli.core.errors import OutputError
 from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.opening import has, range_of
-from rsr_cli.core.rasters.pixels import SCALING, parts_of, per_band, read_raw
+from rsr_cli.core.rasters.parts import parts_of
+from rsr_cli.core.rasters.pixels import SCALING, per_band, read_raw
 from rsr_cli.core.sensors.base import UNUSED, factor_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetWriter
 
-    from rsr_cli.core.rasters.pixels import Part
+    from rsr_cli.core.rasters.parts import Part
     from rsr_cli.core.records.batch import Record
 
 #: A GeoTIFF's nodata is written as a floating-point number, which is exact up to this one.

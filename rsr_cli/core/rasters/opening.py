@@ -188,6 +188,17 @@ def all_valid(dataset: DatasetReader) -> list[int]:
     return [index for index, flags in enumerate(dataset.mask_flag_enums, 1) if flags == [MaskFlags.all_valid]]
 
 
+def declared_nodata(dataset: DatasetReader) -> tuple[int, ...] | None:
+    """Return the number that each band declares invalid, if all are of integers and declare nothing else invalid."""
+    numbers: list[int] = []
+    for kind, nodata, flags in zip(dataset.dtypes, dataset.nodatavals, dataset.mask_flag_enums, strict=True):
+        is_whole = np.dtype(kind).kind in "iu" and nodata is not None and has(kind, nodata)
+        if flags != [MaskFlags.nodata] or not is_whole or alphas_of(dataset):
+            return None
+        numbers.append(int(nodata))
+    return tuple(numbers)
+
+
 def alphas_of(dataset: DatasetReader) -> list[int]:
     """Return the numbers of the bands that are flagged as alpha."""
     with suppress(CPLE_BaseError):  # what GDAL logged at an earlier question, as of a broken tag, is raised here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,16 +11,18 @@ from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.masks import cloud_cover
-from rsr_cli.core.rasters.pixels import is_masked, read_quality, read_stored
+from rsr_cli.core.rasters.pixels import is_masked, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
+from rsr_cli.core.rasters.strips import read_each
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.rasters.chips import ChipWriter
+    from rsr_cli.core.rasters.pixels import Pixels
     from rsr_cli.core.records.batch import Record
     from rsr_cli.core.sources import Found, Source
 
@@ -177,11 +180,15 @@ class Tiler:
             what = "its only tile has too few" if count == 1 else f"none of its {count} tiles has enough"
             raise RasterError(f"{what} valid pixels", scene.place, remedy="min-valid")
 
-    def _usable(self, tiles: Iterable[Record], scene: Scene, *, measured: bool) -> Iterator[Record]:
+    def _usable(self, tiles: Sequence[Record], scene: Scene, *, measured: bool) -> Iterator[Record]:
         """Yield the tiles that have enough valid pixels, or their chips; skip those that cannot be read."""
-        for tile in tiles:
+        bands = [band for band in scene.bands if band != UNUSED]
+        read = read_each([_unmasked(tile) for tile in tiles], bands) if measured else repeat(None)
+        for tile, pixels in zip(tiles, read, strict=False):
             try:
-                if not measured or self._is_valid(tile, scene):
+                if isinstance(pixels, RecordError):
+                    raise pixels
+                if pixels is None or self._is_valid(tile, scene, pixels):
                     yield self._chips.write(tile) if self._chips else tile
             except RasterError as error:
                 error.message += f" (tile {tile['id']})"
@@ -200,11 +207,12 @@ class Tiler:
             raise
         return [[(column, row, size, size) for column in columns] for row in rows]
 
-    def _is_valid(self, tile: Record, scene: Scene) -> bool:
-        """Measure a tile's valid pixels, and its clouds, and return whether there are enough."""
+    def _is_valid(self, tile: Record, scene: Scene, pixels: Pixels) -> bool:
+        """Measure a tile's valid pixels, and its clouds, and return whether there are enough.
+
+        ``pixels`` are those of the tile without its mask.
+        """
         properties = tile["properties"]
-        unmasked = {**tile, "properties": {name: value for name, value in properties.items() if name != "mask"}}
-        pixels = read_stored(unmasked, [band for band in scene.bands if band != UNUSED])
         usable = np.ones(pixels.numbers.shape[1:], bool) if pixels.invalid is None else ~pixels.invalid.any(axis=0)
         if "mask" in properties:
             quality = read_quality(tile)
@@ -219,6 +227,10 @@ class Tiler:
         enough = valid > 0 if least is None else valid >= least
         self.dropped += not enough
         return enough
+
+
+def _unmasked(tile: Record) -> Record:
+    return {**tile, "properties": {name: value for name, value in tile["properties"].items() if name != "mask"}}
 
 
 def _tile(scene: Scene, window: Window, footprint: dict[str, Any], gsd: float | None, *, whole: bool) -> Record:

@@ -1,0 +1,121 @@
+"""Reading tiles that lie side by side in a file at once, as calls of GDAL cost more than the pixels of small tiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rsr_cli.core.errors import RecordError
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, SCALING, Pixels, check_tile, memory_of, read_stored, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from rsr_cli.core.records.batch import Record
+
+#: Most tiles that are read at once, and the memory that they may take in bytes.
+STRIP_TILES = 16
+STRIP_BYTES = MAX_TILE_BYTES // STRIP_TILES
+#: Properties that tiles have in common which are read at once.
+_SHARED = ("source", "bands", *SCALING, "nodata", "unit", "mask")
+
+
+def read_each(
+    tiles: Sequence[Record], bands: Sequence[str], *, may_lack: Collection[str] = ()
+) -> Iterator[Pixels | RecordError]:
+    """Read tiles, each as `read_stored` does, those that `are_side_by_side` at once.
+
+    Parameters
+    ----------
+    tiles, bands, may_lack
+        As in `read_stored`.
+
+    Yields
+    ------
+    Pixels or RecordError
+        For each tile, its pixels, which may share memory with its neighbours', or why it cannot be read.
+    """
+    for strip in _strips(tiles, len(bands)):
+        if len(strip) > 1:
+            try:
+                yield from _read_strip(strip, bands, may_lack)
+                continue
+            except (RecordError, MemoryError):  # each is read by itself, to see which one fails
+                pass
+        for tile in strip:
+            yield _read_one(tile, bands, may_lack)
+
+
+def _read_one(tile: Record, bands: Sequence[str], may_lack: Collection[str]) -> Pixels | RecordError:
+    try:
+        return read_stored(tile, bands, may_lack=may_lack)
+    except MemoryError:
+        return too_large()
+    except RecordError as error:
+        return error
+
+
+def _strips(tiles: Sequence[Record], n_bands: int) -> Iterator[list[Record]]:
+    """Divide tiles into those that are read at once."""
+    strip: list[Record] = []
+    for tile in tiles:
+        if strip and not _joins(tile, strip, n_bands):
+            yield strip
+            strip = []
+        strip.append(tile)
+    if strip:
+        yield strip
+
+
+def _joins(tile: Record, strip: Sequence[Record], n_bands: int) -> bool:
+    """Return whether a tile can be read at once with those before it."""
+    if len(strip) == STRIP_TILES or not are_side_by_side(strip[-1], tile):
+        return False
+    _, _, width, height = _span(strip[0], tile)
+    return memory_of(width * height, n_bands) <= STRIP_BYTES
+
+
+def _span(first: Record, last: Record) -> list[int]:
+    """Return the window from the first tile of a strip to the last one."""
+    left, top, _, height = first["properties"]["window"]
+    column, _, width, _ = last["properties"]["window"]
+    return [left, top, column + width - left, height]
+
+
+def _read_strip(tiles: Sequence[Record], bands: Sequence[str], may_lack: Collection[str]) -> list[Pixels]:
+    for tile in tiles:
+        check_tile(tile)
+    window = _span(tiles[0], tiles[-1])
+    together = {**tiles[0], "properties": {**tiles[0]["properties"], "window": window}}
+    strip = read_stored(together, bands, may_lack=may_lack)
+    read = []
+    for tile in tiles:
+        column, _, width, _ = tile["properties"]["window"]
+        part = slice(column - window[0], column - window[0] + width)
+        invalid = None if strip.invalid is None else strip.invalid[..., part]
+        if invalid is not None and not invalid.any():
+            invalid = None
+        read.append(Pixels(strip.numbers[..., part], invalid, strip.scale, strip.offset))
+    return read
+
+
+def are_side_by_side(one: Record, other: Record) -> bool:
+    """Return whether a tile lies to the right of one of its height, in the same file, without a gap between them.
+
+    Only tiles whose bands are all in one file are, without a mask: then no pixel is resampled.
+    """
+    mine, theirs = one["properties"], other["properties"]
+    here, there = mine.get("window"), theirs.get("window")
+    return (
+        isinstance(mine.get("source"), str)
+        and mine.get("mask") is None
+        and all(mine.get(name) == theirs.get(name) for name in _SHARED)
+        and _is_window(here)
+        and _is_window(there)
+        and (here[1], here[3]) == (there[1], there[3])
+        and here[0] < there[0] <= here[0] + here[2] <= there[0] + there[2]
+    )
+
+
+def _is_window(window: Any) -> bool:
+    """Return whether a window is four integers, the width and height above 0, as JSON has no other integers."""
+    return isinstance(window, list) and len(window) == 4 and set(map(type, window)) == {int} and min(window[2:]) > 0
