@@ -17,7 +17,6 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
 def test_a_cpu_has_its_own_defaults():
     placement = place("cpu", "bf16", None)
     assert (placement.devices[0].type, placement.dtype, placement.batch_size) == ("cpu", torch.bfloat16, 16)
-    assert placement.readers >= 1
     assert place("cpu", "fp32", 3).batch_size == 3
 
 

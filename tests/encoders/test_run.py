@@ -20,7 +20,7 @@ from rsr_cli.core.encoders.run import Embedder
 from rsr_cli.core.encoders.specification import EncoderSettings, parse
 from rsr_cli.core.encoders.statistics import Statistics
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.rasters import strips
+from rsr_cli.core.rasters import ahead, strips
 from rsr_cli.core.records.space import fingerprint
 from rsr_cli.core.records.streams import read
 from rsr_cli.remedies import explain
@@ -345,8 +345,8 @@ def test_batches_and_reading_ahead_are_limited_by_memory(call, corner_scene, tmp
 
     tile_bytes = 6 * 16 * 16 * 4
     monkeypatch.setattr(run, "MAX_INPUT_BYTES", 3 * tile_bytes + 1)
-    monkeypatch.setattr(reading, "MAX_TILE_BYTES", 5 * reading.memory_of(16 * 16, 6))
-    monkeypatch.setattr(reading, "STRIP_BYTES", reading.MAX_TILE_BYTES // 5)
+    monkeypatch.setattr(ahead, "MAX_TILE_BYTES", 5 * ahead.memory_of(16 * 16, 6))
+    monkeypatch.setattr(ahead, "STRIP_BYTES", ahead.MAX_TILE_BYTES // 5)
     ready = reading.Reader._ready
 
     def counted(*arguments):

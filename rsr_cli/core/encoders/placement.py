@@ -20,7 +20,6 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 #: The flags by which Linux names a processor that multiplies matrices in bfloat16, on x86 and on ARM.
 _BF16_FLAGS = re.compile(r"^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 CPU_BATCH, ACCELERATOR_BATCH = 16, 64
-READER_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,11 @@ class Placement:
         One of `PRECISIONS`, but ``auto``.
     batch_size : int
         Tiles per forward pass.
-    readers : int
-        Threads that read tiles ahead.
     """
 
     devices: tuple[torch.device, ...]
     precision: str
     batch_size: int
-    readers: int
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,6 +79,8 @@ def place(
     """
     import torch
 
+    from rsr_cli.core.rasters.ahead import cores
+
     if device is None:
         has_gpu, has_metal = torch.cuda.is_available(), torch.backends.mps.is_available()
         device = "cpu" if precision == "int8" else "cuda" if has_gpu else "mps" if has_metal else "cpu"
@@ -100,15 +98,13 @@ def place(
         int8.require()
     if precision == "auto":
         precision = "bf16" if same_in_bf16 and computes_bf16(chosen) else "fp32"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:
         given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-        torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores)
+        torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores())
     return Placement(
         devices=devices,
         precision=precision,
         batch_size=batch_size or (CPU_BATCH if chosen.type == "cpu" else ACCELERATOR_BATCH),
-        readers=min(READER_THREADS, cores + 1),
     )
 
 

@@ -72,7 +72,6 @@ class Embedder:
         self._reader = Reader(
             encoder,
             skips,
-            threads=placement.readers,
             ahead=AHEAD * placement.batch_size * len(placement.devices),
             fill_missing=fill_missing and filled is None,
             filled=None if filled is None else frozenset(filled),

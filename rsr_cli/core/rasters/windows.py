@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
+from rsr_cli.core.rasters.ahead import read_ahead
 from rsr_cli.core.rasters.masks import cloud_cover
 from rsr_cli.core.rasters.pixels import is_masked, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
-from rsr_cli.core.rasters.strips import read_each
+from rsr_cli.core.rasters.strips import STRIP_TILES, read_each
 from rsr_cli.core.sensors.base import UNUSED
 from rsr_cli.core.sources.files import absolute
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MIN_VALID = 0.5
 Edge = Literal["drop", "pad", "shift"]
 Window = tuple[int, int, int, int]
+#: A tile and the share of its pixels that are valid, or why it cannot be read.
+_Measured = tuple["Record", "float | RecordError"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Tiler:
         Yields
         ------
         list of dict
-            Features of one row of tiles.
+            Features, from left to right and from top to bottom.
 
         Raises
         ------
@@ -160,39 +163,56 @@ class Tiler:
             )
 
     def _cut(self, scene: Scene) -> Iterator[list[Record]]:
-        """Cut one scene, row by row."""
+        """Cut one scene."""
         settings = self._windows
         rows = self._rows_of_windows(scene)
-        measured = settings.min_valid != 0 and (scene.maskable or settings.edge == "pad")
+        count = len(rows) * len(rows[0])
+        tiles = (self._row(scene, windows) for windows in rows)
+        measured: Iterable[list[_Measured]]
+        if settings.min_valid == 0 or not (scene.maskable or settings.edge == "pad"):
+            measured = ([(tile, 1.0) for tile in row] for row in tiles)
+        elif count <= STRIP_TILES:
+            measured = map(partial(_measure, scene), tiles)
+        else:
+            measured = read_ahead(tiles, partial(_measure, scene), lambda tile: tile, n_bands=len(_used(scene)))
         kept, skipped = 0, self._skips.count
-        for windows in rows:
-            footprints = scene.locate.footprints(windows)
-            tiles = [
-                _tile(scene, window, footprint, gsd, whole=settings.whole)
-                for window, (footprint, gsd) in zip(windows, footprints, strict=True)
-            ]
-            tiles = list(self._usable(tiles, scene, measured=measured))
-            kept += len(tiles)
-            if tiles:
-                yield tiles
+        for some in measured:
+            usable = list(self._usable(some))
+            kept += len(usable)
+            if usable:
+                yield usable
         if not kept and self._skips.count == skipped:
-            count = len(rows) * len(rows[0])
             what = "its only tile has too few" if count == 1 else f"none of its {count} tiles has enough"
             raise RasterError(f"{what} valid pixels", scene.place, remedy="min-valid")
 
-    def _usable(self, tiles: Sequence[Record], scene: Scene, *, measured: bool) -> Iterator[Record]:
+    def _row(self, scene: Scene, windows: Sequence[Window]) -> list[Record]:
+        """Return the records of a row of windows."""
+        footprints = scene.locate.footprints(windows)
+        return [
+            _tile(scene, window, footprint, gsd, whole=self._windows.whole)
+            for window, (footprint, gsd) in zip(windows, footprints, strict=True)
+        ]
+
+    def _usable(self, measured: Iterable[_Measured]) -> Iterator[Record]:
         """Yield the tiles that have enough valid pixels, or their chips; skip those that cannot be read."""
-        bands = [band for band in scene.bands if band != UNUSED]
-        read = read_each([_unmasked(tile) for tile in tiles], bands) if measured else repeat(None)
-        for tile, pixels in zip(tiles, read, strict=False):
+        for tile, valid in measured:
             try:
-                if isinstance(pixels, RecordError):
-                    raise pixels
-                if pixels is None or self._is_valid(tile, scene, pixels):
+                if isinstance(valid, RecordError):
+                    raise valid
+                if self._is_enough(valid):
                     yield self._chips.write(tile) if self._chips else tile
+                else:
+                    self.dropped += 1
             except RasterError as error:
                 error.message += f" (tile {tile['id']})"
                 self._skips(error)
+
+    def _is_enough(self, valid: float) -> bool:
+        """Return whether a share of valid pixels is enough."""
+        least = self._windows.min_valid
+        if least is None and not self._windows.whole and self._windows.edge != "pad":
+            least = MIN_VALID
+        return valid > 0 if least is None else valid >= least
 
     def _rows_of_windows(self, scene: Scene) -> list[list[Window]]:
         settings = self._windows
@@ -207,30 +227,41 @@ class Tiler:
             raise
         return [[(column, row, size, size) for column in columns] for row in rows]
 
-    def _is_valid(self, tile: Record, scene: Scene, pixels: Pixels) -> bool:
-        """Measure a tile's valid pixels, and its clouds, and return whether there are enough.
 
-        ``pixels`` are those of the tile without its mask.
-        """
-        properties = tile["properties"]
-        usable = np.ones(pixels.numbers.shape[1:], bool) if pixels.invalid is None else ~pixels.invalid.any(axis=0)
-        if "mask" in properties:
-            quality = read_quality(tile)
-            usable &= ~is_masked(tile, quality)
-            if scene.quality and (cover := cloud_cover(quality, scene.quality)) is not None:
-                properties["eo:cloud_cover"] = cover
-        valid = float(usable.mean())
-        properties["valid"] = round(valid, 6)
-        least = self._windows.min_valid
-        if least is None and not self._windows.whole and self._windows.edge != "pad":
-            least = MIN_VALID
-        enough = valid > 0 if least is None else valid >= least
-        self.dropped += not enough
-        return enough
+def _used(scene: Scene) -> list[str]:
+    """Return the bands that count."""
+    return [band for band in scene.bands if band != UNUSED]
 
 
-def _unmasked(tile: Record) -> Record:
-    return {**tile, "properties": {name: value for name, value in tile["properties"].items() if name != "mask"}}
+def _measure(scene: Scene, tiles: Sequence[Record]) -> list[_Measured]:
+    """Measure the valid pixels of tiles and their clouds, which go into the records."""
+    unmasked = [
+        {**tile, "properties": {name: value for name, value in tile["properties"].items() if name != "mask"}}
+        for tile in tiles
+    ]
+    measured: list[_Measured] = []
+    for tile, pixels in zip(tiles, read_each(unmasked, _used(scene)), strict=True):
+        try:
+            if isinstance(pixels, RecordError):
+                raise pixels
+            measured.append((tile, _valid_share(tile, scene, pixels)))
+        except RecordError as error:
+            measured.append((tile, error))
+    return measured
+
+
+def _valid_share(tile: Record, scene: Scene, pixels: Pixels) -> float:
+    """Return the share of valid pixels of a tile; ``pixels`` are those without its mask."""
+    properties = tile["properties"]
+    usable = np.ones(pixels.numbers.shape[1:], bool) if pixels.invalid is None else ~pixels.invalid.any(axis=0)
+    if "mask" in properties:
+        quality = read_quality(tile)
+        usable &= ~is_masked(tile, quality)
+        if scene.quality and (cover := cloud_cover(quality, scene.quality)) is not None:
+            properties["eo:cloud_cover"] = cover
+    valid = float(usable.mean())
+    properties["valid"] = round(valid, 6)
+    return valid
 
 
 def _tile(scene: Scene, window: Window, footprint: dict[str, Any], gsd: float | None, *, whole: bool) -> Record:

@@ -1,0 +1,130 @@
+"""Reading tiles ahead, in threads and in the order of the input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import cycle
+from typing import TYPE_CHECKING, TypeVar
+
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of
+from rsr_cli.core.rasters.strips import STRIP_BYTES, STRIP_TILES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from rsr_cli.core.records.batch import Record
+
+#: Most threads that read.
+READER_THREADS = 8
+#: Height of the part of a raster that one thread reads, and its width unless `STRIP_TILES` are wider: one block or
+#: several.
+NEIGHBOURHOOD_PX = 1024
+#: JPEG 2000, of which GDAL decodes a block in as many threads as there are processors. Two readers at once would take
+#: longer than one, as both decode the blocks that lie between their tiles.
+_IN_THREADS = re.compile(r"\.(?:jp2|j2k)\b", re.IGNORECASE)
+
+_Tile = TypeVar("_Tile")
+_Read = TypeVar("_Read")
+#: A raster, and the column and row of one of its parts.
+_Place = tuple[str, int, int]
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_ahead(
+    batches: Iterable[Sequence[_Tile]],
+    read: Callable[[Sequence[_Tile]], _Read],
+    record_of: Callable[[_Tile], Record],
+    *,
+    n_bands: int,
+    ahead: int = 0,
+) -> Iterator[_Read]:
+    """Read tiles in the order of the input, ahead as far as their number and their memory allow.
+
+    Parameters
+    ----------
+    batches : iterable of sequence
+        Tiles.
+    read : callable
+        Reads up to `STRIP_TILES` of a batch, in a thread.
+    record_of : callable
+        Returns the record of a tile.
+    n_bands : int
+        Number of bands to read.
+    ahead : int
+        Number of tiles to read ahead, or more, so that every thread has some.
+
+    Yields
+    ------
+    object
+        What ``read`` returns.
+    """
+    threads = [ThreadPoolExecutor(1, "reader") for _ in range(min(READER_THREADS, cores() + 1))]
+    # Tiles that share blocks of a file go to one thread, which decodes these blocks once.
+    turns = cycle(threads)
+    thread_of = lru_cache(maxsize=1024)(lambda _place: next(turns))
+    reading: deque[tuple[Future[_Read], int, float]] = deque()
+    ahead = max(ahead, len(threads) * STRIP_TILES)
+    count, memory = 0, 0.0
+    try:
+        for batch in batches:
+            for place, rows, needed in _runs([record_of(tile) for tile in batch], n_bands):
+                while reading and (count + len(rows) > ahead or memory + needed > MAX_TILE_BYTES):
+                    future, fewer, freed = reading.popleft()
+                    yield future.result()
+                    count, memory = count - fewer, memory - freed
+                reading.append((thread_of(place).submit(read, [batch[i] for i in rows]), len(rows), needed))
+                count, memory = count + len(rows), memory + needed
+        while reading:
+            yield reading.popleft()[0].result()
+    finally:
+        for thread in threads:
+            thread.shutdown(wait=False, cancel_futures=True)  # one may wait for a network
+
+
+def _runs(records: Sequence[Record], n_bands: int) -> Iterator[tuple[_Place, list[int], float]]:
+    """Divide tiles into runs for one thread: the place of the first tile, their numbers, memory in bytes."""
+    run: list[int] = []
+    first = last = ("", 0, 0)
+    memory = 0.0
+    for i, record in enumerate(records):
+        place, needed = _neighbourhood(record), _memory_of(record, n_bands)
+        is_apart = place[0] == last[0] and place != last
+        if run and (is_apart or len(run) == STRIP_TILES or memory + needed > STRIP_BYTES):
+            yield first, run, memory
+            run, memory = [], 0.0
+        first, last = first if run else place, place
+        run.append(i)
+        memory += needed
+    if run:
+        yield first, run, memory
+
+
+def _memory_of(record: Record, n_bands: int) -> float:
+    """Return the memory in bytes that reading a tile takes at most, as far as the record states."""
+    try:
+        width, height = (float(length) for length in record["properties"]["window"][2:4])
+    except (KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading its pixels will report
+        width = height = 0.0
+    return min(memory_of(max(0.0, width) * max(0.0, height), n_bands), MAX_TILE_BYTES)
+
+
+def _neighbourhood(record: Record) -> _Place:
+    """Return the part of a raster that contains a tile's corner; all of one that is decoded in threads of its own."""
+    properties = record["properties"]
+    source = str(properties.get("source"))
+    column = row = 0
+    if not _IN_THREADS.search(source):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading will report
+            left, top, width, _ = map(int, properties["window"])
+            column, row = left // max(NEIGHBOURHOOD_PX, STRIP_TILES * width), top // NEIGHBOURHOOD_PX
+    return source, column, row
