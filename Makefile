@@ -6,6 +6,8 @@ STAMP = $(VENV)/.installed
 # For test-newest only; pyenv, if it is there, selects a version by PYENV_VERSION.
 PYTHON_NEWEST ?= env PYENV_VERSION=3.13 python3.13
 NEWEST = .venv-newest
+# What bench compares the working tree with.
+BASE ?= HEAD
 # Milvus and its client, for bench-paper only; they cannot be installed beside rsr's own packages.
 MILVUS = .venv-milvus
 
@@ -50,8 +52,8 @@ completions: $(STAMP) ## Write completion scripts for bash, zsh and fish into bu
 	@_RSR_COMPLETE=zsh_source $(BIN)/rsr > build/completions/_rsr
 	@_RSR_COMPLETE=fish_source $(BIN)/rsr > build/completions/rsr.fish
 
-bench: $(STAMP) ## Measure the speed of the commands
-	@$(BIN)/python benchmarks/bench.py
+bench: $(STAMP) ## Measure the speed of the commands beside that of an earlier commit (BASE), for benchmarks/README.md
+	@$(BIN)/python benchmarks/bench.py --base $(BASE)
 
 bench-paper: $(STAMP) $(MILVUS)/.installed ## Time single queries as the paper does, beside faiss and Milvus
 	@$(BIN)/python benchmarks/paper_speed.py --milvus-python $(MILVUS)/bin/python

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from affine import Affine
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.ahead import read_ahead
@@ -269,7 +268,8 @@ def _tile(scene: Scene, window: Window, footprint: dict[str, Any], gsd: float | 
     column, row, width, height = window
     where = dict(scene.locate.properties)
     if scene.locate.transform is not None:
-        where["proj:transform"] = list(scene.locate.transform @ Affine.translation(column, row))[:6]
+        a, b, left, d, e, top = scene.locate.transform[:6]
+        where["proj:transform"] = [a, b, a * column + b * row + left, d, e, d * column + e * row + top]
     where["proj:shape"] = [height, width]
     if gsd is not None:
         where["gsd"] = gsd
