@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if number is not None:  # a library may have turned it into an error of its own
         status, failure = 128 + number, (name, signals.reason(number))
     _end_stream(argv, status, failure)
-    if number is not None:
+    if number is not None or status == ReaderGoneError.status:
         os._exit(status)  # a thread that reads from a network would be waited for
     sys.exit(status)
 

@@ -55,7 +55,7 @@ REMEDIES = {
     "offset-unknown": "pass --offset: -1000 if reflectance x 10000 = DN - 1000, else 0",
     "one-product": "put each product into a directory of its own",
     "one-run": "pass the hits of one run at a time",
-    "openvino": "install it (pip install openvino), or pass another --precision",
+    "openvino": "install it (pip install 'rsr-cli[int8]'), or pass another --precision",
     "other-bands": "embed bands that the tiles have, as --model rcf:bands={bands} does",
     "other-output": "pass another name to -o",
     "overwrite": "pass --overwrite to replace it",

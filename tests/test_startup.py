@@ -22,7 +22,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 HEAVY = {
-    *("torch", "torchvision", "terratorch", "faiss", "rasterio", "pyarrow", "scipy"),
+    *("torch", "torchvision", "terratorch", "faiss", "rasterio", "pyarrow", "scipy", "openvino"),
     *("sklearn", "matplotlib", "PIL", "jinja2"),
 }
 # Library -> the modules, or packages, that may import it; a library that is not here may be imported by all
@@ -34,6 +34,7 @@ IMPORTERS = {
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
     **dict.fromkeys(("torch", "terratorch"), ("rsr_cli.core.encoders",)),
+    "openvino": ("rsr_cli.core.encoders.int8",),
 }
 
 

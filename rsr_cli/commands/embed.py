@@ -74,12 +74,14 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     is_flag=True,
     help="Fill bands that a tile lacks with the model's mean, for vectors that are compared only with each other.",
 )
-@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, cuda:all, mps.  [default: an accelerator, else cpu]")
+@click.option(
+    "--device", metavar="NAME", help="cpu, cuda, cuda:1, cuda:all or mps.  [default: an accelerator, else cpu]"
+)
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     help="Number format of the model; auto is bf16 where the device and the model suit it, else fp32; int8 is faster"
-    " on CPUs with AVX-512 VNNI, and differs in a few bits.  [default: auto]",
+    " on CPUs with AVX-512 VNNI, and changes a few bits of a code.  [default: auto]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.keep_going

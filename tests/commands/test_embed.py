@@ -457,7 +457,7 @@ def test_precisions_are_stated_and_share_a_space(rsr, tiny, corner_scene, tmp_pa
     assert rsr("index", "-o", tmp_path / "lake.rsr", input=codes).returncode == 0
     asked = rsr("query", tmp_path / "lake.rsr", tmp_path / "fp32", "-k", "1")
     assert (asked.returncode, asked.stderr) == (0, b"")
-    mixed = "vectors computed in int8 are compared with those in %s: a few bits per tile differ"
+    mixed = "vectors computed in int8 are compared with those in %s: a few bits of each code differ"
     asked = rsr("query", tmp_path / "lake.rsr", tmp_path / "int8", "-k", "1")
     assert (asked.returncode, asked.stderr.decode()) == (0, f"rsr query: {mixed % 'bf16'}\n")
     for first, second in (("int8", "fp32"), ("fp32", "int8")):

@@ -429,3 +429,22 @@ def test_clouds_are_masked_to_the_end_of_the_pipe(rsr, tmp_path, write_raster):
             (embedded,) = map(json.loads, rsr("embed", "--model", "rcf", input=done.stdout).stdout.splitlines())
             vectors.append(embedded["properties"]["embedding"]["data"])
     assert len(set(vectors)) == 1
+
+
+def test_the_tiles_of_a_large_scene_come_in_order_without_those_that_cannot_be_read(tmp_path, write_raster, rsr):
+    blocks = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate", "nodata": 0}
+    pixels = np.random.default_rng(0).integers(1, 900, (1, 160, 160)).astype("uint16")
+    pixels[:, 40:48, 40:48] = 0
+    path = write_raster(tmp_path / "x.tif", pixels, names=["red"], **blocks)
+    with rasterio.open(path) as raster:
+        start = int(raster.get_tag_item("BLOCK_OFFSET_3_2", "TIFF", bidx=1))
+    with Path(path).open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(50))
+    done = rsr("tile", "--size", 8, "--scale", 1, "--offset", 0, "--keep-going", path)
+    offsets = [(column, row) for row in range(0, 160, 8) for column in range(0, 160, 8)]
+    broken = [(column, row) for column, row in offsets if 96 <= column < 128 and 64 <= row < 96]
+    expected = [f"x_{column}_{row}" for column, row in offsets if (column, row) not in [*broken, (40, 40)]]
+    assert [record["id"] for record in records(done)] == expected
+    assert done.returncode == 3
+    assert sum("cannot be read" in message for message in messages(done)) == len(broken)

@@ -172,7 +172,7 @@ def test_a_tile_that_fails_does_not_take_its_neighbours_along(call, corner_scene
     records = [orjson.loads(line) for line in lines]
     *_, last = (i for i, record in enumerate(records) if record["properties"]["window"][1] == 48)
     left, top, width, height = records[last]["properties"]["window"]
-    for i, right in enumerate((4, 400)):  # partly beyond the raster, and wholly
+    for i, right in enumerate((4, 16)):  # partly beyond the raster, and wholly
         beyond = {**records[last]["properties"], "window": [left + right, top, width + right, height]}
         records.insert(last + 1 + i, {**records[last], "id": f"beyond {i}", "properties": beyond})
     done, skips = embedded(b"\n".join(map(orjson.dumps, records)), tmp_path, ValidMeans(), keep_going=True)
@@ -370,3 +370,18 @@ def test_a_malformed_window_among_tiles(call, corner_scene, tmp_path, window):
     stream = b"\n".join([lines[0], orjson.dumps(odd), *lines[1:]]) + b"\n"
     records, skips = embedded(stream, tmp_path, keep_going=True)
     assert (len(records), skips.count) == (len(lines), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:all"])
+def test_a_gpu_returns_the_vectors_of_the_cpu(call, corner_scene, tmp_path, device):
+    tiles = call("tile", "--size", "16", "--stride", "4", "--min-valid", "0.1", corner_scene)
+    path = tmp_path / "tiles.geojsonl"
+    path.write_bytes(tiles)
+    found = {}
+    for name in ("cpu", device):
+        embedder = Embedder(load_encoder(EncoderSettings(model="rcf")), place(name, "fp32", 7), Skips())
+        done = list(embedder.embed(read([str(path)], Skips())))
+        found[name] = [r["id"] for batch in done for r in batch.records], np.concatenate([b.vectors for b in done])
+    assert found["cpu"][0] == found[device][0]
+    np.testing.assert_allclose(found["cpu"][1], found[device][1], rtol=1e-3, atol=1e-4)

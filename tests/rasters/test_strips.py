@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from support_rasters import bands_of
+from rasterio import Affine
+from support_rasters import RNG, bands_of
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters import parts, strips
 from rsr_cli.core.rasters.pixels import Pixels, memory_of, read_stored
 from rsr_cli.core.rasters.strips import are_side_by_side, read_each
+from rsr_cli.core.records.exact import loads
 
 
 def changed(tile, **properties):
@@ -20,7 +22,8 @@ def changed(tile, **properties):
 
 def together(read):
     """Return how many tiles were read at once, each time."""
-    return [len(list(group)) for _, group in itertools.groupby(read, lambda pixels: id(pixels.numbers.base))]
+    kept = list(read)
+    return [len(list(group)) for _, group in itertools.groupby(kept, lambda pixels: id(pixels.numbers.base))]
 
 
 @pytest.mark.parametrize("stride", [8, 5])
@@ -110,4 +113,51 @@ def test_only_tiles_of_one_file_and_row_without_a_gap_are_side_by_side(tmp_path,
         assert not are_side_by_side(one, changed(two, **other)), other
     masked = [changed(tile, mask={"source": "m", "values": [1]}) for tile in tiles]
     assert not are_side_by_side(*masked[:2])
-    assert not are_side_by_side(*[changed(two, source={"blue": "b.tif", "red": "r.tif"})] * 2)
+    by_band = [changed(tile, source={"blue": "b.tif", "red": "r.tif"}) for tile in (one, two)]
+    assert are_side_by_side(*by_band)
+    moved = [*two["properties"]["proj:transform"]]
+    moved[2] += 1
+    for other in (moved, "x", None, [None] * 6):
+        assert not are_side_by_side(by_band[0], changed(by_band[1], **{"proj:transform": other}))
+    by_band[1]["properties"]["source"] = {"blue": "b.tif", "red": "s.tif"}
+    assert not are_side_by_side(*by_band)
+
+
+def test_a_tile_beyond_the_raster_is_an_error_beside_one_inside_too(tmp_path, write_raster, cut):
+    tiles = cut(write_raster(tmp_path / "x.tif", bands_of(1, 16, 64), names=["red"]), size=16)
+    beyond = changed(tiles[-1], window=[64, 0, 16, 16])
+    assert are_side_by_side(tiles[-1], beyond)
+    *inside, error = read_each([*tiles, beyond], ["red"])
+    assert all(isinstance(pixels, Pixels) for pixels in inside)
+    assert isinstance(error, RasterError)
+    assert "outside the raster" in error.message
+
+
+@pytest.mark.parametrize("number", ["0.10000000000000001", "2e0", "1"])
+def test_a_scale_with_more_digits_than_a_double_is_read(tmp_path, write_raster, cut, number):
+    (tile,) = cut(write_raster(tmp_path / "x.tif", bands_of(1, 8, 8), names=["red"]))
+    tile["properties"]["scale"] = loads(f'{{"scale": {number}}}'.encode())["scale"]
+    (read,) = read_each([tile], ["red"])
+    np.testing.assert_array_equal(read.calibrated(), read.numbers * np.float32(number))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "at_once"), [(12, 12, [5]), (12, 6, [10]), (8, 8, [1] * 8), (9, 9, [1] * 7)]
+)
+@pytest.mark.parametrize("nodata", [None, 5])
+def test_bands_of_other_resolutions_are_read_at_once_where_tiles_end_between_pixels(
+    tmp_path, write_raster, cut, size, stride, at_once, nodata
+):
+    for name, metres in (("B02", 10), ("B8A", 20), ("B01", 60)):
+        count = 660 // metres
+        pixels = RNG.integers(1, 20, (1, count, count)).astype("uint16")
+        transform = Affine(metres, 0, 6e5, 0, -metres, 5e6)
+        write_raster(tmp_path / "x" / f"{name}.tif", pixels, transform=transform, nodata=nodata)
+    known = {"per_band": True, "sensor": "sentinel2-l2a", "scale": 1, "offset": 0, "min_valid": 0}
+    tiles = cut(tmp_path / "x", size=size, stride_px=stride, **known)
+    row = [tile for tile in tiles if tile["properties"]["window"][1] == 0]
+    bands = ["coastal", "nir08", "blue"]
+    read = list(read_each(row, bands))
+    assert together(read) == at_once
+    for tile, one in zip(row, read, strict=True):
+        np.testing.assert_array_equal(one.calibrated(), read_stored(tile, bands).calibrated())

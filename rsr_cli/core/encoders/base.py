@@ -264,6 +264,8 @@ class Encoder(ABC):
     #: Whether vectors that are computed in bfloat16 were seen to be those of float32: cosine above 0.999, and more than
     #: 99.5 % of all signs.
     same_in_bf16: ClassVar[bool] = False
+    #: Whether two threads may call ``forward`` at once, because it leaves the module as it is.
+    reentrant: ClassVar[bool] = True
     #: Whether ``module`` is a `VisionTransformer`, whose linear layers can be computed in int8.
     quantizable: ClassVar[bool] = False
     #: Record properties, besides the pixels, that ``forward`` takes: ``datetime``, ``location``.
@@ -283,7 +285,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
-        """Encode a batch.
+        """Encode a batch; if the encoder is ``reentrant``, two threads may do so at once.
 
         Parameters
         ----------

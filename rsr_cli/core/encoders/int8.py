@@ -26,8 +26,9 @@ def quantize(transformer: VisionTransformer, *, bf16: bool) -> None:
     """Let a transformer encode tokens in int8, in place.
 
     The weights of linear layers are rounded to 8 bits, with a scale per output: the largest is 127. Tokens are rounded
-    as they come, with a scale for each token, so that a vector does not depend on the others in its batch. Attention
-    and norms are computed in bfloat16 if ``bf16``, else in float32; pixels are embedded, and tokens pooled, in float32.
+    as they come, with a scale for each ``dim`` values of a token, so that a vector does not depend on the others in its
+    batch. Attention and norms are computed in bfloat16 if ``bf16``, else in float32; pixels are embedded, and tokens
+    pooled, in float32.
 
     Parameters
     ----------

@@ -84,8 +84,9 @@ def place(
     if device is None:
         has_gpu, has_metal = torch.cuda.is_available(), torch.backends.mps.is_available()
         device = "cpu" if precision == "int8" else "cuda" if has_gpu else "mps" if has_metal else "cpu"
-    # without any GPU, torch says why
-    names = [f"cuda:{i}" for i in range(torch.cuda.device_count() or 1)] if device == "cuda:all" else [device]
+    names = [device]
+    if device == "cuda:all":
+        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cuda"]  # of which torch says why not
     devices = tuple(_usable(name) for name in names)
     chosen = devices[0]
     if chosen.type == "cpu" and precision == "fp16":
@@ -97,7 +98,7 @@ def place(
             raise UsageError("this model cannot be computed in int8", remedy="precision")
         int8.require()
     if precision == "auto":
-        precision = "bf16" if same_in_bf16 and computes_bf16(chosen) else "fp32"
+        precision = "bf16" if same_in_bf16 and all(map(computes_bf16, devices)) else "fp32"
     if "OMP_NUM_THREADS" not in os.environ:
         given = os.environ.get("SLURM_CPUS_PER_TASK", "")
         torch.set_num_threads(int(given) if given.isdecimal() and int(given) else cores())
@@ -127,7 +128,8 @@ def computes_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     cpuinfo = Path("/proc/cpuinfo")
     return device.type == "cpu" and cpuinfo.exists() and _BF16_FLAGS.search(cpuinfo.read_text()) is not None
 

@@ -81,11 +81,11 @@ class Preprocessor:
         pixels.sub_(self._per_band(self.encoder.mean)).div_(self._per_band(self.encoder.std))
         holed = [i for i, tile in enumerate(tiles) if tile.invalid is not None]
         if holed:
-            finite = ~self._moved([tiles[i].invalid for i in holed])
-            pixels[holed] = pixels[holed].masked_fill_(~finite, 0)
+            invalid = self._moved([tiles[i].invalid for i in holed])
+            pixels[holed] = pixels[holed].masked_fill_(invalid, 0)
         resized = self._resized(pixels)
         if holed and resized is not pixels:  # a resized pixel is the average of the valid ones that it is made from
-            resized[holed] /= self._resized(finite.float()).clamp_min_(1e-6)
+            resized[holed] /= self._resized((~invalid).float()).clamp_min_(1e-6)
         shares = resized.new_ones(len(tiles), *resized.shape[2:])
         partial = [i for i, part in enumerate(valid) if part is not None]
         if partial:

@@ -49,6 +49,12 @@ class Ready:
         return f"{self.name}:{self.line}"
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of memory that its pixels take."""
+        arrays = (self.pixels.numbers, self.pixels.invalid, self.valid)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
     def is_large(self) -> bool:
         """Whether it may be too large for the memory that is free, and is to be a batch of its own."""
         return 4 * self.pixels.numbers.size > TOGETHER_BYTES
@@ -70,7 +76,7 @@ class Reader:
     skips : Skips
         Receives the errors of tiles that cannot be read.
     ahead : int
-        Number of tiles to read ahead at least.
+        At least this many tiles are read ahead, as far as memory allows.
     fill_missing : bool
         Let tiles lack bands.
     filled : frozenset of str, optional

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.transformer import VisionTransformer
     from rsr_cli.core.records.space import Space
 
-#: Number of batches that wait for each device, and for which tiles are read ahead.
+#: Number of batches that each device has at a time, the one that it computes included, and for which tiles are read
+#: ahead.
 AHEAD = 2
 
 
@@ -77,10 +78,12 @@ class Embedder:
             filled=None if filled is None else frozenset(filled),
         )
         self._spaces: dict[tuple[tuple[str, ...], str | None], Space] = {}
-        copies = [encoder, *(copy.copy(encoder) for _ in placement.devices[1:])]
-        for other in copies[1:]:
+        self._devices = []
+        for device in placement.devices[1:]:
+            other = copy.copy(encoder)
             other.module = copy.deepcopy(encoder.module)
-        self._devices = [_Device(*pair, placement) for pair in zip(copies, placement.devices, strict=True)]
+            self._devices.append(_Device(other, device, placement))
+        self._devices.insert(0, _Device(encoder, placement.devices[0], placement))
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Embed a stream of tiles.
@@ -117,7 +120,7 @@ class Embedder:
         memory = 0
         shape: tuple[int, ...] = ()
         for tile in tiles:
-            needed, before, shape = tile.pixels.numbers.nbytes, shape, self._shape(tile)
+            needed, before, shape = tile.n_bytes, shape, self._shape(tile)
             if waiting and (shape != before or tile.is_large or memory + needed > MAX_INPUT_BYTES):
                 yield waiting
                 waiting, memory = [], 0
@@ -163,8 +166,8 @@ class Embedder:
 class _Device:
     """A model on one device, with threads of its own.
 
-    A GPU has two, each with a stream: while it computes one batch, the next one is copied and the last one's vectors
-    are returned.
+    A GPU has two, each with a stream, unless the encoder is not reentrant: while it computes one batch, the next one is
+    copied and the last one's vectors are returned.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, placement: Placement) -> None:
@@ -175,7 +178,7 @@ class _Device:
         if placement.precision == "int8":
             quantize(cast("VisionTransformer", encoder.module), bf16=computes_bf16(device))
         self._prepare = Preprocessor(encoder, device if is_cuda else torch.device("cpu"))
-        self._threads = 2 if is_cuda else 1
+        self._threads = 2 if is_cuda and encoder.reentrant else 1
 
     @contextlib.contextmanager
     def started(self) -> Iterator[Callable[[list[Ready]], Future[NDArray[np.float32]]]]:
@@ -214,4 +217,5 @@ def _use_own_stream(device: torch.device) -> None:
 
 def _is_about_memory(error: Exception) -> bool:
     """Return whether memory ran out, which on a CPU torch raises as a RuntimeError like any other."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in ("allocate memory", "out of memory"))

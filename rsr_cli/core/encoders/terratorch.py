@@ -177,6 +177,8 @@ class Backbone(Encoder):
         Path of the weights; nothing is downloaded.
     """
 
+    reentrant = False  # torchgeo's DOFA keeps what it computes of the wavelengths
+
     def __init__(self, model: Model, checkpoint: str | None) -> None:
         super().__init__(model)
         name, bands, size_px = model.name, model.bands, model.size_px

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import cycle
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from rsr_cli.core.errors import RsrError
+from rsr_cli.core.rasters.opening import open_raster
 from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of
 from rsr_cli.core.rasters.strips import STRIP_BYTES, STRIP_TILES
+from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 #: Most threads that read.
 READER_THREADS = 8
 #: Height of the part of a raster that one thread reads, and its width unless `STRIP_TILES` are wider: one block or
-#: several.
+#: several. Where blocks are as wide as the raster, it is a row of tiles or of blocks, whichever is higher.
 NEIGHBOURHOOD_PX = 1024
-#: JPEG 2000, of which GDAL decodes a block in as many threads as there are processors. Two readers at once would take
-#: longer than one, as both decode the blocks that lie between their tiles.
-_IN_THREADS = re.compile(r"\.(?:jp2|j2k)\b", re.IGNORECASE)
+#: Formats of which several readers would take longer than one. GDAL decodes JPEG 2000 in as many threads as there are
+#: processors, and two readers decode the blocks between their tiles twice; PNG and JPEG are decoded from the top.
+_BY_ONE = {"JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "PNG", "JPEG"}
 
 _Tile = TypeVar("_Tile")
 _Read = TypeVar("_Read")
@@ -61,7 +62,7 @@ def read_ahead(
     n_bands : int
         Number of bands to read.
     ahead : int
-        Number of tiles to read ahead, or more, so that every thread has some.
+        At least this many tiles are read ahead, as far as memory allows; more if that leaves a thread without any.
 
     Yields
     ------
@@ -98,8 +99,7 @@ def _runs(records: Sequence[Record], n_bands: int) -> Iterator[tuple[_Place, lis
     memory = 0.0
     for i, record in enumerate(records):
         place, needed = _neighbourhood(record), _memory_of(record, n_bands)
-        is_apart = place[0] == last[0] and place != last
-        if run and (is_apart or len(run) == STRIP_TILES or memory + needed > STRIP_BYTES):
+        if run and (place != last or len(run) == STRIP_TILES or memory + needed > STRIP_BYTES):
             yield first, run, memory
             run, memory = [], 0.0
         first, last = first if run else place, place
@@ -119,12 +119,30 @@ def _memory_of(record: Record, n_bands: int) -> float:
 
 
 def _neighbourhood(record: Record) -> _Place:
-    """Return the part of a raster that contains a tile's corner; all of one that is decoded in threads of its own."""
-    properties = record["properties"]
-    source = str(properties.get("source"))
-    column = row = 0
-    if not _IN_THREADS.search(source):
-        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading will report
-            left, top, width, _ = map(int, properties["window"])
-            column, row = left // max(NEIGHBOURHOOD_PX, STRIP_TILES * width), top // NEIGHBOURHOOD_PX
-    return source, column, row
+    """Return the part of a raster that contains a tile's corner, which one thread reads."""
+    source = record["properties"].get("source")
+    path: Any = next(iter(source.values()), None) if isinstance(source, dict) else source
+    try:
+        left, top, width, height = map(int, record["properties"]["window"])
+        column, row = left // max(NEIGHBOURHOOD_PX, STRIP_TILES * width), top // NEIGHBOURHOOD_PX
+        if left or top:
+            rows = _rows_per_block(file_and_band(path)[0])
+            if rows is not None:
+                column, row = 0, top // max(height, rows)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading it will report
+        column = row = 0
+    return str(source), column, row
+
+
+@lru_cache(maxsize=1024)
+def _rows_per_block(path: str) -> int | None:
+    """Return the number of rows that are decoded at once if a raster's blocks are as wide as the raster, else None.
+
+    That is all of them in a format of which only one thread should read.
+    """
+    try:
+        with open_raster(path) as dataset:
+            height, width = dataset.block_shapes[0]
+            return dataset.height if dataset.driver in _BY_ONE else height if width >= dataset.width else None
+    except RsrError:  # as reading will report
+        return None

@@ -191,9 +191,11 @@ def all_valid(dataset: DatasetReader) -> list[int]:
 def declared_nodata(dataset: DatasetReader) -> tuple[int, ...] | None:
     """Return the number that each band declares invalid, if all are of integers and declare nothing else invalid."""
     numbers: list[int] = []
+    if alphas_of(dataset):
+        return None
     for kind, nodata, flags in zip(dataset.dtypes, dataset.nodatavals, dataset.mask_flag_enums, strict=True):
         is_whole = np.dtype(kind).kind in "iu" and nodata is not None and has(kind, nodata)
-        if flags != [MaskFlags.nodata] or not is_whole or alphas_of(dataset):
+        if flags != [MaskFlags.nodata] or not is_whole:
             return None
         numbers.append(int(nodata))
     return tuple(numbers)

@@ -98,7 +98,7 @@ class _Datasets(threading.local):
 
     def _is_full(self) -> bool:
         """Return whether a dataset is to be closed before another one is opened."""
-        counts = [len(opened) for opened in self.of_threads.values()]
+        counts = [len(opened) for ref in self.of_threads.valuerefs() if (opened := ref()) is not None]
         return len(self._open) >= min(OPEN_DATASETS, ALL_OPEN_DATASETS // len(counts)) or (
             sum(counts) >= ALL_OPEN_DATASETS
         )

@@ -12,6 +12,7 @@ from rasterio.enums import Interleaving
 from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.masks import are_marked
 from rsr_cli.core.rasters.parts import part_of, parts_of, read_part
+from rsr_cli.core.records.exact import Exact
 from rsr_cli.core.sensors.base import DECIBELS, POLARIZATIONS, STAND_INS, UNUSED, missing_bands, unit_read
 from rsr_cli.core.sensors.quality import Marks
 
@@ -242,7 +243,7 @@ def check_tile(tile: Record) -> None:
         and all(len(stated) == len(names) for stated in calibration if isinstance(stated, list))
         and (isinstance(source, str) or (isinstance(source, dict) and _are([source.get(n) for n in names], str)))
         and _are([window, transform], list)
-        and _are([*numbers, *window, *transform], int, float)
+        and _are([*numbers, *window, *transform], int, float, Exact)
         and (len(window), len(transform)) == (4, 6)
         and all(map(math.isfinite, [*numbers, *window, *transform]))
         and ("proj:transform" not in properties or transform[0] * transform[4] != transform[1] * transform[3])

@@ -170,7 +170,7 @@ class Tiler:
         measured: Iterable[list[_Measured]]
         if settings.min_valid == 0 or not (scene.maskable or settings.edge == "pad"):
             measured = ([(tile, 1.0) for tile in row] for row in tiles)
-        elif count <= STRIP_TILES:
+        elif count <= STRIP_TILES or self._chips:  # a chip is read again, of blocks that this thread has decoded
             measured = map(partial(_measure, scene), tiles)
         else:
             measured = read_ahead(tiles, partial(_measure, scene), lambda tile: tile, n_bands=len(_used(scene)))

@@ -179,7 +179,7 @@ def note_int8(mine: object, theirs: object) -> bool:
     is_mixed = mine != theirs and "int8" in (mine, theirs)
     if is_mixed:
         other = (theirs if mine == "int8" else mine) or "fp32"
-        log.warning("vectors computed in int8 are compared with those in %s: a few bits per tile differ", other)
+        log.warning("vectors computed in int8 are compared with those in %s: a few bits of each code differ", other)
     return is_mixed
 
 
