@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import logging
@@ -126,8 +127,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if number is not None:  # a library may have turned it into an error of its own
         status, failure = 128 + number, (name, signals.reason(number))
     _end_stream(argv, status, failure)
-    if number is not None or status == ReaderGoneError.status:
-        os._exit(status)  # a thread that reads from a network would be waited for
+    if status not in (0, options.STATUS_SKIPPED):  # a thread that reads, perhaps from a network, would be waited for
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be closed, or its reader gone
+            sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

@@ -89,6 +89,17 @@ def test_the_stream_says_that_a_signal_stopped_it(tmp_path, start, silent_server
     assert last == says
 
 
+def test_a_failure_is_not_held_up_by_a_server_that_does_not_answer(tmp_path, start, silent_server):
+    """The second tile is read ahead when the first one fails."""
+    url, _ = silent_server
+    (tmp_path / "in.geojsonl").write_bytes(record("gone.tif") + record(url))
+    process = start([*RSR, "embed", "--model", "rcf", "in.geojsonl"], stdout=subprocess.PIPE)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"gone.tif: no such file" in err
+    assert orjson.loads(out)["type"] == "Failure"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_kills_at_once(start, silent_server, number):
     url, asked = silent_server
