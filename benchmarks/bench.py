@@ -152,7 +152,7 @@ def records(n: int, kind: str) -> Iterator[bytes]:
         ring = [[west, north], [west, south], [east, south], [east, north], [west, north]]
         properties = {
             "source": "scene.tif",
-            "bands": ["blue", "green", "red", "nir08", "swir16", "swir22"],
+            "bands": list(BANDS),
             "scale": 1.0,
             "offset": 0.0,
             "window": [column * 224, row * 224, 224, 224],

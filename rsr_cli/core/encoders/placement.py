@@ -42,7 +42,7 @@ class Placement:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and the arithmetic, in int8 of what is not quantized."""
+        """Type of the weights and the arithmetic; with int8, of all that is not quantized."""
         import torch
 
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
