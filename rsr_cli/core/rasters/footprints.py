@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-# Straight pixel edges need not be straight in lon/lat: each edge of an outline is cut into EDGE_SEGMENTS pieces, or
-# into more so that none is longer than SEGMENT_PX pixels, and where these do not suffice, into FINER times as many.
+# Straight pixel edges need not be straight in lon/lat: each edge of an outline is cut into so many pieces, first into
+# few, which tell that most are straight. Or into more so that none is longer than SEGMENT_PX pixels, and where these do
+# not suffice, into FINER times as many.
+FEW_SEGMENTS = 4
 EDGE_SEGMENTS = 16
 SEGMENT_PX = 256
 FINER = (4, 16)
@@ -102,20 +104,29 @@ class Locator:
         """
         if self._placement is None:
             return [({"geometry": None}, None) for _ in windows]
-        outlines = self._outlines(self._placement, np.asarray(windows, dtype=float))
+        numbers = np.arange(len(windows))
+        boxes = np.asarray(windows, dtype=float)
         sizes = np.asarray(windows)[:, 2:]
-        bent = is_bent(outlines, sizes)
-        areas = ground_areas(outlines)
+        areas = np.empty(len(windows))
         found: list[dict[str, Any]] = [{} for _ in windows]
-        plain = np.flatnonzero(is_plain(outlines) & ~bent)
-        straight = is_straight(outlines[plain], sizes[plain])
-        for numbers, rings in ((plain[straight], corners_of(outlines)), (plain[~straight], outlines)):
-            for number, polygon in zip(numbers, polygons(rings[numbers]), strict=True):
-                found[number] = polygon
-        for number in np.setdiff1d(np.arange(len(found)), plain):
-            outline = outlines[number]
-            if bent[number]:
-                outline = self._finer_outline(self._placement, np.asarray(windows[number], dtype=float))
+        for segments in (FEW_SEGMENTS, EDGE_SEGMENTS):
+            outlines = self._outlines(self._placement, boxes[numbers], segments)
+            areas[numbers] = ground_areas(outlines)
+            bent = is_bent(outlines, sizes[numbers])
+            plain = is_plain(outlines) & ~bent
+            straight = plain.copy()
+            straight[plain] = is_straight(outlines[plain], sizes[numbers[plain]])
+            curved = plain & ~straight if segments == EDGE_SEGMENTS else np.zeros_like(plain)
+            for chosen, rings in ((straight, corners_of(outlines)), (curved, outlines)):
+                for number, polygon in zip(numbers[chosen], polygons(rings[chosen]), strict=True):
+                    found[number] = polygon
+            others = ~(straight | curved)
+            numbers, outlines, bent = numbers[others], outlines[others], bent[others]
+            if not len(numbers):
+                break
+        for number, outline, is_rough in zip(numbers, outlines, bent, strict=True):
+            if is_rough:
+                outline = self._finer_outline(self._placement, boxes[number])
             found[number] = special(outline, sizes[number])
             areas[number] = _area_of(found[number]["geometry"])
         return list(zip(found, self._distances(windows, areas / sizes.prod(axis=1)), strict=True))
@@ -151,14 +162,16 @@ class Locator:
     def _finer_outline(self, placement: Placement, window: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project the outline of a window with as many points as it needs: float64 (points, 2) of lon, lat."""
         for finer in FINER:
-            outlines = self._outlines(placement, window[None], finer)
+            outlines = self._outlines(placement, window[None], EDGE_SEGMENTS, finer)
             if not is_bent(outlines, window[None, 2:])[0]:
                 break
         return outlines[0]
 
-    def _outlines(self, placement: Placement, windows: NDArray[np.float64], finer: int = 1) -> NDArray[np.float64]:
+    def _outlines(
+        self, placement: Placement, windows: NDArray[np.float64], segments: int, finer: int = 1
+    ) -> NDArray[np.float64]:
         """Project outlines, counter-clockwise on a north-up raster: float64 (n, 4 * segments, 2) of lon, lat."""
-        segments = max(EDGE_SEGMENTS, -(-int(windows[:, 2:].max()) // SEGMENT_PX)) * finer
+        segments = max(segments, -(-int(windows[:, 2:].max()) // SEGMENT_PX)) * finer
         step = np.linspace(0, 1, segments, endpoint=False)
         zero, one = np.zeros_like(step), np.ones_like(step)
         right = np.concatenate([zero, step, one, 1 - step])
@@ -170,7 +183,7 @@ class Locator:
             lon, lat = transform_points(placement.crs, lonlat_crs(), xs, ys)
         except GEO_ERRORS as error:
             if len(windows) > 1:  # one point off the Earth fails them all
-                return np.concatenate([self._outlines(placement, window[None], finer) for window in windows])
+                return np.concatenate([self._outlines(placement, window[None], segments) for window in windows])
             log.info("no footprint: %s", error)
             return np.full((*columns.shape, 2), np.nan)
         outlines = np.stack([np.reshape(lon, columns.shape), np.reshape(lat, columns.shape)], axis=-1)
