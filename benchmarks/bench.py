@@ -288,7 +288,7 @@ def bench_embed(bench: Bench) -> None:
         ("prithvi_eo_v1_100", "auto", 224, 48),
         ("prithvi_eo_v1_100", "fp32", 224, 48),
         ("prithvi_eo_v1_100", "int8", 224, 64),
-        ("rcf", "fp32", 64, 496),
+        ("rcf", "fp32", 64, 1008),
     ):
         options = ["--model", model, *(["--weights", weights] if model != "rcf" else [])]
         if precision != "auto":
@@ -304,6 +304,7 @@ def bench_embed(bench: Bench) -> None:
             f"its forward pass, {forward.placement.devices[0]}",
             n=n,
             target=">= 0.9",
+            repeats=5,
             base=bench.base is not None and bench.base.can(*command.arguments(command.first)),
         )
 

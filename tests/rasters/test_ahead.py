@@ -35,7 +35,7 @@ def test_the_order_is_kept_and_all_threads_read():
     batches = [*scene("a.tif", 70, 40), [tile(f"{i}.png") for i in range(200)]]
     names, threads = threads_of(batches)
     assert names == [tile["id"] for batch in batches for tile in batch]
-    assert len(set(threads.values())) == min(ahead.READER_THREADS, ahead.cores() + 1)
+    assert len(set(threads.values())) == min(ahead.READER_THREADS, ahead.cores())
 
 
 def parts(batches, threads, part_of):
@@ -81,7 +81,7 @@ def test_one_thread_reads_a_file_that_is_decoded_as_a_whole(tmp_path, driver):
 
 def test_files_of_one_tile_are_read_by_all_threads():
     _, threads = threads_of([[tile(f"{i}.png") for i in range(8)]])
-    assert len(set(threads.values())) == min(ahead.READER_THREADS, ahead.cores() + 1, 8)
+    assert len(set(threads.values())) == min(ahead.READER_THREADS, ahead.cores(), 8)
 
 
 def test_no_more_is_read_ahead_than_memory_allows(monkeypatch):

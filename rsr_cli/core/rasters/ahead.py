@@ -69,7 +69,7 @@ def read_ahead(
     object
         What ``read`` returns.
     """
-    threads = [ThreadPoolExecutor(1, "reader") for _ in range(min(READER_THREADS, cores() + 1))]
+    threads = [ThreadPoolExecutor(1, "reader") for _ in range(min(READER_THREADS, cores()))]
     # Tiles that share blocks of a file go to one thread, which decodes these blocks once.
     turns = cycle(threads)
     thread_of = lru_cache(maxsize=1024)(lambda _place: next(turns))
