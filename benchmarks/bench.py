@@ -601,7 +601,7 @@ last one). `benchmarks/bench.py NAME` prints one part. The speed of single queri
 [docs/speed.md](../docs/speed.md).
 
 Both versions, as whole processes but for the reading stage, and the bare work ran in turn. Each number is the median of
-its runs: 3, of one query 11, of starts 5. *Gain* is how many times as fast the command is now. *Ratio* is the bare
+its runs: 3, of one query 11, of starts and of `embed` 5. *Gain* is how many times as fast the command is now. *Ratio* is the bare
 work's share of the command's time: 1 means that the command costs nothing beyond that work. Where a speed of `embed` is
 given, the time of its first batch is taken off, and with it the start, which has rows of its own. Weights are random,
 in the published layout.
