@@ -120,10 +120,12 @@ def embed(
             raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
         from rsr_cli.core.encoders.run import Embedder
 
-        if precision is None:
-            precision = space.facts.get("precision", "fp32") if space else "auto"
+        computed = precision or (space.facts.get("precision", "fp32") if space else "auto")
         suits = {"same_in_bf16": encoder.same_in_bf16, "quantizable": encoder.quantizable}
-        placement = place(device, precision, batch_size, **suits)
+        placement = place(device, computed, batch_size, **suits)
+        if precision in ("bf16", "fp16") and not encoder.same_in_bf16:
+            what = "%s is not known to keep its vectors in %s; compare them with others in %s alone"
+            log.warning(what, encoder.name, precision, precision)
         log.info("computes in %s on %s", placement.precision, ", ".join(map(str, placement.devices)))
         embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
         with progress:

@@ -260,7 +260,10 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
         (["--device", "cuda:99"], "cannot be used"),
         (["--device", "nonsense"], "there is no device 'nonsense'; leave out --device"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 needs an accelerator"),
-        (["--device", "cpu", "--precision", "int8"], "this model cannot be computed in int8; pass --precision fp32"),
+        (
+            ["--device", "cpu", "--precision", "int8"],
+            "this model cannot be computed in int8; leave --precision out: int8 is for",
+        ),
         (["--model", "prithvi_eo_v1_1000"], "did you mean"),
         (["--model", "rfc"], "unknown model rfc; did you mean rcf?"),
         (["--bands", "red,red"], "rsr embed: --bands: red named twice"),
@@ -469,6 +472,13 @@ def test_precisions_are_stated_and_share_a_space(rsr, tiny, corner_scene, tmp_pa
     done = rsr("embed", *model, "-v", "--device", "cpu", input=tiles)
     assert done.stdout == (tmp_path / chosen).read_bytes()
     assert f"computes in {chosen} on cpu" in done.stderr.decode()
+
+
+def test_a_precision_that_changes_the_vectors_is_told(rsr, corner_scene):
+    tiles = rsr("tile", "--size", "32", corner_scene, "--min-valid", "0.9").stdout
+    done = rsr("embed", "--model", "rcf", "--device", "cpu", "--precision", "bf16", input=tiles)
+    says = b"rsr embed: rcf is not known to keep its vectors in bf16; compare them with others in bf16 alone\n"
+    assert (done.returncode, done.stderr) == (0, says)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_without_openvino_the_way_out_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UsageError, match="int8 is computed by OpenVINO, which is not installed") as caught:
         int8.require()
-    assert "pip install 'rsr-cli[int8]'" in explain(caught.value)
+    assert "pip install openvino" in explain(caught.value)
 
 
 def test_nothing_is_reported_to_openvinos_makers():

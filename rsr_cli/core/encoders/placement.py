@@ -95,7 +95,7 @@ def place(
         if chosen.type != "cpu":
             raise UsageError("int8 needs a CPU; an accelerator computes in fp32, bf16 or fp16")
         if not quantizable:
-            raise UsageError("this model cannot be computed in int8", remedy="precision")
+            raise UsageError("this model cannot be computed in int8", remedy="precision-else")
         int8.require()
     if precision == "auto":
         precision = "bf16" if same_in_bf16 and all(map(computes_bf16, devices)) else "fp32"
