@@ -186,6 +186,26 @@ def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)
 
 
+# binarize, index, plot, query: commands that take vectors, which others may have made.
+def table(function: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--space``, ``--vector-column`` and ``--id-column`` to a command, which takes them as ``settings``."""
+
+    @click.option(
+        "--space",
+        metavar="NAME",
+        help="Name of the vector space of embeddings that do not state it; those of one name may be compared.",
+    )
+    @click.option("--vector-column", metavar="NAME", help="Column of the embeddings.  [default: embedding, embeddings]")
+    @click.option("--id-column", metavar="NAME", help="Column of the ids.  [default: id, or that of a known product]")
+    @functools.wraps(function)
+    def wrapped(*args: Any, space: str | None, vector_column: str | None, id_column: str | None, **kwargs: Any) -> R:
+        from rsr_cli.core.records.tables import TableSettings
+
+        return function(*args, settings=TableSettings(space, vector_column, id_column), **kwargs)  # type: ignore[arg-type]
+
+    return wrapped  # type: ignore[return-value]
+
+
 # query, score.
 exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits that have the query's own id.")
 

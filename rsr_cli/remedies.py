@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
+    "as-file": "name it as a file",
     "as-index": "embed the queries with rsr embed --as {index}",
     "as-inputs": "pass an index, or a file of embeddings or codes",
     "as-tiles": "with --as, tiles must have every band that the index or file was made from",
@@ -25,6 +26,7 @@ REMEDIES = {
     "chips": "pass --chips with another directory",
     "compact": "one Feature per line is expected, as jq -c . writes them",
     "compress": "leave the ending out, or pipe the output through {program}",
+    "crs": "write the file again with the CRS that its coordinates are in",
     "cut": "cut smaller tiles",
     "cut-off": "write the file again, or leave the line out with --keep-going",
     "datetime": "pass --datetime to rsr tile",
@@ -59,7 +61,6 @@ REMEDIES = {
     "other-bands": "embed bands that the tiles have, as --model rcf:bands={bands} does",
     "other-output": "pass another name to -o",
     "overwrite": "pass --overwrite to replace it",
-    "parquet": "choose another ending, and convert the file with ogr2ogr -f Parquet",
     "per-band": "pass --per-band with the directory that contains all of them",
     "precision": "pass --precision fp32",
     "precision-else": "leave --precision out: int8 is for Prithvi and ViT-B/16",
@@ -83,6 +84,7 @@ REMEDIES = {
     "shown-bands": "choose one or three that it has, as in --bands {bands}",
     "size": "pass a smaller --size",
     "smaller": "pass --whole, a smaller --size, or --edge pad",
+    "space": "pass --space NAME, the same name for all embeddings that may be compared",
     "sqlite-tmpdir": "set SQLITE_TMPDIR to a directory with more space",
     "stand-in": "pass --bands {bands} to read the nearest band that is there",
     "statistics": "pass both --mean and --std",
@@ -93,6 +95,7 @@ REMEDIES = {
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq",
+    "vector-column": "choose one with --vector-column",
     "weights": "pass --weights FILE",
     "zip": "unpack it, or pass it through unzip -p",
 }

@@ -11,7 +11,7 @@ import orjson
 
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.jsonl import take_vectors, write_records
+from rsr_cli.core.records.jsonl import dump, give_vectors, take_vectors
 from rsr_cli.core.records.space import KINDS, StreamSpace
 from rsr_cli.core.records.streams import read
 
@@ -84,7 +84,12 @@ def failure_in(stream: bytes) -> dict:
 
 def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
-    return [orjson.loads(line) for batch in batches for line in write_records(batch, Skips()).splitlines()]
+    records = []
+    for batch in batches:
+        if batch.vectors is not None:
+            give_vectors(batch.records, batch.vectors, batch.space)
+        records += [orjson.loads(dump(record)) for record in batch.records]
+    return records
 
 
 def make_index(path, records: list[dict], metric=None, **settings) -> Index:

@@ -35,6 +35,8 @@ IMPORTERS = {
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
     **dict.fromkeys(("torch", "terratorch"), ("rsr_cli.core.encoders",)),
     "openvino": ("rsr_cli.core.encoders.int8",),
+    "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
+    "pyproj": ("rsr_cli.core.records.geometry",),
 }
 
 

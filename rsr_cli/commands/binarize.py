@@ -13,6 +13,7 @@ from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.tables import TableSettings
 
 _NEED_BITS = " and ".join(name for name, method in METHODS.items() if method.needs_bits)
 _SEEDS = ", ".join(
@@ -37,6 +38,7 @@ _SEEDS = ", ".join(
     help=f"Bits per code; required for {_NEED_BITS}.  [default: the method's]",
 )
 @options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
+@options.table
 @options.keep_going
 @options.verbosity
 def binarize(
@@ -46,6 +48,7 @@ def binarize(
     method: str,
     bits: int | None,
     seed: int | None,
+    settings: TableSettings,
     skips: Skips,
 ) -> None:
     """Turn embeddings into binary codes.
@@ -56,6 +59,6 @@ def binarize(
     from rsr_cli.core.codes.base import binarize
 
     with streams.Writer(output, skips, overwrite=overwrite) as out, Progress("records") as progress:
-        for batch in binarize(streams.read(inputs, skips, ("embedding",), progress), method, bits, seed):
+        for batch in binarize(streams.read(inputs, skips, ("embedding",), progress, settings), method, bits, seed):
             out.write(batch)
             progress.update(len(batch))

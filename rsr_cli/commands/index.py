@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.tables import TableSettings
 
 
 @click.command(cls=options.Command)
@@ -32,10 +33,17 @@ if TYPE_CHECKING:
     help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
+@options.table
 @options.keep_going
 @options.verbosity
 def index(
-    inputs: tuple[str, ...], output: str, overwrite: bool, metric: str | None, allow_empty: bool, skips: Skips
+    inputs: tuple[str, ...],
+    output: str,
+    overwrite: bool,
+    metric: str | None,
+    allow_empty: bool,
+    settings: TableSettings,
+    skips: Skips,
 ) -> None:
     """Build an index of embeddings or codes.
 
@@ -50,7 +58,7 @@ def index(
 
     arguments = ["rsr", *sys.argv[1:]]
     with Progress("records") as progress:
-        batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress))
+        batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
         for added in build(
             batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
         ):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.tables import TableSettings
 
 
 @click.command(cls=options.Command)
@@ -32,9 +33,18 @@ if TYPE_CHECKING:
     help="Plot at most this many records, drawn at random.",
 )
 @options.seed("Seed for the sample and for t-SNE.  [default: 0]")
+@options.table
 @options.keep_going
 @options.verbosity
-def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, seed: int | None, skips: Skips) -> None:
+def plot(
+    inputs: tuple[str, ...],
+    output: str,
+    overwrite: bool,
+    sample: int,
+    seed: int | None,
+    settings: TableSettings,
+    skips: Skips,
+) -> None:
     """Plot embeddings or codes as points, laid out by t-SNE.
 
     Reads records with an embedding or a code and draws each as a point, whose colour and marker show its first label.
@@ -46,7 +56,9 @@ def plot(inputs: tuple[str, ...], output: str, overwrite: bool, sample: int, see
 
     form = options.figure_format(output)
     with files.Output(output, FIGURES[form], overwrite=overwrite) as out, Progress("records") as progress:
-        points = project(_counted(streams.read(inputs, skips, KINDS, progress), progress), sample, seed or 0, skips)
+        points = project(
+            _counted(streams.read(inputs, skips, KINDS, progress, settings), progress), sample, seed or 0, skips
+        )
         out.write([draw_points(points, form)])
 
 

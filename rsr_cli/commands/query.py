@@ -17,6 +17,7 @@ from rsr_cli.core.records.fields import one_form
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.tables import TableSettings
 
 log = logging.getLogger("rsr")
 
@@ -39,6 +40,7 @@ DEFAULT_K = 20  # the paper's
     metavar="ID",
     help="Query with this item of the index. Can be repeated.",
 )
+@options.table
 @options.keep_going
 @options.verbosity
 def query(
@@ -50,6 +52,7 @@ def query(
     radius: float | None,
     exclude_self: bool,
     ids: tuple[str, ...],
+    settings: TableSettings,
     skips: Skips,
 ) -> None:
     """Find the nearest items in an index.
@@ -76,7 +79,9 @@ def query(
             opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
         )
         found = (
-            searcher.by_id(ids) if ids else searcher.by_record(streams.read(inputs, skips, searcher.kinds, progress))
+            searcher.by_id(ids)
+            if ids
+            else searcher.by_record(streams.read(inputs, skips, searcher.kinds, progress, settings))
         )
         without = 0
         for hits in found:

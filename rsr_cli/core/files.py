@@ -332,13 +332,14 @@ class Output:
     """
 
     def __init__(self, path: str | None, form: Form, *, overwrite: bool = False) -> None:
-        refuse_compressed(path or "-")
+        refuse_compressed(path or "-", form)
         self._form = form
         self._overwrite = overwrite
         self._path = None if path in (None, "-") else Path(str(path))
         self.name = "<stdout>" if self._path is None else str(self._path)
         self._file: contextlib.AbstractContextManager[BinaryIO] | None = None
         self._cut = False
+        self.closed = False
 
     def __enter__(self) -> Output:
         with explained(self.name):
@@ -368,6 +369,7 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.closed = True
         if self._file is not None:
             self._file.__exit__(kind, error, traceback)
         elif self._cut:  # what follows on stdout is to begin a line
@@ -376,3 +378,30 @@ class Output:
         else:
             with explained(self.name):
                 self._stream.close()
+
+
+class Sink:
+    """An output as a binary file, for libraries that write to one."""
+
+    closed = False
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._at = 0
+
+    def write(self, data: bytes) -> int:
+        """Write bytes, and return their number; drop what a library still writes after a failure."""
+        if not self._output.closed:
+            self._output.write([data])
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self._at
+
+    def flush(self) -> None:
+        """Do nothing: what is written is flushed."""
+
+    def close(self) -> None:
+        """Do nothing: the output is closed by whoever opened it."""

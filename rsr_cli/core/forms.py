@@ -11,7 +11,7 @@ from rsr_cli.core.errors import OutputError, UsageError
 HEAD_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Ending of a compressed file's name -> the program that writes it.
-_COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz", ".zip": "zip"}
+_PROGRAMS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz", ".zip": "zip"}
 
 
 class Form(NamedTuple):
@@ -34,6 +34,13 @@ JSON_LINES = Form(
     "JSON lines",
     re.compile(rb'[\s\x1e]*\{(?!.*"FeatureCollection")[ \t]*["}]([^\n]*\}[ \t\r]*\n|[^\n]*\Z)', re.DOTALL),
 )
+#: Compression -> the format of JSON lines that are compressed so.
+COMPRESSED = {
+    "gzip": Form("a gzip file", re.compile(rb"\x1f\x8b")),
+    "zstd": Form("a zstd file", re.compile(rb"\x28\xb5\x2f\xfd")),
+}
+PARQUET = Form("a Parquet file", re.compile(rb"PAR1"))
+PARQUET_ENDINGS = (".parquet", ".geoparquet", ".gpq")
 #: A table; text that is a record, a raster (VRT), a page or a PDF file is none.
 TABLE = Form("a table", re.compile(rb'(?!\s*(<|%PDF|\x1e|\{\s*"type"))[^\0-\x08\x0e-\x1f]*\Z'))
 #: Ending of a figure's name -> its format.
@@ -42,6 +49,22 @@ FIGURES = {
     "png": Form("a PNG file", re.compile(rb"\x89PNG\r\n\x1a\n")),
     "pdf": Form("a PDF file", re.compile(rb"%PDF-")),
 }
+
+
+def is_parquet(path: str) -> bool:
+    """Return whether a file is named as a Parquet file, or begins as one."""
+    if path.lower().endswith(PARQUET_ENDINGS):
+        return True
+    try:
+        return Path(path).is_file() and begins(Path(path), PARQUET)
+    except OSError:
+        return False
+
+
+def begins(path: Path, form: Form) -> bool:
+    """Return whether a file's first bytes are those of a format; raise OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return form.pattern.match(file.read(HEAD_BYTES)) is not None
 
 
 def refuse_other(path: Path, form: Form) -> None:
@@ -60,9 +83,15 @@ def refuse_other(path: Path, form: Form) -> None:
         raise OutputError(f"exists and is not {form.name}; it is not replaced", str(path), remedy="other-output")
 
 
-def refuse_compressed(path: str) -> None:
-    """Raise UsageError if a file's name states that it is compressed, which no output is."""
-    program = _COMPRESSED.get(Path(path).suffix.lower())
-    if program:
+def compression_of(path: str) -> str | None:
+    """Return the compression that the ending of a file's name states, of those that are read and written."""
+    program = _PROGRAMS.get(Path(path).suffix.lower())
+    return program if program in COMPRESSED else None
+
+
+def refuse_compressed(path: str, form: Form) -> None:
+    """Raise UsageError if a file's name states that it is compressed, and the output is not."""
+    program = _PROGRAMS.get(Path(path).suffix.lower())
+    if program and form is not COMPRESSED.get(program):
         what = "is named as a compressed file, and the output is not compressed"
         raise UsageError(what, path, remedy="compress", program=program)

@@ -133,7 +133,7 @@ def test_numbers_survive_the_way_through_files_and_an_index(tmp_path):
     )
     (tmp_path / "in").write_bytes(line)
     (batch,) = jsonl.read_records(str(tmp_path / "in"), None, Skips())
-    assert jsonl.write_records(batch, Skips()) == line
+    assert b"".join(map(jsonl.dump, batch.records)) == line
     with make_index(tmp_path / "i.rsr", batch.records) as index:
         found = Searcher(index, 1, None, exclude_self=False, skips=Skips()).by_id(["18446744073709551616"])
         ((hit,),) = found

@@ -14,10 +14,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from support import drawn_lines, feature, make_index, read_all
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
+from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.foreign import has_records
 from rsr_cli.remedies import explain
@@ -116,18 +118,14 @@ def test_rasters_are_named_whatever_their_ending(tmp_path, write_raster, driver)
     assert caught.value.remedy == "tile"
 
 
-def test_parquet_is_named_by_its_first_bytes_and_by_its_ending(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
+def test_parquet_is_known_by_its_first_bytes_and_by_its_ending(tmp_path, rsr):
     pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "in")
-    with pytest.raises(RsrError, match="in: is a Parquet file, which is not supported yet"):
-        read_all(tmp_path / "in")
-    with pytest.raises(UsageError, match=r"x\.parquet: is named as a Parquet file"):
-        read_all(tmp_path / "x.parquet")
-    with pytest.raises(UsageError) as caught:
-        streams.Writer(str(tmp_path / "x.parquet"), Skips())
-    assert "convert the file with ogr2ogr -f Parquet" in explain(caught.value)
+    assert read_all(tmp_path / "in")[0] == ["a"]
+    (tmp_path / "x.gpq").write_bytes(drawn_lines(1))
+    with pytest.raises(RsrError, match=r"x\.gpq: cannot be read as Parquet"):
+        read_all(tmp_path / "x.gpq")
+    done = rsr("binarize", input=(tmp_path / "in").read_bytes())
+    assert done.stderr == b"rsr binarize: <stdin>: is a Parquet file and not JSON lines; name it as a file\n"
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
@@ -222,7 +220,11 @@ HIT = {"query": "q", "rank": 1, "distance": 0}
         (TILE, "has no embedding; pass the stream through rsr embed"),
         (TILE | HIT, "is a hit and has no embedding; pass the stream through rsr embed"),
         (HIT, "is a hit, and hits have no embedding; pass the records that were indexed"),
-        ({"embedding": [0.5, 1]}, "its embedding is no object that states its vector space and data: [0.5, 1]"),
+        (
+            {"embedding": [0.5, 1]},
+            "its embedding is a list of numbers that does not state its vector space; pass --space NAME, the same name"
+            " for all embeddings that may be compared",
+        ),
     ],
 )
 def test_records_without_a_vector_are_named_for_what_they_are(tmp_path, properties, says):

@@ -11,8 +11,7 @@ import pytest
 from support import batches, code, drawn_lines, drawn_record, embedding, feature, read_all, written
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.records import jsonl
-from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.space import StreamSpace
 
 
@@ -144,7 +143,7 @@ def test_lines_are_numbered_through_all_blocks(tmp_path, monkeypatch, size):
 def test_records_are_written_as_json_that_python_reads_alike():
     values = {"text": '\u2028\n"ü\x00', "number": 1e-300, "whole": 2**53, "none": None, "list": [[], {}, True]}
     records = [feature("ü", **values), feature(7) | {"bbox": [1.5, -2, 3, 4]}]
-    text = jsonl.write_records(Batch("in", [1, 2], records), Skips())
+    text = b"".join(map(jsonl.dump, records))
     assert text.endswith(b"\n")
     assert [json.loads(line) for line in text.decode().split("\n")[:-1]] == records
 
@@ -237,9 +236,10 @@ def test_a_line_without_an_end_is_refused(monkeypatch):
         list(jsonl.read_lines("/dev/zero"))
 
 
+@pytest.mark.parametrize("ending", ["geojsonl", "parquet"])
 @pytest.mark.parametrize("depth", [252, 253, 600, 1000, 1020, 1100])
 @pytest.mark.parametrize(("left", "right"), [(b"[", b"]"), (b'{"a":', b"}"), (b"[0,", b",0]")])
-def test_a_record_that_is_too_deep_is_refused_when_it_is_read_or_written(tmp_path, depth, left, right):
+def test_a_record_that_is_too_deep_is_refused_when_it_is_read_or_written(tmp_path, depth, left, right, ending):
     line = orjson.dumps(drawn_record("x")).replace(
         b'"id":', b'"deep":' + left * depth + b"1" + right * depth + b',"id":'
     )
@@ -247,8 +247,10 @@ def test_a_record_that_is_too_deep_is_refused_when_it_is_read_or_written(tmp_pat
 
     def written(skips):
         batches = jsonl.read_records(str(tmp_path / "in"), None, skips)
-        lines = b"".join(jsonl.write_records(batch, skips) for batch in batches).splitlines()
-        return [orjson.loads(line)["id"] for line in lines]
+        with streams.Writer(str(tmp_path / f"out.{ending}"), skips, overwrite=True) as out:
+            for batch in batches:
+                out.write(batch)
+        return read_all(tmp_path / f"out.{ending}")[0]
 
     if depth < 254:
         assert written(Skips()) == ["t0", "x", "t0"]

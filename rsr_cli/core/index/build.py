@@ -28,7 +28,7 @@ from rsr_cli.core.files import (
     sync_file,
     whole_directory,
 )
-from rsr_cli.core.index.columns import ArrayFile, FilterColumns, Row
+from rsr_cli.core.index.columns import ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import drop_too_long, unit
 from rsr_cli.core.index.manifest import (
     EARLIER,
@@ -43,13 +43,15 @@ from rsr_cli.core.index.manifest import (
     SegmentFacts,
     segment_name,
 )
-from rsr_cli.core.index.table import TableWriter, stored
-from rsr_cli.core.records.fields import bbox_of, extent_of, gsd_of, id_of, interval_of, label_list
+from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
+from rsr_cli.core.records.facts import Fact, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from rsr_cli.core.records.batch import Batch, Record
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Space
 
 
@@ -245,24 +247,33 @@ class SegmentWriter:
             if self._metric == "cosine":
                 batch.vectors = unit(batch.vectors)
             self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
-        rows = batch.apply(_row, self._skips)
-        if batch.vectors is None or batch.space is None:
+        texts, facts = self._stored(batch)
+        if batch.vectors is None or batch.space is None or facts is None:
             return 0
-        new = np.array(self._table.append(self.count, batch, rows), bool)
-        batch.keep_sound(new, lambda i: self._table.twice(rows[i][0]), self._skips)
-        rows = [row for row, is_new in zip(rows, new, strict=True) if is_new]
-        if not rows:
+        ids = facts.ids
+        new = np.array(self._table.append(self.count, batch, ids, texts), bool)
+        batch.keep_sound(new, lambda i: self._table.twice(ids[i]), self._skips)
+        facts = facts if new.all() else facts.take(new)
+        if not len(batch):
             return 0
         values = batch.vectors
         if self._vectors is None:
             self._space = batch.space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
-        _, _, gsds, extents, columns = zip(*rows, strict=True)
-        self._columns.append(columns)
-        self._gsd, self._extent = _widened(self._gsd, gsds), _widened(self._extent, extents)
-        self.count += len(rows)
-        return len(rows)
+        self._columns.append(facts)
+        self._gsd, self._extent = _widened(self._gsd, facts.gsds), _widened(self._extent, facts.extents)
+        self.count += len(batch)
+        return len(batch)
+
+    def _stored(self, batch: Batch) -> tuple[list[str], Facts | None]:
+        """Return the texts to store of a batch, whose records that have none are dropped, and their facts."""
+        if batch.columns is not None:
+            texts, facts = batch.columns.texts(NOT_STORED), batch.columns.facts()
+            if texts is not None and facts is not None:
+                return texts, facts
+        rows = batch.apply(lambda record: (Fact.of(record), stored(record)), self._skips)
+        return [text for _, text in rows], Facts.of([fact for fact, _ in rows]) if rows else None
 
     def finish(self) -> None:
         """Complete the files, and check that every id is unique, if that was not done with each record."""
@@ -302,15 +313,9 @@ class SegmentWriter:
         )
 
 
-def _row(record: Record) -> tuple[str, str, float | None, float | None, Row]:
-    """Return what is stored of a record: id, text, ground sample distance and extent in metres, values to filter by."""
-    columns = bbox_of(record), interval_of(record), label_list(record) or ()
-    return id_of(record), stored(record), gsd_of(record), extent_of(record), columns
-
-
-def _widened(known: tuple[float, float] | None, found: Iterable[float | None]) -> tuple[float, float] | None:
+def _widened(known: tuple[float, float] | None, found: NDArray[np.float64]) -> tuple[float, float] | None:
     """Return the least and the greatest number of those known and those found, ``None`` without any."""
-    numbers = [*(known or ()), *(number for number in found if number is not None)]
+    numbers = [*(known or ()), *found[~np.isnan(found)].tolist()]
     return (min(numbers), max(numbers)) if numbers else None
 
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
-Box = tuple[float, float, float, float]
-#: Bounding box, interval and labels of a record.
-Row = tuple[Box | None, tuple[int, int], Sequence[str]]
-ROWS_AT_ONCE = 1024
+    from rsr_cli.core.records.facts import Facts
+
 #: Files that are written in larger pieces are mapped in larger pages.
 BUFFER_BYTES = 1 << 20
-NO_BOX: Box = (np.nan,) * 4
 
 
 class ArrayFile:
@@ -85,36 +82,23 @@ class FilterColumns:
 
     def __init__(self, directory: Path) -> None:
         self.labels: dict[str, int] = {}
-        self._rows: list[Row] = []
         self._boxes = ArrayFile(directory / "bbox.npy", np.float32, (4,))
         self._times = ArrayFile(directory / "times.npy", np.int64, (2,))
         self._labels = ArrayFile(directory / "labels.npy", np.int32)
         self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Append the bounding box, interval and labels of some records."""
-        self._rows.extend(rows)
-        if len(self._rows) >= ROWS_AT_ONCE:
-            self._write()
-
-    def _write(self) -> None:
-        if not self._rows:
-            return
-        boxes, times, labels = zip(*self._rows, strict=True)
-        self._rows.clear()
-        # fromiter is several times faster than an array of a list of tuples
-        flat = np.fromiter(chain.from_iterable(box or NO_BOX for box in boxes), np.float64)
-        self._boxes.append(outward(flat.reshape(-1, 4)))
-        self._times.append(np.fromiter(chain.from_iterable(times), np.int64))
-        names = list(chain.from_iterable(labels))
+    def append(self, facts: Facts) -> None:
+        """Append the boxes, times and labels of some records."""
+        self._boxes.append(outward(facts.boxes))
+        self._times.append(facts.times)
+        names = list(chain.from_iterable(facts.labels))
         for name in dict.fromkeys(names):
             self.labels.setdefault(name, len(self.labels))
-        self._ends.append(self._labels.count + np.fromiter(map(len, labels), np.int64).cumsum())
+        self._ends.append(self._labels.count + np.fromiter(map(len, facts.labels), np.int64).cumsum())
         self._labels.append(np.fromiter(map(self.labels.__getitem__, names), np.int32))
 
     def close(self) -> None:
         """Finish the files."""
-        self._write()
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
 

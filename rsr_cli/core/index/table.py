@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from itertools import compress
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from rsr_cli.core.records.batch import Batch, Record
@@ -37,6 +39,9 @@ _TABLES = (
 )
 _BULK = f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _BY_ID = "CREATE UNIQUE INDEX by_id ON records (id)"
+#: Rows per statement. SQLite takes 32,766 values.
+ROWS_AT_ONCE = 8192
+_INSERT_MANY = f"INSERT INTO records VALUES {', '.join(['(?, ?, ?)'] * ROWS_AT_ONCE)}"
 #: Where the records from a row on were read, until the next row; the lines follow each other as the rows do.
 _PLACES = "CREATE TEMP TABLE places (row INTEGER PRIMARY KEY, name TEXT, line INTEGER)"
 
@@ -104,27 +109,38 @@ class TableWriter:
     def __init__(self, directory: Path, *, checks: bool) -> None:
         self._checks = checks
         self._run: tuple[str, int] | None = None
-        self._database = sqlite3.connect(directory / TABLE, isolation_level=None)
+        self._database = sqlite3.connect(directory / TABLE, isolation_level=None, check_same_thread=False)
+        self._thread = ThreadPoolExecutor(1, "table")
+        self._inserting: Future[Any] = self._thread.submit(int)
+        self._waiting: list[Any] = []  # row, id and text of each
         # Nothing can be lost that is not thrown away anyway: an unfinished segment is removed.
         self._database.executescript("; ".join([_BULK, *_TABLES, _PLACES, *[_BY_ID] * checks, "BEGIN"]))
 
-    def append(self, row: int, batch: Batch, records: Sequence[tuple[str, str, Any, Any, Any]]) -> list[bool]:
+    def append(self, row: int, batch: Batch, ids: Sequence[str], texts: Sequence[str]) -> list[bool]:
         """Append ids and stored texts of a batch from a row on, and return which were added."""
         if self._checks:
             added, number = [], row
-            for name, text, *_ in records:
+            for name, text in zip(ids, texts, strict=True):
                 insert = "INSERT OR IGNORE INTO records VALUES (?, ?, ?)"
                 added.append(self._database.execute(insert, (number, name, text)).rowcount > 0)
                 number += added[-1]
         else:
-            added = [True] * len(records)
-            values = ((number, name, text) for number, (name, text, *_) in enumerate(records, row))
-            self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", values)
+            added = [True] * len(texts)
+            self._waiting.extend(chain.from_iterable(zip(range(row, row + len(texts)), ids, texts, strict=True)))
+            if len(self._waiting) >= 3 * ROWS_AT_ONCE:
+                self._insert()
         for number, line in enumerate(compress(batch.lines, added), row):
             if self._run != (batch.name, line - number):
                 self._run = batch.name, line - number
                 self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (number, batch.name, line))
         return added
+
+    def _insert(self) -> None:
+        """Have another thread insert the rows that wait: it computes beside this one only within a statement."""
+        self._inserting.result()
+        while len(self._waiting) >= 3 * ROWS_AT_ONCE:
+            values, self._waiting = self._waiting[: 3 * ROWS_AT_ONCE], self._waiting[3 * ROWS_AT_ONCE :]
+            self._inserting = self._thread.submit(self._database.execute, _INSERT_MANY, values)
 
     def twice(self, name: str) -> str:
         """Return the message that an id which came before occurs again."""
@@ -144,6 +160,9 @@ class TableWriter:
         RsrError
             An id occurs twice.
         """
+        self._inserting.result()
+        left = zip(*[iter(self._waiting)] * 3, strict=True)
+        self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", left)
         self._database.executemany("INSERT INTO labels VALUES (?, ?)", ((n, name) for name, n in labels.items()))
         try:
             if not self._checks:
@@ -159,6 +178,7 @@ class TableWriter:
 
     def close(self) -> None:
         """Close the database."""
+        self._thread.shutdown()
         self._database.close()
 
 

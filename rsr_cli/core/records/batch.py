@@ -2,53 +2,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from rsr_cli.core.records.facts import Facts
     from rsr_cli.core.records.space import Space
 
 Record = dict[str, Any]
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
+class Columns(Protocol):
+    """Records that are still columns of a table, of a layout that a writer may share."""
+
+    @property
+    def layout(self) -> Any:
+        """What the columns are."""
+
+    def __len__(self) -> int: ...
+
+    def facts(self) -> Facts | None:
+        """Return what an index keeps of the records, None if they have to be read one by one."""
+
+    def texts(self, without: Collection[str] = ()) -> list[str] | None:
+        """Return the records as JSON, None if they have to be written one by one."""
+
+    def for_table(self) -> Any:
+        """Return the columns of the layout, and no others."""
+
+    def records(self) -> list[Record]:
+        """Return the records."""
+
+    def take(self, chosen: Sequence[int]) -> Columns:
+        """Return the chosen ones."""
+
+
 class Batch:
     """Consecutive records of one input.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The input's name as the user gave it.
-    lines : list of int
-        Line of each record, from 1.
-    records : list of dict
-        GeoJSON Features.
+    lines : sequence of int
+        Line of each record, or its row in a table, from 1.
+    records : list of dict or Columns
+        GeoJSON Features, or columns that become Features when they are asked for.
     vectors : numpy.ndarray, optional
         One row per record: float32 (n, dim) of embeddings, or uint8 (n, ceil(bits / 8)) of codes, most significant bit
         first. ``None`` where vectors were not asked for; then they are still in the records.
     space : Space, optional
         The space of the vectors.
+
+    Attributes
+    ----------
     size : int
         Bytes of the input that were read for the records.
     """
 
-    name: str
-    lines: list[int]
-    records: list[Record]
-    vectors: NDArray[Any] | None = None
-    space: Space | None = None
-    size: int = 0
+    __slots__ = ("_records", "lines", "name", "size", "space", "vectors")
+
+    def __init__(
+        self,
+        name: str,
+        lines: Sequence[int],
+        records: list[Record] | Columns,
+        vectors: NDArray[Any] | None = None,
+        space: Space | None = None,
+    ) -> None:
+        self.name = name
+        self.lines = lines
+        self._records = records
+        self.vectors = vectors
+        self.space = space
+        self.size = 0
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, which may be changed."""
+        if not isinstance(self._records, list):
+            self._records = self._records.records()
+        return self._records
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of a table that the records are, as long as nobody has asked for records."""
+        return None if isinstance(self._records, list) else self._records
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.lines)
 
     def place(self, i: int) -> str:
         """Return the input and line of record ``i``, for messages."""
@@ -59,7 +108,8 @@ class Batch:
         if len(chosen) == len(self):
             return
         self.lines = [self.lines[i] for i in chosen]
-        self.records = [self.records[i] for i in chosen]
+        records = self._records
+        self._records = [records[i] for i in chosen] if isinstance(records, list) else records.take(chosen)
         if self.vectors is not None:
             self.vectors = self.vectors[list(chosen)]
 
@@ -70,6 +120,26 @@ class Batch:
         for i in (~sound).nonzero()[0].tolist():
             skips(RecordError(wrong(i), self.place(i)))
         self.keep(sound.nonzero()[0].tolist())
+
+    def set_vectors(self, values: NDArray[Any], space: Space, skips: Skips) -> None:
+        """Take vectors (n, width) of a space, and drop records whose vector cannot be used.
+
+        Raises
+        ------
+        RecordError
+            An embedding has NaN or infinite values, or a code has more bits than its space.
+        """
+        import numpy as np
+
+        self.space = space
+        if space.kind == "embedding":
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
+                values = values.astype(np.float32, copy=False)
+            sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
+        else:
+            sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
+        self.vectors = values
+        self.keep_sound(sound, lambda _: wrong, skips)
 
     def apply(self, function: Callable[[Record], R], skips: Skips) -> list[R]:
         """Call a function with each record and return what it returned.

@@ -22,7 +22,7 @@ _SIGNATURES: dict[bytes, tuple[str, str | None]] = {
     b"EHFA_HEADER_TAG": ("a raster (ERDAS Imagine)", "tile"),
     b"<VRTDataset": ("a raster (VRT)", "tile"),
     b"\x93NUMPY": ("a numpy array", "tile"),
-    b"PAR1": ("a Parquet file, which is not supported yet,", "vector"),
+    b"PAR1": ("a Parquet file", "as-file"),
     b"ARROW1": ("an Arrow file", "vector"),
     b"SQLite format 3\0": ("a GeoPackage or another SQLite database", "vector"),
     b"fgb\x03": ("a FlatGeobuf file", "vector"),

@@ -7,6 +7,7 @@ processor's cache.
 
 from __future__ import annotations
 
+import contextlib
 import select
 from binascii import Error as Base64Error
 from pathlib import Path
@@ -16,18 +17,24 @@ import orjson
 from pybase64 import b64decode, b64encode_as_string
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UpstreamError, shown, visible
-from rsr_cli.core.files import reason
-from rsr_cli.core.forms import BYTE_ORDER_MARK, HEAD_BYTES
+from rsr_cli.core.files import Sink, reason
+from rsr_cli.core.forms import BYTE_ORDER_MARK, COMPRESSED, HEAD_BYTES, JSON_LINES, compression_of
 from rsr_cli.core.inputs import open_input
 from rsr_cli.core.records.batch import Batch, Record
-from rsr_cli.core.records.exact import dumps, loads, need_care
+from rsr_cli.core.records.exact import Exact, dumps, loads, need_care
 from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
+from rsr_cli.core.records.tables import NOTHING_STATED, declared_space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rsr_cli.core.records.space import Kind, StreamSpace
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.files import Output
+    from rsr_cli.core.forms import Form
+    from rsr_cli.core.records.space import Kind, Space, StreamSpace
+    from rsr_cli.core.records.tables import TableSettings
 
 BLOCK_BYTES = 1 << 17
 #: A file without line feeds, such as /dev/zero, would fill the memory.
@@ -78,7 +85,7 @@ def read_lines(path: str) -> Iterator[Lines]:
     RsrError
         The file cannot be read.
     """
-    with open_input(path) as (name, stream):
+    with _decompressed(path) as (name, stream):
         first, held = 1, 0
         pending: list[bytes] = []
         while True:
@@ -106,35 +113,55 @@ def read_lines(path: str) -> Iterator[Lines]:
             yield Lines(name, first, [_unmarked(b"".join(pending), first)], ends=False)
 
 
+@contextlib.contextmanager
+def _decompressed(path: str) -> Iterator[tuple[str, Any]]:
+    """Open an input as `inputs.open_input` does, and decompress it if its name states that it is compressed."""
+    with open_input(path) as (name, stream):
+        compression = compression_of(path)
+        if compression is None:
+            yield name, stream
+            return
+        import pyarrow as pa
+
+        with pa.CompressedInputStream(pa.PythonFile(stream, "r"), compression) as text:
+            yield name, text
+
+
 def _unmarked(text: bytes, first: int) -> bytes:
     """Return lines without the byte order mark that may precede the first one."""
     return text.removeprefix(BYTE_ORDER_MARK) if first == 1 else text
 
 
-def check(path: str) -> None:
+def check(path: str, _settings: TableSettings) -> None:
     """Raise RsrError if a file cannot be read or does not contain JSON lines; pipes are read only once."""
     if path == "-":
         return
     refuse_directory(path)
     if not Path(path).exists() or Path(path).is_file():
-        with open_input(path) as (name, stream):
-            head = stream.read(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+        with _decompressed(path) as (name, stream):
+            try:
+                head = stream.read(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+            except OSError as error:
+                raise RsrError(reason(error), name) from None
         refuse_foreign(head.split(b"\n"), name)
 
 
-def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterator[Batch]:
+def read_records(
+    path: str, stream: StreamSpace | None, skips: Skips, settings: TableSettings = NOTHING_STATED
+) -> Iterator[Batch]:
     """Read the Features of one file, or of stdin for ``-``, as `streams.read` does."""
     size = 0
     for name, first, lines, ends in read_lines(path):
         size += sum(map(len, lines)) + len(lines)
         if first == 1:
             refuse_foreign(lines, name)
-        batch = Batch(name, [], [])
+        records: list[Record] = []
+        numbers: list[int] = []
         read = loads if need_care(lines) else orjson.loads
         for number, line in enumerate(lines, first):
             try:
-                batch.records.append(_feature(line, read))
-                batch.lines.append(number)
+                records.append(_feature(line, read))
+                numbers.append(number)
             except RecordError as error:
                 text = line.strip(b" \t\r" + RECORD_SEPARATOR)
                 if not text:
@@ -146,9 +173,10 @@ def read_records(path: str, stream: StreamSpace | None, skips: Skips) -> Iterato
             except UpstreamError as error:
                 error.place = f"{name}:{number}"
                 raise
-        if stream and batch.records:
-            take_vectors(batch, stream, skips)
-        if batch.records:
+        batch = Batch(name, numbers, records)
+        if stream and len(batch):
+            take_vectors(batch, stream, skips, settings)
+        if len(batch):
             batch.size, size = size, 0
             yield batch
 
@@ -179,22 +207,59 @@ def _no_feature(record: Any) -> RsrError:
     return RecordError(f"not a GeoJSON Feature but {what}", remedy="lines")
 
 
-def write_records(batch: Batch, skips: Skips) -> bytes:
-    """Return a batch as lines of JSON, its vectors in base64.
+def form_of(path: str) -> Form:
+    """Return the format of an output of this name."""
+    return COMPRESSED.get(compression_of(path) or "", JSON_LINES)
 
-    Raises
-    ------
-    RecordError
-        A record is nested too deeply.
+
+class RecordWriter:
+    """Writes records to an output: a line each, vectors in base64.
+
+    Parameters
+    ----------
+    output : Output
+        Where the lines go.
+    skips : Skips
+        Asked about records that cannot be written, as they are nested too deeply.
     """
-    if batch.vectors is not None and batch.space is not None:
-        import numpy as np
 
-        head = batch.space.as_property()
-        rows = np.ascontiguousarray(batch.vectors, dtype=batch.space.numpy_dtype)
-        for record, row in zip(batch.records, rows, strict=True):
-            record["properties"][batch.space.kind] = {**head, "data": b64encode_as_string(row.data)}
-    return b"".join(batch.apply(dump, skips))
+    def __init__(self, output: Output, skips: Skips) -> None:
+        self._output = output
+        self._skips = skips
+        self._compressed = None
+        compression = compression_of(output.name)
+        if compression:
+            import pyarrow as pa
+
+            self._compressed = pa.CompressedOutputStream(pa.PythonFile(Sink(output), "w"), compression)
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch, which gets its vectors back into its records, and flush it."""
+        if batch.vectors is not None and batch.space is not None:
+            give_vectors(batch.records, batch.vectors, batch.space)
+        self.write_lines(batch.apply(dump, self._skips))
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Write Features that are lines of JSON already, and flush them unless they are compressed."""
+        if self._compressed:
+            self._compressed.write(b"".join(lines))
+        else:
+            self._output.write(lines)
+
+    def finish(self) -> None:
+        """Complete the output."""
+        if self._compressed:
+            self._compressed.close()
+
+
+def give_vectors(records: Sequence[Record], vectors: NDArray[Any], space: Space) -> None:
+    """Write vectors (n, width) of a space into records."""
+    import numpy as np
+
+    head = space.as_property()
+    rows = np.ascontiguousarray(vectors, dtype=space.numpy_dtype)
+    for record, row in zip(records, rows, strict=True):
+        record["properties"][space.kind] = {**head, "data": b64encode_as_string(row.data)}
 
 
 def failure_line(command: str, message: str, status: int) -> bytes:
@@ -214,7 +279,7 @@ def dump(record: Record) -> bytes:
     return dumps(record, orjson.OPT_APPEND_NEWLINE)
 
 
-def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
+def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: TableSettings = NOTHING_STATED) -> None:
     """Move the vectors of a batch from its records into its column, and drop records without a usable one.
 
     Raises
@@ -231,8 +296,10 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
     def take(record: Record) -> bytes:
         properties = record["properties"]
         found = properties.pop(kind, None)
+        if isinstance(found, list) and kind == "embedding":
+            found = _stated(found, settings)
         if not isinstance(found, dict):
-            raise _no_vector(record, kind, found)
+            raise no_vector(record, kind, found)
         n_bytes = stream.admit(found, kind)
         try:
             raw = b64decode(found["data"], validate=True)
@@ -248,20 +315,33 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips) -> None:
     space = stream.space
     if space is None:
         return
-    batch.space = space
     values = np.frombuffer(b"".join(raws), space.numpy_dtype).reshape(len(raws), space.width)
-    if kind == "embedding":
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
-            values = values.astype(np.float32, copy=False)
-    batch.vectors = values
-    if kind == "embedding":
-        sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
-    else:
-        sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
-    batch.keep_sound(sound, lambda _: wrong, skips)
+    batch.set_vectors(values, space, skips)
 
 
-def _no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
+def _stated(values: list[Any], settings: TableSettings) -> dict[str, Any]:
+    """Return a plain list of numbers as a property that states its space.
+
+    Raises
+    ------
+    RecordError
+        The user does not name the space, or it is no list of numbers.
+    """
+    import numpy as np
+
+    if not values or not {*map(type, values)} <= {int, float, Exact}:
+        raise RecordError(f"its embedding is a list of other things than numbers: {shown(values)}")
+    try:
+        space = declared_space(settings, {}, len(values), "float32", "")
+    except RsrError:
+        what = "its embedding is a list of numbers that does not state its vector space"
+        raise RecordError(what, remedy="space") from None
+    with np.errstate(over="ignore"):
+        data = np.array(values, space.numpy_dtype)
+    return {**space.as_property(), "data": b64encode_as_string(data.data)}
+
+
+def no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
     """Return what to raise for a record without a vector of this kind."""
     properties = record["properties"]
     if found is not None:

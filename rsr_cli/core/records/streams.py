@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
-from rsr_cli.core.forms import JSON_LINES
+from rsr_cli.core.forms import is_parquet
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.space import StreamSpace
+from rsr_cli.core.records.tables import NOTHING_STATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,24 +21,41 @@ if TYPE_CHECKING:
     from rsr_cli.core.progress import Progress
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind
+    from rsr_cli.core.records.tables import TableSettings
 
 
-def _codec(path: str, remedy: str) -> ModuleType:
+def _codec(path: str) -> ModuleType:
     """Return the module that reads and writes a file of this name, JSON lines for standard streams too."""
-    if path.endswith(".parquet"):
-        raise UsageError("is named as a Parquet file, which is not supported yet", path, remedy=remedy)
+    if is_parquet(path):
+        from rsr_cli.core.records import parquet
+
+        return parquet
     return jsonl
 
 
+def _files(path: str) -> list[str]:
+    """Return the Parquet files below a directory, in the order of their names; any other path as it is."""
+    if path == "-" or not Path(path).is_dir() or Path(path, "manifest.json").exists():
+        return [path]
+    found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name))
+    hidden = (".", "_")  # what Spark and others leave beside their files
+    found = [each for each in found if not any(part.startswith(hidden) for part in each.relative_to(path).parts)]
+    return [str(each) for each in found] or [path]
+
+
 def read(
-    inputs: Sequence[str], skips: Skips, vectors: Sequence[Kind] = (), progress: Progress | None = None
+    inputs: Sequence[str],
+    skips: Skips,
+    vectors: Sequence[Kind] = (),
+    progress: Progress | None = None,
+    settings: TableSettings = NOTHING_STATED,
 ) -> Iterator[Batch]:
     """Read records from files and stdin.
 
     Parameters
     ----------
     inputs : sequence of str
-        Files; ``-``, or no input at all, is stdin.
+        Files, and directories of Parquet files; ``-``, or no input at all, is stdin.
     skips : Skips
         Asked about records that cannot be used.
     vectors : sequence of str
@@ -44,6 +63,8 @@ def read(
         records keep what they have.
     progress : Progress, optional
         Is given the sizes of the files and of what was read of them.
+    settings : TableSettings
+        What the user states about embeddings that others made.
 
     Returns
     -------
@@ -62,14 +83,18 @@ def read(
         Vectors are of two spaces.
     """
     stream = StreamSpace(vectors) if vectors else None
-    sources = [(path, _codec(path, "vector")) for path in inputs or ("-",)]
+    sources = [(path, _codec(path)) for given in inputs or ("-",) for path in _files(given)]
     for path, codec in sources:
-        codec.check(path)
-    return _read(sources, stream, skips, progress)
+        codec.check(path, settings)
+    return _read(sources, stream, skips, progress, settings)
 
 
 def _read(
-    sources: Sequence[tuple[str, ModuleType]], stream: StreamSpace | None, skips: Skips, progress: Progress | None
+    sources: Sequence[tuple[str, ModuleType]],
+    stream: StreamSpace | None,
+    skips: Skips,
+    progress: Progress | None,
+    settings: TableSettings,
 ) -> Iterator[Batch]:
     """Read one input after the other, and report to a progress what is read and which inputs are empty."""
     if progress:
@@ -77,7 +102,7 @@ def _read(
         progress.expect(None if None in sizes else sum(filter(None, sizes)))
     for path, codec in sources:
         batch, skipped = None, skips.count
-        for batch in codec.read_records(path, stream, skips):
+        for batch in codec.read_records(path, stream, skips, settings):
             if progress:
                 progress.read(len(batch), batch.size)
             yield batch
@@ -97,21 +122,27 @@ class Writer:
     """
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
-        self._codec = _codec(path or "-", "parquet")
-        self._skips = skips
-        self._output = Output(path, JSON_LINES, overwrite=overwrite)
+        codec = _codec(path or "-")
+        self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
+        self._writer = codec.RecordWriter(self._output, skips)
 
     def __enter__(self) -> Writer:
         self._output.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        try:
+            if error == (None, None, None):
+                self._writer.finish()
+        except BaseException:
+            self._output.__exit__(*sys.exc_info())
+            raise
         self._output.__exit__(*error)  # type: ignore[arg-type]
 
     def write(self, batch: Batch) -> None:
-        """Write a batch, which gets its vectors back into its records, and flush it."""
-        self._output.write([self._codec.write_records(batch, self._skips)])
+        """Write a batch; records get their vectors back, if they are written as JSON."""
+        self._writer.write(batch)
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Write Features that are lines of JSON already, and flush them."""
-        self._output.write(lines)
+        """Write Features that are lines of JSON already."""
+        self._writer.write_lines(lines)

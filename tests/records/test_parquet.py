@@ -1,0 +1,471 @@
+"""GeoParquet in and out, beside the libraries that read and write it too."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import duckdb
+import geopandas
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import code_records, drawn_lines, embedding, feature, read_all
+
+from rsr_cli.core.errors import RsrError, Skips
+from rsr_cli.core.records import streams
+from rsr_cli.core.records.space import KINDS
+from rsr_cli.core.records.tables import TableSettings
+
+RNG = np.random.default_rng(5)
+
+
+def square(west, south, size=0.1):
+    east, north = round(west + size, 7), round(south + size, 7)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, south, east, north]}
+
+
+def tiles(n, dim=16):
+    """Build records as `rsr embed` writes them."""
+    found = []
+    for i in range(n):
+        properties = {
+            "source": "scene.tif", "window": [i * 224, 0, 224, 224], "bands": ["blue", "green"], "gsd": 10.0,
+            "proj:transform": [10.0, 0.0, 4e5 + i, 0.0, -10.0, 5e6], "datetime": "2024-06-01T10:36:29.024Z",
+            "labels": ["lake", "forest"][: i % 3], "mask": {"source": "m.tif", "values": [1, i]},
+        }  # fmt: skip
+        if i % 4 == 0:
+            properties["eo:cloud_cover"] = i / 7
+        place = square(round(12 + i * 0.01, 7), 45.0)
+        vector = embedding(RNG.standard_normal(dim))
+        found.append({"type": "Feature", "id": f"s_{i}", **place, "properties": {**properties, "embedding": vector}})
+    return found
+
+
+def lines_of(records):
+    return b"".join(orjson.dumps(record) + b"\n" for record in records)
+
+
+def copied(source, target, kinds=KINDS):
+    """Read a file as a command does, and write what was read."""
+    with streams.Writer(str(target), Skips(), overwrite=True) as out:
+        for batch in streams.read([str(source)], Skips(), kinds):
+            out.write(batch)
+    return target
+
+
+def there_and_back(folder, text, kinds=KINDS):
+    """Return what comes out of JSON lines by way of Parquet, and directly."""
+    (folder / "in.geojsonl").write_bytes(text)
+    directly = copied(folder / "in.geojsonl", folder / "direct.geojsonl", kinds).read_bytes()
+    copied(folder / "in.geojsonl", folder / "x.parquet", kinds)
+    return copied(folder / "x.parquet", folder / "out.geojsonl", kinds).read_bytes(), directly
+
+
+# The same records ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 3, 1500])
+def test_records_come_back_bit_for_bit(tmp_path, n):
+    text = lines_of(tiles(n))
+    there, directly = there_and_back(tmp_path, text)
+    assert there == directly
+    schema = pq.read_schema(tmp_path / "x.parquet")
+    assert schema.field("embedding").type == pa.list_(pa.float32(), 16)
+    assert schema.field("datetime").type == pa.timestamp("us", "UTC")
+    assert schema.field("mask").type == pa.struct([("source", pa.string()), ("values", pa.list_(pa.int64()))])
+
+
+def test_codes_come_back_bit_for_bit(tmp_path):
+    text = lines_of(code_records(RNG.integers(0, 128, (40, 2), np.uint8) & np.uint8([255, 248]), 13))
+    there, directly = there_and_back(tmp_path, text)
+    assert there == directly
+    assert pq.read_schema(tmp_path / "x.parquet").field("code").type == pa.binary(2)
+
+
+NUMBERS = (
+    b"1", b"1.0", b"-0.0", b"1e300", b"36893488147419103233", b"0.1234567890123456789", b"12345678901234567", b"1e-320"
+)  # fmt: skip
+
+
+def test_what_no_column_holds_comes_back(tmp_path):
+    """Mixed types, explicit nulls, members of their own, and numbers that no double holds."""
+    odd = [
+        b'{"type":"Feature","id":1,"geometry":null,"properties":{"a":"x"},"links":[],"stac_version":"1.1.0"}',
+        b'{"type":"Feature","id":1.5,"geometry":null,"properties":{"a":null,"b":{"c":[1,"x",null]}}}',
+        b'{"id":"other order","type":"Feature","properties":{"b":{},"a":[]},"geometry":null}',
+        b'{"type":"Feature","geometry":{"type":"Point","coordinates":[1,2]},"properties":{"datetime":"2024"}}',
+        b'{"type":"Feature","id":"z","geometry":{"type":"Point","coordinates":[1.5,2.5,3.5]},"properties":{"id":"p"}}',
+        b'{"type":"Feature","id":"none","geometry":{"type":"Polygon","coordinates":[]},"properties":{"code":"A1"}}',
+        *(b'{"type":"Feature","id":"n","geometry":null,"properties":{"n":%s}}' % number for number in NUMBERS),
+    ]
+    text = b"\n".join(odd) + b"\n"
+    there, directly = there_and_back(tmp_path, text, ())
+    assert there == directly
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "id", "datetime", "bbox", "rsr_record"]), JSON_VALUES)))
+def test_any_properties_come_back(tmp_path_factory, properties):
+    text = lines_of(feature(f"t{i}", **each) for i, each in enumerate(properties))
+    there, directly = there_and_back(tmp_path_factory.mktemp("any"), text, ())
+    assert there == directly
+
+
+def test_commands_give_the_same_by_either_file(rsr, tmp_path):
+    (tmp_path / "e.geojsonl").write_bytes(lines_of(tiles(30)))
+    copied(tmp_path / "e.geojsonl", tmp_path / "e.parquet")
+    for ending in ("geojsonl", "parquet"):
+        for command in (
+            ["binarize", f"e.{ending}", "-o", f"c.{ending}"],
+            ["index", f"c.{ending}", "-o", f"{ending}.rsr"],
+            ["query", f"{ending}.rsr", f"e.{ending}", "-k", "5", "-o", f"h.{ending}"],
+        ):
+            done = rsr(*command, cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, b"")
+    hits = (tmp_path / "h.geojsonl").read_bytes()
+    assert len(hits.splitlines()) == 150
+    assert copied(tmp_path / "h.parquet", tmp_path / "h2.geojsonl", ()).read_bytes() == hits
+    assert (
+        copied(tmp_path / "c.parquet", tmp_path / "c2.geojsonl").read_bytes() == (tmp_path / "c.geojsonl").read_bytes()
+    )
+    records = []
+    for ending in ("geojsonl", "parquet"):
+        (database,) = (tmp_path / f"{ending}.rsr").rglob("records.sqlite")
+        with sqlite3.connect(database) as connection:
+            records.append(connection.execute("SELECT * FROM records").fetchall())
+    assert records[0] == records[1]
+
+
+VARIED = {
+    "zeros": [0.0, -0.0, 0.0, -0.0],
+    "same": ["100 %s", "100 %s", "100 %s", "100 %s"],
+    "numbers": [[1, 2], [3, 4], [5, 6], [7, 8]],
+    "lists": [[], [1.5], [2.5, -0.0], []],
+    "days": [None, "a", None, "b"],
+    "boxes": [{"a": [1], "b": "%"}, {"a": [], "b": "x"}, {"a": [2, 3], "b": '"'}, {"a": [4], "b": ","}],
+    "flags": [True, False, True, True],
+    "text": ['a","b', "},{", "\\", "%"],
+}
+
+
+@pytest.mark.parametrize("names", [list(VARIED), ["days", "flags"], ["same"], []])
+@pytest.mark.parametrize("n", [1, 4])
+def test_columns_are_written_as_their_records_are(tmp_path, names, n):
+    """An index takes the text of columns without making a record of each row."""
+    places = [{"type": "Point", "coordinates": [1.5, -0.0]}, square(1.0, 2.0)["geometry"], square(1.0, 2.0)["geometry"]]
+    for geometries in ([None] * 4, [places[1]] * 4, [*places, None]):
+        records = [feature(f't"{i}', **{name: VARIED[name][i] for name in names}) for i in range(n)]
+        for record, geometry in zip(records, geometries, strict=False):
+            record["geometry"] = geometry
+        (tmp_path / "in.geojsonl").write_bytes(lines_of(records))
+        copied(tmp_path / "in.geojsonl", tmp_path / "x.parquet", ())
+        (batch,) = streams.read([str(tmp_path / "x.parquet")], Skips())
+        texts = batch.columns.texts()
+        if texts is not None:
+            assert texts == [orjson.dumps(record).decode() for record in batch.records]
+        assert texts is not None or names[:1] == ["days"]
+
+
+# Other programs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    (tmp_path / "e.geojsonl").write_bytes(lines_of(tiles(300)))
+    return copied(tmp_path / "e.geojsonl", tmp_path / "e.parquet")
+
+
+def test_geopandas_reads_it(table):
+    frame = geopandas.read_parquet(table)
+    assert frame.crs == "OGC:CRS84"
+    records = tiles(300)
+    assert list(frame.id) == [record["id"] for record in records]
+    assert frame.geometry.geom_equals(geopandas.GeoSeries.from_wkt(
+        [shapely.geometry.shape(record["geometry"]).wkt for record in records], crs="OGC:CRS84"
+    )).all()  # fmt: skip
+    some = geopandas.read_parquet(table, bbox=(12.0, 45.0, 12.05, 45.05))
+    assert set(some.id) == {f"s_{i}" for i in range(6)}
+
+
+def test_duckdb_reads_it_and_finds_the_boxes_of_row_groups(table):
+    found = duckdb.execute(
+        f"SELECT count(*), min(labels[1]), any_value(embedding).len() FROM '{table}' WHERE bbox.xmin > 12.505"
+    ).fetchone()
+    assert found == (249, "lake", 16)
+    stats = duckdb.execute(f"SELECT path_in_schema, stats_min_value FROM parquet_metadata('{table}')").fetchall()
+    assert {name for name, least in stats if least is not None} >= {f"bbox, {side}" for side in ("xmin", "ymax")}
+
+
+def test_the_footer_is_that_of_geoparquet(table):
+    metadata = pq.read_metadata(table).metadata
+    geo = json.loads(metadata[b"geo"])
+    column = geo["columns"]["geometry"]
+    assert (geo["version"], geo["primary_column"], column["encoding"]) == ("1.1.0", "geometry", "WKB")
+    assert column["geometry_types"] == ["Polygon"]
+    assert column["bbox"] == pytest.approx([12.0, 45.0, 15.09, 45.1])
+    assert column["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
+
+
+def rewritten_by_geopandas(table, to):
+    geopandas.read_parquet(table).to_parquet(to)
+
+
+def rewritten_by_duckdb(table, to):
+    duckdb.execute(f"COPY (SELECT * FROM '{table}') TO '{to}' (FORMAT PARQUET)")
+
+
+@pytest.mark.parametrize("rewrite", [rewritten_by_geopandas, rewritten_by_duckdb])
+def test_what_others_write_again_comes_back_in(rsr, table, tmp_path, rewrite):
+    rewrite(table, tmp_path / "again.parquet")
+    for name in ("e", "again"):
+        assert rsr("index", f"{name}.parquet", "-o", f"{name}.rsr", cwd=tmp_path).returncode == 0
+    hits = [rsr("query", f"{name}.rsr", "--id", "s_7", "-k", "3", cwd=tmp_path).stdout for name in ("e", "again")]
+    first, second = ([orjson.loads(line) for line in each.splitlines()] for each in hits)
+    assert [hit["id"] for hit in first] == [hit["id"] for hit in second]
+    assert [hit["geometry"] for hit in first] == [hit["geometry"] for hit in second]
+    assert first[0]["properties"]["window"] == second[0]["properties"]["window"] == [7 * 224, 0, 224, 224]
+
+
+def test_a_column_that_was_edited_counts(tmp_path):
+    records = [feature("a", n=1.5), feature("b", n=1, m=2), feature("c", n=2.5)]
+    (tmp_path / "in.geojsonl").write_bytes(lines_of(records))
+    copied(tmp_path / "in.geojsonl", tmp_path / "x.parquet", ())
+    select = "SELECT * REPLACE (n + 0.25 AS n)"
+    duckdb.execute(f"COPY ({select} FROM '{tmp_path}/x.parquet') TO '{tmp_path}/y.parquet' (FORMAT PARQUET)")
+    copied(tmp_path / "y.parquet", tmp_path / "out.geojsonl", ())
+    found = [orjson.loads(line)["properties"] for line in (tmp_path / "out.geojsonl").read_bytes().splitlines()]
+    assert found == [{"n": 1.75}, {"n": 1.25, "m": 2}, {"n": 2.75}]
+
+
+# Failures ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_parquet(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(RsrError, match=r"x\.parquet: cannot be read as Parquet"):
+        read_all(tmp_path / "x.parquet")
+    (tmp_path / "x.parquet").unlink()
+    os.mkfifo(tmp_path / "x.parquet")
+    with pytest.raises(RsrError, match="not a regular file"):
+        read_all(tmp_path / "x.parquet")
+
+
+def test_a_file_that_is_cut_short(table):
+    table.write_bytes(table.read_bytes()[:-1000])
+    with pytest.raises(RsrError, match="cannot be read as Parquet"):
+        read_all(table)
+
+
+def test_a_full_disk(rsr, tmp_path):
+    (tmp_path / "x.parquet").symlink_to("/dev/full")
+    done = rsr("binarize", "-o", "x.parquet", input=drawn_lines(2000), cwd=tmp_path)
+    says = b"rsr binarize: x.parquet: cannot write: no space left on device\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", says)
+
+
+def test_a_failure_leaves_no_file(rsr, tmp_path):
+    for name in ("x.parquet", "x.geojsonl.gz"):
+        done = rsr("binarize", "-o", name, input=drawn_lines(3000) + b"no json\n", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.geojsonl.gz"])
+def test_an_interrupt_leaves_no_file_and_no_word(tmp_path, name):
+    command = [sys.executable, "-m", "rsr_cli.main", "binarize", "-o", name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        process.stdin.write(drawn_lines(3000))
+        process.stdin.flush()
+        while not any(tmp_path.iterdir()):
+            time.sleep(0.01)
+        time.sleep(0.5)  # in which a writer of Parquet is opened
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+        process.stdin.close()
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_is_not_replaced(rsr, tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"II*\0 a raster")
+    done = rsr("binarize", "-o", "x.parquet", "--overwrite", input=drawn_lines(3), cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"is not a Parquet file; it is not replaced" in done.stderr
+
+
+# Directories and compressed files ------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_read_in_the_order_of_its_names(rsr, tmp_path):
+    for name, records in (("year=2024/month=06/b", tiles(3)), ("year=2023/a", tiles(1)), ("_temporary/c", tiles(1))):
+        for record in records:
+            record["id"] = f"{name} {record['id']}"
+        (tmp_path / "in.geojsonl").write_bytes(lines_of(records))
+        (tmp_path / "lake" / name).parent.mkdir(parents=True)
+        copied(tmp_path / "in.geojsonl", tmp_path / "lake" / f"{name}.parquet")
+    done = rsr("binarize", "lake", cwd=tmp_path)
+    found = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [record["id"] for record in found] == ["year=2023/a s_0", *(f"year=2024/month=06/b s_{i}" for i in range(3))]
+    assert [(record["properties"]["year"], record["properties"].get("month")) for record in found[::3]] == [
+        (2023, None), (2024, 6)
+    ]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    assert b"empty: is a directory" in rsr("binarize", "empty", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(("ending", "program"), [("gz", "gzip"), ("zst", "zstd")])
+def test_compressed_lines_come_and_go(rsr, tmp_path, ending, program):
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    plain = rsr("binarize", input=drawn_lines(300)).stdout
+    done = rsr("binarize", "-o", f"x.geojsonl.{ending}", input=drawn_lines(300), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    packed = tmp_path / f"x.geojsonl.{ending}"
+    assert subprocess.check_output([program, "-dc", packed]) == plain
+    twice = tmp_path / f"twice.{ending}"  # as cat makes it of two files
+    twice.write_bytes(packed.read_bytes() * 2)
+    assert len(read_all(twice)[0]) == 600
+    assert rsr("index", packed, "-o", "lake.rsr", cwd=tmp_path).returncode == 0
+    assert rsr("binarize", "-o", packed, "--overwrite", input=drawn_lines(3)).returncode == 0
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(RsrError, match=str(packed)):
+        read_all(packed)
+    packed.write_bytes(b"no such compression")
+    done = rsr("binarize", packed)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert rsr("binarize", "-o", packed, "--overwrite", input=drawn_lines(3)).returncode == 1
+
+
+# Embeddings that others made -----------------------------------------------------------------------------------------
+
+
+def published(path, ids=None, crs="OGC:CRS84", centres=None, **columns):
+    """Write a table as geopandas users do, of vectors (5, 8)."""
+    columns.setdefault("embedding", list(RNG.standard_normal((5, 8)).astype(np.float32)))
+    if ids is not None:
+        columns["id"] = ids
+    if centres:
+        columns |= {"centroid_lon": np.arange(5) + 0.5, "centroid_lat": np.full(5, 45.5)}
+    places = [shapely.box(i, 45, i + 1, 46) for i in range(5)]
+    geopandas.GeoDataFrame(columns, geometry=places, crs=crs).to_parquet(path)
+    return path
+
+
+def test_a_plain_table_needs_a_name_for_its_space(rsr, tmp_path):
+    published(tmp_path / "x.parquet", ids=[f"p{i}" for i in range(5)], city=["a", None, "c", "d", "e"])
+    done = rsr("index", "x.parquet", "-o", "x.rsr", cwd=tmp_path)
+    says = "x.parquet: does not state the vector space of its embeddings; pass --space NAME, the same name for all"
+    assert done.stderr.decode() == f"rsr index: {says} embeddings that may be compared\n"
+    done = rsr("index", "x.parquet", "--space", "mine", "-o", "x.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = rsr("query", "x.rsr", "--id", "p1", "-k", "5", cwd=tmp_path)
+    hits = [orjson.loads(line) for line in done.stdout.splitlines()]
+    vectors = np.stack(geopandas.read_parquet(tmp_path / "x.parquet").embedding)
+    order = np.argsort(np.abs(vectors - vectors[1]).sum(axis=1))
+    assert [hit["id"] for hit in hits] == [f"p{i}" for i in order]
+    assert hits[0]["bbox"] == [1.0, 45.0, 2.0, 46.0]
+    assert "city" not in hits[0]["properties"]
+    other = rsr("query", "x.rsr", "x.parquet", "--space", "yours", cwd=tmp_path)
+    assert b"model yours, not mine" in other.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8"])
+def test_vectors_of_other_types(tmp_path, dtype):
+    vectors = (RNG.standard_normal((5, 8)) * 20).astype(dtype)
+    published(tmp_path / "x.parquet", ids=list("abcde"), embedding=list(vectors))
+    (batch,) = streams.read([str(tmp_path / "x.parquet")], Skips(), KINDS, settings=TableSettings("mine"))
+    assert batch.vectors.dtype == np.float32
+    assert np.array_equal(batch.vectors, vectors.astype(np.float32))
+
+
+def test_ids_that_are_missing_or_repeat_are_made(rsr, tmp_path):
+    for name, ids, what in (
+        ("none", None, "has no column of ids"),
+        ("twice", list("abbcd"), "has ids in id that repeat"),
+    ):
+        published(tmp_path / f"{name}.parquet", ids=ids)
+        done = rsr("binarize", f"{name}.parquet", "--space", "mine", cwd=tmp_path)
+        says = f"{name}.parquet: {what}; ids are made of the file's name and the row's number"
+        assert done.stderr.decode() == f"rsr binarize: {says}\n"
+        assert [orjson.loads(line)["id"] for line in done.stdout.splitlines()] == [f"{name}_{i}" for i in range(1, 6)]
+    published(tmp_path / "x.parquet", plot=list("vwxyz"))
+    done = rsr("binarize", "x.parquet", "--space", "mine", "--id-column", "plot", cwd=tmp_path)
+    assert [orjson.loads(line)["id"] for line in done.stdout.splitlines()] == list("vwxyz")
+
+
+def test_the_column_of_vectors_is_asked_for(rsr, tmp_path):
+    one = list(RNG.standard_normal((5, 8)))
+    published(tmp_path / "x.parquet", ids=list("abcde"), embeddings=one)
+    done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
+    says = "x.parquet: has several columns of vectors: embedding, embeddings; choose one with --vector-column"
+    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
+    done = rsr("binarize", "x.parquet", "--space", "mine", "--vector-column", "embeddings", cwd=tmp_path)
+    codes = [np.unpackbits(np.frombuffer(base64.b64decode(orjson.loads(line)["properties"]["code"]["data"]), np.uint8))
+             for line in done.stdout.splitlines()]  # fmt: skip
+    assert np.array_equal(codes, np.stack(one) > 0)
+    for column in ("nope", "id"):
+        done = rsr("binarize", "x.parquet", "--space", "mine", "--vector-column", column, cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_geometries_of_another_crs_are_turned(tmp_path):
+    published(tmp_path / "x.parquet", ids=list("abcde"))
+    geopandas.read_parquet(tmp_path / "x.parquet").to_crs(3035).to_parquet(tmp_path / "y.parquet")
+    found = [next(streams.read([str(tmp_path / name)], Skips())).records for name in ("x.parquet", "y.parquet")]
+    for one, other in zip(*found, strict=True):
+        assert other["bbox"] == pytest.approx(one["bbox"], abs=1e-6)
+
+
+def test_degrees_that_are_declared_as_metres(rsr, tmp_path):
+    published(tmp_path / "x.parquet", ids=list("abcde"), crs="EPSG:3857")
+    done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
+    says = "x.parquet: declares WGS 84 / Pseudo-Mercator, but its coordinates are degrees; write the file again with"
+    assert done.stderr.decode() == f"rsr binarize: {says} the CRS that its coordinates are in\n"
+    published(tmp_path / "x.parquet", ids=list("abcde"), crs="EPSG:3857", centres=True)
+    done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"as its columns of centres confirm" in done.stderr
+    assert orjson.loads(done.stdout.splitlines()[2])["bbox"] == [2.0, 45.0, 3.0, 46.0]
+
+
+def test_the_published_samples_are_searched(rsr, shared_data, tmp_path):
+    folder = shared_data / "embeddings"
+    clay = folder / "clay_v0_03WVN_20220610.gpq"
+    assert rsr("index", clay, "--space", "clay-v0", "-o", "clay.rsr", cwd=tmp_path).returncode == 0
+    done = rsr("query", "clay.rsr", "--id", "clay_v0_03WVN_20220610_8", "-k", "4", cwd=tmp_path)
+    table = pq.read_table(clay)
+    vectors = np.stack(table["embeddings"].to_numpy())
+    nearest = np.argsort(np.abs(vectors - vectors[7]).sum(axis=1))[:4]
+    hits = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [hit["properties"]["source_url"] for hit in hits] == [table["source_url"][int(i)].as_py() for i in nearest]
+    assert {hit["properties"]["datetime"] for hit in hits} == {"2022-06-10T00:00:00Z"}
+    done = rsr("binarize", folder / "earth_index_21MNT_empty.parquet")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.endswith(b"earth_index_21MNT_empty.parquet: is empty\n")
+    planet = folder / "planet_sample_wrong_crs.parquet"
+    done = rsr("index", planet, "--space", "planet", "-o", "planet.rsr", cwd=tmp_path)
+    assert b"declares WGS 84 / Pseudo-Mercator, but its coordinates are degrees" in done.stderr
+    hit = orjson.loads(rsr("query", "planet.rsr", "--id", "planet_sample_wrong_crs_1", "-k", "1", cwd=tmp_path).stdout)
+    assert hit["bbox"] == pytest.approx([-48.3292, -10.1862, -48.3196, -10.1767], abs=1e-4)
