@@ -506,7 +506,7 @@ class RecordWriter:
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
-            self._flush()
+            self._write_group()
 
     def _columns_of(self, batch: Batch) -> pa.RecordBatch:
         """Return a batch as columns, without records that cannot be written."""
@@ -530,13 +530,13 @@ class RecordWriter:
             write_statistics=[*(names - {"bbox"}), *sides],
         )
 
-    def _flush(self) -> None:
-        """Write a row group."""
-        if self._group and self._writer is not None:
-            table = pa.Table.from_batches(self._group)
-            self._group, self._rows, self._bytes = [], 0, 0
-            for start in range(0, table.num_rows, GROUP_ROWS):
-                self._writer.write_table(table.slice(start, GROUP_ROWS), GROUP_ROWS)
+    def _write_group(self) -> None:
+        """Write a row group, and keep the rows that are too many for it."""
+        assert self._writer is not None
+        table = pa.Table.from_batches(self._group)
+        self._writer.write_table(table.slice(0, GROUP_ROWS), GROUP_ROWS)
+        rest = table.slice(GROUP_ROWS)
+        self._group, self._rows, self._bytes = rest.to_batches(), rest.num_rows, rest.nbytes
 
     def finish(self) -> None:
         """Complete the file."""
@@ -546,7 +546,8 @@ class RecordWriter:
         if self._writer is None:
             self._open(self._layout.schema)
         assert self._writer is not None
-        self._flush()
+        while self._rows:
+            self._write_group()
         self._writer.add_key_value_metadata(self._footer(self._layout))
         self._writer.close()
 
