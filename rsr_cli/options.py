@@ -79,6 +79,13 @@ output = click.option(
     "-o", "--output", type=File(allow_dash=True), metavar="FILE", help="Write to this file instead of stdout."
 )
 
+# Every command that writes records.
+hilbert = click.option(
+    "--hilbert",
+    is_flag=True,
+    help="Write a Parquet file in the order of a Hilbert curve, so that a query by place reads few of its rows.",
+)
+
 # Every command that writes a file or a directory.
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output of the same format.")
 

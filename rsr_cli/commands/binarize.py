@@ -24,6 +24,7 @@ _SEEDS = ", ".join(
 @click.command(cls=options.RecordsCommand)
 @options.inputs
 @options.output
+@options.hilbert
 @options.overwrite
 @click.option(
     "--method",
@@ -45,6 +46,7 @@ def binarize(
     inputs: tuple[str, ...],
     output: str | None,
     overwrite: bool,
+    hilbert: bool,
     method: str,
     bits: int | None,
     seed: int | None,
@@ -58,7 +60,7 @@ def binarize(
     """
     from rsr_cli.core.codes.base import binarize
 
-    with streams.Writer(output, skips, overwrite=overwrite) as out, Progress("records") as progress:
+    with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out, Progress("records") as progress:
         for batch in binarize(streams.read(inputs, skips, ("embedding",), progress, settings), method, bits, seed):
             out.write(batch)
             progress.update(len(batch))

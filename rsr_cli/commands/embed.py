@@ -37,6 +37,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 @click.command(cls=options.RecordsCommand)
 @options.inputs
 @options.output
+@options.hilbert
 @options.overwrite
 @click.option(
     "--model",
@@ -90,6 +91,7 @@ def embed(
     inputs: tuple[str, ...],
     output: str | None,
     overwrite: bool,
+    hilbert: bool,
     like: str | None,
     fill_missing: bool,
     device: str | None,
@@ -111,7 +113,7 @@ def embed(
         space = _space_of(like, skips)
         settings = replace(specification.parse(space.model or ""), weights=model["weights"])
     filled = space.facts.get("filled", ()) if space else None
-    with streams.Writer(output, skips, overwrite=overwrite) as out:
+    with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out:
         progress = Progress("tiles")
         tiles = streams.read(inputs, skips, progress=progress)
         encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model

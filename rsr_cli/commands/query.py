@@ -28,6 +28,7 @@ DEFAULT_K = 20  # the paper's
 @click.argument("index", type=options.File(), metavar="INDEX")
 @options.inputs
 @options.output
+@options.hilbert
 @options.overwrite
 @click.option("-k", type=click.IntRange(1), help="Maximum number of hits per query.  [default: 20; with --radius, all]")
 @click.option("--radius", type=float, help="Return only hits within this distance.")
@@ -48,6 +49,7 @@ def query(
     inputs: tuple[str, ...],
     output: str | None,
     overwrite: bool,
+    hilbert: bool,
     k: int | None,
     radius: float | None,
     exclude_self: bool,
@@ -72,7 +74,7 @@ def query(
 
     with (
         Index(Path(index)) as opened,
-        streams.Writer(output, skips, overwrite=overwrite) as out,
+        streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out,
         Progress("queries", len(ids) or None) as progress,
     ):
         searcher = Searcher(

@@ -116,6 +116,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 )
 # What to write.
 @options.output
+@options.hilbert
 @options.overwrite
 @click.option("--id-prefix", default="", metavar="TEXT", help="Begin every id with this text.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF to this directory.")

@@ -341,6 +341,11 @@ class Output:
         self._cut = False
         self.closed = False
 
+    @property
+    def folder(self) -> Path:
+        """The directory of the file."""
+        return self._path.parent if self._path else Path()
+
     def __enter__(self) -> Output:
         with explained(self.name):
             direct = self._path is None or (self._path.exists() and not self._path.is_file())

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from support import code_records, drawn_lines, embedding, feature, read_all
 
 from rsr_cli.core.errors import RsrError, Skips
-from rsr_cli.core.records import streams
+from rsr_cli.core.records import parquet, streams
 from rsr_cli.core.records.space import KINDS
 from rsr_cli.core.records.tables import TableSettings
 
@@ -313,6 +313,15 @@ def test_another_file_is_not_replaced(rsr, tmp_path):
     done = rsr("binarize", "-o", "x.parquet", "--overwrite", input=drawn_lines(3), cwd=tmp_path)
     assert done.returncode == 1
     assert b"is not a Parquet file; it is not replaced" in done.stderr
+
+
+def test_row_groups_are_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 700)
+    (tmp_path / "in.geojsonl").write_bytes(drawn_lines(2000))
+    copied(tmp_path / "in.geojsonl", tmp_path / "x.parquet")
+    metadata = pq.read_metadata(tmp_path / "x.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [700, 700, 600]
+    assert read_all(tmp_path / "x.parquet")[0] == [f"t{i}" for i in range(2000)]
 
 
 # Directories and compressed files ------------------------------------------------------------------------------------

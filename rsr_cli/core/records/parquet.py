@@ -28,6 +28,7 @@ from rsr_cli.core.records.arrow import RECORD, RESERVED, SIDES, Columns, Layout,
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import dumps, loads
 from rsr_cli.core.records.geometry import boxes_of, geometry_types, is_lonlat, is_projected, to_lonlat
+from rsr_cli.core.records.hilbert import Sorter
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
 from rsr_cli.core.records.roles import Roles, repeat_of
 from rsr_cli.core.records.space import KINDS, Space
@@ -450,10 +451,13 @@ class RecordWriter:
         Where the bytes go.
     skips : Skips
         Asked about records that cannot be written.
+    hilbert : bool
+        Write the rows in the order of a Hilbert curve through their footprints, once all are known.
     """
 
-    def __init__(self, output: Output, skips: Skips) -> None:
+    def __init__(self, output: Output, skips: Skips, *, hilbert: bool = False) -> None:
         self._sink = Sink(output)
+        self._sorter = Sorter(output.folder) if hilbert else None
         self._skips = skips
         self._held: list[Batch] = []
         self._layout: Layout | None = None
@@ -502,6 +506,9 @@ class RecordWriter:
             rows = _with_vectors(rows, batch.vectors, batch.space)
         if self._writer is None:
             self._open(rows.schema)
+        if self._sorter:
+            self._sorter.add(rows, boxes_of(rows["geometry"]))
+            return
         self._group.append(rows)
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
@@ -546,6 +553,9 @@ class RecordWriter:
         if self._writer is None:
             self._open(self._layout.schema)
         assert self._writer is not None
+        if self._sorter:
+            for table in self._sorter.tables(GROUP_ROWS, GROUP_BYTES):
+                self._writer.write_table(table, GROUP_ROWS)
         while self._rows:
             self._write_group()
         self._writer.add_key_value_metadata(self._footer(self._layout))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
 from rsr_cli.core.forms import is_parquet
 from rsr_cli.core.inputs import input_size
@@ -119,12 +120,16 @@ class Writer:
         As in `files.Output`.
     skips : Skips
         Asked about records that cannot be written.
+    hilbert : bool
+        Write the rows of a Parquet file in the order of a Hilbert curve.
     """
 
-    def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False, hilbert: bool = False) -> None:
         codec = _codec(path or "-")
+        if hilbert and codec is jsonl:
+            raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
-        self._writer = codec.RecordWriter(self._output, skips)
+        self._writer = codec.RecordWriter(self._output, skips, **({"hilbert": True} if hilbert else {}))
 
     def __enter__(self) -> Writer:
         self._output.__enter__()
