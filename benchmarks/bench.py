@@ -475,6 +475,86 @@ def bench_index(bench: Bench) -> None:
         )
 
 
+def bench_parquet(bench: Bench) -> None:
+    """Measure Parquet in and out, beside pyarrow's reading and writing of the same columns."""
+    import sqlite3
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records import streams
+    from rsr_cli.core.records.space import KINDS
+
+    def table(kind: str, n: int) -> tuple[Path, Path]:
+        """Write records as lines and as rows."""
+        lines, rows = write(bench.folder / "p.geojsonl", records(n, kind)), bench.folder / f"{kind}.parquet"
+        with streams.Writer(str(rows), Skips(), overwrite=True) as out:
+            for batch in streams.read([str(lines)], Skips(), KINDS):
+                out.write(batch)
+        return lines, rows
+
+    n = 100_000
+    _, embeddings = table("embedding", n)
+    made = bench.folder / "made.parquet"
+
+    def read_pack_write() -> None:
+        file = pq.ParquetFile(embeddings)
+        schema = file.schema_arrow.remove(file.schema_arrow.get_field_index("embedding"))
+        with pq.ParquetWriter(made, schema.append(pa.field("code", pa.binary(DIM // 8))), compression="zstd") as writer:
+            for batch in file.iter_batches(8192):
+                values = batch["embedding"].flatten().to_numpy().reshape(-1, DIM)
+                codes = pa.py_buffer(np.packbits(values > 0, axis=1))
+                column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIM // 8), len(batch), [None, codes])
+                rows = pa.RecordBatch.from_arrays([*batch.select(schema.names).columns, column], schema=writer.schema)
+                writer.write_batch(rows)
+
+    bench.compare(
+        "`binarize`, Parquet to Parquet",
+        lambda tree: tree.seconds("binarize", "-q", embeddings, "-o", made, "--overwrite"),
+        lambda: seconds(read_pack_write),
+        "pyarrow reads, packbits, pyarrow writes",
+        n=n,
+        target=">= 0.6",
+        base=False,
+    )
+
+    n = 500_000
+    lines, codes = table("code", n)
+    texts = []
+    with lines.open("rb") as stored:
+        for line in stored:
+            record = orjson.loads(line)
+            del record["properties"]["code"]
+            texts.append((record["id"], orjson.dumps(record).decode()))
+
+    def read_insert() -> None:
+        rows = bench.folder / "bare.sqlite"
+        rows.unlink(missing_ok=True)
+        database = sqlite3.connect(rows, isolation_level=None)
+        database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN")
+        database.execute("CREATE TABLE records (row INTEGER PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL)")
+        row = 0
+        for batch in pq.ParquetFile(codes).iter_batches(8192):
+            some = texts[row : row + len(batch)]
+            numbered = ((row + i, *each) for i, each in enumerate(some))
+            database.executemany("INSERT INTO records VALUES (?, ?, ?)", numbered)
+            row += len(batch)
+        database.execute("CREATE UNIQUE INDEX by_id ON records (id)")
+        database.execute("COMMIT")
+        database.close()
+
+    bench.compare(
+        "`index` of codes, Parquet",
+        lambda tree: tree.seconds("index", "-q", codes, "-o", bench.folder / "i.rsr", "--overwrite"),
+        lambda: seconds(read_insert),
+        "pyarrow reads, SQLite inserts texts that are there already",
+        n=n,
+        target=">= 0.5",
+        base=False,
+    )
+
+
 BARE_SEARCH = """
 import sys, numpy as np, faiss
 index = faiss.read_index_binary(sys.argv[1], faiss.IO_FLAG_MMAP_IFC)
@@ -662,6 +742,7 @@ BENCHES: dict[str, Callable[[Bench], None]] = {
     "start": bench_start,
     "binarize": bench_binarize,
     "index": bench_index,
+    "parquet": bench_parquet,
     "query": bench_query,
     "memory": bench_memory,
     "chart": bench_chart,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -11,7 +12,7 @@ import click
 from rsr_cli import options, tables
 from rsr_cli.core import files
 from rsr_cli.core.errors import UsageError, counted
-from rsr_cli.core.forms import TABLE
+from rsr_cli.core.forms import QRELS, TABLE
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.scoring.metrics import DEFAULT_METRICS, METRICS, SPELLINGS, Match, Metric
@@ -71,6 +72,13 @@ file does not name is left out.
     metavar="FILE",
     help="Ground truth: the database's records with labels, or a TREC qrels file (*.qrels).",
 )
+@click.option(
+    "--write-qrels",
+    "qrels",
+    type=options.File(),
+    metavar="FILE",
+    help="Write what is relevant to the queries, by the labels in --truth, as a TREC qrels file.",
+)
 @options.exclude_self
 @click.option("--per-query", is_flag=True, help="Write one line per query instead of one per metric.")
 @click.option(
@@ -91,6 +99,7 @@ def score(
     names: tuple[str, ...],
     match: Match,
     truth: str | None,
+    qrels: str | None,
     exclude_self: bool,
     per_query: bool,
     layout: str,
@@ -108,8 +117,13 @@ def score(
         raise UsageError("--truth and the hits cannot both be stdin; name a file")
     if truth is not None and is_qrels(truth) and match != "any":
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
+    if qrels is not None and (truth is None or is_qrels(truth)):
+        raise UsageError("--write-qrels needs --truth with the labels of the database's records")
+    if qrels is not None and match == "jaccard":
+        raise UsageError("--match jaccard has grades between 0 and 1, which a qrels file cannot hold")
     with (
         files.Output(output, TABLE, overwrite=overwrite) as out,
+        files.Output(qrels, QRELS, overwrite=overwrite) if qrels else nullcontext() as judgements,
         Progress("hits") as progress,
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
@@ -127,6 +141,9 @@ def score(
             lines = tables.lay_out(MEANS_COLUMNS, means.rows(), layout, max(map(len, columns)))
         for chunk in lines:
             out.write(chunk)
+        if judgements:
+            for judged in evaluation.qrels():
+                judgements.write([judged])
         _warn(evaluation, exclude_self=exclude_self)
         for depth, needy in means.too_shallow().items():
             way = f"; pass -k {depth} to rsr query" if truth else ""

@@ -41,6 +41,8 @@ COMPRESSED = {
 }
 PARQUET = Form("a Parquet file", re.compile(rb"PAR1"))
 PARQUET_ENDINGS = (".parquet", ".geoparquet", ".gpq")
+RUN = Form("a run file", re.compile(rb"\s*\S+[ \t]+Q0[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t\r]*(\n|\Z)"))
+QRELS = Form("a qrels file", re.compile(rb"\s*\S+[ \t]+\S+[ \t]+\S+[ \t]+-?\d+[ \t\r]*(\n|\Z)"))
 #: A table; text that is a record, a raster (VRT), a page or a PDF file is none.
 TABLE = Form("a table", re.compile(rb'(?!\s*(<|%PDF|\x1e|\{\s*"type"))[^\0-\x08\x0e-\x1f]*\Z'))
 #: Ending of a figure's name -> its format.

@@ -10,7 +10,7 @@ from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
 from rsr_cli.core.forms import is_parquet
 from rsr_cli.core.inputs import input_size
-from rsr_cli.core.records import jsonl
+from rsr_cli.core.records import jsonl, trec
 from rsr_cli.core.records.space import StreamSpace
 from rsr_cli.core.records.tables import NOTHING_STATED
 
@@ -31,7 +31,7 @@ def _codec(path: str) -> ModuleType:
         from rsr_cli.core.records import parquet
 
         return parquet
-    return jsonl
+    return trec if path.lower().endswith(".run") else jsonl
 
 
 def _files(path: str) -> list[str]:
@@ -126,7 +126,7 @@ class Writer:
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False, hilbert: bool = False) -> None:
         codec = _codec(path or "-")
-        if hilbert and codec is jsonl:
+        if hilbert and codec in (jsonl, trec):
             raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
         self._writer = codec.RecordWriter(self._output, skips, **({"hilbert": True} if hilbert else {}))

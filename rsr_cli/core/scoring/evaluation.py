@@ -16,6 +16,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records.fields import id_of, id_text
+from rsr_cli.core.records.trec import word
 from rsr_cli.core.scoring.formulas import Judged
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
 from rsr_cli.core.scoring.metrics import MAX_RANK
@@ -238,6 +239,22 @@ class Evaluation(Spool):
             yield query, self._judge(query, self._sets[labels], np.array(gains))
         for query in self._without_hits():
             yield query, self._judge(query, frozenset(), np.empty(0))
+
+    def qrels(self) -> Iterator[bytes]:
+        """Yield for each query that `judged` yields what is relevant to it, as lines of a TREC qrels file.
+
+        A query to which nothing is relevant is judged by a line of grade 0, or trec_eval would leave it out.
+
+        Raises
+        ------
+        RecordError
+            An id has white space.
+        """
+        assert isinstance(self._truth, LabelTruth)
+        for query, labels in self.queries():
+            items = self._truth.relevant(query, labels, exclude_self=self._exclude_self)
+            lines = [f"{word(query)} 0 {word(item)} 1\n" for item in items]
+            yield "".join(lines or [f"{word(query)} 0 {word(query)} 0\n"]).encode()
 
     def _none_is_judged(self) -> str:
         """Return the message for a truth of other queries than those with hits."""

@@ -146,6 +146,7 @@ class LabelTruth(HitLabels):
         self._sets = LabelSets()
         self._counts: Counter[int] = Counter()
         self._unlabelled = 0
+        self._is_sorted = False
         # Queries with the same labels share these.
         self._ideals: dict[tuple[Labels, int | None], tuple[Ideal, int]] = {}
 
@@ -215,6 +216,17 @@ class LabelTruth(HitLabels):
         if (labels, own) not in self._ideals:
             self._ideals[labels, own] = self._ideal(labels, own)
         return self._ideals[labels, own]
+
+    def relevant(self, query: str, labels: Labels, *, exclude_self: bool) -> Iterator[str]:
+        """Yield the ids of the items that are relevant to a query, without its own if excluded, in a stable order."""
+        if not self._is_sorted:
+            self._execute("CREATE INDEX by_labels ON items (labels)")
+            self._is_sorted = True
+        for number in range(len(self._sets)):
+            if relevance(labels, self._sets[number], self._match):
+                for (name,) in self._execute("SELECT id FROM items WHERE labels = ? ORDER BY id", (number,)):
+                    if not (exclude_self and name == query):
+                        yield name
 
     def _ideal(self, labels: Labels, own: int | None) -> tuple[Ideal, int]:
         counts = self._items.copy()
