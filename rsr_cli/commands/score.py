@@ -74,7 +74,6 @@ file does not name is left out.
 )
 @click.option(
     "--write-qrels",
-    "qrels",
     type=options.File(),
     metavar="FILE",
     help="Write what is relevant to the queries, by the labels in --truth, as a TREC qrels file.",
@@ -99,7 +98,7 @@ def score(
     names: tuple[str, ...],
     match: Match,
     truth: str | None,
-    qrels: str | None,
+    write_qrels: str | None,
     exclude_self: bool,
     per_query: bool,
     layout: str,
@@ -117,13 +116,13 @@ def score(
         raise UsageError("--truth and the hits cannot both be stdin; name a file")
     if truth is not None and is_qrels(truth) and match != "any":
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
-    if qrels is not None and (truth is None or is_qrels(truth)):
+    if write_qrels is not None and (truth is None or is_qrels(truth)):
         raise UsageError("--write-qrels needs --truth with the labels of the database's records")
-    if qrels is not None and match == "jaccard":
+    if write_qrels is not None and match == "jaccard":
         raise UsageError("--match jaccard has grades between 0 and 1, which a qrels file cannot hold")
     with (
         files.Output(output, TABLE, overwrite=overwrite) as out,
-        files.Output(qrels, QRELS, overwrite=overwrite) if qrels else nullcontext() as judgements,
+        files.Output(write_qrels, QRELS, overwrite=overwrite) if write_qrels else nullcontext() as judgements,
         Progress("hits") as progress,
         open_truth(truth, match, skips) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
