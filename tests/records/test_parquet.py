@@ -26,7 +26,8 @@ from support import code_records, drawn_lines, embedding, feature, read_all
 
 from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.records import parquet, streams
-from rsr_cli.core.records.space import KINDS
+from rsr_cli.core.records.batch import Batch
+from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import TableSettings
 
 RNG = np.random.default_rng(5)
@@ -322,6 +323,21 @@ def test_row_groups_are_filled(tmp_path, monkeypatch):
     metadata = pq.read_metadata(tmp_path / "x.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [700, 700, 600]
     assert read_all(tmp_path / "x.parquet")[0] == [f"t{i}" for i in range(2000)]
+
+
+def test_reading_keeps_no_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 1000)
+    path = tmp_path / "x.parquet"
+    with streams.Writer(str(path), Skips()) as out:
+        for i in range(40):
+            vectors = RNG.standard_normal((1000, 256)).astype(np.float32)
+            space = Space("embedding", 256, "float32", "f", {"model": "m"})
+            out.write(Batch("in", range(1000), [feature(f"{i}_{j}") for j in range(1000)], vectors, space))
+    assert path.stat().st_size > 30 << 20
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in streams.read([str(path)], Skips(), KINDS):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < path.stat().st_size / 2
 
 
 # Directories and compressed files ------------------------------------------------------------------------------------

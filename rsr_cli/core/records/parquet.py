@@ -53,6 +53,8 @@ GROUP_ROWS, GROUP_BYTES = 100_000, 128 << 20
 SAMPLE_ROWS = 1000
 #: Most rows and bytes of vectors that are read at once.
 READ_ROWS, READ_BYTES = 8192, 4 << 20
+#: Bytes of a column that are read at once, as a row group may have any size.
+BUFFER_BYTES = 1 << 20
 FOOTER = "rsr"
 #: Columns that state the space of each row's vector.
 _SPACES = {kind: f"{kind}_space" for kind in KINDS}
@@ -104,7 +106,8 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
         open_regular(Path(path)).close()
         with pq.ParquetFile(path) as file:
             metadata, stated = file.metadata, [name for name in _SPACES.values() if name in file.schema_arrow.names]
-        with pq.ParquetFile(path, metadata=metadata, read_dictionary=stated) as file:
+        reads = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}  # which would keep all that was read
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=stated, **reads) as file:
             yield file
     except pa.ArrowException as error:
         raise RsrError(f"cannot be read as Parquet: {_first_line(error)}", path) from None
@@ -334,9 +337,7 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
         raise RsrError(f"does not state the vector space of its {kind}s", batch.name, remedy="space")
     sound = np.zeros(len(batch), bool)
     if kind in there:
-        heads = columns[stated].dictionary_encode()
-        numbers = heads.indices.fill_null(-1).to_numpy()
-        texts = heads.dictionary.to_pylist()
+        numbers, texts = _encoded(columns[stated])
         for number in dict.fromkeys(numbers.tolist()):
             if number >= 0 and _admit(texts[number], kind, stream, batch, numbers == number, skips):
                 sound |= numbers == number
@@ -362,17 +363,22 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
         batch.set_vectors(values if fits.all() else values[fits], stream.space, skips)
 
 
+def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the number of each row's text, int64 (n,), -1 for null, and the texts."""
+    encoded = column.dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
+
+
 def _leave_vectors(batch: Batch, columns: pa.RecordBatch) -> None:
     """Write the vectors of a batch that nobody asked for into its records, where they pass through."""
     for kind, stated in reversed(_SPACES.items()):
         if kind not in columns.schema.names or stated not in columns.schema.names:
             continue
         there = columns[kind].is_valid().to_numpy(zero_copy_only=False)
-        texts = columns[stated].dictionary_encode()
-        numbers = texts.indices.fill_null(-1).to_numpy()
+        numbers, texts = _encoded(columns[stated])
         for number in np.unique(numbers[there & (numbers >= 0)]).tolist():
             rows = np.flatnonzero(there & (numbers == number))
-            space = Space.of_property(kind, _head(texts.dictionary[number].as_py()))
+            space = Space.of_property(kind, _head(texts[number]))
             values, fits = _matrix(columns[kind].take(pa.array(rows)), space)
             give_vectors([batch.records[i] for i in rows[fits].tolist()], values[fits], space)
 
