@@ -32,6 +32,7 @@ COMMANDS = {
     "score": "Compute retrieval metrics for hits.",
     "show": "Draw queries and their hits as thumbnails.",
     "plot": "Plot embeddings or codes as points, laid out by t-SNE.",
+    "info": "Describe an index or a file of records.",
 }
 
 

@@ -147,6 +147,10 @@ class Index:
         if self._segment is not None:
             self._segment.close()
 
+    def labels(self) -> list[str]:
+        """Return the names of the labels in the order of their numbers."""
+        return self._segment.table.labels() if self._segment else []
+
     def row_of(self, name: str) -> int:
         """Return the row of an id.
 

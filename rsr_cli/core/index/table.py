@@ -230,6 +230,13 @@ class Table:
             raise self._damaged(f"it has a row {row!r}")
         return row
 
+    def labels(self) -> list[str]:
+        """Return the names of the labels in the order of their numbers."""
+        found = self._ask("SELECT number, name FROM labels ORDER BY number")
+        if any(not isinstance(name, str) or number != i for i, (number, name) in enumerate(found)):
+            raise self._damaged("its labels are not numbered from 0")
+        return [name for _, name in found]
+
     def ids_with(self, text: str) -> list[str]:
         """Return up to three ids that contain a text."""
         found = self._ask("SELECT id FROM records WHERE instr(id, ?) ORDER BY id LIMIT 3", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ from rsr_cli.core.records.exact import dumps, loads
 from rsr_cli.core.records.facts import Facts
 from rsr_cli.core.records.fields import NO_TIME
 from rsr_cli.core.records.geometry import boxes_of, boxes_of_rings, from_wkb, plain_rings, split_json, to_wkb
+from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -197,17 +198,38 @@ class Columns:
         Their columns.
     rows : pyarrow.RecordBatch
         The rows, which may have more columns, such as vectors.
+    give_vectors : callable, optional
+        Writes the vectors of rows into their records.
     """
 
     layout: Layout
     rows: pa.RecordBatch
+    give_vectors: Callable[[list[Record], pa.RecordBatch], None] | None = None
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
     def records(self) -> list[Record]:
         """Return the records."""
-        return self.layout.records_of(self.rows)
+        records = self.layout.records_of(self.rows)
+        if self.give_vectors:
+            self.give_vectors(records, self.rows)
+        return records
+
+    def spaces(self) -> dict[tuple[str, str], int]:
+        """Return how many records have a vector of a kind, and of a space that they state as this JSON."""
+        found: dict[tuple[str, str], int] = {}
+        for kind in KINDS:
+            if kind not in self.rows.schema.names:
+                continue
+            there = self.rows[kind].is_valid()
+            if f"{kind}_space" in self.rows.schema.names:
+                stated = self.rows[f"{kind}_space"].filter(there)
+                counts = {each["values"]: each["counts"] for each in stated.value_counts().to_pylist()}
+            else:
+                counts = {None: there.true_count}
+            found |= {(kind, text or "{}"): count for text, count in counts.items() if count}
+        return found
 
     def texts(self, without: Collection[str] = ()) -> list[str] | None:
         """Return the records as JSON, their properties last, and without some of these.
@@ -323,7 +345,7 @@ class Columns:
 
     def take(self, chosen: Sequence[int]) -> Columns:
         """Return the chosen ones."""
-        return Columns(self.layout, self.rows.take(pa.array(chosen, pa.int64())))
+        return replace(self, rows=self.rows.take(pa.array(chosen, pa.int64())))
 
 
 def is_list(type_: pa.DataType) -> bool:

@@ -31,6 +31,9 @@ class Columns(Protocol):
     def facts(self) -> Facts | None:
         """Return what an index keeps of the records, None if they have to be read one by one."""
 
+    def spaces(self) -> dict[tuple[str, str], int]:
+        """Return how many records have a vector of a kind, and of a space that they state as this JSON."""
+
     def texts(self, without: Collection[str] = ()) -> list[str] | None:
         """Return the records as JSON, None if they have to be written one by one."""
 

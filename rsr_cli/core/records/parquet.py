@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.files import Output
     from rsr_cli.core.forms import Form
+    from rsr_cli.core.records.batch import Record
     from rsr_cli.core.records.space import Kind, StreamSpace
     from rsr_cli.core.records.tables import TableSettings
 
@@ -79,13 +80,12 @@ def read_records(
         table = _Table(file, path, settings)
         line = 1
         for columns in _ahead(table.read()):
-            batch = Batch(path, range(line, line + columns.num_rows), Columns(table.layout, columns))
+            give = None if stream else _leave_vectors
+            batch = Batch(path, range(line, line + columns.num_rows), Columns(table.layout, columns, give))
             batch.size = round(columns.num_rows * table.row_bytes)
             line += columns.num_rows
             if stream:
                 _take_vectors(batch, columns, stream, skips)
-            else:
-                _leave_vectors(batch, columns)
             if len(batch):
                 yield batch
 
@@ -369,8 +369,8 @@ def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
     return encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
 
 
-def _leave_vectors(batch: Batch, columns: pa.RecordBatch) -> None:
-    """Write the vectors of a batch that nobody asked for into its records, where they pass through."""
+def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
+    """Write vectors that nobody asked for into their records, where they pass through."""
     for kind, stated in reversed(_SPACES.items()):
         if kind not in columns.schema.names or stated not in columns.schema.names:
             continue
@@ -380,7 +380,7 @@ def _leave_vectors(batch: Batch, columns: pa.RecordBatch) -> None:
             rows = np.flatnonzero(there & (numbers == number))
             space = Space.of_property(kind, _head(texts[number]))
             values, fits = _matrix(columns[kind].take(pa.array(rows)), space)
-            give_vectors([batch.records[i] for i in rows[fits].tolist()], values[fits], space)
+            give_vectors([records[i] for i in rows[fits].tolist()], values[fits], space)
 
 
 def _admit(text: str, kind: Kind, stream: StreamSpace, batch: Batch, rows: NDArray[np.bool_], skips: Skips) -> bool:

@@ -1,0 +1,121 @@
+"""``rsr info``."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from support import code, embedding, feature
+
+from rsr_cli.core.errors import Skips
+from rsr_cli.core.records import streams
+
+RNG = np.random.default_rng(3)
+
+
+def records():
+    found = []
+    for i, (west, east) in enumerate([(10.0, 11.0), (12.5, 13.0), (-5.25, -5.0)]):
+        record = feature(f"t{i}", gsd=10.0 + i, labels=["lake", "forest"][: i + 1], code=code([i, 0], 16))
+        record["properties"]["datetime"] = f"2024-0{i + 1}-01T00:00:00Z"
+        ring = [[west, 40.0], [east, 40.0], [east, 41.0], [west, 41.0], [west, 40.0]]
+        found.append(
+            record | {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, 40.0, east, 41.0]}
+        )
+    return found
+
+
+def lines_of(some):
+    return b"".join(orjson.dumps(record) + b"\n" for record in some)
+
+
+@pytest.fixture
+def folder(rsr, tmp_path):
+    (tmp_path / "c.geojsonl").write_bytes(lines_of(records()))
+    with streams.Writer(str(tmp_path / "c.parquet"), Skips()) as out:
+        for batch in streams.read([str(tmp_path / "c.geojsonl")], Skips(), ("code",)):
+            out.write(batch)
+    assert rsr("index", "c.geojsonl", "-o", "c.rsr", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+SPACE = {"kind": "code", "method": "sign", "bits": 16, "of": "emb", "fingerprint": "codes", "records": 3}
+
+
+@pytest.mark.parametrize("name", ["c.geojsonl", "c.parquet", "c.rsr"])
+def test_the_same_is_said_of_lines_rows_and_an_index(rsr, folder, name):
+    done = rsr("info", "--json", name, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = orjson.loads(done.stdout)
+    assert found["records"] == 3
+    assert found["bbox"] == [-5.25, 40.0, 13.0, 41.0]
+    assert found["interval"] == ["2024-01-01T00:00:00Z", "2024-03-01T00:00:00Z"]
+    assert found["gsd"] == [10.0, 12.0]
+    assert found["labels"] == {"lake": 3, "forest": 2}
+    assert found["spaces"] == [SPACE]
+    size = sum(path.stat().st_size for path in (folder / name).rglob("segments/*/*")) or (folder / name).stat().st_size
+    assert found["bytes"] == size
+    assert found["type"] == ("index" if name == "c.rsr" else "records")
+    if name == "c.rsr":
+        assert (found["metric"], found["generation"]) == ("hamming", 1)
+        assert found["arguments"] == ["rsr", "index", "c.geojsonl", "-o", "c.rsr"]
+
+
+def test_text_is_for_people(rsr, folder):
+    lines = dict(line.split(None, 1) for line in rsr("info", "c.rsr", cwd=folder).stdout.decode().splitlines())
+    assert lines["bbox"] == "-5.25, 40, 13, 41"
+    assert lines["interval"] == "2024-01-01T00:00:00Z to 2024-03-01T00:00:00Z"
+    assert lines["gsd"] == "10 to 12 m"
+    assert lines["labels"] == "2: lake 3, forest 2"
+    assert lines["code"].startswith("method sign, of emb, fingerprint codes, bits 16")
+
+
+def test_records_of_a_pipe_with_two_kinds_of_vectors_and_none(rsr):
+    some = [feature("a", embedding=embedding(RNG.standard_normal(4))), feature("b"), *records()[:1]]
+    found = orjson.loads(rsr("info", "--json", "-", input=lines_of(some)).stdout)
+    assert found["records"] == 3
+    assert {(space["kind"], space["records"]) for space in found["spaces"]} == {("embedding", 1), ("code", 1)}
+    assert "bytes" not in found
+    text = rsr("info", "-", input=lines_of(some)).stdout.decode()
+    assert "(1 records)" not in text
+    assert "(1 record)" in text
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([[170, 0, 175, 1], [-178, 0, -175, 1]], [170, 0, -175, 1]),
+        ([[179, 0, -179, 1]], [179, 0, -179, 1]),
+        ([[179, 0, -179, 1], [-100, 0, 10, 1], [30, 0, 100, 1]], [30, 0, 10, 1]),
+        ([[179, 0, -179, 1], [-100, 0, 50, 1], [40, 0, 100, 1]], [-180, 0, 180, 1]),
+        ([[-10, -5, 10, 5], [20, 0, 30, 1]], [-10, -5, 30, 5]),
+        ([], None),
+    ],
+)
+def test_the_extent_is_the_narrower_way_around(rsr, tmp_path, boxes, expected):
+    some = [feature(f"t{i}", code=code([i], 8)) | {"bbox": box} for i, box in enumerate(boxes)] or [feature("x")]
+    for name in ("lines", "index"):
+        if name == "index" and expected is not None:
+            assert rsr("index", "-o", "i.rsr", input=lines_of(some), cwd=tmp_path).returncode == 0
+            found = orjson.loads(rsr("info", "--json", "i.rsr", cwd=tmp_path).stdout)
+        else:
+            found = orjson.loads(rsr("info", "--json", "-", input=lines_of(some)).stdout)
+        assert found.get("bbox") == (pytest.approx(expected, abs=1e-4) if expected else None)
+
+
+def test_an_index_without_rows(rsr, tmp_path):
+    assert rsr("index", "--allow-empty", "-o", "i.rsr", input=b"", cwd=tmp_path).returncode == 0
+    found = orjson.loads(rsr("info", "--json", "i.rsr", cwd=tmp_path).stdout)
+    assert (found["records"], found["bytes"]) == (0, 0)
+
+
+def test_what_is_neither(rsr, folder):
+    (folder / "x.tif").write_bytes(b"II*\0")
+    for name, says in (("x.tif", "is a raster (TIFF)"), ("missing", "no such file")):
+        done = rsr("info", name, cwd=folder)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert says in done.stderr.decode()
+    bad = [*records()[:2], feature("z", labels="bare")]
+    done = rsr("info", "--json", "--keep-going", "-", input=lines_of(bad))
+    assert done.returncode == 3
+    assert orjson.loads(done.stdout)["records"] == 2
