@@ -78,7 +78,7 @@ def _table(found: dict[str, Any]) -> Iterator[bytes]:
 def _shown(name: str, value: Any) -> str:
     """Return a value as text."""
     if name == "bytes":
-        unit = min(len(UNITS) - 1, (len(str(value)) - 1) // 3)
+        unit = min(len(UNITS) - 1, (len(f"{float(f'{value:.3g}'):.0f}") - 1) // 3)
         return f"{value / 1000**unit:,.3g} {UNITS[unit]}"
     if name == "interval":
         return " to ".join(dict.fromkeys(value))

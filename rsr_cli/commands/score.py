@@ -118,6 +118,8 @@ def score(
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
     if write_qrels is not None and (truth is None or is_qrels(truth)):
         raise UsageError("--write-qrels needs --truth with the labels of the database's records")
+    if write_qrels is not None and write_qrels in ("-", output):
+        raise UsageError("--write-qrels needs a file of its own")
     if write_qrels is not None and match == "jaccard":
         raise UsageError("--match jaccard has grades between 0 and 1, which a qrels file cannot hold")
     with (

@@ -126,6 +126,7 @@ def test_what_no_run_holds(rsr, tmp_path):
         ([], "--write-qrels needs --truth with the labels of the database's records"),
         (["--truth", "x.qrels"], "--write-qrels needs --truth with the labels of the database's records"),
         (["--truth", "x", "--match", "jaccard"], "has grades between 0 and 1"),
+        (["--truth", "x", "-o", "o.qrels"], "--write-qrels needs a file of its own"),
     ],
 )
 def test_qrels_are_made_of_labels(rsr, options, says):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsr_cli.core.errors import RecordError
-from rsr_cli.core.records.exact import dumps, loads
+from rsr_cli.core.errors import RecordError, shown
+from rsr_cli.core.records.exact import Exact, dumps, loads
 from rsr_cli.core.records.facts import Facts
 from rsr_cli.core.records.fields import NO_TIME
 from rsr_cli.core.records.geometry import boxes_of, boxes_of_rings, from_wkb, plain_rings, split_json, to_wkb
@@ -160,7 +161,7 @@ class Layout:
         if RECORD in batch.schema.names:
             for i, text in enumerate(batch[RECORD].to_pylist()):
                 if text is not None:
-                    records[i] = self._edited(loads(text.encode()), batch.slice(i, 1))
+                    records[i] = self._edited(_feature(text), batch.slice(i, 1))
         return records
 
     def _properties(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -181,6 +182,15 @@ class Layout:
     def _edited(self, record: Record, row: pa.RecordBatch) -> Record:
         """Return the record of the column ``rsr_record`` with what its other columns state now, which may be edited."""
         properties = record["properties"]
+        if "id" in row.schema.names:
+            found = _values(row["id"])
+            if found != _values(_array([record.get("id")], self.id_type)):
+                record["id"] = found[0]
+        if "geometry" in row.schema.names:
+            stated = pa.array(to_wkb([record.get("geometry")]), pa.binary())
+            if not row["geometry"].equals(stated):
+                (record["geometry"],), boxes = from_wkb(row["geometry"])
+                record["bbox"] = boxes[0].tolist()
         for name, type_ in self.types.items():
             found = _values(row[name])
             if found != _values(_array([properties.get(name)], type_)):
@@ -294,6 +304,8 @@ class Columns:
         there = {name: self.rows[name] for name in (*self.layout.types, "id") if name in self.rows.schema.names}
         if "id" not in there or there["id"].null_count or self._has_others:
             return None
+        if not (pa.types.is_string(there["id"].type) or pa.types.is_integer(there["id"].type)):
+            return None
         ids = there["id"].cast(pa.string())
         if pc.any(pc.or_(pc.match_substring(ids, ".0"), pc.equal(ids, "-0"))).as_py():  # see `fields.one_form`
             return None
@@ -319,7 +331,7 @@ class Columns:
             if not pa.types.is_floating(there["gsd"].type):
                 return None
             gsds = np.array(there["gsd"].to_numpy(zero_copy_only=False), np.float64)
-            gsds[~(gsds > 0)] = np.nan
+            gsds[~((gsds > 0) & np.isfinite(gsds))] = np.nan
         extents = np.full(n, np.nan)
         if "proj:shape" in there:
             shapes = there["proj:shape"]
@@ -346,6 +358,14 @@ class Columns:
     def take(self, chosen: Sequence[int]) -> Columns:
         """Return the chosen ones."""
         return replace(self, rows=self.rows.take(pa.array(chosen, pa.int64())))
+
+
+def _feature(text: str) -> Record:
+    """Return the record that the column ``rsr_record`` holds; raise RecordError if it is none."""
+    found = loads(text.encode())
+    if not isinstance(found, dict) or not isinstance(found.get("properties"), dict):
+        raise RecordError(f"the column {RECORD} holds no Feature: {shown(found)}")
+    return found
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -528,8 +548,16 @@ def _values(column: pa.Array) -> list[Any]:
             values = [value if math.isfinite(value) else None for value in values]
         return values
     if pa.types.is_decimal(type_):
-        return [None if value is None else float(value) for value in column.to_pylist()]
+        return [None if value is None else _number(value) for value in column.to_pylist()]
     return column.to_pylist()
+
+
+def _number(value: Decimal) -> float | int:
+    """Return a decimal as a number of JSON that keeps its value."""
+    if value == value.to_integral_value() and -(1 << 63) <= value < 1 << 64:
+        return int(value)
+    number = float(value)
+    return number if Decimal(repr(number)) == value else Exact(f"{value:f}")
 
 
 def _lists(column: pa.Array) -> list[Any]:

@@ -91,7 +91,11 @@ class Batch:
     def records(self) -> list[Record]:
         """The records, which may be changed."""
         if not isinstance(self._records, list):
-            self._records = self._records.records()
+            try:
+                self._records = self._records.records()
+            except RsrError as error:
+                error.place = error.place or self.name
+                raise
         return self._records
 
     @property

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from rsr_cli.core.errors import RecordError, RsrError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -86,7 +88,7 @@ def from_wkb(column: pa.Array) -> tuple[list[Geometry | None], NDArray[np.float6
 
     Raises
     ------
-    ValueError
+    RecordError
         A geometry is not WKB.
     """
     rows = column.to_pylist()
@@ -158,10 +160,15 @@ def is_lonlat(crs: Any) -> bool:
 
 
 def is_projected(crs: Any) -> bool:
-    """Return whether the coordinates of a CRS are lengths, and not degrees."""
+    """Return whether the coordinates of a CRS are lengths, and not degrees; raise RsrError if PROJ does not know it."""
     from pyproj import CRS
+    from pyproj.exceptions import ProjError
 
-    return bool(CRS.from_user_input(crs).is_projected)
+    try:
+        return bool(CRS.from_user_input(crs).is_projected)
+    except ProjError as error:
+        what = str(error).partition("\n")[0]
+        raise RsrError(f"has a CRS that cannot be used: {what}") from None
 
 
 def to_lonlat(column: pa.Array, crs: Any) -> pa.Array:
@@ -210,7 +217,7 @@ def _read_others(
     try:
         shapes = shapely.from_wkb([rows[i] for i in numbers])
     except shapely.errors.ShapelyError as error:
-        raise ValueError(f"a geometry is not WKB: {error}") from None
+        raise RecordError(f"a geometry is not WKB: {error}") from None
     boxes[list(numbers)] = shapely.bounds(shapes)
     for i, each in zip(numbers, shapes, strict=True):
         found[i] = _lists(mapping(each))

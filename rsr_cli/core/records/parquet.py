@@ -24,7 +24,7 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
 from rsr_cli.core.files import Sink, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
-from rsr_cli.core.records.arrow import RECORD, RESERVED, SIDES, Columns, Layout, is_list
+from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SIDES, Columns, Layout, is_list
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import dumps, loads
 from rsr_cli.core.records.geometry import boxes_of, geometry_types, is_lonlat, is_projected, to_lonlat
@@ -32,7 +32,7 @@ from rsr_cli.core.records.hilbert import Sorter
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
 from rsr_cli.core.records.roles import Roles, repeat_of
 from rsr_cli.core.records.space import KINDS, Space
-from rsr_cli.core.records.tables import NOTHING_STATED, declared_space
+from rsr_cli.core.records.tables import NOTHING_STATED, declared_space, model_of
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
@@ -141,7 +141,15 @@ class _Table:
         self._file, self._path = file, path
         schema = file.schema_arrow
         footer = {key: _json(file.metadata.metadata, key) for key in (FOOTER, "geo", "emb")}
-        self._is_ours = any(name in schema.names for name in (*_SPACES.values(), RECORD))
+        if len(set(schema.names)) < len(schema.names):
+            raise RsrError("has two columns of one name", path)
+        texts = {
+            column.name for column in schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
+        }
+        self._is_ours = not texts.isdisjoint((*_SPACES.values(), RECORD))
+        # Below the directory that was named, as files of others may have the same names.
+        below = Path(path).relative_to(settings.root) if settings.root else Path(Path(path).name)
+        self._stem = str(below.with_suffix(""))
         geometry = self._geometry(footer["geo"], schema)
         if self._is_ours:
             types = {column.name: column.type for column in schema if column.name not in RESERVED}
@@ -175,15 +183,24 @@ class _Table:
         if roles.time:
             types["datetime"] = pa.timestamp("us", "UTC")
         id_type = pa.string() if self._makes_ids or not roles.id else self._file.schema_arrow.field(roles.id).type
-        members = {"members": tuple(self._footer["members"])} if "members" in self._footer else {}
-        return Layout(types, id_type, nulls=frozenset(self._footer.get("nulls", ())), **members)
+        members, nulls = (self._footer.get(name) for name in ("members", "nulls"))
+        stated = tuple(members) if isinstance(members, list) and all(isinstance(each, str) for each in members) else ()
+        if not {"type", "properties"} <= {*stated} <= {*MEMBERS}:
+            stated = MEMBERS
+        known = frozenset(name for name in types if isinstance(nulls, list) and name in nulls)
+        return Layout(types, id_type, stated, known)
 
     def _geometry(self, geo: dict[str, Any], schema: pa.Schema) -> str | None:
         """Return the column of geometries, and remember their CRS."""
         name = geo.get("primary_column", "geometry")
         if name not in schema.names:
             return None
-        facts = geo.get("columns", {}).get(name, {})
+        columns = geo.get("columns")
+        facts = columns.get(name) if isinstance(columns, dict) else None
+        facts = facts if isinstance(facts, dict) else {}
+        type_ = schema.field(name).type
+        if not (pa.types.is_binary(type_) or pa.types.is_large_binary(type_)):
+            raise RsrError(f"has geometries that are not WKB but {type_}", self._path)
         if facts.get("encoding", "WKB") != "WKB":
             raise RsrError(f"has geometries that are encoded as {facts['encoding']}, not as WKB", self._path)
         if "crs" in facts and facts["crs"] is None:
@@ -193,10 +210,11 @@ class _Table:
 
     def _declared(self, settings: TableSettings, metadata: dict[str, Any]) -> Space | None:
         """Return the space of embeddings that do not state it themselves."""
-        if self._roles.vector is None or not (settings.space or metadata.get("model")):
+        if self._roles.vector is None or not (settings.space or model_of(metadata)):
             return None
         inner = self._file.schema_arrow.field(self._roles.vector).type
-        size = inner.list_size if pa.types.is_fixed_size_list(inner) else self._first_length()
+        is_flat = pa.types.is_fixed_size_list(inner) and not is_list(inner.value_type)
+        size = inner.list_size if is_flat else self._first_length()
         if not size:
             return None
         while is_list(inner):
@@ -233,8 +251,7 @@ class _Table:
                 columns["embedding"] = read[roles.vector]
                 columns[_SPACES["embedding"]] = _constant(self._space, len(read))
             if self._makes_ids:
-                stem = Path(self._path).name.partition(".")[0]
-                columns["id"] = pa.array([f"{stem}_{number}" for number in range(row, row + len(read))])
+                columns["id"] = pa.array([f"{self._stem}_{number}" for number in range(row, row + len(read))])
             elif roles.id:
                 columns["id"] = read[roles.id]
             for name, value in self._partitions.items():
@@ -244,6 +261,9 @@ class _Table:
             row += len(read)
             if len(read):
                 yield pa.RecordBatch.from_pydict(columns)
+        if row - 1 != self._file.metadata.num_rows:
+            what = f"was changed while it was read: {row - 1} of its {self._file.metadata.num_rows} rows came"
+            raise RsrError(what, self._path)
 
     def _placed(self, geometries: pa.Array, read: pa.RecordBatch) -> pa.Array:
         """Return geometries in longitude and latitude."""
@@ -265,7 +285,11 @@ class _Table:
 
     @cached_property
     def _is_projected(self) -> bool:
-        return is_projected(self._crs)
+        try:
+            return is_projected(self._crs)
+        except RsrError as error:
+            error.place = self._path
+            raise
 
     _crs: Any = None
     _told = False
@@ -335,17 +359,15 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
     stated = _SPACES[kind]
     if kind in there and (stated not in columns.schema.names or columns[stated].null_count == len(batch)):
         raise RsrError(f"does not state the vector space of its {kind}s", batch.name, remedy="space")
-    sound = np.zeros(len(batch), bool)
+    sound, missing = np.zeros(len(batch), bool), np.ones(len(batch), bool)
     if kind in there:
         numbers, texts = _encoded(columns[stated])
-        for number in dict.fromkeys(numbers.tolist()):
-            if number >= 0 and _admit(texts[number], kind, stream, batch, numbers == number, skips):
-                sound |= numbers == number
-        sound &= columns[kind].is_valid().to_numpy(zero_copy_only=False)
-        unstated = np.flatnonzero(~sound & (numbers < 0))
-    else:
-        unstated = np.arange(len(batch))
-    for i in unstated.tolist():
+        missing = ~columns[kind].is_valid().to_numpy(zero_copy_only=False) | (numbers < 0)
+        for number in dict.fromkeys(numbers[~missing].tolist()):
+            rows = (numbers == number) & ~missing
+            if _admit(texts[number], kind, stream, batch, rows, skips):
+                sound |= rows
+    for i in np.flatnonzero(missing).tolist():
         error = no_vector(batch.records[i], kind, None)
         error.place = batch.place(i)
         skips(error)

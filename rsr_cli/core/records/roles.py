@@ -60,11 +60,14 @@ class Roles:
         if settings.vector_column and not is_vector(types[settings.vector_column]):
             found = types[settings.vector_column]
             raise UsageError(f"its column {settings.vector_column} has no vectors but {found}", path)
-        ident = _chosen(settings.id_column, types, path) or next((name for name in IDS if name in types), None)
-        time = None if "datetime" in types else next((name for name in TIMES if name in types), None)
+        known = next((name for name in IDS if name in types and is_id(types[name])), None)
+        ident = _chosen(settings.id_column, types, path) or known
+        if ident and not is_id(types[ident]):
+            raise UsageError(f"its column {ident} has no ids but {types[ident]}", path)
         others = {name: type_ for name, type_ in types.items() if name not in (vector, ident, geometry, "bbox")}
         left_out = [name for name, type_ in others.items() if name in RESERVED or not is_property(type_)]
         kept = {name: type_ for name, type_ in others.items() if name not in left_out}
+        time = None if "datetime" in types else next((name for name in TIMES if name in kept), None)
         return cls(vector, ident, geometry, time, kept, tuple(left_out))
 
 
@@ -74,6 +77,12 @@ def is_vector(type_: pa.DataType) -> bool:
     while is_list(inner):
         inner = inner.value_type
     return inner is not type_ and (pa.types.is_floating(inner) or inner == pa.int8())
+
+
+def is_id(type_: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are texts or numbers."""
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
+    return any(check(type_) for check in (*checks, pa.types.is_decimal, pa.types.is_dictionary))
 
 
 def _chosen(name: str | None, types: dict[str, pa.DataType], path: str) -> str | None:
@@ -90,6 +99,7 @@ def _only(names: list[str], path: str, remedy: str) -> str | None:
 
 def repeat_of(columns: Iterable[pa.Array]) -> bool:
     """Return whether a value occurs twice in the arrays of a column."""
-    hashes = [np.fromiter(map(hash, column.to_pylist()), np.int64, len(column)) for column in columns]
+    texts = (map(str, column.to_pylist()) for column in columns)  # as the hashes of -1 and -2 are one
+    hashes = [np.array(list(map(hash, some)), np.int64) for some in texts]
     every = np.concatenate(hashes) if hashes else np.empty(0, np.int64)
     return len(np.unique(every)) < len(every)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
-from rsr_cli.core.forms import is_parquet
+from rsr_cli.core.forms import PARQUET_ENDINGS, compression_of, is_parquet
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl, trec
 from rsr_cli.core.records.space import StreamSpace
@@ -38,7 +39,7 @@ def _files(path: str) -> list[str]:
     """Return the Parquet files below a directory, in the order of their names; any other path as it is."""
     if path == "-" or not Path(path).is_dir() or Path(path, "manifest.json").exists():
         return [path]
-    found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name))
+    found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name) and each.is_file())
     hidden = (".", "_")  # what Spark and others leave beside their files
     found = [each for each in found if not any(part.startswith(hidden) for part in each.relative_to(path).parts)]
     return [str(each) for each in found] or [path]
@@ -84,24 +85,27 @@ def read(
         Vectors are of two spaces.
     """
     stream = StreamSpace(vectors) if vectors else None
-    sources = [(path, _codec(path)) for given in inputs or ("-",) for path in _files(given)]
-    for path, codec in sources:
-        codec.check(path, settings)
-    return _read(sources, stream, skips, progress, settings)
+    sources = [
+        (path, _codec(path), replace(settings, root="" if path == given else given))
+        for given in inputs or ("-",)
+        for path in _files(given)
+    ]
+    for path, codec, stated in sources:
+        codec.check(path, stated)
+    return _read(sources, stream, skips, progress)
 
 
 def _read(
-    sources: Sequence[tuple[str, ModuleType]],
+    sources: Sequence[tuple[str, ModuleType, TableSettings]],
     stream: StreamSpace | None,
     skips: Skips,
     progress: Progress | None,
-    settings: TableSettings,
 ) -> Iterator[Batch]:
     """Read one input after the other, and report to a progress what is read and which inputs are empty."""
     if progress:
-        sizes = [input_size(path) for path, _ in sources]
+        sizes = [input_size(path) for path, *_ in sources]
         progress.expect(None if None in sizes else sum(filter(None, sizes)))
-    for path, codec in sources:
+    for path, codec, settings in sources:
         batch, skipped = None, skips.count
         for batch in codec.read_records(path, stream, skips, settings):
             if progress:
@@ -126,6 +130,8 @@ class Writer:
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False, hilbert: bool = False) -> None:
         codec = _codec(path or "-")
+        if path and compression_of(path) and Path(path).stem.lower().endswith((".run", *PARQUET_ENDINGS)):
+            raise UsageError("only JSON lines are compressed; Parquet files are in themselves", path)
         if hilbert and codec in (jsonl, trec):
             raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)

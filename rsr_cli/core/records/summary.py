@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,10 +57,12 @@ class Summary:
         RecordError
             A record has a bbox, datetime or labels that cannot be read.
         """
-        facts = batch.columns.facts() if batch.columns else None
-        if batch.columns and facts:
+        columns = batch.columns
+        if columns:
+            self.spaces.update(columns.spaces())
+        facts = columns.facts() if columns else None
+        if facts:
             boxes, times, gsds, labels = facts.boxes, facts.times, facts.gsds, facts.labels
-            self.spaces.update(batch.columns.spaces())
         else:
             found = batch.apply(_read, skips)
             if not found:
@@ -68,7 +70,8 @@ class Summary:
             read = [list(column) for column in zip(*found, strict=True)]
             boxes, times, gsds = (np.array(column, dtype) for column, dtype in zip(read, "dqd", strict=False))
             labels = read[3]
-            self.spaces.update(space for some in read[4] for space in some)
+            if not columns:
+                self.spaces.update(space for some in read[4] for space in some)
         self.records += len(batch)
         self.labels.update(label for some in labels for label in some)
         self.widen(boxes, times)
@@ -81,8 +84,8 @@ class Summary:
         known = boxes[~np.isnan(boxes[:, 0])].astype(np.float64)
         if len(known):
             west, south, east, north = known.T
-            begin, end = west % 360, east % 360
-            end = np.where(end < begin, end + 360, end)
+            begin = west % 360
+            end = begin + np.where(west > east, east - west + 360, east - west)
             low = np.array([np.where(west > east, -180, west).min(), south.min(), begin.min()])
             high = np.array([np.where(west > east, 180, east).max(), north.max(), end.max()])
             if self.sides is not None:
@@ -100,7 +103,7 @@ class Summary:
             return None
         (west, south, begin), (east, north, end) = self.sides.tolist()
         if end - begin < east - west:
-            west, east = ((side + 180) % 360 - 180 for side in (begin, end))
+            west, east = begin - 360 * (begin >= 180), end - 360 * (end > 180)
         return [west, south, east, north]
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,8 +115,7 @@ class Summary:
             "gsd": list(self.gsd) if self.gsd else None,
             "labels": dict(self.labels.most_common()) or None,
             "spaces": [
-                {"kind": kind, **orjson.loads(text), "records": count}
-                for (kind, text), count in self.spaces.most_common()
+                {"kind": kind, **_stated(text), "records": count} for (kind, text), count in self.spaces.most_common()
             ]
             or None,
         }
@@ -122,8 +124,17 @@ class Summary:
 
 def _text(microseconds: int) -> str:
     """Return a moment as RFC 3339 writes it."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-    return moment.isoformat().replace("+00:00", "Z")
+    text = str(np.datetime64(microseconds, "us"))
+    return f"{text.removesuffix('.000000')}Z"
+
+
+def _stated(text: str) -> dict[str, Any]:
+    """Return what is stated of a space, nothing if it is no JSON."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(text)
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def _read(record: Record) -> tuple[Any, ...]:

@@ -19,11 +19,14 @@ class TableSettings:
         Name of their vector space; vectors of the same name and size may be compared.
     vector_column, id_column : str, optional
         The columns of vectors and ids, if they have none of the known names.
+    root : str
+        The directory that the user named, if the file is below one.
     """
 
     space: str | None = None
     vector_column: str | None = None
     id_column: str | None = None
+    root: str = ""
 
 
 NOTHING_STATED = TableSettings()
@@ -48,13 +51,13 @@ def declared_space(settings: TableSettings, metadata: dict[str, Any], dim: int, 
     RsrError
         Neither the user nor the file states a name.
     """
-    name = settings.space or _model_of(metadata)
+    name = settings.space or model_of(metadata)
     if name is None:
         raise RsrError("does not state the vector space of its embeddings", path, remedy="space")
     return Space("embedding", dim, dtype, fingerprint({"space": name, "dim": dim}), {"model": name})
 
 
-def _model_of(metadata: dict[str, Any]) -> str | None:
+def model_of(metadata: dict[str, Any]) -> str | None:
     """Return the name of the model that a footer states, such as ``dinov2_vits14_softcon@2.0.0``."""
     model = metadata.get("model")
     if isinstance(model, str):
