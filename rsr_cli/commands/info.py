@@ -15,6 +15,7 @@ from rsr_cli.core.forms import TABLE
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.foreign import is_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
     Prints how many records there are, how large they are, where and when they are from, the vector spaces of their
     embeddings or codes, and their labels. A file is read whole; of an index, its columns are.
     """
-    if Path(path).is_dir() and Path(path, "manifest.json").exists():
+    if is_index(path):
         from rsr_cli.core.index.summary import summarize
 
         found = summarize(Path(path))

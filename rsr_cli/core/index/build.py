@@ -44,12 +44,10 @@ from rsr_cli.core.index.manifest import (
     segment_name,
 )
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
-from rsr_cli.core.records.facts import Fact, Facts
+from rsr_cli.core.records.facts import Fact, Facts, widened
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Space
@@ -262,7 +260,7 @@ class SegmentWriter:
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
         self._columns.append(facts)
-        self._gsd, self._extent = _widened(self._gsd, facts.gsds), _widened(self._extent, facts.extents)
+        self._gsd, self._extent = widened(self._gsd, facts.gsds), widened(self._extent, facts.extents)
         self.count += len(batch)
         return len(batch)
 
@@ -311,12 +309,6 @@ class SegmentWriter:
             made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
             arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
         )
-
-
-def _widened(known: tuple[float, float] | None, found: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Return the least and the greatest number of those known and those found, ``None`` without any."""
-    numbers = [*(known or ()), *found[~np.isnan(found)].tolist()]
-    return (min(numbers), max(numbers)) if numbers else None
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsr_cli.core.records.facts import outward
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -101,12 +103,3 @@ class FilterColumns:
         """Finish the files."""
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
-
-
-def outward(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Round bounding boxes (n, 4) of degrees to float32 such that they contain what they contained."""
-    rounded = boxes.astype(np.float32)
-    low, high = np.float32(-np.inf), np.float32(np.inf)
-    wests_and_souths = np.where(rounded > boxes, np.nextafter(rounded, low), rounded)
-    easts_and_norths = np.where(rounded < boxes, np.nextafter(rounded, high), rounded)
-    return np.concatenate([wests_and_souths[:, :2], easts_and_norths[:, 2:]], axis=1)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from rsr_cli.core.errors import RecordError, shown
 from rsr_cli.core.records.exact import Exact, dumps, loads
-from rsr_cli.core.records.facts import Facts
+from rsr_cli.core.records.facts import Facts, outward
 from rsr_cli.core.records.fields import NO_TIME
 from rsr_cli.core.records.geometry import boxes_of, boxes_of_rings, from_wkb, plain_rings, split_json, to_wkb
 from rsr_cli.core.records.space import KINDS
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 MEMBERS = ("type", "id", "geometry", "bbox", "properties")
 #: Columns that are no properties.
 RECORD = "rsr_record"
-RESERVED = frozenset({"id", "geometry", "bbox", "embedding", "code", "embedding_space", "code_space", RECORD})
+#: Columns that state the space of each row's vector.
+SPACES = {kind: f"{kind}_space" for kind in KINDS}
+RESERVED = frozenset({"id", "geometry", "bbox", *KINDS, *SPACES.values(), RECORD})
 #: STAC's times, which become columns of times where their texts are all written as `_time_texts` writes them.
 _TIMES = frozenset({"datetime", "start_datetime", "end_datetime", "created", "updated"})
 _TIME = pa.timestamp("us", "UTC")
@@ -134,10 +136,8 @@ class Layout:
 
         Raises
         ------
-        ValueError
-            A geometry is not WKB.
         RecordError
-            The column ``feature`` has no JSON.
+            A geometry is not WKB, or the column ``rsr_record`` holds no Feature.
         """
         n = batch.num_rows
         members: dict[str, Iterable[Any]] = {
@@ -229,12 +229,12 @@ class Columns:
     def spaces(self) -> dict[tuple[str, str], int]:
         """Return how many records have a vector of a kind, and of a space that they state as this JSON."""
         found: dict[tuple[str, str], int] = {}
-        for kind in KINDS:
+        for kind, space in SPACES.items():
             if kind not in self.rows.schema.names:
                 continue
             there = self.rows[kind].is_valid()
-            if f"{kind}_space" in self.rows.schema.names:
-                stated = self.rows[f"{kind}_space"].filter(there)
+            if space in self.rows.schema.names:
+                stated = self.rows[space].filter(there)
                 counts = {each["values"]: each["counts"] for each in stated.value_counts().to_pylist()}
             else:
                 counts = {None: there.true_count}
@@ -250,8 +250,7 @@ class Columns:
             None if a record has to be made for each, as the columns do not give it back, or not in this order.
         """
         layout, there = self.layout, self.rows.schema.names
-        order = ("type", "id", "geometry", "bbox", "properties")
-        if layout.members != tuple(member for member in order if member in layout.members) or self._has_others:
+        if layout.members != tuple(member for member in MEMBERS if member in layout.members) or self._has_others:
             return None
         text = Text('{"type":"Feature"')
         if "id" in layout.members and "id" in there:
@@ -592,11 +591,6 @@ def _shortened(text: str) -> str:
 
 def _box_array(boxes: NDArray[np.float64]) -> pa.Array:
     """Return boxes (n, 4) as a column of float32, rounded outward; null where they are NaN."""
-    rounded = boxes.astype(np.float32)
-    low, high = np.float32(-np.inf), np.float32(np.inf)
-    with np.errstate(invalid="ignore"):
-        rounded[:, :2] = np.where(rounded > boxes, np.nextafter(rounded, low), rounded)[:, :2]
-        rounded[:, 2:] = np.where(rounded < boxes, np.nextafter(rounded, high), rounded)[:, 2:]
     none = np.isnan(boxes[:, 0])
-    sides = [pa.array(np.ascontiguousarray(side)) for side in rounded.T]
+    sides = [pa.array(np.ascontiguousarray(side)) for side in outward(boxes).T]
     return pa.StructArray.from_arrays(sides, fields=list(_BOX), mask=pa.array(none) if none.any() else None)

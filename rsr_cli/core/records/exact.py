@@ -82,6 +82,15 @@ def loads(line: bytes) -> Any:
         raise RecordError(TOO_DEEP) from None
 
 
+def object_in(text: bytes | str) -> dict[str, Any]:
+    """Return an object of JSON, an empty one if a text is none."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _integer(text: str) -> int | Exact:
     return int(text) if len(text) <= _DIGITS and int(text) in _INTEGERS else Exact(text)
 

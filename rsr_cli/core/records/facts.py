@@ -99,3 +99,19 @@ class Facts:
             self.gsds[chosen],
             self.extents[chosen],
         )
+
+
+def outward(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Round bounding boxes (n, 4) of degrees to float32 such that they contain what they contained."""
+    rounded = boxes.astype(np.float32)
+    low, high = np.float32(-np.inf), np.float32(np.inf)
+    wests_and_souths = np.where(rounded > boxes, np.nextafter(rounded, low), rounded)
+    easts_and_norths = np.where(rounded < boxes, np.nextafter(rounded, high), rounded)
+    return np.concatenate([wests_and_souths[:, :2], easts_and_norths[:, 2:]], axis=1)
+
+
+def widened(known: tuple[float, float] | None, found: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the least and the greatest number of those known and those found, ``None`` without any."""
+    numbers = found[~np.isnan(found)]
+    both = [*(known or ()), *([numbers.min().item(), numbers.max().item()] if len(numbers) else ())]
+    return (min(both), max(both)) if both else None

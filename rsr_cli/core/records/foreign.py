@@ -83,9 +83,14 @@ def refuse_directory(path: str) -> None:
     if not path:
         raise UsageError("an input has an empty name")
     if Path(path).is_dir():
-        if Path(path, "manifest.json").exists():
+        if is_index(path):
             raise RsrError("is an index and not records", path, remedy="index-in-place")
         raise RsrError("is a directory", path, remedy="tile")
+
+
+def is_index(path: str) -> bool:
+    """Return whether a directory seems to be an index."""
+    return Path(path, "manifest.json").exists()
 
 
 def has_records(path: str) -> bool:

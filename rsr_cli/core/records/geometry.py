@@ -106,7 +106,7 @@ def from_wkb(column: pa.Array) -> tuple[list[Geometry | None], NDArray[np.float6
         if points is None:
             _read_others(rows, numbers, found, boxes)
             continue
-        boxes[numbers] = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+        boxes[numbers] = boxes_of_rings(points)
         if len(head) == _POINT_HEAD:
             for i, (point,) in zip(numbers, points.tolist(), strict=True):
                 found[i] = {"type": "Point", "coordinates": point}

@@ -252,6 +252,12 @@ class RecordWriter:
             self._compressed.close()
 
 
+def batch_of(lines: Iterable[bytes]) -> Batch:
+    """Return lines of JSON that a search wrote as a batch."""
+    records = [loads(line) for line in lines]
+    return Batch("<hits>", range(1, len(records) + 1), records)
+
+
 def give_vectors(records: Sequence[Record], vectors: NDArray[Any], space: Space) -> None:
     """Write vectors (n, width) of a space into records."""
     import numpy as np

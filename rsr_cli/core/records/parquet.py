@@ -24,12 +24,12 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError
 from rsr_cli.core.files import Sink, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
-from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SIDES, Columns, Layout, is_list
+from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SIDES, SPACES, Columns, Layout, is_list
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.exact import dumps, loads
+from rsr_cli.core.records.exact import dumps, object_in
 from rsr_cli.core.records.geometry import boxes_of, geometry_types, is_lonlat, is_projected, to_lonlat
 from rsr_cli.core.records.hilbert import Sorter
-from rsr_cli.core.records.jsonl import give_vectors, no_vector
+from rsr_cli.core.records.jsonl import batch_of, give_vectors, no_vector
 from rsr_cli.core.records.roles import Roles, repeat_of
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import NOTHING_STATED, declared_space, model_of
@@ -57,8 +57,6 @@ READ_ROWS, READ_BYTES = 8192, 4 << 20
 #: Bytes of a column that are read at once, as a row group may have any size.
 BUFFER_BYTES = 1 << 20
 FOOTER = "rsr"
-#: Columns that state the space of each row's vector.
-_SPACES = {kind: f"{kind}_space" for kind in KINDS}
 #: Columns of the centre's longitude and latitude in published tables.
 _CENTRES = (("centroid_lon", "centroid_lat"), ("centre_lon", "centre_lat"), ("lon", "lat"))
 
@@ -105,7 +103,7 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
     try:
         open_regular(Path(path)).close()
         with pq.ParquetFile(path) as file:
-            metadata, stated = file.metadata, [name for name in _SPACES.values() if name in file.schema_arrow.names]
+            metadata, stated = file.metadata, [name for name in SPACES.values() if name in file.schema_arrow.names]
         reads = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}  # which would keep all that was read
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=stated, **reads) as file:
             yield file
@@ -140,13 +138,14 @@ class _Table:
     def __init__(self, file: pq.ParquetFile, path: str, settings: TableSettings) -> None:
         self._file, self._path = file, path
         schema = file.schema_arrow
-        footer = {key: _json(file.metadata.metadata, key) for key in (FOOTER, "geo", "emb")}
+        stated = file.metadata.metadata or {}
+        footer = {key: object_in(stated.get(key.encode(), b"")) for key in (FOOTER, "geo", "emb")}
         if len(set(schema.names)) < len(schema.names):
             raise RsrError("has two columns of one name", path)
         texts = {
             column.name for column in schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
         }
-        self._is_ours = not texts.isdisjoint((*_SPACES.values(), RECORD))
+        self._is_ours = not texts.isdisjoint((*SPACES.values(), RECORD))
         # Below the directory that was named, as files of others may have the same names.
         below = Path(path).relative_to(settings.root) if settings.root else Path(Path(path).name)
         self._stem = str(below.with_suffix(""))
@@ -156,7 +155,7 @@ class _Table:
             self._roles = Roles(None, "id" if "id" in schema.names else None, geometry, None, types)
         else:
             self._roles = Roles.of_schema(schema, geometry, settings, path)
-        self._space = self._declared(settings, footer["emb"])
+        self._settings, self._model = settings, footer["emb"]
         self.row_bytes = Path(path).stat().st_size / max(1, file.metadata.num_rows)
         self._partitions = {name: value for name, value in _partitions(path).items() if name not in schema.names}
         self._footer = footer[FOOTER]
@@ -208,9 +207,10 @@ class _Table:
         self._crs = facts.get("crs")
         return str(name)
 
-    def _declared(self, settings: TableSettings, metadata: dict[str, Any]) -> Space | None:
-        """Return the space of embeddings that do not state it themselves."""
-        if self._roles.vector is None or not (settings.space or model_of(metadata)):
+    @cached_property
+    def _space(self) -> Space | None:
+        """The space of embeddings that do not state it themselves."""
+        if self._roles.vector is None or not (self._settings.space or model_of(self._model)):
             return None
         inner = self._file.schema_arrow.field(self._roles.vector).type
         is_flat = pa.types.is_fixed_size_list(inner) and not is_list(inner.value_type)
@@ -220,7 +220,7 @@ class _Table:
         while is_list(inner):
             inner = inner.value_type
         dtype = {pa.float16(): "float16", pa.float64(): "float64"}.get(inner, "float32")
-        return declared_space(settings, metadata, size, dtype, self._path)
+        return declared_space(self._settings, self._model, size, dtype, self._path)
 
     def _first_length(self) -> int:
         """Return how many values the first vector has, 0 without any."""
@@ -237,8 +237,9 @@ class _Table:
             log.warning("%s: left out, as records do not hold them: %s", self._path, ", ".join(roles.left_out))
         names = [*roles.properties, *filter(None, (roles.vector, roles.id, roles.geometry))]
         if self._is_ours:
-            names += [*KINDS, *_SPACES.values(), "bbox", RECORD]
+            names += [*KINDS, *SPACES.values(), "bbox", RECORD]
         names = [name for name in self._file.schema_arrow.names if name in names]
+        space = self._space
         rows = max(64, min(READ_ROWS, int(READ_BYTES / max(1.0, self.row_bytes))))
         row = 1
         for read in self._file.iter_batches(rows, columns=names):
@@ -246,10 +247,10 @@ class _Table:
             if roles.geometry:
                 columns["geometry"] = self._placed(read[roles.geometry].cast(pa.binary()), read)
             if self._is_ours:
-                columns |= {name: read[name] for name in (*KINDS, *_SPACES.values(), "bbox", RECORD) if name in names}
+                columns |= {name: read[name] for name in (*KINDS, *SPACES.values(), "bbox", RECORD) if name in names}
             elif roles.vector:
                 columns["embedding"] = read[roles.vector]
-                columns[_SPACES["embedding"]] = _constant(self._space, len(read))
+                columns[SPACES["embedding"]] = _constant(space, len(read))
             if self._makes_ids:
                 columns["id"] = pa.array([f"{self._stem}_{number}" for number in range(row, row + len(read))])
             elif roles.id:
@@ -335,15 +336,6 @@ def _centred(read: pa.RecordBatch, boxes: NDArray[np.float64]) -> bool:
     return False
 
 
-def _json(metadata: dict[bytes, bytes] | None, key: str) -> dict[str, Any]:
-    """Return an object of JSON of a footer, an empty one if it has none."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads((metadata or {}).get(key.encode(), b"{}"))
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
 def _constant(space: Space | None, n: int) -> pa.Array:
     """Return the column of a space that all rows have."""
     if space is None:
@@ -356,7 +348,7 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
     """Take the vectors of a batch from its columns, and drop rows without a usable one."""
     there = {kind for kind in KINDS if kind in columns.schema.names and columns[kind].null_count < len(batch)}
     kind = stream.kind_in([{"properties": dict.fromkeys(there, True)}])
-    stated = _SPACES[kind]
+    stated = SPACES[kind]
     if kind in there and (stated not in columns.schema.names or columns[stated].null_count == len(batch)):
         raise RsrError(f"does not state the vector space of its {kind}s", batch.name, remedy="space")
     sound, missing = np.zeros(len(batch), bool), np.ones(len(batch), bool)
@@ -393,7 +385,7 @@ def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
 
 def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
     """Write vectors that nobody asked for into their records, where they pass through."""
-    for kind, stated in reversed(_SPACES.items()):
+    for kind, stated in reversed(SPACES.items()):
         if kind not in columns.schema.names or stated not in columns.schema.names:
             continue
         there = columns[kind].is_valid().to_numpy(zero_copy_only=False)
@@ -425,11 +417,7 @@ def _admit(text: str, kind: Kind, stream: StreamSpace, batch: Batch, rows: NDArr
 @lru_cache(maxsize=64)
 def _head(text: str) -> dict[str, Any]:
     """Return what a row states of its space, as the property of a record does."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(text)
-        if isinstance(found, dict):
-            return found
-    return {}
+    return object_in(text)
 
 
 def _matrix(column: pa.Array, space: Space) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -497,8 +485,7 @@ class RecordWriter:
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Write Features that are lines of JSON already."""
-        records = [loads(line) for line in lines]
-        self.write(Batch("", range(1, len(records) + 1), records))
+        self.write(batch_of(lines))
 
     def write(self, batch: Batch) -> None:
         """Write a batch: to the output, once a row group is full."""
@@ -618,4 +605,4 @@ def _with_vectors(rows: pa.RecordBatch, vectors: NDArray[Any], space: Space) -> 
         column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.width)
     text = orjson.dumps(space.as_property()).decode()
     head = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(values), np.int32)), [text])
-    return rows.append_column(space.kind, column).append_column(_SPACES[space.kind], head)
+    return rows.append_column(space.kind, column).append_column(SPACES[space.kind], head)

@@ -12,6 +12,7 @@ from rsr_cli.core.files import Output
 from rsr_cli.core.forms import PARQUET_ENDINGS, compression_of, is_parquet
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl, trec
+from rsr_cli.core.records.foreign import is_index
 from rsr_cli.core.records.space import StreamSpace
 from rsr_cli.core.records.tables import NOTHING_STATED
 
@@ -37,7 +38,7 @@ def _codec(path: str) -> ModuleType:
 
 def _files(path: str) -> list[str]:
     """Return the Parquet files below a directory, in the order of their names; any other path as it is."""
-    if path == "-" or not Path(path).is_dir() or Path(path, "manifest.json").exists():
+    if path == "-" or not Path(path).is_dir() or is_index(path):
         return [path]
     found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name) and each.is_file())
     hidden = (".", "_")  # what Spark and others leave beside their files

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
-from rsr_cli.core.records.exact import dumps
-from rsr_cli.core.records.facts import NO_BOX
+from rsr_cli.core.records.exact import dumps, object_in
+from rsr_cli.core.records.facts import NO_BOX, widened
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, interval_of, label_list
 from rsr_cli.core.records.space import KINDS
 
@@ -75,9 +73,7 @@ class Summary:
         self.records += len(batch)
         self.labels.update(label for some in labels for label in some)
         self.widen(boxes, times)
-        if not np.isnan(gsds).all():
-            known = [*(self.gsd or ()), np.nanmin(gsds).item(), np.nanmax(gsds).item()]
-            self.gsd = min(known), max(known)
+        self.gsd = widened(self.gsd, gsds)
 
     def widen(self, boxes: NDArray[np.floating[Any]], times: NDArray[np.int64]) -> None:
         """Widen extent and interval to contain boxes (n, 4), NaN for none, and first and last moments (n, 2)."""
@@ -115,7 +111,7 @@ class Summary:
             "gsd": list(self.gsd) if self.gsd else None,
             "labels": dict(self.labels.most_common()) or None,
             "spaces": [
-                {"kind": kind, **_stated(text), "records": count} for (kind, text), count in self.spaces.most_common()
+                {"kind": kind, **object_in(text), "records": count} for (kind, text), count in self.spaces.most_common()
             ]
             or None,
         }
@@ -126,15 +122,6 @@ def _text(microseconds: int) -> str:
     """Return a moment as RFC 3339 writes it."""
     text = str(np.datetime64(microseconds, "us"))
     return f"{text.removesuffix('.000000')}Z"
-
-
-def _stated(text: str) -> dict[str, Any]:
-    """Return what is stated of a space, nothing if it is no JSON."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(text)
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def _read(record: Record) -> tuple[Any, ...]:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rsr_cli.core.errors import RecordError, RsrError, Skips, shown
 from rsr_cli.core.forms import RUN
 from rsr_cli.core.records.batch import Batch
-from rsr_cli.core.records.exact import loads
 from rsr_cli.core.records.fields import id_of, id_text, is_hit, one_form
 from rsr_cli.core.records.foreign import refuse_directory
-from rsr_cli.core.records.jsonl import no_vector, read_lines
+from rsr_cli.core.records.jsonl import batch_of, no_vector, read_lines
 from rsr_cli.core.records.tables import NOTHING_STATED
 
 if TYPE_CHECKING:
@@ -129,8 +128,7 @@ class RecordWriter:
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Write hits that are lines of JSON already."""
-        records = [loads(line) for line in lines]
-        self.write(Batch("<hits>", range(1, len(records) + 1), records))
+        self.write(batch_of(lines))
 
     def finish(self) -> None:
         """Complete the output, which lines always are."""
