@@ -9,7 +9,8 @@ import rasterio
 from rasterio import Affine
 
 from rsr_cli.core import rasters
-from rsr_cli.core.sensors.base import COMMON_NAMES
+from rsr_cli.core.sensors.base import COMMON_NAMES, contract
+from rsr_cli.core.sensors.embeddings import PRODUCTS
 
 SIX = ("blue", "green", "red", "nir08", "swir16", "swir22")
 
@@ -170,7 +171,7 @@ def are_numbers(value):
 PROPERTIES = {
     "source": lambda v: isinstance(v, str) or (isinstance(v, dict) and all(isinstance(p, str) for p in v.values())),
     "window": lambda v: len(v) == 4 and all(type(n) is int for n in v) and min(v[2:]) > 0,
-    "bands": lambda v: set(v) <= {*COMMON_NAMES, "-"},
+    "bands": lambda v: set(v) <= {*COMMON_NAMES, "-", *(contract(sensor.order)[0] for sensor in PRODUCTS.values())},
     "scale": are_numbers,
     "offset": are_numbers,
     "unit": lambda v: v in ("dB", "power", "amplitude"),
@@ -180,8 +181,12 @@ PROPERTIES = {
     "proj:transform": lambda v: len(v) == 6 and all(map(is_number, v)),
     "gsd": lambda v: is_number(v) and v > 0,
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
-    "datetime": lambda v: v.endswith("Z") and datetime.fromisoformat(v),
+    "datetime": lambda v: v is None or (v.endswith("Z") and datetime.fromisoformat(v)),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,
+    "start_datetime": lambda v: v.endswith("-01-01T00:00:00Z"),
+    "end_datetime": lambda v: v.endswith("-12-31T23:59:59Z"),
+    "space": lambda v: v in PRODUCTS,
+    "decode": lambda v: v == {"power": 2} or (set(v) == {"scales"} and isinstance(v["scales"], str)),
     "mask": lambda v: isinstance(v["source"], str) and set(v) <= {"source", "values", "bits"} and len(v) > 1,
     "eo:cloud_cover": lambda v: is_number(v) and 0 <= v <= 100,
     "labels": lambda v: isinstance(v, list) and all(isinstance(label, str) for label in v),
@@ -215,5 +220,5 @@ def messages(done):
     """Return the lines that a run wrote to stderr, without a traceback."""
     text = done.stderr.decode()
     assert "Traceback" not in text
-    assert all(line.startswith("rsr tile: ") for line in text.splitlines())
+    assert all(re.match("rsr (tile|embed): ", line) for line in text.splitlines())
     return text.splitlines()

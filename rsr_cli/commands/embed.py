@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ from click.core import ParameterSource
 
 from rsr_cli import options
 from rsr_cli.core.encoders import registry, specification
-from rsr_cli.core.encoders.base import MAX_INPUT_PX
-from rsr_cli.core.encoders.placement import PRECISIONS, place
+from rsr_cli.core.encoders.base import MAX_INPUT_PX, RunSettings
+from rsr_cli.core.encoders.placement import PRECISIONS
 from rsr_cli.core.encoders.pooling import POOLS
 from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
 from rsr_cli.core.progress import Progress
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.space import Space
-
-log = logging.getLogger("rsr")
 
 _SEEDS = ", ".join(f"{model.seed} for {model.name}" for model in registry.list_models() if model.seed is not None)
 
@@ -62,6 +59,11 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     help="Mean per band, in reflectance x 10000 or in the unit of the band.",
 )
 @click.option("--std", type=options.NameList(float), metavar="X,...", help="Standard deviation per band, likewise.")
+@click.option(
+    "--space",
+    metavar="NAME",
+    help="Vector space of pixels that are embeddings and do not state it, for --model mean.",
+)
 @click.option(
     "--as",
     "like",
@@ -103,7 +105,8 @@ def embed(
     """Encode tiles into embeddings with a foundation model.
 
     Reads the pixels of each tile and writes the same records with an embedding, in the same order. Invalid pixels are
-    replaced by the model's mean; a tile without any valid pixel is an error.
+    replaced by the model's mean; a tile without any valid pixel is an error. --model mean averages pixels that are
+    embeddings already, as of AlphaEarth, and needs no torch.
     """
     space = None
     if like is None:
@@ -120,16 +123,8 @@ def embed(
         if space and space.fingerprint != (made := encoder.space(filled or (), space.facts.get("unit"))).fingerprint:
             difference = made.difference(space)
             raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
-        from rsr_cli.core.encoders.run import Embedder
-
-        computed = precision or (space.facts.get("precision", "fp32") if space else "auto")
-        suits = {"same_in_bf16": encoder.same_in_bf16, "quantizable": encoder.quantizable}
-        placement = place(device, computed, batch_size, **suits)
-        if precision in ("bf16", "fp16") and not encoder.same_in_bf16:
-            what = "%s is not known to keep its vectors in %s; compare them with others in %s alone"
-            log.warning(what, encoder.name, precision, precision)
-        log.info("computes in %s on %s", placement.precision, ", ".join(map(str, placement.devices)))
-        embedder = Embedder(encoder, placement, skips, fill_missing=fill_missing, filled=filled)
+        usual = space.facts.get("precision", "fp32") if space else "auto"
+        embedder = encoder.embedder(skips, RunSettings(device, precision, usual, batch_size, fill_missing, filled))
         with progress:
             for batch in embedder.embed(tiles):
                 out.write(batch)

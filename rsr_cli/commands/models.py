@@ -48,9 +48,9 @@ def models(with_backbones: bool, output: str | None, overwrite: bool) -> None:
 
 def _row(model: Model) -> tuple[str, ...]:
     size = "any" if model.size_px is None else str(model.size_px)
-    bands = "any" if model.any_bands else ",".join(model.bands)
+    bands = "embeddings" if model.takes_space else "any" if model.any_bands else ",".join(model.bands)
     weights = str(model.weights or "--weights") if model.needs_weights else "none"
-    return model.name, str(model.dim), size, bands, weights
+    return model.name, str(model.dim or "any"), size, bands, weights
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[bytes]:

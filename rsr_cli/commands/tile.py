@@ -203,7 +203,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
         if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")
         if not given["per_band"]:
-            return Rasters()
+            return Rasters(SENSORS[given["sensor"]] if given["sensor"] else None)
         if not given["sensor"]:
             raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
         return Products(SENSORS[given["sensor"]], bands)

@@ -37,7 +37,7 @@ CHECKPOINTS = {
     "prithvi_eo_v2_tiny_tl": "tl",
     "vit_b_16_rgb": "imagenet",
 }
-WITHOUT_WEIGHTS = [name for name, model in MODELS.items() if not model.needs_weights]
+WITHOUT_WEIGHTS = [name for name, model in MODELS.items() if not model.needs_weights and not model.takes_space]
 
 
 @pytest.mark.parametrize("name", [*CHECKPOINTS, *WITHOUT_WEIGHTS])

@@ -47,8 +47,11 @@ def test_the_order_of_the_keys_does_not_matter(chosen, random):
 def test_the_text_is_readable():
     chosen = EncoderSettings("rcf", seed=3, bands=("red", "green", "blue"), mean=(1000.0, 0.5, 1e-7))
     assert specification.format(chosen) == "rcf:seed=3:bands=red,green,blue:mean=1000,0.5,1e-07"
+    embeddings = tuple(f"A{number:02}" for number in range(64))
+    assert specification.format(EncoderSettings("rcf", bands=embeddings)) == "rcf:bands=A00..A63"
+    assert specification.parse("rcf:bands=A00..A63").bands == embeddings
     assert specification.format(EncoderSettings("rcf", weights="some.pt")) == "rcf"
-    assert list(KEYS) == ["pool", "layer", "size", "seed", "bands", "mean", "std"]
+    assert list(KEYS) == ["pool", "layer", "size", "seed", "bands", "mean", "std", "space"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_the_text_is_readable():
         (":seed=1", "has no name"),
         ("rcf:", "unknown setting ''"),
         ("rcf:seed", "seed has no value; write seed=VALUE"),
-        ("rcf:sed=1", "unknown setting 'sed'; choose from pool, layer, size, seed, bands, mean, std"),
+        ("rcf:sed=1", "unknown setting 'sed'; choose from pool, layer, size, seed, bands, mean, std, space"),
         ("rcf:weights=x.pt", "unknown setting 'weights'"),
         ("rcf:seed=1:seed=1", "seed is stated twice"),
         ("rcf:seed=", "seed '' is not an integer"),

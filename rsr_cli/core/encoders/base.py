@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
     import torch
 
+    from rsr_cli.core.encoders.mean import Mean
+    from rsr_cli.core.encoders.run import Embedder
     from rsr_cli.core.encoders.statistics import Statistics
     from rsr_cli.core.encoders.weights import HubFile, TorchFile
+    from rsr_cli.core.errors import Skips
+
+log = logging.getLogger("rsr")
 
 
 def _numbers(values: Iterable[float]) -> tuple[float, ...]:
@@ -30,6 +36,8 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
 MAX_INPUT_PX = 1 << 14
 #: Memory that the pixels of a tile or a batch may take, in bytes; a model takes several times as much.
 MAX_INPUT_BYTES = 512 << 20
+#: Memory in bytes that the float32 pixels of tiles that are prepared together may take.
+TOGETHER_BYTES = 64 << 20
 #: Field of `EncoderSettings` -> what brings a user's value into the form of the defaults.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "pool": str,
@@ -73,6 +81,9 @@ class Model:
         Seed of random weights; ``None`` for a model that takes no seed.
     needs_weights : bool
         Whether the model reads a checkpoint.
+    takes_space : bool
+        Whether the model reads pixels that are embeddings, of any number of bands: it then takes the name of their
+        vector space, and no other setting.
     weights : HubFile or TorchFile or None
         The published checkpoint, if any.
     required : tuple of str
@@ -95,6 +106,7 @@ class Model:
     layer: int = -1
     seed: int | None = None
     needs_weights: bool = True
+    takes_space: bool = False
     weights: HubFile | TorchFile | None = None
     required: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +133,8 @@ class Model:
             A setting does not suit the model.
         """
         self._check_taken(settings)
+        if self.takes_space:
+            return replace(self, changes=settings)
         given = {
             name: convert(getattr(settings, name))
             for name, convert in _SETTINGS.items()
@@ -154,10 +168,12 @@ class Model:
             "pool": self.pool is not None,
             "layer": self.layers is not None,
             "seed": self.seed is not None,
+            **dict.fromkeys(("bands", "size_px", "mean", "std"), not self.takes_space),
+            "space": self.takes_space,
         }
         for name, taken in takes.items():
             if not taken and getattr(settings, name) is not None:
-                raise UsageError(f"{self.name} takes no {name}")
+                raise UsageError(f"{self.name} takes no {name.removesuffix('_px')}")
         if self.any_bands and (settings.mean is None) != (settings.std is None):
             raise UsageError(f"{self.name} takes mean and std together", remedy="statistics")
 
@@ -198,7 +214,7 @@ class Model:
             raise UsageError(f"a seed is 0 to {2**32 - 1}, not {chosen.seed}")
         return bands, statistics.Statistics(chosen.mean, chosen.std)
 
-    def load(self, settings: EncoderSettings) -> Encoder:
+    def load(self, settings: EncoderSettings) -> Encoder | Mean:
         """Return the encoder for a user's settings, ready to encode on the CPU.
 
         Raises
@@ -209,7 +225,7 @@ class Model:
             The weights cannot be found or do not fit the model.
         """
         adjusted = self.adjust(settings)
-        encoder: Encoder = pkgutil.resolve_name(self.encoder)(adjusted, settings.weights, **self.options)
+        encoder: Encoder | Mean = pkgutil.resolve_name(self.encoder)(adjusted, settings.weights, **self.options)
         return encoder
 
 
@@ -225,6 +241,30 @@ def choose_layer(model: str, layer: int | None, count: int) -> int:
     if not -count <= layer < count:
         raise UsageError(f"{model} has {count} layers, 0 to {count - 1}, and no layer {layer}")
     return layer % count
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How tiles are embedded.
+
+    Attributes
+    ----------
+    device, precision : str, optional
+        A user's choice, see `placement.place`.
+    usual_precision : str
+        The precision if none is chosen.
+    batch_size : int, optional
+        Tiles per forward pass.
+    fill_missing, filled : bool and sequence of str, optional
+        As of `run.Embedder`.
+    """
+
+    device: str | None = None
+    precision: str | None = None
+    usual_precision: str = "auto"
+    batch_size: int | None = None
+    fill_missing: bool = False
+    filled: Sequence[str] | None = None
 
 
 class Encoder(ABC):
@@ -304,6 +344,25 @@ class Encoder(ABC):
         torch.Tensor
             float (n, dim).
         """
+
+    def embedder(self, skips: Skips, run: RunSettings) -> Embedder:
+        """Return what adds embeddings to tiles; moves the module to its device and precision.
+
+        Raises
+        ------
+        UsageError
+            There is no such device, or it cannot compute in the precision.
+        """
+        from rsr_cli.core.encoders.placement import place
+        from rsr_cli.core.encoders.run import Embedder
+
+        suits = {"same_in_bf16": self.same_in_bf16, "quantizable": self.quantizable}
+        placement = place(run.device, run.precision or run.usual_precision, run.batch_size, **suits)
+        if run.precision in ("bf16", "fp16") and not self.same_in_bf16:
+            what = "%s is not known to keep its vectors in %s; compare them with others in %s alone"
+            log.warning(what, self.name, run.precision, run.precision)
+        log.info("computes in %s on %s", placement.precision, ", ".join(map(str, placement.devices)))
+        return Embedder(self, placement, skips, fill_missing=run.fill_missing, filled=run.filled)
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rsr_cli.core.encoders.base import TOGETHER_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.encoders.base import Encoder
     from rsr_cli.core.rasters.pixels import Pixels
-
-#: Memory in bytes that the float32 pixels of tiles that are prepared together may take.
-TOGETHER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

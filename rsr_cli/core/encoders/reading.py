@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.encoders.preprocessing import TOGETHER_BYTES
+from rsr_cli.core.encoders.base import TOGETHER_BYTES
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.rasters.ahead import read_ahead
-from rsr_cli.core.rasters.pixels import too_large
+from rsr_cli.core.rasters.pixels import bands_of, too_large
 from rsr_cli.core.rasters.strips import read_each
 from rsr_cli.core.records.fields import bbox_of
 from rsr_cli.core.sensors.base import unit_read
@@ -137,7 +137,8 @@ class Reader:
     def _validity(self, record: Record, pixels: Pixels) -> tuple[Pixels, NDArray[np.bool_] | None, tuple[str, ...]]:
         """Return a tile's pixels, which of them are valid, if not all are, and the bands filled."""
         bands, properties, chosen = self.encoder.bands, record["properties"], self.filled or ()
-        has = [band in properties["bands"] and band not in chosen for band in bands]
+        names = bands_of(record)
+        has = [band in names and band not in chosen for band in bands]
         filled = tuple(band for band, there in zip(bands, has, strict=True) if not there)
         if filled:
             invalid = np.zeros(pixels.numbers.shape, bool) if pixels.invalid is None else pixels.invalid.copy()

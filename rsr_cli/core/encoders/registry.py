@@ -12,6 +12,7 @@ from rsr_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.base import Encoder
+    from rsr_cli.core.encoders.mean import Mean
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.records.space import Space
 
@@ -78,6 +79,13 @@ MODELS = {
             seed=0,
             needs_weights=False,
         ),
+        Model(
+            name="mean",
+            encoder="rsr_cli.core.encoders.mean:Mean",
+            dim=None,
+            needs_weights=False,
+            takes_space=True,
+        ),
     )
 }
 
@@ -112,7 +120,7 @@ def find_model(name: str) -> Model:
     return terratorch.find_backbone(name)
 
 
-def load_encoder(settings: EncoderSettings) -> Encoder:
+def load_encoder(settings: EncoderSettings) -> Encoder | Mean:
     """Return an encoder that is ready to encode on the CPU.
 
     Parameters
@@ -122,7 +130,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
     Returns
     -------
-    Encoder
+    Encoder or Mean
         With its weights, in eval mode, without gradients.
 
     Raises

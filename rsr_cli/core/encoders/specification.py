@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.sensors import check_names
+from rsr_cli.core.sensors.base import contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,8 @@ class EncoderSettings:
         STAC common names in the model's input order.
     mean, std : tuple of float, optional
         One value per band, in reflectance x 10000.
+    space : str, optional
+        The vector space of pixels that are embeddings.
     """
 
     model: str
@@ -49,6 +52,7 @@ class EncoderSettings:
     bands: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    space: str | None = None
 
 
 def _word(text: str) -> str:
@@ -83,6 +87,7 @@ KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "bands": ("bands", _names),
     "mean": ("mean", _numbers),
     "std": ("std", _numbers),
+    "space": ("space", _word),
 }
 
 
@@ -133,6 +138,8 @@ def format(settings: EncoderSettings) -> str:  # noqa: A001
     `Encoder.specification` leaves out the model's defaults, so that one vector space has one specification.
     """
     stated = {key: getattr(settings, field) for key, (field, _) in KEYS.items()}
+    if settings.bands is not None:
+        stated["bands"] = tuple(contract(settings.bands))
     return ":".join(
         [settings.model, *(f"{key}={_written(value)}" for key, value in stated.items() if value is not None)]
     )

@@ -11,6 +11,7 @@ from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, id_text, label_list
 from rsr_cli.core.scoring.evaluation import query_and_rank
+from rsr_cli.core.sensors.base import expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -224,7 +225,8 @@ class Gallery:
         """Return whether any record states pixels of these bands."""
         found = (item for query, hits in self._found.values() for item in (query, *hits.values()) if item.has_pixels)
         stated = (item.record["properties"].get("bands") for item in found if item.record)
-        return any(isinstance(names, list) and all(band in names for band in bands) for names in stated)
+        named = (expand(tuple(map(str, names))) for names in stated if isinstance(names, list))
+        return any(all(band in names for band in bands) for names in named)
 
     def agreements(self) -> set[Agreement | None]:
         """Return how the labels of the hits agree with those of their queries: what a key has to explain."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsr_cli.core.errors import BandError
-from rsr_cli.core.rasters import read_pixels
+from rsr_cli.core.rasters.pixels import bands_of, read_pixels
 from rsr_cli.core.sensors.base import UNUSED
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     try:
         pixels = read_pixels(record, each)
     except BandError as error:
-        has = [band for band in record["properties"]["bands"] if band != UNUSED]
+        has = [band for band in bands_of(record) if band != UNUSED]
         error.remedy, error.facts = "shown-bands", {"bands": ",".join(has[: 3 if len(has) >= 3 else 1])}
         raise
     step = -(-max(pixels.shape[1:]) // THUMBNAIL_PX)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.rasters.opening import open_raster
-from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, memory_of
+from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, bands_of, memory_of
 from rsr_cli.core.rasters.strips import STRIP_BYTES, STRIP_TILES
 from rsr_cli.core.sources.base import file_and_band
 
@@ -46,7 +46,7 @@ def read_ahead(
     read: Callable[[Sequence[_Tile]], _Read],
     record_of: Callable[[_Tile], Record],
     *,
-    n_bands: int,
+    n_bands: int | None = None,
     ahead: int = 0,
 ) -> Iterator[_Read]:
     """Read tiles in the order of the input, ahead as far as their number and their memory allow.
@@ -59,8 +59,8 @@ def read_ahead(
         Reads up to `STRIP_TILES` of a batch, in a thread.
     record_of : callable
         Returns the record of a tile.
-    n_bands : int
-        Number of bands to read.
+    n_bands : int, optional
+        Number of bands to read; by default all of a tile's.
     ahead : int
         At least this many tiles are read ahead, as far as memory allows; more if that leaves a thread without any.
 
@@ -92,7 +92,7 @@ def read_ahead(
             thread.shutdown(wait=False, cancel_futures=True)  # one may wait for a network
 
 
-def _runs(records: Sequence[Record], n_bands: int) -> Iterator[tuple[_Place, list[int], float]]:
+def _runs(records: Sequence[Record], n_bands: int | None) -> Iterator[tuple[_Place, list[int], float]]:
     """Divide tiles into runs for one thread: the place of the first tile, their numbers, memory in bytes."""
     run: list[int] = []
     first = last = ("", 0, 0)
@@ -109,13 +109,14 @@ def _runs(records: Sequence[Record], n_bands: int) -> Iterator[tuple[_Place, lis
         yield first, run, memory
 
 
-def _memory_of(record: Record, n_bands: int) -> float:
+def _memory_of(record: Record, n_bands: int | None) -> float:
     """Return the memory in bytes that reading a tile takes at most, as far as the record states."""
     try:
         width, height = (float(length) for length in record["properties"]["window"][2:4])
+        n_bands = len(bands_of(record)) if n_bands is None else n_bands
     except (KeyError, TypeError, ValueError, OverflowError):  # not a tile, as reading its pixels will report
         width = height = 0.0
-    return min(memory_of(max(0.0, width) * max(0.0, height), n_bands), MAX_TILE_BYTES)
+    return min(memory_of(max(0.0, width) * max(0.0, height), n_bands or 0), MAX_TILE_BYTES)
 
 
 def _neighbourhood(record: Record) -> _Place:

@@ -14,12 +14,12 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
-from rsr_cli.core.errors import OutputError
+from rsr_cli.core.errors import OutputError, RasterError
 from rsr_cli.core.files import refuse_existing, whole_file
 from rsr_cli.core.rasters.opening import has, range_of
 from rsr_cli.core.rasters.parts import parts_of
-from rsr_cli.core.rasters.pixels import SCALING, per_band, read_raw
-from rsr_cli.core.sensors.base import UNUSED, factor_of
+from rsr_cli.core.rasters.pixels import SCALING, bands_of, per_band, read_raw
+from rsr_cli.core.sensors.base import UNUSED, contract, factor_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,9 @@ class ChipWriter:
             The chip cannot be written, or exists already.
         """
         properties = tile["properties"]
-        names = [band for band in properties["bands"] if band != UNUSED]
+        names = [band for band in bands_of(tile) if band != UNUSED]
+        if "scales" in (properties.get("decode") or {}):
+            raise RasterError("has the scales of its numbers in another file, which a chip cannot contain")
         path = Path(self.directory, f"{tile['id']}.tif")
         refuse_existing(path, overwrite=self.overwrite)
         parts, (height, width) = parts_of(tile, names)
@@ -82,7 +84,7 @@ class ChipWriter:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write: {reason}", str(path)) from None
         kept = {key: value for key, value in properties.items() if key not in ("nodata", "mask")}
-        placed = {"source": str(path), "bands": names, "window": [0, 0, width, height]}
+        placed = {"source": str(path), "bands": contract(names), "window": [0, 0, width, height]}
         for key in SCALING:
             if isinstance(kept[key], list):
                 placed[key] = per_band(properties, key, names)

@@ -27,6 +27,7 @@ from rsr_cli.core.rasters.opening import (
     is_missing,
     open_raster,
 )
+from rsr_cli.core.sensors.base import expand
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def parts_of(tile: Record, bands: Sequence[str]) -> tuple[list[Part], tuple[int,
         A file cannot be opened, or is not as the record states.
     """
     properties = tile["properties"]
-    source, names, nodata = properties["source"], properties["bands"], properties.get("nodata")
+    source, names, nodata = properties["source"], expand(tuple(properties["bands"])), properties.get("nodata")
     column, row, width, height = map(int, properties["window"])
     window = (float(column), float(row), float(width), float(height))
     if isinstance(source, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,16 @@ from rsr_cli.core.errors import BandError, RasterError, RecordError, counted
 from rsr_cli.core.rasters.masks import are_marked
 from rsr_cli.core.rasters.parts import part_of, parts_of, read_part
 from rsr_cli.core.records.exact import Exact
-from rsr_cli.core.sensors.base import DECIBELS, POLARIZATIONS, STAND_INS, UNUSED, missing_bands, unit_read
+from rsr_cli.core.sensors.base import (
+    DECIBELS,
+    POLARIZATIONS,
+    STAND_INS,
+    UNUSED,
+    contract,
+    expand,
+    missing_bands,
+    unit_read,
+)
 from rsr_cli.core.sensors.quality import Marks
 
 if TYPE_CHECKING:
@@ -115,10 +124,12 @@ def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
         Bands that are invalid if the tile does not have them; if it has none of ``bands``, that is an error.
     """
     check_tile(tile)
-    names = tile["properties"]["bands"]
+    names = bands_of(tile)
     has = [band for band in bands if band in names]
     lacks = [band for band in bands if band not in names]
     if lacks and not (has and set(lacks) <= set(may_lack)):
+        if tile["properties"].get("space"):
+            raise BandError("has pixels that are embeddings already", remedy="model-mean")
         raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
     scale, offset = (np.array(per_band(tile["properties"], key, has), np.float32)[:, None, None] for key in SCALING)
@@ -126,8 +137,11 @@ def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     invalid: Any = raw.mask if np.ma.is_masked(raw) else None
     unit = tile["properties"].get("unit")
     is_linear = unit_read(unit) not in (unit, None)
-    if is_linear or numbers.dtype not in _KEPT or np.abs(scale).max() > _LARGEST_SCALE:
+    decode = tile["properties"].get("decode")
+    if is_linear or decode or numbers.dtype not in _KEPT or np.abs(scale).max() > _LARGEST_SCALE:
         numbers = _calibrated(numbers, scale, offset)
+        if decode:
+            numbers = _decoded(numbers, tile, has)
         if is_linear:
             radar = [band in POLARIZATIONS for band in has]
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -147,9 +161,32 @@ def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     return whole
 
 
+def bands_of(tile: Record) -> tuple[str, ...]:
+    """Return the names of a tile's bands, in the order of its file."""
+    return expand(tuple(tile["properties"]["bands"]))
+
+
+def _decoded(numbers: NDArray[np.float32], tile: Record, bands: Sequence[str]) -> NDArray[np.float32]:
+    """Return the components of embeddings that scaled numbers (bands, height, width) stand for."""
+    decode, names = tile["properties"]["decode"], bands_of(tile)
+    if "power" in decode:
+        return np.copysign(np.abs(numbers) ** decode["power"], numbers)
+    source = parts_of(tile, bands)[0][0]
+    part = part_of(tile, decode["scales"])
+    scales = part.opened.dataset
+    if scales.shape != source.opened.dataset.shape or scales.count not in (1, len(names)):
+        height, width = scales.shape
+        what = f"has scales of {width} x {height} px and {counted(scales.count, 'band')}"
+        raise RasterError(f"{what}, unlike {source.path}", decode["scales"])
+    indexes = [1] if scales.count == 1 else [names.index(band) + 1 for band in bands]
+    factors = read_part(replace(part, indexes=indexes, window=source.window), (numbers.shape[1], numbers.shape[2]))
+    with np.errstate(invalid="ignore"):
+        return numbers * factors.astype(np.float32).filled(np.nan)
+
+
 def per_band(properties: dict[str, Any], key: str, bands: Sequence[str]) -> list[float]:
     """Return the scale or offset of some of a tile's bands; its properties state one for all, a list, or none."""
-    names, stated = properties["bands"], properties.get(key, SCALING[key])
+    names, stated = expand(tuple(properties["bands"])), properties.get(key, SCALING[key])
     return [stated[names.index(band)] if isinstance(stated, list) else stated for band in bands]
 
 
@@ -160,8 +197,8 @@ def _lacking(lacks: Sequence[str], bands: Sequence[str], names: Sequence[str]) -
     if all(band in names for band in instead) and len(set(instead)) == len(instead):
         return BandError(what, remedy="stand-in", bands=",".join(map(str, instead)))
     if has:
-        return BandError(what, remedy="fill-missing", bands=",".join(has))
-    return BandError(what, remedy="other-bands", bands=",".join(band for band in names if band != UNUSED))
+        return BandError(what, remedy="fill-missing", bands=",".join(contract(has)))
+    return BandError(what, remedy="other-bands", bands=",".join(contract([b for b in names if b != UNUSED])))
 
 
 def read_raw(tile: Record, bands: Sequence[str]) -> np.ma.MaskedArray[Any, Any]:
@@ -240,6 +277,7 @@ def check_tile(tile: Record) -> None:
     mask = properties.get("mask", {"source": "", "values": [0]})
     well_formed = (
         _are(names, str)
+        and bool(names := expand(tuple(names)))
         and all(len(stated) == len(names) for stated in calibration if isinstance(stated, list))
         and (isinstance(source, str) or (isinstance(source, dict) and _are([source.get(n) for n in names], str)))
         and _are([window, transform], list)
@@ -256,10 +294,23 @@ def check_tile(tile: Record) -> None:
         and _are(mask.get("values", []), int)
         and _are(mask.get("bits", []), int)
         and all(0 <= bit < MAX_BITS for bit in mask.get("bits", []))
+        and _is_decode(properties.get("decode"))
     )
     if not well_formed:
-        what = "source, bands, window, scale, mask or proj:transform is missing or malformed"
+        what = "source, bands, window, scale, decode, mask or proj:transform is missing or malformed"
         raise RecordError(f"is not a tile: {what}", remedy="tile")
+
+
+def _is_decode(decode: Any) -> bool:
+    """Return whether ``decode`` is None, ``{"power": NUMBER}`` or ``{"scales": PATH}``."""
+    match decode:
+        case None:
+            return True
+        case {"power": int() | float() as power, **others}:
+            return 0 < power < math.inf and not others
+        case {"scales": str(), **others}:
+            return not others
+    return False
 
 
 def _are(values: Any, *types: type) -> bool:

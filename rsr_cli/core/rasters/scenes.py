@@ -25,7 +25,7 @@ from rsr_cli.core.rasters.opening import (
     with_nodata,
 )
 from rsr_cli.core.sensors import identify, resembling
-from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Product, is_reflectance
+from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Product, contract, is_reflectance
 from rsr_cli.core.sensors.naming import Naming, name_bands
 from rsr_cli.core.sources.base import file_and_band
 from rsr_cli.core.sources.files import absolute
@@ -221,18 +221,23 @@ def _scene(
     names = naming.names
     bands = _bands(found, names, datasets, finest)
     # before numbers are sampled: rasterio may raise an error of reading them again when it is asked for a flag
-    locate, maskable = Locator(finest), mask is not None or any(map(_is_maskable, datasets))
+    locate, maskable = _locator(finest, found, sensor), mask is not None or any(map(_is_maskable, datasets))
     product = replace(product, tags=datasets[0].tags())
     doubts = [*_unknown(naming, sensor), *_contradicted(naming), *_misnamed(product, sensor), *_unlike_alpha(datasets)]
     properties: dict[str, Any] = {}
-    when = settings.datetime or (sensor.datetime_of(product) if sensor else None)
-    if when:
-        properties["datetime"] = when
+    if settings.datetime:
+        properties["datetime"] = settings.datetime
+    elif sensor:
+        properties |= sensor.times_of(product)
     if settings.labels_from_parent:
         properties["labels"] = [found.parent]
     properties |= found.properties
-    properties |= {"source": found.source, "bands": list(names)}
-    if found.scale is None:
+    properties |= {"source": found.source, "bands": contract(names)}
+    decoding: dict[str, Any] = {}
+    if sensor and sensor.space:
+        decoding = _decoding(sensor, found.path, bands)
+        pairs = dict.fromkeys((band.name for band in bands), (decoding.pop("scale", 1.0), 0.0))
+    elif found.scale is None:
         calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
         pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
         doubts += calibration.doubts
@@ -242,6 +247,8 @@ def _scene(
         each = [pairs.get(name, (1.0, 0.0))[number] for name in names]
         used = {pair[number] for pair in pairs.values()}
         properties[key] = used.pop() if len(used) == 1 else each
+    if sensor and sensor.space:
+        properties |= decoding | {"space": sensor.space}
     if mask:
         properties["mask"] = mask
     if unit := sensor.unit if sensor else _declared_unit(bands):
@@ -262,6 +269,27 @@ def _scene(
         doubts=tuple(doubts),
         quality=settings.mask.quality if settings.mask else None,
     )
+
+
+def _locator(finest: DatasetReader, found: Found, sensor: Sensor | None) -> Locator:
+    """Return what places the pixels of a scene: its finest file, or the one that states the grid of the product."""
+    grid = sensor.grid_of(found.path) if sensor and isinstance(found.source, str) else None
+    if grid is None:
+        return Locator(finest)
+    with open_raster(grid) as dataset:
+        if dataset.shape != finest.shape:
+            sizes = [f"{width} x {height} px" for height, width in (dataset.shape, finest.shape)]
+            raise RasterError(f"is of {sizes[0]}, but {found.path} of {sizes[1]}", grid)
+        return Locator(dataset)
+
+
+def _decoding(sensor: Sensor, path: str, bands: Sequence[Band]) -> dict[str, Any]:
+    """Return how numbers become the components of embeddings, see `Sensor.decoding`; all bands must be there."""
+    sensor.check_bands([band.name for band in bands])
+    kinds = sorted({band.dtype for band in bands})
+    if len(kinds) > 1 or kinds[0] not in sensor.dtypes:
+        raise BandError(f"has {' '.join(kinds)} numbers, but {sensor.name} has {' or '.join(sensor.dtypes)}")
+    return sensor.decoding(path, kinds[0])
 
 
 def _declared_unit(bands: Sequence[Band]) -> str:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.rasters.parts import parts_of
-from rsr_cli.core.rasters.pixels import MAX_TILE_BYTES, SCALING, Pixels, check_tile, memory_of, read_stored, too_large
+from rsr_cli.core.rasters.pixels import (
+    MAX_TILE_BYTES,
+    SCALING,
+    Pixels,
+    bands_of,
+    check_tile,
+    memory_of,
+    read_stored,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +26,7 @@ if TYPE_CHECKING:
 STRIP_TILES = 16
 STRIP_BYTES = MAX_TILE_BYTES // STRIP_TILES
 #: Properties that tiles have in common which are read at once.
-_SHARED = ("source", "bands", *SCALING, "nodata", "unit", "mask")
+_SHARED = ("source", "bands", *SCALING, "decode", "nodata", "unit", "mask")
 
 
 def read_each(
@@ -115,7 +124,7 @@ def _have_whole_pixels(tiles: Sequence[Record], bands: Sequence[str]) -> bool:
         return True
     windows = [tile["properties"]["window"] for tile in tiles]
     first, _, first_width, _ = windows[0]
-    parts, _ = parts_of(tiles[0], [band for band in bands if band in properties["bands"]])
+    parts, _ = parts_of(tiles[0], [band for band in bands if band in bands_of(tiles[0])])
     return all(
         (left + size * (column - first)).is_integer() and (size * width).is_integer()
         for part in parts

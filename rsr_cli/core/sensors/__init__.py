@@ -9,15 +9,15 @@ import re
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
-from rsr_cli.core.sensors import aerial, eurosat, hls, landsat, sentinel1, sentinel2
-from rsr_cli.core.sensors.base import COMMON_NAMES, UNUSED
+from rsr_cli.core.sensors import aerial, embeddings, eurosat, hls, landsat, sentinel1, sentinel2
+from rsr_cli.core.sensors.base import COMMON_NAMES, UNUSED, expand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsr_cli.core.sensors.base import Product, Sensor
 
-_FAMILIES = (aerial, eurosat, hls, landsat, sentinel1, sentinel2)
+_FAMILIES = (aerial, embeddings, eurosat, hls, landsat, sentinel1, sentinel2)
 #: Name, as in ``rsr tile --sensor`` -> sensor.
 SENSORS = {sensor.name: sensor for family in _FAMILIES for sensor in family.SENSORS}
 
@@ -43,7 +43,7 @@ def resembling(product: Product, sensor: Sensor) -> list[str]:
 
 
 def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
-    """Check names of bands that a user passed: STAC's, or names of the user's own such as ``vv`` or ``A00``.
+    """Return the names of bands that a user passed: STAC's, or names of the user's own such as ``vv`` or ``A00..A63``.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ def check_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...
         A name is a product's number of a band, is nearly a common name, has other characters than a name may have,
         or occurs twice, or no band is named.
     """
+    names = expand(tuple(names))
     used = [name for name in names if name != UNUSED or not unused]
     for name in used:
         _check_name(name)

@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsr_cli.core.errors import BandError
@@ -44,6 +44,11 @@ STAND_INS = {
 }
 #: Stands for a band that has no name or is not used.
 UNUSED = "-"
+#: Endings of the names of rasters.
+RASTER_ENDINGS = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg")
+#: More bands with numbers in their names than this, one after the other, are written as a run: ``A00..A63``.
+LONGEST_LIST = 16
+LONGEST_RUN = 1 << 16
 
 # The band after a separator, then perhaps a resolution (Sentinel-2's R10m files) or what EO Browser adds, then the
 # ending. Sentinel-2's masks (MSK_DETFOO_B02.jp2) are not bands.
@@ -58,9 +63,51 @@ _DAY = re.compile(r"(?<!\d)(20\d\d)([-_.:/]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[0
 _EXPORTED = re.compile(r"_\(Raw\)\.tiff?$", re.IGNORECASE)
 
 
+# A band's name that ends with a number, and a run of such bands.
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+_RUN = re.compile(r"(.*?)(\d{1,9})\.\.(.*?)(\d{1,9})", re.DOTALL)
+
+
+@lru_cache(maxsize=64)
+def expand(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of bands with each run, such as ``A00..A63``, in full; none has more than `LONGEST_RUN`."""
+    full: list[str] = []
+    for name in names:
+        run = _RUN.fullmatch(name)
+        numbers = range(int(run[2]), int(run[4]) + 1) if run and run[1] == run[3] else range(0)
+        if run and 0 < len(numbers) <= LONGEST_RUN:
+            full.extend(f"{run[1]}{number:0{len(run[2])}}" for number in numbers)
+        else:
+            full.append(name)
+    return tuple(full)
+
+
+def contract(names: Sequence[str]) -> list[str]:
+    """Return names of bands with each run of more than `LONGEST_LIST` in short; `expand` returns them again."""
+    short: list[str] = []
+    run: list[str] = []
+    for name in [*names, ""]:
+        if run and name != _following(run[-1]):
+            short += [f"{run[0]}..{run[-1]}"] if len(run) > LONGEST_LIST else run
+            run = []
+        run.append(name)
+    return short
+
+
+def _following(name: str) -> str | None:
+    """Return the name after one that ends with a number."""
+    found = _NUMBERED.fullmatch(name)
+    return f"{found[1]}{int(found[2]) + 1:0{len(found[2])}}" if found else None
+
+
 def is_reflectance(band: str) -> bool:
     """Return whether a band measures reflectance: not heat or radar, and not what only the user has a name for."""
     return band in COMMON_NAMES and band not in POLARIZATIONS and not band.startswith("lwir")
+
+
+def has_raster_ending(name: str) -> bool:
+    """Return whether a file is named as rasters are."""
+    return name.lower().endswith(RASTER_ENDINGS)
 
 
 def factor_of(band: str) -> int:
@@ -158,6 +205,53 @@ class Sensor:
     file_pattern: str = ""
     unit: str = ""
     quality: QualityBand | None = None
+
+    @property
+    def space(self) -> str:
+        """The vector space of its pixels, if these are embeddings, else empty."""
+        return ""
+
+    def is_scene(self, name: str) -> bool:
+        """Return whether a file in a directory is a scene, by its name."""
+        return has_raster_ending(name)
+
+    def check_bands(self, names: Sequence[str]) -> None:
+        """Check that all bands are there that the product is useless without.
+
+        Raises
+        ------
+        BandError
+            One is missing.
+        """
+
+    def decoding(self, path: str, dtype: str) -> dict[str, Any]:  # noqa: ARG002  for products of embeddings
+        """Return the properties of a record that state how the numbers of a file become components of embeddings.
+
+        These are ``scale`` and ``offset`` and, after them, ``decode``.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        dtype : str
+            The data type of its numbers.
+
+        Raises
+        ------
+        RasterError
+            What it takes is missing.
+        """
+        return {}
+
+    def grid_of(self, path: str) -> str | None:  # noqa: ARG002  for products that state their place elsewhere
+        """Return the raster that states the place of a file's pixels, if the file itself does not.
+
+        Raises
+        ------
+        RasterError
+            It is missing.
+        """
+        return None
 
     def band_of_file(self, name: str) -> tuple[str, int] | None:
         """Return the band of a single-band file, from its name.
@@ -291,6 +385,11 @@ class Sensor:
             "is named as exports of EO Browser, whose 16-bit numbers are reflectance x 65535", remedy="scale-of-export"
         )
 
+    def times_of(self, product: Product) -> dict[str, str | None]:
+        """Return the properties of a record about time that a product states, as STAC names them."""
+        when = self.datetime_of(product)
+        return {"datetime": when} if when else {}
+
     def datetime_of(self, product: Product) -> str | None:
         """Return the acquisition time that a product states, as RFC 3339 in UTC, or None.
 
@@ -313,4 +412,4 @@ class Sensor:
 def missing_bands(absent: Sequence[str], has: Iterable[str]) -> str:
     """Return that bands are missing, and which are there, for a message."""
     what = f"band {absent[0]} is" if len(absent) == 1 else f"bands {', '.join(absent)} are"
-    return f"{what} missing (has {', '.join(has) or 'none'})"
+    return f"{what} missing (has {', '.join(contract([*has])) or 'none'})"

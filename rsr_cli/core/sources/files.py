@@ -6,27 +6,35 @@ import glob
 import os
 import re
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rsr_cli.core.errors import RasterError, RecordError, Skips
+from rsr_cli.core.sensors.base import RASTER_ENDINGS, has_raster_ending
 from rsr_cli.core.sources.base import Found, file_and_band
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from rsr_cli.core.sensors.base import Sensor
     from rsr_cli.core.sources.base import Source
-
-#: Endings of the file names that a search through a directory takes for rasters.
-RASTER_ENDINGS = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+@dataclass(frozen=True)
 class Rasters:
-    """Finds multi-band files: the one at a path, or all below a directory."""
+    """Finds multi-band files: the one at a path, or all below a directory.
+
+    Attributes
+    ----------
+    sensor : Sensor, optional
+        States which files of a directory are scenes.
+    """
+
+    sensor: Sensor | None = None
 
     def find(self, path: str, skips: Skips) -> Iterator[Found]:  # noqa: ARG002  as all sources
         """Find the rasters at a path, sorted; see `Source.find`.
@@ -37,15 +45,18 @@ class Rasters:
             yield Found(_stem(path), path, parent_name(path))
             return
         found = False
+        is_scene = self.sensor.is_scene if self.sensor else has_raster_ending
         for directory, files in walk(path):
             for file in files:
-                if file.lower().endswith(RASTER_ENDINGS):
+                if is_scene(file):
                     full = os.path.join(directory, file)  # noqa: PTH118  as given, "./" and all
                     name = Path(full).relative_to(path).with_suffix("").as_posix()
                     yield Found(name, full, parent_name(full))
                     found = True
         if not found:
-            raise RasterError(f"contains no raster ({' '.join(RASTER_ENDINGS)})", path)
+            of = f" of {self.sensor.name}" if self.sensor and self.sensor.space else ""
+            endings = " ".join(RASTER_ENDINGS)
+            raise RasterError(f"contains no raster{of or f' ({endings})'}", path)
 
 
 def beside(path: str, pattern: str) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import BandError, RasterError
-from rsr_cli.core.sensors.base import UNUSED, missing_bands
+from rsr_cli.core.sensors.base import UNUSED, has_raster_ending, missing_bands
 from rsr_cli.core.sources.base import Found, file_and_band
-from rsr_cli.core.sources.files import RASTER_ENDINGS, absolute, visible, walk, without_safe
+from rsr_cli.core.sources.files import absolute, visible, walk, without_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ class Products:
             names = [*(os.path.join(directory, file) for file in files), *map(str, below)]  # noqa: PTH118
             singles = [name for name in names if self.sensor.band_of_file(Path(name).name)]
             if not singles:
-                others = others or next((name for name in names if name.lower().endswith(RASTER_ENDINGS)), None)
+                others = others or next((name for name in names if has_raster_ending(name)), None)
                 continue
             found = True
             try:
