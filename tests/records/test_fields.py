@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import orjson
 import pytest
+import shapely
+from rasterio import Affine
 from support import feature
 
 from rsr_cli.core.errors import RecordError
@@ -69,6 +72,62 @@ def test_an_id_that_is_null_or_absent_is_none():
 @pytest.mark.parametrize("box", [[1, 2, 3, 4], [179.5, -1.25, -179.5, 1.25]])
 def test_a_bbox_is_four_numbers(box):
     assert bbox_of(feature("x") | {"bbox": box}) == tuple(box)
+
+
+_PLACES = {
+    "Point": "POINT (3 4)",
+    "heights": "POINT Z (3 4 900)",
+    "MultiPoint": "MULTIPOINT (3 4, -5 6)",
+    "LineString": "LINESTRING (3 4, 5 9, -1 2)",
+    "MultiLineString": "MULTILINESTRING ((3 4, 5 9), (7 7, 8 -2))",
+    "Polygon": "POLYGON ((0 0, 9 1, 8 7, 0 0), (3 1, 4 1, 4 2, 3 1))",
+    "MultiPolygon": "MULTIPOLYGON (((0 0, 1 0, 1 1, 0 0)), ((5 5, 6 5, 6 6, 5 5)))",
+    "world": "POLYGON ((-180 -90, 180 -90, 180 90, -180 90, -180 -90))",
+    "GeometryCollection": "GEOMETRYCOLLECTION (POINT (3 4), GEOMETRYCOLLECTION (LINESTRING (9 9, 1 1)))",
+}
+
+
+@pytest.mark.parametrize("text", _PLACES.values(), ids=_PLACES)
+def test_a_record_without_a_bbox_has_that_of_its_geometry(text):
+    shape = shapely.from_wkt(text)
+    geometry = orjson.loads(shapely.to_geojson(shape))
+    assert bbox_of(feature("x") | {"geometry": geometry}) == shape.bounds
+    assert bbox_of(feature("x") | {"geometry": geometry, "bbox": [1, 2, 3, 4]}) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("west", [172, 175.5, 178, 179.5])
+def test_geometries_that_are_cut_at_the_antimeridian(tmp_path, write_raster, cut, west):
+    path = write_raster(
+        tmp_path / "x.tif", np.ones((1, 8, 8), "uint16"), crs="EPSG:4326", transform=Affine(1, 0, west, 0, -1, 4)
+    )
+    (tile,) = cut(path, bands=["red"])
+    stated = tile.pop("bbox")
+    assert bbox_of(tile) == tuple(stated)
+
+
+@pytest.mark.parametrize("text", ["POINT EMPTY", "POLYGON EMPTY", "MULTIPOLYGON EMPTY", "GEOMETRYCOLLECTION EMPTY"])
+def test_empty_geometries_have_no_bbox(text):
+    geometry = orjson.loads(shapely.to_geojson(shapely.from_wkt(text)))
+    assert bbox_of(feature("x") | {"geometry": geometry}) is None
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        "POINT (1 2)",
+        {},
+        {"type": "Point"},
+        {"type": "Circle", "coordinates": [1, 2]},
+        {"type": "Point", "coordinates": [1]},
+        {"type": "Point", "coordinates": ["a", "b"]},
+        {"type": "Polygon", "coordinates": [1, 2]},
+        {"type": "GeometryCollection", "geometries": 3},
+        [1],
+    ],
+)
+def test_geometries_that_cannot_be_read_are_refused(geometry):
+    with pytest.raises(RecordError, match="has a geometry that cannot be read"):
+        bbox_of(feature("x") | {"geometry": geometry})
 
 
 def test_heights_of_a_bbox_are_left_out():

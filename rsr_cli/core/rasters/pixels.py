@@ -181,7 +181,7 @@ def _decoded(numbers: NDArray[np.float32], tile: Record, bands: Sequence[str]) -
     indexes = [1] if scales.count == 1 else [names.index(band) + 1 for band in bands]
     factors = read_part(replace(part, indexes=indexes, window=source.window), (numbers.shape[1], numbers.shape[2]))
     with np.errstate(invalid="ignore"):
-        return numbers * factors.astype(np.float32).filled(np.nan)
+        return numbers * np.ma.filled(factors.astype(np.float32), np.nan)
 
 
 def per_band(properties: dict[str, Any], key: str, bands: Sequence[str]) -> list[float]:

@@ -308,8 +308,9 @@ class Columns:
         ids = there["id"].cast(pa.string())
         if pc.any(pc.or_(pc.match_substring(ids, ".0"), pc.equal(ids, "-0"))).as_py():  # see `fields.one_form`
             return None
-        boxes = self._boxes if "bbox" in self.layout.members else np.full((n, 4), np.nan)
-        if (np.abs(boxes) > (180, 90, 180, 90)).any():
+        boxes = self._boxes
+        around = (boxes[:, 0] == -180) & (boxes[:, 2] == 180)  # may be cut at the antimeridian
+        if around.any() or (np.abs(boxes) > (180, 90, 180, 90)).any():
             return None
         times = np.full((n, 2), NO_TIME)
         if "datetime" in there and there["datetime"].null_count < n:

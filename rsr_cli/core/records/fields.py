@@ -13,6 +13,8 @@ from rsr_cli.core.errors import RecordError, shown
 from rsr_cli.core.records.exact import Exact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rsr_cli.core.records.batch import Record
 
 #: What a search adds to the properties of a found record.
@@ -80,15 +82,18 @@ def _states(record: Record, *names: str) -> bool:
 def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
     """Return a record's bounding box as west, south, east, north in degrees; west > east across the antimeridian.
 
-    Longitudes beyond 180 degrees are turned back by whole turns.
+    A record without one, as GDAL writes it, has that of its geometry, if any. Longitudes beyond 180 degrees are turned
+    back by whole turns.
 
     Raises
     ------
     RecordError
         It is neither four numbers nor, with heights, six; or is not one in degrees, west and south first (RFC 7946,
-        section 5).
+        section 5); or the geometry cannot be read.
     """
     box = record.get("bbox")
+    if box is None:
+        box = _envelope(record.get("geometry"))
     if box is None:
         return None
     if not isinstance(box, list) or len(box) not in (4, 6) or not _NUMBERS.issuperset(map(type, box)):
@@ -103,6 +108,50 @@ def bbox_of(record: Record) -> tuple[float, float, float, float] | None:
     if east - west >= 360:
         return -180, south, 180, north
     return _turned(west), south, _turned(east), north
+
+
+def _envelope(geometry: Any) -> list[float] | None:
+    """Return the box of a geometry; of parts on both sides of the antimeridian, which it cuts, west > east."""
+    if geometry is None:
+        return None
+    try:
+        parts = [_box_of(part) for part in _parts(geometry)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise RecordError(f"has a geometry that cannot be read: {shown(geometry)}") from None
+    if not parts:
+        return None
+    wests, souths, easts, norths = zip(*parts, strict=True)
+    west, east = min(wests), max(easts)
+    if (west, east) == (-180, 180) and not any(left < 0 < right for left, right in zip(wests, easts, strict=True)):
+        west, east = min(left for left in wests if left >= 0), max(right for right in easts if right <= 0)
+    return [west, min(souths), east, max(norths)]
+
+
+def _box_of(positions: list[Any]) -> tuple[float, float, float, float]:
+    """Return the box of at least one position."""
+    longitudes, latitudes = ([float(position[axis]) for position in positions] for axis in (0, 1))
+    return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
+
+
+def _parts(geometry: dict[str, Any]) -> Iterator[list[Any]]:
+    """Yield the positions of each part of a geometry: of a point, a line, the outer ring of a polygon."""
+    if geometry["type"] == "GeometryCollection":
+        for each in geometry["geometries"]:
+            yield from _parts(each)
+        return
+    several = geometry["type"].startswith("Multi")
+    for part in geometry["coordinates"] if several else [geometry["coordinates"]]:
+        match geometry["type"].removeprefix("Multi"):
+            case "Point":
+                positions = [part]
+            case "LineString":
+                positions = part
+            case "Polygon":
+                positions = part[0] if part else []
+            case _:
+                raise ValueError(geometry["type"])
+        if positions and positions != [[]]:
+            yield positions
 
 
 def _turned(longitude: float) -> float:
