@@ -140,6 +140,8 @@ def tile(
             raise UsageError(f"--{name} is not a finite number")
     if given["scale"] == 0:
         raise UsageError("--scale is 0, which makes all pixels alike")
+    if given["sensor"] and SENSORS[given["sensor"]].space and {given["scale"], given["offset"]} != {None}:
+        raise UsageError(f"--sensor {given['sensor']} decides --scale and --offset itself; leave them out")
     bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]

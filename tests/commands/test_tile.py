@@ -323,6 +323,11 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
         (["--scale", "0", "x.tif"], "--scale is 0, which makes all pixels alike"),
         (["--scale", "-0.0", "--offset", "5", "x.tif"], "--scale is 0, which makes all pixels alike"),
         (["--min-valid", "1.5", "x.tif"], "invalid value for '--min-valid': 1.5 is not in the range 0<=x<=1"),
+        (
+            ["--sensor", "alphaearth", "--scale", "2", "x.tif"],
+            "--sensor alphaearth decides --scale and --offset itself",
+        ),
+        (["--sensor", "geotessera", "--offset", "0", "x.tif"], "--sensor geotessera decides --scale and --offset"),
         (["--sensor", "sentinel", "x.tif"], "invalid value for '--sensor': 'sentinel' is not one of 'alphaearth', "),
     ],
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rasterio import Affine
 
 from rsr_cli.core.errors import BandError
 from rsr_cli.core.figures import thumbnails
@@ -88,6 +89,15 @@ def test_a_tile_without_a_valid_pixel_does_not_count():
 def test_large_tiles_are_thinned(tmp_path, write_raster, cut, side, shown):
     path = write_raster(tmp_path / "a.tif", np.ones((3, side, 8), np.uint16), names=("red", "green", "blue"))
     assert thumbnails.read(cut(path)[0], ["red", "green", "blue"]).shape == (3, *shown)
+
+
+@pytest.mark.parametrize("down", [-10, 10], ids=["north up", "south up"])
+def test_north_is_at_the_top(tmp_path, write_raster, cut, down):
+    rows = np.arange(8, dtype="uint16")[:, None] * np.ones((1, 8), "uint16")
+    place = Affine(10, 0, 600000, 0, down, 5300000)
+    (tile,) = cut(write_raster(tmp_path / "x.tif", rows, transform=place), bands=["red"])
+    seen = thumbnails.read(tile, ["red"])[0, :, 0]
+    assert seen.tolist() == (list(range(8)) if down < 0 else list(range(8))[::-1])
 
 
 def test_a_missing_band_is_named(tmp_path, write_raster, cut):

@@ -41,7 +41,8 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
     Returns
     -------
     numpy.ndarray
-        float32 (3, height, width), reflectance x 10000, NaN where invalid.
+        float32 (3, height, width), reflectance x 10000, NaN where invalid; the north of a tile that is stored from
+        south to north is at the top.
 
     Raises
     ------
@@ -57,7 +58,9 @@ def read(record: Record, bands: Sequence[str]) -> NDArray[np.float32]:
         raise
     step = -(-max(pixels.shape[1:]) // THUMBNAIL_PX)
     colours = [each.index(band) for band in bands] * (3 // len(bands))
-    return pixels[colours, ::step, ::step]
+    _, _, _, skew, down, _ = record["properties"].get("proj:transform", [0.0] * 6)
+    thinned = pixels[colours, ::step, ::step]
+    return thinned[:, ::-1] if down > 0 and not skew else thinned
 
 
 def stretch(
