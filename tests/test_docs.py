@@ -63,10 +63,10 @@ def test_the_page_runs(page, folder, warm_path, request):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_command_is_only_shown(page):
-    """A page shows commands of rsr where they are run; the pipe at the top of design.md is the README's."""
+def test_no_command_or_output_is_only_shown(page):
+    """A page shows commands where they run and output where it is compared; design.md opens with the README's pipe."""
     rest = BLOCK.sub("", page.read_text()).partition("## 1. One record")[2 if page.name == "design.md" else 0]
-    assert re.findall(r"^ *rsr .*", rest, flags=re.MULTILINE) == []
+    assert re.findall(r"^ *(?:rsr |```text).*", rest, flags=re.MULTILINE) == []
 
 
 @pytest.mark.parametrize(("script", "shown"), [("false; true", ""), ("false | true", ""), ("echo one", "two")])
