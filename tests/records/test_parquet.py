@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from support import code_records, drawn_lines, embedding, feature, read_all
 
 from rsr_cli.core.errors import RsrError, Skips
-from rsr_cli.core.records import parquet, streams
+from rsr_cli.core.records import parquet, rows, streams
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import TableSettings
@@ -428,8 +428,8 @@ def test_vectors_of_other_types(tmp_path, dtype):
 
 def test_ids_that_are_missing_or_repeat_are_made(rsr, tmp_path):
     for name, ids, what in (
-        ("none", None, "has no column of ids"),
-        ("twice", list("abbcd"), "has ids in id that repeat"),
+        ("none", None, "no column of ids"),
+        ("twice", list("abbcd"), "ids are missing or repeat"),
     ):
         published(tmp_path / f"{name}.parquet", ids=ids)
         done = rsr("binarize", f"{name}.parquet", "--space", "mine", cwd=tmp_path)
@@ -445,7 +445,7 @@ def test_the_column_of_vectors_is_asked_for(rsr, tmp_path):
     one = list(RNG.standard_normal((5, 8)))
     published(tmp_path / "x.parquet", ids=list("abcde"), embeddings=one)
     done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
-    says = "x.parquet: has several columns of vectors: embedding, embeddings; choose one with --vector-column"
+    says = "x.parquet: has several columns of vectors: embedding, embeddings; choose it with --vector-column"
     assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
     done = rsr("binarize", "x.parquet", "--space", "mine", "--vector-column", "embeddings", cwd=tmp_path)
     codes = [np.unpackbits(np.frombuffer(base64.b64decode(orjson.loads(line)["properties"]["code"]["data"]), np.uint8))
@@ -521,7 +521,7 @@ def indexed(rsr, folder, *options):
 
 def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP_ROWS", 500)
-    monkeypatch.setattr(parquet, "READ_ROWS", 100)
+    monkeypatch.setattr(rows, "READ_ROWS", 100)
     (tmp_path / "in.geojsonl").write_bytes(drawn_lines(5000, 256))
     path = copied(tmp_path / "in.geojsonl", tmp_path / "x.parquet")
     batches = streams.read([str(path)], Skips(), KINDS)

@@ -18,15 +18,19 @@ class TableSettings:
     space : str, optional
         Name of their vector space; vectors of the same name and size may be compared.
     vector_column, id_column : str, optional
-        The columns of vectors and ids, if they have none of the known names.
+        The columns of vectors and ids, if they have none of the known names; ``A00..A63`` are columns of a dimension
+        each.
     root : str
         The directory that the user named, if the file is below one.
+    makes_ids : bool
+        Whether the ids of the column are not used, as they are missing or repeat.
     """
 
     space: str | None = None
     vector_column: str | None = None
     id_column: str | None = None
     root: str = ""
+    makes_ids: bool = False
 
 
 NOTHING_STATED = TableSettings()
