@@ -338,7 +338,7 @@ def _stated(values: list[Any], settings: TableSettings) -> dict[str, Any]:
     if not values or not {*map(type, values)} <= {int, float, Exact}:
         raise RecordError(f"its embedding is a list of other things than numbers: {shown(values)}")
     try:
-        space = declared_space(settings, {}, len(values), "float32", "")
+        space = declared_space(settings, {}, len(values), "")
     except RsrError:
         what = "its embedding is a list of numbers that does not state its vector space"
         raise RecordError(what, remedy="space") from None

@@ -245,20 +245,12 @@ class Table:
         """The space of embeddings that do not state it themselves."""
         if not self.roles.vectors or not (self._settings.space or model_of(self._model)):
             return None
-        types = [self._source.schema.field(name).type for name in self.roles.vectors]
-        inner = types[0]
-        if len(types) > 1:
-            size, inner = len(types), _widest(types)
-        elif pa.types.is_fixed_size_list(inner) and not is_list(inner.value_type):
-            size = inner.list_size
-        else:
-            size = self._first_length(self.roles.vectors[0])
-        if not size:
-            return None
-        while is_list(inner):
-            inner = inner.value_type
-        dtype = {pa.float16(): "float16", pa.float64(): "float64"}.get(inner, "float32")
-        return declared_space(self._settings, self._model, size, dtype, self._path)
+        size = len(self.roles.vectors)
+        if size == 1:
+            type_ = self._source.schema.field(self.roles.vectors[0]).type
+            is_flat = pa.types.is_fixed_size_list(type_) and not is_list(type_.value_type)
+            size = type_.list_size if is_flat else self._first_length(self.roles.vectors[0])
+        return declared_space(self._settings, self._model, size, self._path) if size else None
 
     def _first_length(self, name: str) -> int:
         """Return how many values the first vector has, 0 without any."""
@@ -339,21 +331,13 @@ class Table:
     _told = False
 
 
-def _widest(types: Sequence[pa.DataType]) -> pa.DataType:
-    """Return the type of vectors whose dimensions are columns of these types."""
-    found = set(types)
-    if len(found) == 1 and pa.types.is_floating(types[0]):
-        return types[0]
-    return pa.float32() if found <= {pa.float16(), pa.float32(), pa.int8()} else pa.float64()
-
-
 def _joined(columns: Sequence[pa.Array]) -> pa.Array:
     """Return columns of a dimension each as a column of vectors: null where all are, NaN where one is."""
-    dtype = _widest([column.type for column in columns]).to_pandas_dtype()
-    values = np.empty((len(columns[0]), len(columns)), dtype)
+    values = np.empty((len(columns[0]), len(columns)), np.float32)
     missing = np.ones(len(values), bool)
     for i, column in enumerate(columns):
-        values[:, i] = column.to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused
+            values[:, i] = column.to_numpy(zero_copy_only=False)
         missing &= column.is_null().to_numpy(zero_copy_only=False)
     mask = pa.array(missing) if missing.any() else None
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), len(columns), mask=mask)

@@ -36,7 +36,7 @@ class TableSettings:
 NOTHING_STATED = TableSettings()
 
 
-def declared_space(settings: TableSettings, metadata: dict[str, Any], dim: int, dtype: str, path: str) -> Space:
+def declared_space(settings: TableSettings, metadata: dict[str, Any], dim: int, path: str) -> Space:
     """Return the space of embeddings that do not state one.
 
     Parameters
@@ -45,8 +45,8 @@ def declared_space(settings: TableSettings, metadata: dict[str, Any], dim: int, 
         Its ``space`` counts.
     metadata : dict
         What the file's footer states as ``emb``: the model with its ``id`` and ``version``.
-    dim, dtype
-        Of the vectors.
+    dim : int
+        Of the vectors, which are read as float32 whatever they are.
     path : str
         The file, for messages.
 
@@ -58,7 +58,7 @@ def declared_space(settings: TableSettings, metadata: dict[str, Any], dim: int, 
     name = settings.space or model_of(metadata)
     if name is None:
         raise RsrError("does not state the vector space of its embeddings", path, remedy="space")
-    return Space("embedding", dim, dtype, fingerprint({"space": name, "dim": dim}), {"model": name})
+    return Space("embedding", dim, "float32", fingerprint({"space": name, "dim": dim}), {"model": name})
 
 
 def model_of(metadata: dict[str, Any]) -> str | None:
