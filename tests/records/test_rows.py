@@ -156,3 +156,32 @@ def test_types_of_one_space_may_be_mixed(rsr, tmp_path):
     assert done.returncode == 0
     done = rsr("query", "x.rsr", "--id", "int8_2", "-k", "4", cwd=tmp_path)
     assert ids_of(done) == ["float16_2", "float32_2", "float64_2", "int8_2"]
+
+
+@pytest.mark.parametrize("place", [("emb:quantization",), ("quantization",), ("embedding", "quantization")])
+@pytest.mark.parametrize("form", ["lists", "fixed", "columns"])
+def test_int8_whose_scale_a_footer_states(tmp_path, form, place):
+    values = RNG.integers(-128, 128, (5, 4)).astype(np.int8)
+    scale, offset = [0.5, 1, 2, 0.25], [1, 0, -1, 0]
+    if form == "columns":
+        columns = {f"e{i}": column for i, column in enumerate(values.T)}
+    else:
+        columns = {"embedding": pa.array(list(values), pa.list_(pa.int8(), 4 if form == "fixed" else -1))}
+    footer = {"method": "linear", "scale": scale, "offset": offset}
+    for name in reversed(place):
+        footer = {name: footer}
+    table = pa.table({"id": list("abcde"), **columns}).replace_schema_metadata({"emb": orjson.dumps(footer)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    settings = TableSettings("s", "e0..e3" if form == "columns" else None)
+    (batch,) = streams.read([str(tmp_path / "x.parquet")], Skips(), ("embedding",), settings=settings)
+    assert np.array_equal(batch.vectors, (values * np.array(scale) + np.array(offset)).astype(np.float32))
+
+
+def test_an_odd_scale_in_a_footer_is_one_line(rsr, tmp_path):
+    columns = {"id": ["a"], "embedding": pa.array([[1, 2]], pa.list_(pa.int8()))}
+    for stated in ({"scale": [1, 2, 3]}, {"scale": "x"}):
+        footer = {"emb": orjson.dumps({"quantization": stated})}
+        pq.write_table(pa.table(columns).replace_schema_metadata(footer), tmp_path / "x.parquet")
+        done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert b"x.parquet: the scale of its int8 embedding is neither" in done.stderr

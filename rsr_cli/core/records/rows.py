@@ -25,7 +25,7 @@ from rsr_cli.core.records.geometry import boxes_of, is_lonlat, is_projected, to_
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
 from rsr_cli.core.records.roles import VECTORS, Roles, candidates
 from rsr_cli.core.records.space import KINDS, Space
-from rsr_cli.core.records.tables import declared_space, model_of
+from rsr_cli.core.records.tables import declared_space, dequantized, model_of, quantization_in
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
@@ -283,8 +283,7 @@ class Table:
             if self.is_ours:
                 columns |= {name: read[name] for name in (*KINDS, *SPACES.values(), "bbox", RECORD) if name in names}
             elif roles.vectors:
-                parts = [read[name] for name in roles.vectors]
-                columns["embedding"] = parts[0] if len(parts) == 1 else _joined(parts)
+                columns["embedding"] = self._vectors_in(read)
                 columns[SPACES["embedding"]] = _constant(space, len(read))
             if roles.id:
                 columns["id"] = read[roles.id]
@@ -300,6 +299,22 @@ class Table:
         if row - 1 != self._source.n_rows:
             what = f"was changed while it was read: {row - 1} of its {self._source.n_rows} rows came"
             raise RsrError(what, self._path)
+
+    def _vectors_in(self, read: pa.RecordBatch) -> pa.Array:
+        """Return the vectors of rows, int8 ones as the numbers that they stand for."""
+        parts = [read[name] for name in self.roles.vectors]
+        column = parts[0] if len(parts) == 1 else _joined(parts)
+        stated, type_ = quantization_in(self._model), parts[0].type
+        while is_list(type_):
+            type_ = type_.value_type
+        if "scale" not in stated or type_ != pa.int8() or self._space is None:
+            return column
+        values, fits = _matrix(column, self._space)
+        try:
+            flat = pa.array(dequantized(values, stated).reshape(-1))
+        except RecordError as error:
+            raise RsrError(error.message, self._path) from None
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(~fits))
 
     def _placed(self, geometries: pa.Array, read: pa.RecordBatch) -> pa.Array:
         """Return geometries in longitude and latitude."""

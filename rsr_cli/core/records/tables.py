@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RecordError, RsrError, shown
 from rsr_cli.core.records.space import Space, fingerprint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,42 @@ def model_of(metadata: dict[str, Any]) -> str | None:
         return None
     version = model.get("version")
     return f"{model['id']}@{version}" if version else str(model["id"])
+
+
+def quantization_in(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return what a footer states of int8 vectors, an object with ``scale`` and ``offset``, an empty one if nothing."""
+    inner = metadata.get("embedding")
+    for place in (metadata, inner if isinstance(inner, dict) else {}):
+        found = place.get("emb:quantization", place.get("quantization"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def dequantized(values: NDArray[Any], stated: dict[str, Any]) -> NDArray[Any]:
+    """Return what int8 vectors (..., dim) stand for: value * scale + offset, float32, as STAC's ``emb:quantization``.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        The int8 vectors.
+    stated : dict
+        ``scale`` and ``offset``, a number or one per dimension each; 1 and 0 if they are missing.
+
+    Raises
+    ------
+    RecordError
+        They are something else.
+    """
+    import numpy as np
+
+    factors = []
+    for name, default in (("scale", 1), ("offset", 0)):
+        found = stated.get(name)
+        numbers = [default] if found is None else found if isinstance(found, list) else [found]
+        if not {*map(type, numbers)} <= {int, float} or len(numbers) not in (1, values.shape[-1]):
+            what = f"neither a number nor one for each of {values.shape[-1]} dimensions"
+            raise RecordError(f"the {name} of its int8 embedding is {what}: {shown(found)}")
+        factors.append(np.array(numbers, np.float64))
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused
+        return (values * factors[0] + factors[1]).astype(np.float32)
