@@ -298,6 +298,7 @@ def test_int8_with_its_scale(tmp_path, found, expected):
         ({"data": ""}, "its int8 data is neither"),
         ({}, "its int8 data is neither a list of numbers from -128 to 127 nor base64: None"),
         ({"data": "!!"}, "data is not base64: "),
+        ({"data": "\u00e9"}, "data is not base64: "),
         ({"data": [1, 2], "scale": "x"}, "the scale of its int8 embedding is neither a number nor one for each of 2"),
         ({"data": [1, 2], "scale": [1, 2, 3]}, "the scale of its int8 embedding is neither a number nor one for each"),
         ({"data": [1, 2], "offset": [[1], [2]]}, "the offset of its int8 embedding is neither a number nor one for"),

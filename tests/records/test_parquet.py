@@ -230,6 +230,19 @@ def test_the_footer_is_that_of_geoparquet(table):
     assert column["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
 
 
+def test_the_footer_states_the_embeddings(rsr, table, tmp_path):
+    """As the STAC embedding extension names it; what the columns state of the space counts."""
+    emb = json.loads(pq.read_metadata(table).metadata[b"emb"])
+    assert emb == {"version": "0.0.1", "type": "chip", "dimensions": 16, "data_type": "float32", "model": {"id": "m"}}
+    assert rsr("binarize", table, "-o", "codes.parquet", cwd=tmp_path).returncode == 0
+    assert b"emb" not in pq.read_metadata(tmp_path / "codes.parquet").metadata
+    (code,) = {
+        json.dumps(json.loads(text)["of"])
+        for text in pq.read_table(tmp_path / "codes.parquet")["code_space"].to_pylist()
+    }
+    assert code == '"emb"'
+
+
 def rewritten_by_geopandas(table, to):
     geopandas.read_parquet(table).to_parquet(to)
 

@@ -365,7 +365,7 @@ def _int8(data: Any) -> NDArray[Any]:
         return np.array(data, np.int8)
     try:
         raw = b64decode(data, validate=True) if isinstance(data, str) else b""
-    except Base64Error as error:
+    except ValueError as error:
         raise RecordError(f"data is not base64: {error}") from None
     if not raw:
         raise RecordError(f"its int8 data is neither a list of numbers from -128 to 127 nor base64: {shown(data)}")

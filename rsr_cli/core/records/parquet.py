@@ -128,6 +128,7 @@ class RecordWriter:
         self._rows = self._bytes = 0
         self._types: set[str] = set()
         self._box = np.full(4, np.nan)
+        self._spaces: set[Space] = set()
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Write Features that are lines of JSON already."""
@@ -165,6 +166,7 @@ class RecordWriter:
         self._box = _widened(self._box, rows["bbox"])
         if batch.vectors is not None and batch.space is not None:
             rows = _with_vectors(rows, batch.vectors, batch.space)
+            self._spaces.add(batch.space)
         if self._writer is None:
             self._open(rows.schema)
         if self._sorter:
@@ -229,8 +231,19 @@ class RecordWriter:
             geometry["bbox"] = self._box.tolist()
         geometry["covering"] = {"bbox": box}
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-        ours = {"members": layout.members, "nulls": sorted(layout.nulls)}
-        return {"geo": orjson.dumps(geo).decode(), FOOTER: orjson.dumps(ours).decode()}
+        ours: dict[str, Any] = {"members": layout.members, "nulls": sorted(layout.nulls)}
+        footer = {"geo": geo, FOOTER: ours}
+        if len(self._spaces) == 1:
+            footer |= _emb(*self._spaces)
+        return {key: orjson.dumps(value).decode() for key, value in footer.items()}
+
+
+def _emb(space: Space) -> dict[str, Any]:
+    """Return the fields of STAC's embedding extension as a footer, where other products state their model too."""
+    if space.kind == "code":
+        return {}
+    model = {"model": {"id": space.model}} if space.model else {}
+    return {"emb": {"version": "0.0.1", "type": "chip", "dimensions": space.size, "data_type": space.dtype, **model}}
 
 
 def _widened(box: NDArray[np.float64], column: pa.Array) -> NDArray[np.float64]:
