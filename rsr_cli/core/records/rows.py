@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError, counted
-from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SPACES, Columns, Layout, is_list
+from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SPACES, Columns, Layout, are_valid, as_numpy, is_list
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
 from rsr_cli.core.records.geometry import boxes_of, is_lonlat, is_projected, to_lonlat
@@ -352,8 +352,8 @@ def _joined(columns: Sequence[pa.Array]) -> pa.Array:
     missing = np.ones(len(values), bool)
     for i, column in enumerate(columns):
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused
-            values[:, i] = column.to_numpy(zero_copy_only=False)
-        missing &= column.is_null().to_numpy(zero_copy_only=False)
+            values[:, i] = as_numpy(column)
+        missing &= ~are_valid(column)
     mask = pa.array(missing) if missing.any() else None
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), len(columns), mask=mask)
 
@@ -393,7 +393,7 @@ def _centred(read: pa.RecordBatch, boxes: NDArray[np.float64]) -> bool:
     """Return whether columns of centres lie in boxes (n, 4)."""
     for lon, lat in _CENTRES:
         if lon in read.schema.names and lat in read.schema.names:
-            x, y = (read[name].to_numpy(zero_copy_only=False) for name in (lon, lat))
+            x, y = (as_numpy(read[name]) for name in (lon, lat))
             return bool(((boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])).all())
     return False
 
@@ -416,7 +416,7 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
     sound, missing = np.zeros(len(batch), bool), np.ones(len(batch), bool)
     if kind in there:
         numbers, texts = _encoded(columns[stated])
-        missing = ~columns[kind].is_valid().to_numpy(zero_copy_only=False) | (numbers < 0)
+        missing = ~are_valid(columns[kind]) | (numbers < 0)
         for number in dict.fromkeys(numbers[~missing].tolist()):
             rows = (numbers == number) & ~missing
             if _admit(texts[number], kind, stream, batch, rows, skips):
@@ -442,7 +442,12 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
 def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
     """Return the number of each row's text, int64 (n,), -1 for null, and the texts."""
     encoded = column.dictionary_encode()
-    return encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
+    return _filled(encoded.indices, -1), encoded.dictionary.to_pylist()
+
+
+def _filled(column: pa.Array, value: int) -> NDArray[np.int64]:
+    """Return a column of integers with a value in place of null."""
+    return np.nan_to_num(as_numpy(column), nan=value).astype(np.int64)
 
 
 def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
@@ -450,7 +455,7 @@ def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
     for kind, stated in reversed(SPACES.items()):
         if kind not in columns.schema.names or stated not in columns.schema.names:
             continue
-        there = columns[kind].is_valid().to_numpy(zero_copy_only=False)
+        there = are_valid(columns[kind])
         numbers, texts = _encoded(columns[stated])
         for number in np.unique(numbers[there & (numbers >= 0)]).tolist():
             rows = np.flatnonzero(there & (numbers == number))
@@ -490,16 +495,16 @@ def _matrix(column: pa.Array, space: Space) -> tuple[NDArray[Any], NDArray[np.bo
         return data[column.offset * width : (column.offset + n) * width].reshape(n, width), np.ones(n, bool)
     single = np.ones(n, bool)
     if is_list(column.type):
-        counts = column.value_lengths().fill_null(0).to_numpy()
+        counts = _filled(column.value_lengths(), 0)
         flat = column.flatten()
         while is_list(flat.type):
             single &= counts == 1
-            inner = flat.value_lengths().fill_null(0).to_numpy()
+            inner = _filled(flat.value_lengths(), 0)
             ends = np.concatenate([[0], inner.cumsum()])
             at = np.concatenate([[0], counts.cumsum()])
             counts = ends[at[1:]] - ends[at[:-1]]
             flat = flat.flatten()
-        values = flat.to_numpy(zero_copy_only=False)
+        values = as_numpy(flat)
     else:
         rows = [row or b"" for row in column.to_pylist()]
         counts = np.array([len(row) for row in rows])
