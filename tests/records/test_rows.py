@@ -47,6 +47,18 @@ def test_ids_that_repeat_between_files_are_made(rsr, tmp_path):
     assert (ids_of(done), done.stderr) == ([0, 1, 2], b"")
 
 
+def test_columns_that_are_left_out_are_named_once(rsr, tmp_path):
+    for name in "abc":
+        table(
+            tmp_path / f"{name}.parquet",
+            [f"{name}{i}" for i in range(3)],
+            **({} if name == "b" else {"png": [b"x"] * 3}),
+        )
+    done = rsr("binarize", "a.parquet", "b.parquet", "c.parquet", "--space", "s", cwd=tmp_path)
+    says = "a.parquet and 1 other file: left out, as records do not hold them: png"
+    assert (done.returncode, done.stderr.decode()) == (0, f"rsr binarize: {says}\n")
+
+
 def test_records_of_ours_keep_their_ids(rsr, tmp_path):
     """That of one that comes twice is an error of the index."""
     table(tmp_path / "a.parquet", list("xyz"))

@@ -97,7 +97,7 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *, with_vectors: bool) -> set[str]:
-    """Return the files of others whose rows need ids, and log why.
+    """Return the files of others whose rows need ids; log why, and which columns are left out.
 
     They have no column of ids, or ids that are missing or repeat, in the file or between it and another one: parts of
     one table often count their rows from 0 each.
@@ -114,7 +114,9 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
     UsageError
         The columns of vectors have none of the known names.
     """
-    none, paths, hashes = [], [], []
+    hashes: dict[str, NDArray[np.int64]] = {}
+    none: list[str] = []
+    left_out: dict[tuple[str, ...], list[str]] = {}
     for path, codec, settings in tables:
         with codec.opened(path, settings) as source:
             table = Table(source, settings)
@@ -122,19 +124,26 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
                 continue
             if with_vectors:
                 table.refuse_unnamed_vectors()
+            left_out.setdefault(table.roles.left_out, []).append(path)
             if table.roles.id is None:
                 none.append(path)
-                continue
-            columns = (batch[0] for batch in source.batches(READ_ROWS, [table.roles.id]))
-            found = [_hashes(column) for column in columns]
-            paths.append(path)
-            hashes.append(np.concatenate(found) if found else np.empty(0, np.int64))
-    repeat = [paths[i] for i in _that_repeat(hashes)]
-    for some, what in ((none, "no column of ids"), (repeat, "ids are missing or repeat")):
-        if some:
-            others = f" and {counted(len(some) - 1, 'other file')}" if len(some) > 1 else ""
-            log.warning("%s%s: %s; ids are made of the file's name and the row's number", some[0], others, what)
+            else:
+                columns = [_hashes(batch[0]) for batch in source.batches(READ_ROWS, [table.roles.id])]
+                hashes[path] = np.concatenate([*columns, np.empty(0, np.int64)])
+    repeat = _that_repeat(hashes)
+    made = "ids are made of the file's name and the row's number"
+    _warn(none, f"no column of ids; {made}")
+    _warn(repeat, f"ids are missing or repeat; {made}")
+    for names, paths in left_out.items():
+        _warn(paths if names else [], f"left out, as records do not hold them: {', '.join(names)}")
     return {*none, *repeat}
+
+
+def _warn(paths: Sequence[str], what: str) -> None:
+    """Log what holds for files, if there are any."""
+    if paths:
+        others = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
+        log.warning("%s%s: %s", paths[0], others, what)
 
 
 def _hashes(column: pa.Array) -> NDArray[np.int64]:
@@ -142,16 +151,12 @@ def _hashes(column: pa.Array) -> NDArray[np.int64]:
     return np.array([0 if value is None else hash(str(value)) for value in column.to_pylist()], np.int64)
 
 
-def _that_repeat(hashes: Sequence[NDArray[np.int64]]) -> list[int]:
-    """Return the numbers of the arrays with a value that is 0, or that occurs twice in all of them."""
-    if not hashes:
-        return []
-    every = np.concatenate(hashes)
-    owners = np.repeat(np.arange(len(hashes)), [len(each) for each in hashes])
-    order = every.argsort(kind="stable")
-    twice = np.flatnonzero(np.diff(every[order]) == 0)
-    chosen = np.concatenate([owners[order[twice]], owners[order[twice + 1]], owners[every == 0]])
-    return [int(i) for i in np.unique(chosen)]
+def _that_repeat(hashes: dict[str, NDArray[np.int64]]) -> list[str]:
+    """Return the keys of the arrays with a value that is 0, or that occurs twice in all of them."""
+    every = np.concatenate([*hashes.values(), np.empty(0, np.int64)])
+    every.sort()
+    twice = np.unique(every[1:][np.diff(every) == 0])
+    return [name for name, each in hashes.items() if not each.all() or np.isin(each, twice).any()]
 
 
 class Table:
@@ -267,8 +272,6 @@ class Table:
     def read(self) -> Iterator[pa.RecordBatch]:
         """Read the rows: the layout's columns, and the vectors with their spaces."""
         roles = self.roles
-        if roles.left_out:
-            log.warning("%s: left out, as records do not hold them: %s", self._path, ", ".join(roles.left_out))
         names = [*roles.properties, *roles.vectors, *filter(None, (roles.id, roles.geometry))]
         if self.is_ours:
             names += [*KINDS, *SPACES.values(), "bbox", RECORD]
