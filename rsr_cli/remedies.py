@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "above": "name the directory above both",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",
     "as-file": "name it as a file",

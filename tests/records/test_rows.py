@@ -47,6 +47,17 @@ def test_ids_that_repeat_between_files_are_made(rsr, tmp_path):
     assert (ids_of(done), done.stderr) == ([0, 1, 2], b"")
 
 
+def test_files_of_one_name_are_told_apart_by_their_directory(rsr, tmp_path):
+    for year in ("2023", "2024"):
+        (tmp_path / year).mkdir()
+        table(tmp_path / year / "x.parquet")
+    done = rsr("binarize", "2023/x.parquet", "2024/x.parquet", "--space", "s", cwd=tmp_path)
+    says = "2024/x.parquet: has the name of 2023/x.parquet, and ids would be made of it; name the directory above both"
+    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
+    done = rsr("binarize", ".", "--space", "s", cwd=tmp_path)
+    assert ids_of(done) == [f"{year}/x_{i}" for year in ("2023", "2024") for i in (1, 2, 3)]
+
+
 def test_columns_that_are_left_out_are_named_once(rsr, tmp_path):
     for name in "abc":
         table(
@@ -146,6 +157,16 @@ def test_two_vectors_are_not_chosen_from(rsr, tmp_path):
     pd.DataFrame({"id": ["a"], "embedding": [[1.0, 2.0]], **columns}).to_parquet(tmp_path / "x.parquet")
     done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
     assert b"has several columns of vectors: embedding, A00..A63; choose it with --vector-column" in done.stderr
+
+
+def test_whole_numbers_of_alphaearth_are_asked_for(rsr, tmp_path):
+    """They are not what they stand for: the square root of a value, times 127.5."""
+    columns = {f"A{i:02}": [i] for i in range(64)}
+    pd.DataFrame({"id": ["a"], **columns}).to_parquet(tmp_path / "x.parquet")
+    done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+    assert (done.returncode, b"but A00..A63; choose it" in done.stderr) == (2, True)
+    pd.DataFrame({"id": ["a"], **columns}).astype(dict.fromkeys(columns, np.float32)).to_parquet(tmp_path / "x.parquet")
+    assert rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path).returncode == 0
 
 
 def test_dimensions_that_are_missing(rsr, tmp_path):

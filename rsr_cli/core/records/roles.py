@@ -141,7 +141,7 @@ def _vectors(types: dict[str, pa.DataType], column: str | None, path: str) -> tu
     several = numbered(types, column)
     if column is None:
         found: list[tuple[str, ...]] = [(name,) for name in VECTORS if name in types and is_vector(types[name])]
-        found += [several] if several and all(is_number(types[name]) for name in several) else []
+        found += [several] if several and all(pa.types.is_floating(types[name]) for name in several) else []
         if len(found) > 1:
             names = ", ".join(each[0] if len(each) == 1 else f"{each[0]}..{each[-1]}" for each in found)
             raise UsageError(f"has several columns of vectors: {names}", path, remedy="vector-column")

@@ -112,8 +112,9 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
     Raises
     ------
     UsageError
-        The columns of vectors have none of the known names.
+        The columns of vectors have none of the known names, or the ids of two files would be the same.
     """
+    stems: dict[str, str] = {}
     hashes: dict[str, NDArray[np.int64]] = {}
     none: list[str] = []
     left_out: dict[tuple[str, ...], list[str]] = {}
@@ -124,6 +125,7 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
                 continue
             if with_vectors:
                 table.refuse_unnamed_vectors()
+            stems[path] = table.stem
             left_out.setdefault(table.roles.left_out, []).append(path)
             if table.roles.id is None:
                 none.append(path)
@@ -131,6 +133,11 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
                 columns = [_hashes(batch[0]) for batch in source.batches(READ_ROWS, [table.roles.id])]
                 hashes[path] = np.concatenate([*columns, np.empty(0, np.int64)])
     repeat = _that_repeat(hashes)
+    named: dict[str, str] = {}
+    for path in dict.fromkeys([*none, *repeat]):
+        first = named.setdefault(stems[path], path)
+        if first != path:
+            raise UsageError(f"has the name of {first}, and ids would be made of it", path, remedy="above")
     made = "ids are made of the file's name and the row's number"
     _warn(none, f"no column of ids; {made}")
     _warn(repeat, f"ids are missing or repeat; {made}")
@@ -175,6 +182,8 @@ class Table:
         Whether its columns state vector spaces or whole records.
     roles : Roles
         Which column is what.
+    stem : str
+        What ids are made of, with the row's number: the file's name below the directory that was named.
     row_bytes : float
         Bytes of the file per row.
     """
@@ -190,7 +199,7 @@ class Table:
         self.is_ours = not texts.isdisjoint((*SPACES.values(), RECORD))
         # Below the directory that was named, as files of others may have the same names.
         below = Path(self._path).relative_to(settings.root) if settings.root else Path(Path(self._path).name)
-        self._stem = str(below.with_suffix(""))
+        self.stem = str(below.with_suffix(""))
         geometry = self._geometry(footer["geo"], schema)
         if self.is_ours:
             types = {column.name: column.type for column in schema if column.name not in RESERVED}
@@ -291,7 +300,7 @@ class Table:
             if roles.id:
                 columns["id"] = read[roles.id]
             elif not self.is_ours:
-                columns["id"] = pa.array([f"{self._stem}_{number}" for number in range(row, row + len(read))])
+                columns["id"] = pa.array([f"{self.stem}_{number}" for number in range(row, row + len(read))])
             for name, value in self._partitions.items():
                 columns[name] = pa.repeat(value, len(read))
             if roles.time:
