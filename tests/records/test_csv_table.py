@@ -139,6 +139,8 @@ H = b"id,1,2\n"
         (b"id,A00..A01,.geo\na,1,xx\n", "x.csv: has no column e0; its columns are id, A00..A01, geometry"),
         (b"id,e0,e1,.geo\na,1,2,xx\n", "x.csv:1: its .geo is no geometry of GeoJSON: 'xx'"),
         (b"id,e0,e1,geometry\na,1,2,xx\n", "x.csv:1: its geometry is not WKT: "),
+        (b'id,embedding\na,"[1, 2]"\n', "x.csv: its column embedding has no vectors but string"),
+        (b'embedding,embedding_space\n"[1, 2]",s\n', "x.csv: its column embedding has no vectors but string"),
         (b"id,e0,e1,geometry,.geo\na,1,2,,\n", "x.csv: has two columns of one name"),
     ],
 )
@@ -158,6 +160,12 @@ def test_how_lines_begin_and_end(tmp_path, content):
     (tmp_path / "x.csv").write_bytes(content)
     records, vectors = read(tmp_path / "x.csv")
     assert (records[0]["id"], vectors.tolist()) == ("a", [[1, 2]])
+
+
+def test_a_table_of_which_no_column_is_used(rsr, tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"embedding\n1\n2\n")
+    done = rsr("info", "x.csv", "--json", cwd=tmp_path)
+    assert (done.returncode, orjson.loads(done.stdout)["records"]) == (0, 2)
 
 
 def test_a_table_without_rows_is_empty(rsr, tmp_path):

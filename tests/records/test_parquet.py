@@ -622,6 +622,9 @@ def test_vectors_in_a_list_of_one(rsr, tmp_path, inner, outer):
         ({"datetime": pa.array([2**62] * 3, pa.timestamp("us"))}, None),
         ({"rsr_record": ["[1]", None, None]}, "x.parquet"),
         ({"embedding_space": ["no json"] * 3}, "x.parquet"),
+        ({"code": [1, 2, 3], "code_space": ["{}"] * 3}, "its column code has no vectors but int64"),
+        ({"embedding": pa.array([[1, 2]] * 3, pa.list_(pa.int32()))}, "its column embedding has no vectors but list"),
+        ({"bbox": ["1,2,3,4"] * 3}, None),
     ],
 )  # fmt: skip
 def test_odd_columns_are_read_or_one_line(rsr, tmp_path, columns, says):

@@ -389,6 +389,11 @@ def is_list(type_: pa.DataType) -> bool:
     return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
+def is_bytes(type_: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are bytes."""
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_))
+
+
 def is_property(type_: pa.DataType) -> bool:
     """Return whether values of an Arrow type can be properties of a record."""
     if is_list(type_):

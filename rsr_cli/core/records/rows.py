@@ -18,7 +18,18 @@ import orjson
 import pyarrow as pa
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError, counted
-from rsr_cli.core.records.arrow import MEMBERS, RECORD, RESERVED, SPACES, Columns, Layout, are_valid, as_numpy, is_list
+from rsr_cli.core.records.arrow import (
+    MEMBERS,
+    RECORD,
+    RESERVED,
+    SPACES,
+    Columns,
+    Layout,
+    are_valid,
+    as_numpy,
+    is_bytes,
+    is_list,
+)
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
 from rsr_cli.core.records.geometry import boxes_of, is_lonlat, is_projected, to_lonlat
@@ -202,6 +213,9 @@ class Table:
         self.stem = str(below.with_suffix(""))
         geometry = self._geometry(footer["geo"], schema)
         if self.is_ours:
+            for column in schema:
+                if column.name in KINDS and not (is_list(column.type) or is_bytes(column.type)):
+                    raise RsrError(f"its column {column.name} has no vectors but {column.type}", self._path)
             types = {column.name: column.type for column in schema if column.name not in RESERVED}
             self.roles = Roles((), "id" if "id" in schema.names else None, geometry, None, types)
         else:
@@ -212,10 +226,13 @@ class Table:
         self._partitions = {name: value for name, value in partitions.items() if name not in schema.names}
 
     def refuse_unnamed_vectors(self) -> None:
-        """Raise UsageError if the columns of vectors, if any, have none of the known names."""
+        """Raise RsrError if the columns of vectors, if any, have none of the known names, or those have no vectors."""
         schema = self._source.schema
         if self.roles.vectors or _TILE.issubset(schema.names):
             return
+        for name in VECTORS:
+            if name in schema.names:
+                raise RsrError(f"its column {name} has no vectors but {schema.field(name).type}", self._path)
         others = candidates(schema)
         if others:
             what = f"has no column of vectors that is named {' or '.join(VECTORS)}, but {', '.join(others)}"
@@ -245,7 +262,7 @@ class Table:
         facts = columns.get(name) if isinstance(columns, dict) else None
         facts = facts if isinstance(facts, dict) else {}
         type_ = schema.field(name).type
-        if not (pa.types.is_binary(type_) or pa.types.is_large_binary(type_)):
+        if not is_bytes(type_):
             raise RsrError(f"has geometries that are not WKB but {type_}", self._path)
         if facts.get("encoding", "WKB") != "WKB":
             raise RsrError(f"has geometries that are encoded as {facts['encoding']}, not as WKB", self._path)
@@ -284,7 +301,7 @@ class Table:
         names = [*roles.properties, *roles.vectors, *filter(None, (roles.id, roles.geometry))]
         if self.is_ours:
             names += [*KINDS, *SPACES.values(), "bbox", RECORD]
-        names = [name for name in self._source.schema.names if name in names]
+        names = [name for name in self._source.schema.names if name in names] or self._source.schema.names[:1]
         space = self._space
         rows = max(64, min(READ_ROWS, int(READ_BYTES / max(1.0, self.row_bytes))))
         row = 1
