@@ -202,7 +202,12 @@ def table(function: Callable[P, R]) -> Callable[P, R]:
         metavar="NAME",
         help="Name of the vector space of embeddings that do not state it; those of one name may be compared.",
     )
-    @click.option("--vector-column", metavar="NAME", help="Column of the embeddings.  [default: embedding, embeddings]")
+    @click.option(
+        "--vector-column",
+        metavar="NAME",
+        help="Column of the embeddings, or the first and last column of one per dimension, as in emb_0..emb_1023.  "
+        "[default: embedding, embeddings, or those of a known product]",
+    )
     @click.option("--id-column", metavar="NAME", help="Column of the ids.  [default: id, or that of a known product]")
     @functools.wraps(function)
     def wrapped(*args: Any, space: str | None, vector_column: str | None, id_column: str | None, **kwargs: Any) -> R:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
+    "above": "name the directory above both",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
+    "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",
     "as-file": "name it as a file",
     "as-index": "embed the queries with rsr embed --as {index}",
     "as-inputs": "pass an index, or a file of embeddings or codes",
@@ -27,6 +29,7 @@ REMEDIES = {
     "compact": "one Feature per line is expected, as jq -c . writes them",
     "compress": "leave the ending out, or pipe the output through {program}",
     "crs": "write the file again with the CRS that its coordinates are in",
+    "csv": "convert it with ogr2ogr -f GeoJSONSeq, or name it *.csv if its columns are embeddings",
     "cut": "cut smaller tiles",
     "cut-off": "write the file again, or leave the line out with --keep-going",
     "datetime": "pass --datetime to rsr tile",
@@ -98,8 +101,9 @@ REMEDIES = {
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq",
-    "vector-column": "choose one with --vector-column",
+    "vector-column": "choose it with --vector-column",
     "weights": "pass --weights FILE",
+    "written": "name the output *.parquet or *.geojsonl",
     "zip": "unpack it, or pass it through unzip -p",
 }
 

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 from support_docs import BLOCK, run_page
@@ -15,7 +17,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 #: What a page starts from, by the names of the fixtures that write it.
 DATA = {
     "evaluation.md": ["bigearthnet"],
-    "formats.md": ["alphaearth"],
+    "formats.md": ["tables", "alphaearth"],
     "tutorial-embeddings.md": ["clay", "alphaearth"],
 }
 
@@ -35,6 +37,25 @@ def bigearthnet(folder, miniature):
 @pytest.fixture
 def clay(folder, shared_data):
     shutil.copy(shared_data / "embeddings" / "clay_v0_03WVN_20220610.gpq", folder)
+
+
+@pytest.fixture
+def tables(folder):
+    """Write embeddings of others: a directory as Clay's, samples of Earth Engine in CSV, an array."""
+    draw = np.random.default_rng(1)
+    for name, first in (("clay/a.parquet", 0), ("clay/b.parquet", 30)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        vectors = [row.tolist() for row in draw.normal(size=(30, 16)).astype("float32")]
+        ids = [f"chip_{number}" for number in range(first, first + 30)]
+        pq.write_table(
+            pa.table({"chips_id": ids, "embedding": pa.array(vectors, pa.list_(pa.float32()))}), folder / name
+        )
+    names = ["system:index", *(f"A{number:02}" for number in range(64)), ".geo"]
+    rows = (
+        [f"0_{i}", *draw.uniform(-1, 1, 64).round(6), '"{""type"":""Point"",""coordinates"":[9,48]}"'] for i in range(5)
+    )
+    (folder / "samples.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in [names, *rows]))
+    np.save(folder / "vectors.npy", draw.normal(size=(40, 24)).astype("float32"))
 
 
 @pytest.fixture

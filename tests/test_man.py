@@ -148,6 +148,8 @@ def scenes(tmp_path, miniature_layouts):
         path = tmp_path / "granules" / product / f"{product}.{HLS_L30[name]}.tif"
         write_raster(path, band[None], [None], **profile)
     miniature_layouts.write_bigearthnet(tmp_path / "BigEarthNet", {"test": 2})
+    names = ",".join(f"e{i}" for i in range(64))
+    np.savetxt(tmp_path / "samples.csv", np.eye(64), delimiter=",", header=names, comments="")
     return tmp_path
 
 

@@ -11,6 +11,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+from support import drawn_lines
 
 import rsr_cli
 from rsr_cli.main import COMMANDS
@@ -91,6 +92,15 @@ def test_score_needs_nothing_heavy(tmp_path):
     packages, stdout = loaded("score", hits)
     assert not packages & HEAVY
     assert stdout
+
+
+def test_indexing_a_table_does_not_load_pandas(tmp_path):
+    """pyarrow imports it, where it is installed, once an array of Python's or numpy's becomes one of its own."""
+    (tmp_path / "in.geojsonl").write_bytes(drawn_lines(100))
+    subprocess.run([RSR, "binarize", "in.geojsonl", "-o", "codes.parquet"], cwd=tmp_path, check=True, timeout=60)
+    packages, _ = loaded("index", tmp_path / "codes.parquet", "-o", tmp_path / "x.rsr")
+    assert "pyarrow" in packages
+    assert "pandas" not in packages
 
 
 def test_the_rules_reach_the_modules():

@@ -222,7 +222,7 @@ HIT = {"query": "q", "rank": 1, "distance": 0}
         (HIT, "is a hit, and hits have no embedding; pass the records that were indexed"),
         (
             {"embedding": [0.5, 1]},
-            "its embedding is a list of numbers that does not state its vector space; pass --space NAME, the same name"
+            "its embedding does not state its vector space; pass --space NAME, the same name"
             " for all embeddings that may be compared",
         ),
     ],

@@ -13,6 +13,7 @@ from support import batches, code, drawn_lines, drawn_record, embedding, feature
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.space import StreamSpace
+from rsr_cli.core.records.tables import NOTHING_STATED, TableSettings
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\n\n", b"\n \t\n"])
@@ -259,3 +260,72 @@ def test_a_record_that_is_too_deep_is_refused_when_it_is_read_or_written(tmp_pat
         written(Skips())
     skips = Skips(keep_going=True)
     assert (written(skips), skips.count) == (["t0", "t0"], 1)
+
+
+# Embeddings that others made -----------------------------------------------------------------------------------------
+
+
+def as_base64(values):
+    return base64.b64encode(np.array(values, np.int8).tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"data": [10, -128, 127]}, [10, -128, 127]),
+        ({"data": as_base64([10, -128, 127]), "scale": 0.5}, [5, -64, 63.5]),
+        ({"data": [10, -20, 30], "scale": 0.5, "offset": 1}, [6, -9, 16]),
+        ({"data": [10, -20, 30], "scale": [0.5, 1, 2], "offset": [0, 0.5, 1]}, [5, -19.5, 61]),
+        ({"data": [10, -20, 30], "scale": [0.5], "offset": None}, [5, -10, 15]),
+    ],
+)
+def test_int8_with_its_scale(tmp_path, found, expected):
+    stated = {"model": "m", "fingerprint": "f", "dim": 3}
+    for facts, settings in (({}, TableSettings("s")), (stated, NOTHING_STATED)):
+        record = feature("a", embedding={"dtype": "int8", **facts, **found})
+        (tmp_path / "in").write_bytes(orjson.dumps(record))
+        (batch,) = streams.read([str(tmp_path / "in")], Skips(), ("embedding",), settings=settings)
+        assert batch.vectors.tolist() == [expected]
+        assert (batch.space.dtype, batch.space.model) == ("float32", "m" if facts else "s")
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({"data": [1, 2, 128]}, "its int8 data is neither a list of numbers from -128 to 127 nor base64: [1, 2, 128]"),
+        ({"data": [1, 2.0]}, "its int8 data is neither"),
+        ({"data": []}, "its int8 data is neither"),
+        ({"data": ""}, "its int8 data is neither"),
+        ({}, "its int8 data is neither a list of numbers from -128 to 127 nor base64: None"),
+        ({"data": "!!"}, "data is not base64: "),
+        ({"data": "\u00e9"}, "data is not base64: "),
+        ({"data": [1, 2], "scale": "x"}, "the scale of its int8 embedding is neither a number nor one for each of 2"),
+        ({"data": [1, 2], "scale": [1, 2, 3]}, "the scale of its int8 embedding is neither a number nor one for each"),
+        ({"data": [1, 2], "offset": [[1], [2]]}, "the offset of its int8 embedding is neither a number nor one for"),
+        ({"data": [1, 2], "offset": True}, "the offset of its int8 embedding is neither a number nor one for"),
+        ({"data": [1, 2], "scale": 1e300}, "its embedding holds NaN or infinite values"),
+        ({"data": [1, 2], "fingerprint": "f", "dim": 3}, "data holds 8 bytes where 12 are expected"),
+        ({"data": [1, 2], "fingerprint": "f"}, "its embedding does not state its dim, a number from 1 to"),
+    ],
+)
+def test_int8_that_is_odd_is_one_line(rsr, tmp_path, found, says):
+    record = feature("a", embedding={"dtype": "int8", **found})
+    done = rsr("binarize", "--space", "s", input=orjson.dumps(record), cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert f"<stdin>:1: {says}" in done.stderr.decode()
+
+
+def test_int8_and_lists_are_compared(rsr, tmp_path):
+    values = np.random.default_rng(3).integers(-128, 128, (20, 8))
+    rows = [
+        feature(f"a{i}", embedding={"dtype": "int8", "scale": 0.25, "data": row})
+        for i, row in enumerate(values.tolist())
+    ]
+    rows += [feature(f"b{i}", embedding=(row / 4).tolist()) for i, row in enumerate(values)]
+    done = rsr("index", "--space", "s", "-o", "x.rsr", input=b"\n".join(map(orjson.dumps, rows)), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    hits = rsr("query", "x.rsr", "--id", "b7", "-k", "2", cwd=tmp_path).stdout.splitlines()
+    assert [(orjson.loads(hit)["id"], orjson.loads(hit)["properties"]["distance"]) for hit in hits] == [
+        ("a7", 0),
+        ("b7", 0),
+    ]

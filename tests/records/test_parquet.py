@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from support import code_records, drawn_lines, embedding, feature, read_all
 
 from rsr_cli.core.errors import RsrError, Skips
-from rsr_cli.core.records import parquet, streams
+from rsr_cli.core.records import parquet, rows, streams
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import TableSettings
@@ -230,6 +230,19 @@ def test_the_footer_is_that_of_geoparquet(table):
     assert column["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
 
 
+def test_the_footer_states_the_embeddings(rsr, table, tmp_path):
+    """As the STAC embedding extension names it; what the columns state of the space counts."""
+    emb = json.loads(pq.read_metadata(table).metadata[b"emb"])
+    assert emb == {"version": "0.0.1", "type": "chip", "dimensions": 16, "data_type": "float32", "model": {"id": "m"}}
+    assert rsr("binarize", table, "-o", "codes.parquet", cwd=tmp_path).returncode == 0
+    assert b"emb" not in pq.read_metadata(tmp_path / "codes.parquet").metadata
+    (code,) = {
+        json.dumps(json.loads(text)["of"])
+        for text in pq.read_table(tmp_path / "codes.parquet")["code_space"].to_pylist()
+    }
+    assert code == '"emb"'
+
+
 def rewritten_by_geopandas(table, to):
     geopandas.read_parquet(table).to_parquet(to)
 
@@ -428,8 +441,8 @@ def test_vectors_of_other_types(tmp_path, dtype):
 
 def test_ids_that_are_missing_or_repeat_are_made(rsr, tmp_path):
     for name, ids, what in (
-        ("none", None, "has no column of ids"),
-        ("twice", list("abbcd"), "has ids in id that repeat"),
+        ("none", None, "no column of ids"),
+        ("twice", list("abbcd"), "ids are missing or repeat"),
     ):
         published(tmp_path / f"{name}.parquet", ids=ids)
         done = rsr("binarize", f"{name}.parquet", "--space", "mine", cwd=tmp_path)
@@ -445,7 +458,7 @@ def test_the_column_of_vectors_is_asked_for(rsr, tmp_path):
     one = list(RNG.standard_normal((5, 8)))
     published(tmp_path / "x.parquet", ids=list("abcde"), embeddings=one)
     done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
-    says = "x.parquet: has several columns of vectors: embedding, embeddings; choose one with --vector-column"
+    says = "x.parquet: has several columns of vectors: embedding, embeddings; choose it with --vector-column"
     assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
     done = rsr("binarize", "x.parquet", "--space", "mine", "--vector-column", "embeddings", cwd=tmp_path)
     codes = [np.unpackbits(np.frombuffer(base64.b64decode(orjson.loads(line)["properties"]["code"]["data"]), np.uint8))
@@ -521,7 +534,7 @@ def indexed(rsr, folder, *options):
 
 def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP_ROWS", 500)
-    monkeypatch.setattr(parquet, "READ_ROWS", 100)
+    monkeypatch.setattr(rows, "READ_ROWS", 100)
     (tmp_path / "in.geojsonl").write_bytes(drawn_lines(5000, 256))
     path = copied(tmp_path / "in.geojsonl", tmp_path / "x.parquet")
     batches = streams.read([str(path)], Skips(), KINDS)
@@ -609,6 +622,9 @@ def test_vectors_in_a_list_of_one(rsr, tmp_path, inner, outer):
         ({"datetime": pa.array([2**62] * 3, pa.timestamp("us"))}, None),
         ({"rsr_record": ["[1]", None, None]}, "x.parquet"),
         ({"embedding_space": ["no json"] * 3}, "x.parquet"),
+        ({"code": [1, 2, 3], "code_space": ["{}"] * 3}, "its column code has no vectors but int64"),
+        ({"embedding": pa.array([[1, 2]] * 3, pa.list_(pa.int32()))}, "its column embedding has no vectors but list"),
+        ({"bbox": ["1,2,3,4"] * 3}, None),
     ],
 )  # fmt: skip
 def test_odd_columns_are_read_or_one_line(rsr, tmp_path, columns, says):

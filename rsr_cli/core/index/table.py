@@ -129,7 +129,10 @@ class TableWriter:
             self._waiting.extend(chain.from_iterable(zip(range(row, row + len(texts)), ids, texts, strict=True)))
             if len(self._waiting) >= 3 * ROWS_AT_ONCE:
                 self._insert()
-        for number, line in enumerate(compress(batch.lines, added), row):
+        lines = batch.lines
+        if isinstance(lines, range) and all(added):
+            lines = lines[:1]  # the others follow it as the rows do
+        for number, line in enumerate(compress(lines, added), row):
             if self._run != (batch.name, line - number):
                 self._run = batch.name, line - number
                 self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (number, batch.name, line))

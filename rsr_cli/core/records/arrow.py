@@ -306,7 +306,7 @@ class Columns:
         if not (pa.types.is_string(there["id"].type) or pa.types.is_integer(there["id"].type)):
             return None
         ids = there["id"].cast(pa.string())
-        if pc.any(pc.or_(pc.match_substring(ids, ".0"), pc.equal(ids, "-0"))).as_py():  # see `fields.one_form`
+        if pc.any(pc.or_(pc.match_substring(ids, ".0"), pc.starts_with(ids, "-0"))).as_py():  # see `fields.one_form`
             return None
         boxes = self._boxes
         around = (boxes[:, 0] == -180) & (boxes[:, 2] == 180)  # may be cut at the antimeridian
@@ -316,7 +316,7 @@ class Columns:
         if "datetime" in there and there["datetime"].null_count < n:
             if there["datetime"].type != _TIME or there["datetime"].null_count:
                 return None
-            times[:] = there["datetime"].cast(pa.int64()).to_numpy()[:, None]
+            times[:] = as_numpy(there["datetime"].cast(pa.int64()))[:, None]
         elif {"start_datetime", "end_datetime"} & there.keys():
             return None
         labels: Sequence[Sequence[str]] = [()] * n
@@ -330,16 +330,16 @@ class Columns:
         if "gsd" in there:
             if not pa.types.is_floating(there["gsd"].type):
                 return None
-            gsds = np.array(there["gsd"].to_numpy(zero_copy_only=False), np.float64)
+            gsds = np.array(as_numpy(there["gsd"]), np.float64)
             gsds[~((gsds > 0) & np.isfinite(gsds))] = np.nan
         extents = np.full(n, np.nan)
         if "proj:shape" in there:
             shapes = there["proj:shape"]
             if not is_list(shapes.type) or not pa.types.is_integer(shapes.type.value_type) or shapes.null_count:
                 return None
-            if (shapes.value_lengths().to_numpy() != 2).any() or shapes.flatten().null_count:
+            if (as_numpy(shapes.value_lengths()) != 2).any() or shapes.flatten().null_count:
                 return None
-            sides = shapes.flatten().to_numpy().reshape(n, 2).astype(np.float64)
+            sides = as_numpy(shapes.flatten()).reshape(n, 2).astype(np.float64)
             extents = np.where(sides.min(axis=1) > 0, gsds * np.sqrt(sides.prod(axis=1)), np.nan)
         return Facts(ids.to_pylist(), boxes, times, labels, gsds, extents)
 
@@ -368,9 +368,31 @@ def _feature(text: str) -> Record:
     return found
 
 
+def as_numpy(column: pa.Array) -> NDArray[Any]:
+    """Return a column as numpy has it, NaN for null; numbers without importing pandas, as pyarrow itself does first."""
+    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.from_dlpack(column)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _positions(numbers: NDArray[np.int64]) -> pa.Array:
+    """Return numbers as a column, without importing pandas."""
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+
+
+def are_valid(column: pa.Array) -> NDArray[np.bool_]:
+    """Return which values of a column are not null: bool (n,)."""
+    return as_numpy(column.is_valid()) if column.null_count else np.ones(len(column), bool)
+
+
 def is_list(type_: pa.DataType) -> bool:
     """Return whether values of an Arrow type are lists."""
     return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def is_bytes(type_: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are bytes."""
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_))
 
 
 def is_property(type_: pa.DataType) -> bool:
@@ -423,10 +445,10 @@ def _json(column: pa.Array) -> str | list[str]:
     """Return the values of a column as JSON, one text if all are seen to be the same."""
     if _is_constant(column):
         return dumps(_values(column.slice(0, 1))[0]).decode()
-    if is_list(column.type) and not column.null_count and _is_number(column.type.value_type):
-        flat = column.flatten()
-        if len(flat) and not flat.null_count and np.ptp(column.value_lengths().to_numpy()) == 0:
-            return [f"[{row}]" for row in split_json(flat.to_numpy(zero_copy_only=False).reshape(len(column), -1))]
+    if is_list(column.type) and not column.null_count:
+        flat, lengths = column.flatten(), as_numpy(column.value_lengths())
+        if len(flat) and np.ptp(lengths) == 0:
+            return _rows_json(flat, int(lengths[0]))
     values = _values(column)
     if pa.types.is_primitive(column.type) and not pa.types.is_temporal(column.type):
         return dumps(values)[1:-1].decode().split(",")
@@ -435,6 +457,15 @@ def _json(column: pa.Array) -> str | list[str]:
         if len(texts) == len(values):  # else the pieces of a text are among them
             return [f'"{text}"' for text in texts]
     return [dumps(value).decode() for value in values]
+
+
+def _rows_json(flat: pa.Array, size: int) -> list[str]:
+    """Return the values of a column as lists of JSON of some size."""
+    if not flat.null_count and _is_number(flat.type):
+        return [f"[{row}]" for row in split_json(as_numpy(flat).reshape(-1, size))]
+    texts = _json(flat)
+    texts = [texts] * len(flat) if isinstance(texts, str) else texts
+    return [f"[{','.join(row)}]" for row in zip(*[iter(texts)] * size, strict=True)]
 
 
 def _is_number(type_: pa.DataType) -> bool:
@@ -449,10 +480,12 @@ def _is_constant(column: pa.Array) -> bool:
     if column.null_count or not len(column):
         return False
     if is_list(column.type):
-        flat, lengths = column.flatten(), column.value_lengths().to_numpy()
+        flat, lengths = column.flatten(), as_numpy(column.value_lengths())
         if np.ptp(lengths) or not lengths[0]:
             return False
-        return all(_is_constant(flat.take(np.arange(i, len(flat), lengths[0]))) for i in range(lengths[0]))
+        if pa.types.is_integer(flat.type) and not flat.null_count:
+            return bool(np.ptp(as_numpy(flat).reshape(len(column), -1), axis=0).max() == 0)
+        return all(_is_constant(flat.take(_positions(np.arange(i, len(flat), lengths[0])))) for i in range(lengths[0]))
     if not (pa.types.is_primitive(column.type) or pa.types.is_string(column.type)):
         return False
     if pa.types.is_floating(column.type) and column[0].as_py() == 0:
@@ -542,7 +575,7 @@ def _values(column: pa.Array) -> list[Any]:
         rows = [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
         return _masked(rows, column)
     if pa.types.is_floating(type_):
-        numbers = column.to_numpy(zero_copy_only=False)  # NaN for null, and what others write for it
+        numbers = as_numpy(column)  # NaN for null, and what others write for it
         values: list[Any] = numbers.tolist()
         if not np.isfinite(numbers).all():
             values = [value if math.isfinite(value) else None for value in values]
@@ -563,7 +596,7 @@ def _number(value: Decimal) -> float | int:
 def _lists(column: pa.Array) -> list[Any]:
     flat = _values(column.flatten())
     lengths = column.value_lengths()
-    if flat and not column.null_count and np.ptp(lengths.to_numpy()) == 0:
+    if flat and not column.null_count and np.ptp(as_numpy(lengths)) == 0:
         size = len(flat) // len(column)
         return [flat[i : i + size] for i in range(0, len(flat), size)]
     rows, start = [], 0

@@ -21,7 +21,7 @@ _SIGNATURES: dict[bytes, tuple[str, str | None]] = {
     **dict.fromkeys((b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05"), ("a raster (HDF5 or netCDF)", "tile")),
     b"EHFA_HEADER_TAG": ("a raster (ERDAS Imagine)", "tile"),
     b"<VRTDataset": ("a raster (VRT)", "tile"),
-    b"\x93NUMPY": ("a numpy array", "tile"),
+    b"\x93NUMPY": ("a numpy array", "array"),
     b"PAR1": ("a Parquet file", "as-file"),
     b"ARROW1": ("an Arrow file", "vector"),
     b"SQLite format 3\0": ("a GeoPackage or another SQLite database", "vector"),
@@ -75,7 +75,7 @@ def _of_text(lines: list[bytes], path: str) -> tuple[str, str | None] | None:
         return None
     counts = [{separator: line.count(separator) for separator in _SEPARATORS} for line in lines[:2]]
     like_a_table = len(counts) == 2 and any(counts[0][mark] == counts[1][mark] > 0 for mark in _SEPARATORS)
-    return ("CSV", "vector") if like_a_table or Path(path).suffix.lower() in (".csv", ".tsv") else None
+    return ("CSV", "csv") if like_a_table or Path(path).suffix.lower() in (".csv", ".tsv") else None
 
 
 def refuse_directory(path: str) -> None:

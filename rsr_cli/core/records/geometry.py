@@ -71,6 +71,17 @@ def _one_to_wkb(geometry: Geometry) -> bytes | None:
         return None
 
 
+def from_wkt(text: str, place: str) -> bytes:
+    """Return a geometry in well-known text (WKT) as WKB, little-endian; raise RsrError if it is none."""
+    import shapely
+
+    try:
+        return bytes(shapely.to_wkb(shapely.from_wkt(text), byte_order=1, flavor="iso"))
+    except shapely.errors.ShapelyError as error:
+        what = str(error).partition("\n")[0]
+        raise RsrError(f"its geometry is not WKT: {what}", place) from None
+
+
 def from_wkb(column: pa.Array) -> tuple[list[Geometry | None], NDArray[np.float64]]:
     """Read geometries.
 

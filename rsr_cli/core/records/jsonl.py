@@ -24,7 +24,7 @@ from rsr_cli.core.records.batch import Batch, Record
 from rsr_cli.core.records.exact import Exact, dumps, loads, need_care
 from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
-from rsr_cli.core.records.tables import NOTHING_STATED, declared_space
+from rsr_cli.core.records.tables import NOTHING_STATED, declared_space, dequantized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -302,7 +302,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
     def take(record: Record) -> bytes:
         properties = record["properties"]
         found = properties.pop(kind, None)
-        if isinstance(found, list) and kind == "embedding":
+        if kind == "embedding" and _is_of_others(found):
             found = _stated(found, settings)
         if not isinstance(found, dict):
             raise no_vector(record, kind, found)
@@ -325,26 +325,51 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
     batch.set_vectors(values, space, skips)
 
 
-def _stated(values: list[Any], settings: TableSettings) -> dict[str, Any]:
-    """Return a plain list of numbers as a property that states its space.
+def _is_of_others(found: Any) -> bool:
+    """Return whether an embedding is a list of numbers or int8, as `rsr embed` does not write it."""
+    return isinstance(found, list) or (isinstance(found, dict) and found.get("dtype") == "int8")
+
+
+def _stated(found: list[Any] | dict[str, Any], settings: TableSettings) -> dict[str, Any]:
+    """Return a list of numbers, or int8 with its scale, as a property that states its space.
 
     Raises
     ------
     RecordError
-        The user does not name the space, or it is no list of numbers.
+        Neither it nor the user names the space, or its values are no numbers.
     """
     import numpy as np
 
-    if not values or not {*map(type, values)} <= {int, float, Exact}:
-        raise RecordError(f"its embedding is a list of other things than numbers: {shown(values)}")
+    if isinstance(found, list):
+        if not found or not {*map(type, found)} <= {int, float, Exact}:
+            raise RecordError(f"its embedding is a list of other things than numbers: {shown(found)}")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused
+            values, facts = np.array(found, np.float32), {}
+    else:
+        values = dequantized(_int8(found.get("data")), found)
+        facts = {name: value for name, value in found.items() if name not in ("scale", "offset")}
+    data = {"dtype": "float32", "data": b64encode_as_string(values.astype("<f4").data)}
+    if "fingerprint" in facts:
+        return {**facts, **data}
     try:
-        space = declared_space(settings, {}, len(values), "float32", "")
+        return {**declared_space(settings, {}, len(values), "").as_property(), **data}
     except RsrError:
-        what = "its embedding is a list of numbers that does not state its vector space"
-        raise RecordError(what, remedy="space") from None
-    with np.errstate(over="ignore"):
-        data = np.array(values, space.numpy_dtype)
-    return {**space.as_property(), "data": b64encode_as_string(data.data)}
+        raise RecordError("its embedding does not state its vector space", remedy="space") from None
+
+
+def _int8(data: Any) -> NDArray[Any]:
+    """Return int8 (dim,) of a list of numbers or of base64; raise RecordError if it is neither."""
+    import numpy as np
+
+    if isinstance(data, list) and data and all(type(value) is int and -128 <= value < 128 for value in data):
+        return np.array(data, np.int8)
+    try:
+        raw = b64decode(data, validate=True) if isinstance(data, str) else b""
+    except ValueError as error:
+        raise RecordError(f"data is not base64: {error}") from None
+    if not raw:
+        raise RecordError(f"its int8 data is neither a list of numbers from -128 to 127 nor base64: {shown(data)}")
+    return np.frombuffer(raw, np.int8)
 
 
 def no_vector(record: Record, kind: Kind, found: Any) -> RecordError:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records.arrow import RESERVED, is_list, is_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from rsr_cli.core.records.tables import TableSettings
 
-#: Columns of vectors and of ids in published tables: Clay, Earth Index, Major TOM, terratorch, and plain ones.
+#: Columns of vectors and of ids in published tables: Clay, Earth Index, Major TOM, terratorch, Earth Engine's exports,
+#: and plain ones.
 VECTORS = ("embedding", "embeddings")
-IDS = ("id", "chips_id", "tile_id", "unique_id", "file_id")
+IDS = ("id", "chips_id", "tile_id", "unique_id", "file_id", "system:index")
 #: Columns of times, by which `datetime` is stated where no column has that name.
 TIMES = ("timestamp", "time", "date")
+#: The columns of a dimension each that AlphaEarth's embeddings have.
+_ALPHA_EARTH = "A00..A63"
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,7})")
+#: Most names of columns in a message.
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,9 @@ class Roles:
 
     Attributes
     ----------
-    vector, id, geometry, time : str or None
+    vectors : tuple of str
+        The column of vectors, or the columns of a dimension each; none if there are none.
+    id, geometry, time : str or None
         The columns, as far as there are any.
     properties : dict of str to pyarrow.DataType
         The others that records can hold.
@@ -37,7 +46,7 @@ class Roles:
         Those that they cannot.
     """
 
-    vector: str | None
+    vectors: tuple[str, ...]
     id: str | None
     geometry: str | None
     time: str | None
@@ -54,21 +63,23 @@ class Roles:
             The user names a column that is not there or holds no vectors, or several columns may be meant.
         """
         types = {column.name: column.type for column in schema}
-        vector = _chosen(settings.vector_column, types, path) or _only(
-            [name for name in VECTORS if name in types and is_vector(types[name])], path, "vector-column"
-        )
-        if settings.vector_column and not is_vector(types[settings.vector_column]):
-            found = types[settings.vector_column]
-            raise UsageError(f"its column {settings.vector_column} has no vectors but {found}", path)
+        vectors = _vectors(types, settings.vector_column, path)
         known = next((name for name in IDS if name in types and is_id(types[name])), None)
-        ident = _chosen(settings.id_column, types, path) or known
-        if ident and not is_id(types[ident]):
-            raise UsageError(f"its column {ident} has no ids but {types[ident]}", path)
-        others = {name: type_ for name, type_ in types.items() if name not in (vector, ident, geometry, "bbox")}
+        ident = settings.id_column or known
+        if settings.id_column:
+            _require(settings.id_column, types, path)
+            if not is_id(types[settings.id_column]):
+                raise UsageError(f"its column {ident} has no ids but {types[settings.id_column]}", path)
+        if settings.makes_ids:
+            ident = None
+        taken = {*vectors, ident, geometry} | ({"id"} if settings.makes_ids else set())
+        if "bbox" in types and pa.types.is_struct(types["bbox"]):  # of the geometry, which has another one here
+            taken.add("bbox")
+        others = {name: type_ for name, type_ in types.items() if name not in taken}
         left_out = [name for name, type_ in others.items() if name in RESERVED or not is_property(type_)]
         kept = {name: type_ for name, type_ in others.items() if name not in left_out}
         time = None if "datetime" in types else next((name for name in TIMES if name in kept), None)
-        return cls(vector, ident, geometry, time, kept, tuple(left_out))
+        return cls(vectors, ident, geometry, time, kept, tuple(left_out))
 
 
 def is_vector(type_: pa.DataType) -> bool:
@@ -85,21 +96,79 @@ def is_id(type_: pa.DataType) -> bool:
     return any(check(type_) for check in (*checks, pa.types.is_decimal, pa.types.is_dictionary))
 
 
-def _chosen(name: str | None, types: dict[str, pa.DataType], path: str) -> str | None:
-    if name is not None and name not in types:
-        raise UsageError(f"has no column {name}; its columns are {', '.join(types)}", path)
-    return name
+def is_number(type_: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are numbers."""
+    return bool(pa.types.is_floating(type_) or pa.types.is_integer(type_))
 
 
-def _only(names: list[str], path: str, remedy: str) -> str | None:
-    if len(names) > 1:
-        raise UsageError(f"has several columns of vectors: {', '.join(names)}", path, remedy=remedy)
-    return names[0] if names else None
+def numbered(names: Collection[str], column: str | None) -> tuple[str, ...]:
+    """Return the columns of a dimension each.
+
+    Parameters
+    ----------
+    names : collection of str
+        All columns.
+    column : str, optional
+        What the user states: the first and the last one, as in ``A00..A63``. Without it, the columns of a product that
+        has no others like them: all of AlphaEarth's, or those of a table of ``id`` and ``1`` to the last (terratorch).
+
+    Returns
+    -------
+    tuple of str
+        They need not be there if the user states them; none if a column has the name that is stated.
+    """
+    if column is not None:
+        return () if column in names else _span(column)
+    if set(_span(_ALPHA_EARTH)) <= set(names):
+        return _span(_ALPHA_EARTH)
+    counted = _span(f"1..{len(names) - 1}") if len(names) > 2 else ()
+    return counted if counted and set(names) == {"id", *counted} else ()
 
 
-def repeat_of(columns: Iterable[pa.Array]) -> bool:
-    """Return whether a value occurs twice in the arrays of a column."""
-    texts = (map(str, column.to_pylist()) for column in columns)  # as the hashes of -1 and -2 are one
-    hashes = [np.array(list(map(hash, some)), np.int64) for some in texts]
-    every = np.concatenate(hashes) if hashes else np.empty(0, np.int64)
-    return len(np.unique(every)) < len(every)
+def candidates(schema: pa.Schema) -> list[str]:
+    """Return what may be a table's vectors: columns of lists, and the first and last of columns of numbers in a row."""
+    numbers = [column.name for column in schema if is_number(column.type)]
+    split = {name: match.groups() for name in numbers if (match := _NUMBERED.fullmatch(name))}
+    found = [column.name for column in schema if is_vector(column.type)]
+    ordered = sorted(split, key=lambda name: (split[name][0], int(split[name][1])))
+    for _, run in groupby(enumerate(ordered), lambda each: (split[each[1]][0], int(split[each[1]][1]) - each[0])):
+        names = [name for _, name in run]
+        if len(names) > 2 and _span(f"{names[0]}..{names[-1]}") == tuple(names):
+            found.append(f"{names[0]}..{names[-1]}")
+    return found
+
+
+def _vectors(types: dict[str, pa.DataType], column: str | None, path: str) -> tuple[str, ...]:
+    """Return the column of vectors, or the columns of a dimension each, as `Roles` has them."""
+    several = numbered(types, column)
+    if column is None:
+        found: list[tuple[str, ...]] = [(name,) for name in VECTORS if name in types and is_vector(types[name])]
+        found += [several] if several and all(pa.types.is_floating(types[name]) for name in several) else []
+        if len(found) > 1:
+            names = ", ".join(each[0] if len(each) == 1 else f"{each[0]}..{each[-1]}" for each in found)
+            raise UsageError(f"has several columns of vectors: {names}", path, remedy="vector-column")
+        return found[0] if found else ()
+    chosen = several or (column,)
+    for name in chosen:
+        _require(name, types, path)
+        if not (is_number if several else is_vector)(types[name]):
+            raise UsageError(f"its column {name} has no {'numbers' if several else 'vectors'} but {types[name]}", path)
+    return chosen
+
+
+def _span(text: str) -> tuple[str, ...]:
+    """Return the names from the first to the last one, none if the text states no such names."""
+    first, dots, last = text.partition("..")
+    ends = [_NUMBERED.fullmatch(end) for end in (first, last)]
+    if not dots or None in ends:
+        return ()
+    (prefix, begin), (other, end) = (found.groups() for found in ends if found)
+    if prefix != other or int(begin) >= int(end):
+        return ()
+    return tuple(f"{prefix}{number:0{len(begin)}}" for number in range(int(begin), int(end) + 1))
+
+
+def _require(name: str, types: dict[str, pa.DataType], path: str) -> None:
+    if name not in types:
+        more = f" and {len(types) - _SHOWN} more" if len(types) > _SHOWN else ""
+        raise UsageError(f"has no column {name}; its columns are {', '.join([*types][:_SHOWN])}{more}", path)

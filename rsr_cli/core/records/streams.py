@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
-from rsr_cli.core.forms import PARQUET_ENDINGS, compression_of, is_parquet
+from rsr_cli.core.forms import ARRAY_ENDING, CSV_ENDINGS, PARQUET_ENDINGS, compression_of, is_parquet
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.records import jsonl, trec
 from rsr_cli.core.records.foreign import is_index
@@ -28,11 +28,19 @@ if TYPE_CHECKING:
 
 
 def _codec(path: str) -> ModuleType:
-    """Return the module that reads and writes a file of this name, JSON lines for standard streams too."""
+    """Return the module that reads, and mostly writes, a file of this name, JSON lines for standard streams too."""
     if is_parquet(path):
         from rsr_cli.core.records import parquet
 
         return parquet
+    if path.lower().endswith(CSV_ENDINGS):
+        from rsr_cli.core.records import csv_table
+
+        return csv_table
+    if path.lower().endswith(ARRAY_ENDING):
+        from rsr_cli.core.records import npy
+
+        return npy
     return trec if path.lower().endswith(".run") else jsonl
 
 
@@ -103,6 +111,12 @@ def _read(
     progress: Progress | None,
 ) -> Iterator[Batch]:
     """Read one input after the other, and report to a progress what is read and which inputs are empty."""
+    tables = [source for source in sources if hasattr(source[1], "opened")]
+    if tables:
+        from rsr_cli.core.records.rows import files_without_ids
+
+        without = files_without_ids(tables, with_vectors=stream is not None)
+        sources = [(path, codec, replace(settings, makes_ids=path in without)) for path, codec, settings in sources]
     if progress:
         sizes = [input_size(path) for path, *_ in sources]
         progress.expect(None if None in sizes else sum(filter(None, sizes)))
@@ -131,6 +145,8 @@ class Writer:
 
     def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False, hilbert: bool = False) -> None:
         codec = _codec(path or "-")
+        if not hasattr(codec, "RecordWriter"):
+            raise UsageError("CSV and numpy arrays are read, and not written", path or "-", remedy="written")
         if path and compression_of(path) and Path(path).stem.lower().endswith((".run", *PARQUET_ENDINGS)):
             raise UsageError("only JSON lines are compressed; Parquet files are in themselves", path)
         if hilbert and codec in (jsonl, trec):
