@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import needs_torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@needs_torch
 def test_the_readme_runs(folder, warm_path):
     script = "set -e\n" + "".join(blocks((ROOT / "README.md").read_text()))
     done = subprocess.run(

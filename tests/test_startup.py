@@ -33,7 +33,7 @@ IMPORTERS = {
     "matplotlib": ("rsr_cli.core.figures.canvas", "rsr_cli.core.figures.map", "rsr_cli.core.figures.plots"),
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
-    **dict.fromkeys(("torch", "terratorch"), ("rsr_cli.core.encoders",)),
+    **dict.fromkeys(("torch", "terratorch", "huggingface_hub", "safetensors"), ("rsr_cli.core.encoders",)),
     "openvino": ("rsr_cli.core.encoders.int8",),
     "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
     "pyproj": ("rsr_cli.core.records.geometry",),

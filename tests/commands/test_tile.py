@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
-from support import failure_in
+from support import failure_in, needs_torch
 from support_rasters import ONES, SPLITS, check_record, grid, messages, records, safe
 
 from rsr_cli.core.errors import RasterError
@@ -356,6 +356,7 @@ def test_options_that_do_not_fit(rsr, miniature, arguments, says):
     assert says in done.stderr.decode()
 
 
+@needs_torch
 def test_a_dataset_pipes(rsr, miniature):
     tiles = rsr("tile", "--dataset", "forestnet", "--classes", "4", "--split", "test", miniature / "ForestNetDataset")
     assert (tiles.returncode, tiles.stderr) == (0, b"")
@@ -409,6 +410,7 @@ def test_masks_that_are_not_stated_well(rsr, tmp_path, arguments, says):
     assert (done.returncode, says in line) == (2, True), line
 
 
+@needs_torch
 def test_clouds_are_masked_to_the_end_of_the_pipe(rsr, tmp_path, write_raster):
     """A cloud does not change the vector, and chips have it in their pixels."""
     scene = np.random.default_rng(0).integers(200, 3000, (6, 40, 40)).astype("uint16")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.records.space import Space
 
+#: What finds, downloads and reads a checkpoint.
+CHECKPOINT = ("torch", "huggingface_hub", "safetensors")
 DEFAULT = "prithvi_eo_v1_100"
 
 
@@ -41,6 +43,7 @@ def _prithvi(
         weights=published
         and HubFile(f"ibm-nasa-geospatial/Prithvi-EO-{published[0]}", f"Prithvi_EO_{published[1]}.pt"),
         options={"heads": heads, "patch_px": patch_px},
+        libraries=CHECKPOINT,
     )
 
 
@@ -67,6 +70,7 @@ MODELS = {
             layers=12,
             # torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
             weights=TorchFile("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
+            libraries=CHECKPOINT,
         ),
         Model(
             name="rcf",
