@@ -24,6 +24,7 @@ REMEDIES = {
     "bits": "pass --bits",
     "bits-method": "pass another --method for other lengths",
     "chips": "pass --chips with another directory",
+    "coarser-grid": "pass a --grid of larger cells",
     "compact": "one Feature per line is expected, as jq -c . writes them",
     "compress": "leave the ending out, or pipe the output through {program}",
     "crs": "write the file again with the CRS that its coordinates are in",
@@ -36,6 +37,7 @@ REMEDIES = {
     "embed": "pass the stream through rsr embed",
     "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
     "fill-missing": "embed all with the bands that all have, as --model rcf:bands={bands} does, or pass --fill-missing",
+    "finer-grid": "pass a --grid of smaller cells, or --edge pad",
     "id": "pass records of rsr tile, or add an id to each",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "implausible": "check --scale and --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
@@ -97,6 +99,7 @@ REMEDIES = {
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq",
     "vector-column": "choose one with --vector-column",
+    "warp": "write it on a map first, with a CRS and a geotransform, as gdalwarp -t_srs does",
     "weights": "pass --weights FILE",
     "zip": "unpack it, or pass it through unzip -p",
 }

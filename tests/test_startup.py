@@ -34,6 +34,7 @@ IMPORTERS = {
     "sklearn": ("rsr_cli.core.figures.projection",),
     **dict.fromkeys(("PIL", "jinja2"), ("rsr_cli.core.figures.page",)),
     **dict.fromkeys(("torch", "terratorch", "huggingface_hub", "safetensors"), ("rsr_cli.core.encoders",)),
+    "majortom_eg": ("rsr_cli.core.rasters.grids",),
     "openvino": ("rsr_cli.core.encoders.int8",),
     "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
     "pyproj": ("rsr_cli.core.records.geometry",),
