@@ -6,6 +6,9 @@ STAMP = $(VENV)/.installed
 # For test-newest only; pyenv, if it is there, selects a version by PYENV_VERSION.
 PYTHON_NEWEST ?= env PYENV_VERSION=3.13 python3.13
 NEWEST = .venv-newest
+# For test-search only: the extra dev of pyproject.toml, without what needs torch or checks style and types.
+SEARCH = .venv-search
+SEARCH_TOOLS = duckdb geopandas hypothesis ir_measures pytest pytest-xdist scipy
 # What bench compares the working tree with.
 BASE ?= HEAD
 # Milvus and its client, for bench-paper only; they cannot be installed beside rsr's own packages.
@@ -21,7 +24,7 @@ endef
 PYTEST = -m pytest --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-newest man completions bench bench-paper clean
+.PHONY: help install demo test test-newest test-search man completions bench bench-paper clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -43,6 +46,9 @@ test-newest: ## Run the tests on Python 3.13 with the newest version of every pa
 	$(call create,$(NEWEST),$(PYTHON_NEWEST),-e '.[dev]')
 	@OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST)
 
+test-search: $(SEARCH)/.installed ## Run the tests that do not need torch, without torch and terratorch
+	@OMP_NUM_THREADS=1 $(SEARCH)/bin/python $(PYTEST)
+
 man: $(STAMP) ## Write the manual pages from the help texts and man/sections.toml
 	@$(BIN)/python man/build.py
 
@@ -59,12 +65,18 @@ bench-paper: $(STAMP) $(MILVUS)/.installed ## Time single queries as the paper d
 	@$(BIN)/python benchmarks/paper_speed.py --milvus-python $(MILVUS)/bin/python
 
 clean: ## Remove the environments, the demo's files, builds and caches
-	rm -rf .venv $(NEWEST) $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(NEWEST) $(SEARCH) $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several GB, most of it torch; runs again if pyproject.toml or constraints.txt has changed.
 $(STAMP): pyproject.toml constraints.txt
 	$(call create,$(VENV),$(PYTHON),-c constraints.txt -e '.[dev]')
+	@touch $@
+
+# Without rsr's own requirements, which have torch, and without the test tools that need it.
+$(SEARCH)/.installed: requirements-search.txt pyproject.toml constraints.txt
+	$(call create,$(SEARCH),$(PYTHON),-c constraints.txt -r $< $(SEARCH_TOOLS))
+	@$(SEARCH)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
 # Its client requires a grpcio that has wheels only up to Python 3.12.

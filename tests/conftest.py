@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import importlib.util
 import io
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+class _Skipped(pytest.Module):
+    """A test file that imports PyTorch, in a search-only installation."""
+
+    def collect(self):
+        pytest.skip(f"{self.path.name} imports torch, which is not installed")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip a test file that imports PyTorch at its top where that is missing; single tests are marked `needs_torch`."""
+    imports = (node.names[0].name for node in ast.parse(module_path.read_text()).body if isinstance(node, ast.Import))
+    if importlib.util.find_spec("torch") or "torch" not in imports:
+        return None
+    return _Skipped.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +143,7 @@ def write_raster():
 def cut():
     """Return a function that cuts rasters into tiles in this process, and returns the records.
 
-    Its settings are those of all parts of the tiler together; without a ``size`` each scene is one tile.
+    Its settings are those of all parts of the tiler together; without a ``size`` or a ``grid`` each scene is one tile.
     """
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.rasters import ChipWriter, SceneSettings, Tiler, WindowSettings
@@ -145,8 +161,8 @@ def cut():
             source = DATASETS[dataset](bands=bands, **take("split", "classes", "seed"))
         elif settings.pop("per_band", False):
             source = Products(sensor, bands)
-        steps = {"size_px": size, "stride_px": size} if size else {"whole": True}
-        windows = WindowSettings(**steps | take("stride_px", "edge", "min_valid"))
+        steps = {"size_px": size, "stride_px": size} if size else {"whole": "grid" not in settings}
+        windows = WindowSettings(**steps | take("stride_px", "edge", "grid", "min_valid"))
         writer = ChipWriter(str(chips), overwrite) if chips else None
         tiler = Tiler(source, SceneSettings(sensor=sensor, **settings), windows, skips or Skips(), writer)
         return [tile for row in tiler.tiles(map(str, paths)) for tile in row]
@@ -360,6 +376,12 @@ def parse_page():
 # Encoders: checkpoints of random weights in the layouts that are published ------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def torch():
+    """Return PyTorch; a test that takes it is skipped in a search-only installation."""
+    return pytest.importorskip("torch")
+
+
 @pytest.fixture
 def call(capfdbinary):
     """Run a command in this process; return its stdout and keep its stderr, or raise its error."""
@@ -391,10 +413,8 @@ def corner_scene(tmp_path, write_raster):
 
 
 @pytest.fixture(scope="module")
-def one_thread():
+def one_thread(torch):
     """Keep torch on one core: test processes side by side would only wait for each other."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -402,9 +422,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def random_weights():
+def random_weights(torch):
     """Return a function that makes random weights of the given shapes."""
-    import torch
 
     def make(shapes, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -477,10 +496,8 @@ def prefixed():
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, masked_autoencoder, prefixed):
+def checkpoint(tmp_path_factory, masked_autoencoder, prefixed, torch):
     """Return a function that writes a Prithvi checkpoint and returns its path."""
-    import torch
-
     directory = tmp_path_factory.mktemp("checkpoints")
 
     def write(name, dim, depth, frames, *, tl=False):
@@ -510,9 +527,8 @@ def tl(checkpoint):
 
 
 @pytest.fixture(scope="session")
-def imagenet(tmp_path_factory, random_weights):
+def imagenet(tmp_path_factory, random_weights, torch):
     """Checkpoint of torchvision's ViT-B/16, with the names of 2022 as published, and the model without its head."""
-    import torch
     from torchvision.models import vit_b_16
 
     model = vit_b_16().eval()
@@ -528,10 +544,8 @@ def imagenet(tmp_path_factory, random_weights):
 
 
 @pytest.fixture(scope="session")
-def backbones():
+def backbones(torch):
     """Terratorch's registry of backbones."""
-    import torch
-
     precision = torch.get_float32_matmul_precision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -541,9 +555,8 @@ def backbones():
 
 
 @pytest.fixture(scope="session")
-def chips():
+def chips(torch):
     """Return a function that makes normalised tiles with structure: smooth fields, each of another scale."""
-    import torch
 
     def make(n, bands=6, size=224):
         coarse = torch.randn(n, bands, 7, 7, generator=torch.Generator().manual_seed(3))
@@ -556,9 +569,8 @@ def chips():
 
 
 @pytest.fixture(scope="session")
-def encode():
+def encode(torch):
     """Return a function that encodes a batch without gradients, of valid pixels unless it is given which are."""
-    import torch
 
     def encode(encoder, pixels, valid=None, **context):
         with torch.inference_mode():
@@ -568,9 +580,8 @@ def encode():
 
 
 @pytest.fixture(scope="session")
-def worst_cosine():
+def worst_cosine(torch):
     """Return a function that compares two arrays of vectors by their least similar rows."""
-    import torch
 
     def worst(a, b):
         return torch.nn.functional.cosine_similarity(a.double(), b.double()).min().item()

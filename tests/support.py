@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
+import pytest
 
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.records.batch import Batch
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rsr_cli.core.index.reading import Index
+
+
+#: Marks a test that runs an encoder with PyTorch, which a search-only installation lacks.
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
 def feature(name, **properties) -> dict:

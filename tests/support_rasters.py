@@ -181,6 +181,7 @@ PROPERTIES = {
     "proj:transform": lambda v: len(v) == 6 and all(map(is_number, v)),
     "gsd": lambda v: is_number(v) and v > 0,
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
+    "grid:code": lambda v: re.fullmatch(r"[A-Z0-9]+-[-_.A-Za-z0-9]+", v),  # as the schema of STAC's grid extension 1.1
     "datetime": lambda v: v is None or (v.endswith("Z") and datetime.fromisoformat(v)),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,
     "start_datetime": lambda v: v.endswith("-01-01T00:00:00Z"),

@@ -31,7 +31,7 @@ def blocks(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def contributed(tmp_path_factory):
+def contributed(tmp_path_factory, torch):
     """Return a directory with a copy of the package, and the files of it in which the page's encoder now is."""
     folder = tmp_path_factory.mktemp("contributed")
     shutil.copytree(PACKAGE, folder / "rsr_cli", ignore=shutil.ignore_patterns("__pycache__"))

@@ -78,6 +78,8 @@ def alphaearth(folder, write_raster):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.name)
 def test_the_page_runs(page, folder, warm_path, request):
+    if "--model rcf" in page.read_text():
+        request.getfixturevalue("torch")
     for fixture in DATA.get(page.name, []):
         request.getfixturevalue(fixture)
     run_page(page, folder, warm_path)

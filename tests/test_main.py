@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from support import drawn_lines, failure_in, feature
+from support import drawn_lines, failure_in, feature, needs_torch
 
 from rsr_cli.main import COMMANDS
 
@@ -161,7 +161,10 @@ def test_the_first_command_that_failed_is_named_to_the_end_of_the_pipe(piped, tm
 
 @pytest.mark.parametrize(
     "after",
-    ["binarize -o out", "score -o out", "show -o out.html", "plot -o out.png", "query lake.rsr -o out", "embed -o out"],
+    [
+        *("binarize -o out", "score -o out", "show -o out.html", "plot -o out.png", "query lake.rsr -o out"),
+        pytest.param("embed -o out", marks=needs_torch),
+    ],
 )
 def test_every_reader_fails_and_leaves_nothing_under_its_output(rsr, piped, lake, after):
     hits = rsr("query", "lake.rsr", input=drawn_lines(2), cwd=lake).stdout

@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 import rasterio
+from support import needs_torch
 
 from rsr_cli.main import COMMANDS, cli
 
@@ -154,6 +155,7 @@ def scenes(tmp_path, miniature_layouts):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@needs_torch
 def test_examples_run(scenes, warm_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("RSR_")}
     env |= {"PATH": warm_path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

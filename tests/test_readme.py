@@ -4,11 +4,13 @@ import re
 import shutil
 from pathlib import Path
 
+from support import needs_torch
 from support_docs import run_page
 
 ROOT = Path(__file__).parents[1]
 
 
+@needs_torch
 def test_the_readme_runs(tmp_path, warm_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     written = run_page(ROOT / "README.md", tmp_path, warm_path)

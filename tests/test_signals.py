@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from support import code, drawn_lines, embedding, feature
+from support import code, drawn_lines, embedding, feature, needs_torch
 from support_rasters import SIX
 
 from rsr_cli.core.files import PREFIX
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+EMBED = pytest.param("embed", marks=needs_torch)
 
 
 def heed_signals() -> None:
@@ -59,7 +60,7 @@ def record(source, **properties) -> bytes:
 
 
 @pytest.mark.parametrize("number", STATUS)
-@pytest.mark.parametrize("command", ["tile", "embed", "show"])
+@pytest.mark.parametrize("command", ["tile", EMBED, "show"])
 def test_a_server_that_does_not_answer(tmp_path, start, silent_server, number, command):
     url, asked = silent_server
     (tmp_path / "in.geojsonl").write_bytes(record(url, query="q", rank=1, distance=1))
@@ -76,7 +77,7 @@ def test_a_server_that_does_not_answer(tmp_path, start, silent_server, number, c
     assert [path.name for path in tmp_path.iterdir()] == ["in.geojsonl"]
 
 
-@pytest.mark.parametrize("command", ["tile", "embed"])
+@pytest.mark.parametrize("command", ["tile", EMBED])
 def test_the_stream_says_that_a_signal_stopped_it(tmp_path, start, silent_server, command):
     url, asked = silent_server
     (tmp_path / "in.geojsonl").write_bytes(record(url))
@@ -89,6 +90,7 @@ def test_the_stream_says_that_a_signal_stopped_it(tmp_path, start, silent_server
     assert last == says
 
 
+@needs_torch
 def test_a_failure_is_not_held_up_by_a_server_that_does_not_answer(tmp_path, start, silent_server):
     """The second tile is read ahead when the first one fails."""
     url, _ = silent_server

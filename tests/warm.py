@@ -48,7 +48,11 @@ def serve(path: str) -> None:
     import rsr_cli.main
 
     for module in pkgutil.walk_packages(rsr_cli.__path__, "rsr_cli."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as missing:
+            if missing.name != "torch":  # which a search-only installation lacks
+                raise
     _draw()
     gc.freeze()  # or the first collection in each process would copy everything
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the others

@@ -107,6 +107,12 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     show_default=True,
     help="Leave out tiles that reach over the scene's edge, pad them with invalid pixels, or shift them inside.",
 )
+@click.option(
+    "--grid",
+    metavar="NAME:SPACING",
+    help="Cut one tile per cell of a grid on the Earth, in place of windows of --size: major-tom:10km, or another"
+    " spacing in km or m. Its code (grid:code) is the same for every scene and date.",
+)
 @click.option("--whole", is_flag=True, help="Treat each scene as one tile.")
 @click.option(
     "--min-valid",
@@ -148,7 +154,9 @@ def tile(
     if files_from is not None and not given["dataset"]:
         source = Listed(source, paths)
     mask = _mask(given)
-    from rsr_cli.core.rasters import ChipWriter, MaskSettings, SceneSettings, Tiler, WindowSettings
+    if given["grid"] is not None:
+        _check_grid_alone(given)
+    from rsr_cli.core.rasters import ChipWriter, MaskSettings, SceneSettings, Tiler, WindowSettings, parse_grid
 
     scenes = SceneSettings(
         sensor=SENSORS[given["sensor"]] if given["sensor"] else None,
@@ -159,7 +167,8 @@ def tile(
     )
     size = given["size"] or DEFAULT_SIZE_PX
     whole = given["whole"] or given["dataset"] is not None
-    windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, given["min_valid"])
+    grid = None if given["grid"] is None else parse_grid(given["grid"])
+    windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, grid, given["min_valid"])
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
@@ -168,6 +177,15 @@ def tile(
             progress.update(len(tiles))
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))
+
+
+def _check_grid_alone(given: dict[str, Any]) -> None:
+    """Check that nothing typed beside --grid decides the windows too."""
+    for name in ("size", "stride", "whole", "dataset"):
+        if given[name]:
+            raise UsageError(f"--grid and --{name} both decide the tiles' windows; leave one out")
+    if given["edge"] == "shift":
+        raise UsageError("--edge shift would move tiles out of the cells of --grid; pass drop or pad")
 
 
 def _mask(given: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from click import Context
 from click.shell_completion import BashComplete
+from support import needs_torch
 
 from rsr_cli.core.encoders import registry
 from rsr_cli.core.encoders.base import Model
@@ -94,6 +95,7 @@ def contributed(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.MODELS, ENTRY.name, ENTRY)
 
 
+@needs_torch
 @pytest.mark.usefixtures("contributed")
 def test_a_new_encoder_needs_one_file_and_one_entry(call, corner_scene, tmp_path):
     assert rows(call("models"))["brightest"] == ["2", "any", "red,nir08", "none"]

@@ -215,7 +215,7 @@ def test_hits_without_pixels_are_drawn_in_silence(rsr, gallery, hits, lines, tmp
 
 
 @pytest.fixture(scope="module")
-def radar(rsr, tmp_path_factory, write_raster):
+def radar(rsr, tmp_path_factory, write_raster, torch):
     """Hits of tiles of radar in dB, and the records of their queries; and the files' pixels by id."""
     folder = tmp_path_factory.mktemp("radar")
     pixels = {name: np.random.default_rng(i).normal((-10, -18), 3, (8, 8, 2)).T for i, name in enumerate("abc")}

@@ -1,5 +1,6 @@
 """``rsr tile`` as people use it: its options, lists of files, awkward rasters, and what goes wrong."""
 
+import collections
 import json
 import os
 import re
@@ -7,13 +8,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
-from support import failure_in
-from support_rasters import ONES, SPLITS, check_record, grid, messages, records, safe
+from support import embedding, failure_in, needs_torch
+from support_rasters import ONES, SPLITS, bands_of, check_record, grid, messages, records, safe
 
+from rsr_cli.core import rasters
 from rsr_cli.core.errors import RasterError
 
 
@@ -361,6 +364,7 @@ def test_options_that_do_not_fit(rsr, miniature, arguments, says):
     assert says in done.stderr.decode()
 
 
+@needs_torch
 def test_a_dataset_pipes(rsr, miniature):
     tiles = rsr("tile", "--dataset", "forestnet", "--classes", "4", "--split", "test", miniature / "ForestNetDataset")
     assert (tiles.returncode, tiles.stderr) == (0, b"")
@@ -414,6 +418,7 @@ def test_masks_that_are_not_stated_well(rsr, tmp_path, arguments, says):
     assert (done.returncode, says in line) == (2, True), line
 
 
+@needs_torch
 def test_clouds_are_masked_to_the_end_of_the_pipe(rsr, tmp_path, write_raster):
     """A cloud does not change the vector, and chips have it in their pixels."""
     scene = np.random.default_rng(0).integers(200, 3000, (6, 40, 40)).astype("uint16")
@@ -453,3 +458,67 @@ def test_the_tiles_of_a_large_scene_come_in_order_without_those_that_cannot_be_r
     assert [record["id"] for record in records(done)] == expected
     assert done.returncode == 3
     assert sum("cannot be read" in message for message in messages(done)) == len(broken)
+
+
+GRID = ["--scale", "1", "--grid", "major-tom:500m"]
+
+
+def test_two_dates_of_a_place_share_the_codes_of_a_grid(rsr, tmp_path, write_raster):
+    """Their tiles are told apart by their ids, and joined by the code; both go into one index."""
+    scenes = [
+        write_raster(tmp_path / f"S2A_MSIL2A_{day}.tif", np.full((1, 200, 300), 900, "uint16"), names=["red"])
+        for day in ("20230610T103629", "20240110T103629")
+    ]
+    tiles = records(rsr("tile", *GRID, *scenes))
+    names = {tile["id"].partition("_MAJORTOM")[0] for tile in tiles}
+    codes = collections.Counter(tile["properties"]["grid:code"] for tile in tiles)
+    assert len(names) == 2
+    assert set(codes.values()) == {2}
+    assert len(codes) > 5
+    assert all(tile["id"].endswith(f"_{tile['properties']['grid:code']}") for tile in tiles)
+    for tile in tiles:
+        tile["properties"]["embedding"] = embedding(np.arange(1, 9))
+    built = rsr("index", "-o", tmp_path / "i.rsr", input=b"".join(orjson.dumps(tile) + b"\n" for tile in tiles))
+    assert (built.returncode, built.stderr) == (0, b"")
+    found = rsr("query", tmp_path / "i.rsr", "--id", tiles[0]["id"], "-k", len(tiles)).stdout
+    hits = [json.loads(line) for line in found.splitlines()]
+    assert {hit["properties"]["grid:code"] for hit in hits} == codes.keys()
+
+
+def test_chips_of_a_grid_are_named_after_its_cells(rsr, tmp_path, write_raster):
+    scene = write_raster(tmp_path / "a.tif", bands_of(1, 200, 300), names=["red"])
+    tiles = records(rsr("tile", *GRID, "--chips", tmp_path / "chips", scene))
+    assert tiles
+    for tile in tiles:
+        assert (tmp_path / "chips" / f"a_{tile['properties']['grid:code']}.tif").is_file()
+        assert rasters.read_pixels(tile, ["red"]).shape == (1, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--size", "64"], "--grid and --size both decide the tiles' windows; leave one out"),
+        (["--stride", "64"], "--grid and --stride both decide"),
+        (["--whole"], "--grid and --whole both decide"),
+        (["--dataset", "folders"], "--grid and --dataset both decide"),
+        (["--edge", "shift"], "--edge shift would move tiles out of the cells of --grid; pass drop or pad"),
+        (["--grid", "mgrs:10km"], "'mgrs:10km' is no grid; write major-tom and a spacing of 10m to 1000km"),
+        (["--grid", ""], "'' is no grid; write major-tom"),
+    ],
+)
+def test_a_grid_stands_alone(rsr, tmp_path, write_raster, arguments, says):
+    write_raster(tmp_path / "x.tif", np.ones((1, 64, 64), "uint8"), names=["red"])
+    done = rsr("tile", *GRID, *arguments, "x.tif", cwd=tmp_path)
+    (line,) = messages(done)
+    assert (done.returncode, says in line) == (2, True), line
+
+
+def test_cells_without_enough_valid_pixels_are_left_out(rsr, tmp_path, write_raster):
+    pixels = np.full((1, 300, 300), 900, "uint16")
+    pixels[:, :, :150] = 0
+    scene = write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=0)
+    kept = {least: records(rsr("tile", *GRID, "--min-valid", least, scene)) for least in ("0", "0.5", "1")}
+    assert len(kept["0"]) > len(kept["0.5"]) > len(kept["1"]) > 0
+    for tile in kept["0.5"]:
+        left, _, width, _ = tile["properties"]["window"]
+        assert tile["properties"]["valid"] == pytest.approx(min(1, (left + width - 150) / width))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from pyproj import Transformer
+from support import needs_torch
 from support_rasters import messages, records
 
 UTM = rasterio.Affine(10, 0, 500000, 0, -10, 5300000)
@@ -189,6 +190,7 @@ def test_copernicus_embed(tmp_path, write_raster, embedded):
     assert found[2]["bbox"] == pytest.approx([-179.125, 88.125, -178.125, 89.125])
 
 
+@needs_torch
 def test_terratorch_s_geotiffs(tmp_path, embedded, rsr):
     """Written by terratorch itself: patches of a transformer, in the place of the image."""
     from terratorch.tasks.embedding_generation import EmbeddingGenerationTask
@@ -325,6 +327,14 @@ def test_settings_of_networks_are_refused(rsr, arguments, says):
     assert says in messages(done)[0]
 
 
+@needs_torch
+def test_tiles_of_embeddings_are_not_encoded_again(tmp_path, write_raster, rsr):
+    path = alphaearth(tmp_path / "x.tif", write_raster, quantized(fields(8, 8, 64)))
+    tile = rsr("tile", path, "--sensor", "alphaearth", "--whole").stdout
+    network = rsr("embed", "--model", "rcf", input=tile)
+    assert "has pixels that are embeddings already; pass --model mean" in messages(network)[0]
+
+
 def test_what_cannot_be_averaged_is_refused(tmp_path, write_raster, rsr):
     stored = quantized(fields(8, 8, 64))
     path = alphaearth(tmp_path / "x.tif", write_raster, stored)
@@ -334,8 +344,6 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, write_raster, rsr):
         1,
         "has pixels in the vector space alphaearth, not other",
     )
-    network = rsr("embed", "--model", "rcf", input=tile)
-    assert "has pixels that are embeddings already; pass --model mean" in messages(network)[0]
     image = write_raster(tmp_path / "red.tif", np.ones((2, 8, 8), "uint16"))
     reflectance = rsr("tile", image, "--bands", "red,nir", "--whole").stdout
     done = rsr("embed", "--model", "mean", "--space", "x", input=reflectance)

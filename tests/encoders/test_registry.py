@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import needs_torch
 
 from rsr_cli.core.encoders.registry import MODELS, list_models, load_encoder
 from rsr_cli.core.encoders.specification import EncoderSettings
 from rsr_cli.core.encoders.terratorch import list_backbones
 from rsr_cli.core.errors import UsageError
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +38,7 @@ CHECKPOINTS = {
 WITHOUT_WEIGHTS = [name for name, model in MODELS.items() if not model.needs_weights and not model.takes_space]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", [*CHECKPOINTS, *WITHOUT_WEIGHTS])
 def test_the_table_states_the_defaults_of_the_loaded_encoders(request, name):
     path = request.getfixturevalue(CHECKPOINTS[name]) if name in CHECKPOINTS else None
@@ -62,10 +61,9 @@ def test_the_table_states_the_defaults_of_the_loaded_encoders(request, name):
     assert encoder.specification == name
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
-def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encode, chips):
-    import torch
-
+def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encode, chips, torch):
     encoder = load_encoder(EncoderSettings(name))
     model = MODELS[name]
     pixels = chips(3, len(model.bands), model.size_px or 64)
@@ -80,7 +78,7 @@ def test_a_model_without_weights_encodes_a_tile_alike_in_every_batch(name, encod
     [
         ("prithvi_eo_v1_10", "prithvi_eo_v1_100"),
         ("vit_b_16_rbg", "vit_b_16_rgb"),
-        ("resnet5O", "resnet50"),
+        pytest.param("resnet5O", "resnet50", marks=needs_torch),
         ("RCF", "rcf"),
         ("rfc", "rcf"),
         ("rcf1", "rcf"),

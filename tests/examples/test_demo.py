@@ -6,9 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from support import needs_torch
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@needs_torch
 def test_demo_runs_again_and_again(tmp_path, warm_path):
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     env = {name: value for name, value in os.environ.items() if not name.startswith("RSR_")}

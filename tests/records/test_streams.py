@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from support import drawn_lines, drawn_record, read_all
+from support import drawn_lines, drawn_record, needs_torch, read_all
 
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.records.jsonl import failure_line
@@ -69,7 +69,8 @@ def small_index(rsr, tmp_path_factory):
 @pytest.mark.parametrize(
     ("command", "way"),
     [
-        *((name, "pipe") for name in ("query", "embed", "binarize", "score")),
+        *((name, "pipe") for name in ("query", "binarize", "score")),
+        pytest.param("embed", "pipe", marks=needs_torch),
         ("query", "file"),
         ("binarize", "redirected"),
     ],

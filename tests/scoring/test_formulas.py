@@ -147,9 +147,8 @@ def test_ideal_counts_items_by_relevance():
     assert Ideal.of([0.0, 1.0], [4, 0]).counts.tolist() == []
 
 
-def test_the_papers_average_precision_agrees_with_torchmetrics():
+def test_the_papers_average_precision_agrees_with_torchmetrics(torch):
     """Random and adversarial queries: nothing relevant, everything, fewer hits than k."""
-    import torch
     from torchmetrics.functional.retrieval import retrieval_average_precision
 
     rng = np.random.default_rng(3)

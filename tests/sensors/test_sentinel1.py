@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from support import needs_torch
 
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import BandError
@@ -87,6 +88,7 @@ def test_linear_backscatter_is_read_in_decibels(tmp_path, write_raster, cut, sen
             assert properties["valid"] == pytest.approx(np.isfinite(here).all(axis=0).mean(), abs=1e-6)
 
 
+@needs_torch
 def test_the_three_units_make_the_same_pixels_and_the_same_space(tmp_path, write_raster, cut, call):
     decibels = np.random.default_rng(2).normal(-12, 4, (2, 64, 64)).astype("float32")
     vectors = {}

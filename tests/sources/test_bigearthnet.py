@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import rasterio
+from support import needs_torch
 from support_rasters import (
     rows_of,
 )
@@ -37,6 +38,7 @@ def newer(miniature, tmp_path_factory):
     return folder
 
 
+@needs_torch
 def test_the_19_classes_are_those_of_torchgeo():
     """Its mapping is the authors', by numbers."""
     from torchgeo.datasets import BigEarthNet

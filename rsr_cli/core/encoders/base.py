@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import pkgutil
 from abc import ABC, abstractmethod
@@ -90,6 +91,8 @@ class Model:
         Fields of `EncoderSettings` that have no default.
     options : mapping of str
         Further arguments of the class.
+    libraries : tuple of str
+        The packages that the class imports and that a search-only install lacks.
     changes : EncoderSettings or None
         The settings that are not the model's defaults; set by `adjust`.
     """
@@ -110,6 +113,7 @@ class Model:
     weights: HubFile | TorchFile | None = None
     required: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ("torch",)
     changes: EncoderSettings | None = None
 
     def adjust(self, settings: EncoderSettings) -> Model:
@@ -220,13 +224,21 @@ class Model:
         Raises
         ------
         UsageError
-            A setting does not suit the model.
+            A setting does not suit the model, or a library is not installed.
         WeightsError
             The weights cannot be found or do not fit the model.
         """
         adjusted = self.adjust(settings)
+        require(self.name, *self.libraries)
         encoder: Encoder | Mean = pkgutil.resolve_name(self.encoder)(adjusted, settings.weights, **self.options)
         return encoder
+
+
+def require(what: str, *libraries: str) -> None:
+    """Raise UsageError if a library is not installed, before anything is read or downloaded for its sake."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{what} needs packages that are not installed ({', '.join(missing)})", remedy="install")
 
 
 def choose_layer(model: str, layer: int | None, count: int) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.records.space import Space
 
+#: What finds, downloads and reads a checkpoint.
+CHECKPOINT = ("torch", "huggingface_hub", "safetensors")
 DEFAULT = "prithvi_eo_v1_100"
 
 
@@ -42,6 +44,7 @@ def _prithvi(
         weights=published
         and HubFile(f"ibm-nasa-geospatial/Prithvi-EO-{published[0]}", f"Prithvi_EO_{published[1]}.pt"),
         options={"heads": heads, "patch_px": patch_px},
+        libraries=CHECKPOINT,
     )
 
 
@@ -68,6 +71,7 @@ MODELS = {
             layers=12,
             # torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
             weights=TorchFile("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
+            libraries=CHECKPOINT,
         ),
         Model(
             name="rcf",
@@ -85,6 +89,7 @@ MODELS = {
             dim=None,
             needs_weights=False,
             takes_space=True,
+            libraries=(),
         ),
     )
 }

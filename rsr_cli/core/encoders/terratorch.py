@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import specification, weights
-from rsr_cli.core.encoders.base import Encoder, Model, choose_layer
+from rsr_cli.core.encoders.base import Encoder, Model, choose_layer, require
 from rsr_cli.core.encoders.pooling import POOLED, patch_shares, pool
 from rsr_cli.core.errors import UsageError, counted
 
@@ -113,6 +113,7 @@ _FAMILIES = (
     _Family(r"timm_(?!clay_)", lambda bands: {"in_chans": len(bands)}),
 )
 
+_LIBRARIES = ("torch", "terratorch")
 # Layers after the features: a checkpoint may lack them or have them for other classes.
 _HEADS = ("fc.", "head.", "fc_norm.")
 
@@ -124,7 +125,13 @@ def list_backbones() -> list[str]:
     -------
     list of str
         Names with their source: ``terratorch_dofa_base_patch16_224``, ``timm_resnet50``.
+
+    Raises
+    ------
+    UsageError
+        Terratorch is not installed.
     """
+    require("the list of terratorch's backbones", *_LIBRARIES)
     with quietly():
         from terratorch.registry import BACKBONE_REGISTRY
     return sorted(name for name in BACKBONE_REGISTRY if any(re.match(family.names, name) for family in _FAMILIES))
@@ -144,8 +151,9 @@ def find_backbone(name: str) -> Model:
     Raises
     ------
     UsageError
-        There is no such backbone.
+        There is no such backbone, or terratorch is not installed.
     """
+    require(f"model {name}, which is not one of rsr's own,", *_LIBRARIES)
     known = list_backbones()
     found = next((full for full in (name, f"terratorch_{name}", f"timm_{name}") if full in known), None)
     if found is None:
@@ -160,6 +168,7 @@ def find_backbone(name: str) -> Model:
         pool="mean",
         layers=0,
         required=("bands", "mean", "std", "size_px"),
+        libraries=_LIBRARIES,
     )
 
 

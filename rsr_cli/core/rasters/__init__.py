@@ -2,6 +2,7 @@
 
 from rsr_cli.core.rasters.chips import ChipWriter
 from rsr_cli.core.rasters.footprints import Locator
+from rsr_cli.core.rasters.grids import parse_grid
 from rsr_cli.core.rasters.masks import MaskSettings
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import SceneSettings
@@ -15,5 +16,6 @@ __all__ = [
     "Tiler",
     "WindowSettings",
     "offsets",
+    "parse_grid",
     "read_pixels",
 ]

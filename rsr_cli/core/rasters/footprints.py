@@ -49,6 +49,8 @@ class Locator:
         ``proj:code``, or ``proj:wkt2`` if the CRS has no code.
     transform : Affine or None
         Pixel to CRS, if there is a geotransform.
+    is_map : bool
+        There is a geotransform and its CRS.
     """
 
     def __init__(self, dataset: DatasetReader) -> None:
@@ -58,6 +60,7 @@ class Locator:
         given = transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant
         self.transform: Affine | None = transform if given else None
         self._map = self.transform if self._crs else None  # without a CRS, a geotransform places nothing
+        self.is_map = self._map is not None
         self._placement: Placement | None = None
         if self._map is not None:
             self._placement = Placement(self._crs, lambda columns, rows: transform @ (columns, rows))
@@ -130,6 +133,68 @@ class Locator:
             found[number] = special(outline, sizes[number])
             areas[number] = _area_of(found[number]["geometry"])
         return list(zip(found, self._distances(windows, areas / sizes.prod(axis=1)), strict=True))
+
+    def find(
+        self, lon: Sequence[float], lat: Sequence[float], size: tuple[int, int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where places are in a raster that `is_map`.
+
+        Parameters
+        ----------
+        lon, lat : sequence of float
+            Degrees.
+        size : tuple of int
+            Width and height of the raster in pixels.
+
+        Returns
+        -------
+        columns, rows : numpy.ndarray
+            float64 (n,), counted from the raster's corner; NaN for a place that is not on its map.
+
+        """
+        assert self._map
+        try:
+            xs, ys = np.array(transform_points(lonlat_crs(), self._crs, lon, lat))
+        except GEO_ERRORS:
+            if len(lon) == 1:
+                return np.full(1, np.nan), np.full(1, np.nan)
+            each = [self.find([one], [other], size) for one, other in zip(lon, lat, strict=True)]  # as in `_outlines`
+            columns, rows = np.transpose(each, (1, 0, 2))[..., 0]
+            return columns, rows
+        if self._crs.is_geographic:  # a map may begin at any longitude
+            turn, middle = 2 * math.pi / self._crs.units_factor[1], (self._map @ (size[0] / 2, size[1] / 2))[0]
+            xs += turn * np.round((middle - xs) / turn)
+        return ~self._map @ (xs, ys)
+
+    def pixel_sizes(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the width and height on the ground of pixels of a raster that `is_map`.
+
+        Where a projected CRS is true to scale, see `TRUE_TO_SCALE`, those on the map.
+
+        Parameters
+        ----------
+        columns, rows : numpy.ndarray
+            float64 (n,), as `find` returns them.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 (n, 2), in metres.
+        """
+        assert self._placement
+        assert self._map
+        ends = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
+        xs, ys = self._placement.place(columns[:, None] + ends[:, 0], rows[:, None] + ends[:, 1])
+        lon, lat = np.radians(transform_points(self._crs, lonlat_crs(), xs.ravel(), ys.ravel()))
+        lon, lat = lon.reshape(-1, 2, 2), lat.reshape(-1, 2, 2)
+        meridian, across = _radii(lat.mean(axis=2), *WGS84)
+        east = (np.diff(lon)[..., 0] + math.pi) % (2 * math.pi) - math.pi
+        sizes = np.hypot(across * np.cos(lat.mean(axis=2)) * east, meridian * np.diff(lat)[..., 0])
+        if self._crs.is_projected:
+            a, b, _, d, e, _ = self._map[:6]
+            on_map = np.hypot((a, b), (d, e)) * self._crs.linear_units_factor[1]
+            sizes = np.where((np.abs(sizes / on_map - 1) < TRUE_TO_SCALE).all(axis=1, keepdims=True), on_map, sizes)
+        return np.asarray(sizes)
 
     def _distances(
         self, windows: Sequence[tuple[int, int, int, int]], areas: NDArray[np.float64]
@@ -224,11 +289,16 @@ class Locator:
 
 def _area_scale(latitude: float, semi_major_m: float, inverse_flattening: float) -> float:
     """Return square metres per square radian of longitude and latitude, at a latitude in radians."""
+    meridian, across = _radii(latitude, semi_major_m, inverse_flattening)
+    return float(meridian * across * math.cos(latitude))
+
+
+def _radii(latitude: Any, semi_major_m: float, inverse_flattening: float) -> tuple[Any, Any]:
+    """Return an ellipsoid's radii of curvature in metres, along the meridian and across it, at latitudes in radians."""
     flattening = 1 / inverse_flattening if inverse_flattening else 0.0
     e2 = flattening * (2 - flattening)
-    meridian = semi_major_m * (1 - e2) / (1 - e2 * math.sin(latitude) ** 2) ** 1.5
-    across = semi_major_m / (1 - e2 * math.sin(latitude) ** 2) ** 0.5
-    return meridian * across * math.cos(latitude)
+    bulge = 1 - e2 * np.sin(latitude) ** 2
+    return semi_major_m * (1 - e2) / bulge**1.5, semi_major_m / bulge**0.5
 
 
 def ground_areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rsr_cli.core.errors import RasterError, RecordError
 from rsr_cli.core.rasters.ahead import read_ahead
+from rsr_cli.core.rasters.grids import MAX_LATITUDE
 from rsr_cli.core.rasters.masks import cloud_cover
 from rsr_cli.core.rasters.pixels import is_masked, read_quality
 from rsr_cli.core.rasters.scenes import Scene, SceneSettings, open_scene
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.rasters.chips import ChipWriter
+    from rsr_cli.core.rasters.grids import MajorTom
     from rsr_cli.core.rasters.pixels import Pixels
     from rsr_cli.core.records.batch import Record
     from rsr_cli.core.sources import Found, Source
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 MIN_VALID = 0.5
 Edge = Literal["drop", "pad", "shift"]
 Window = tuple[int, int, int, int]
+#: A tile's window, and the code of its cell in a grid.
+_Place = tuple[Window, str | None]
 #: A tile and the share of its pixels that are valid, or why it cannot be read.
 _Measured = tuple["Record", "float | RecordError"]
 
@@ -49,6 +54,8 @@ class WindowSettings:
         invalid pixels outside, ``shift`` moves them inside.
     whole : bool
         Each scene is one tile.
+    grid : MajorTom or None
+        Each of its cells is a tile, in place of windows at every stride.
     min_valid : float or None
         Least share of valid pixels; 0 keeps every tile and measures none. None is `MIN_VALID` for tiles that are cut,
         and any valid pixel for whole scenes and where edges are padded.
@@ -58,6 +65,7 @@ class WindowSettings:
     stride_px: int = 224
     edge: Edge = "drop"
     whole: bool = False
+    grid: MajorTom | None = None
     min_valid: float | None = None
 
 
@@ -164,18 +172,19 @@ class Tiler:
     def _cut(self, scene: Scene) -> Iterator[list[Record]]:
         """Cut one scene."""
         settings = self._windows
-        rows = self._rows_of_windows(scene)
-        count = len(rows) * len(rows[0])
-        tiles = (self._row(scene, windows) for windows in rows)
+        rows = self._rows_of_places(scene)
+        first = list(islice(rows, STRIP_TILES + 1))
+        tiles = (self._row(scene, places) for places in chain(first, rows))
         measured: Iterable[list[_Measured]]
         if settings.min_valid == 0 or not (scene.maskable or settings.edge == "pad"):
             measured = ([(tile, 1.0) for tile in row] for row in tiles)
-        elif count <= STRIP_TILES or self._chips:  # a chip is read again, of blocks that this thread has decoded
+        elif self._chips or sum(map(len, first)) <= STRIP_TILES:  # a chip is read again, of blocks decoded here
             measured = map(partial(_measure, scene), tiles)
         else:
             measured = read_ahead(tiles, partial(_measure, scene), lambda tile: tile, n_bands=len(_used(scene)))
-        kept, skipped = 0, self._skips.count
+        count, kept, skipped = 0, 0, self._skips.count
         for some in measured:
+            count += len(some)
             usable = list(self._usable(some))
             kept += len(usable)
             if usable:
@@ -184,12 +193,12 @@ class Tiler:
             what = "its only tile has too few" if count == 1 else f"none of its {count} tiles has enough"
             raise RasterError(f"{what} valid pixels", scene.place, remedy="min-valid")
 
-    def _row(self, scene: Scene, windows: Sequence[Window]) -> list[Record]:
-        """Return the records of a row of windows."""
-        footprints = scene.locate.footprints(windows)
+    def _row(self, scene: Scene, places: Sequence[_Place]) -> list[Record]:
+        """Return the records of a row of places."""
+        footprints = scene.locate.footprints([window for window, _ in places])
         return [
-            _tile(scene, window, footprint, gsd, whole=self._windows.whole)
-            for window, (footprint, gsd) in zip(windows, footprints, strict=True)
+            _tile(scene, window, code, footprint, gsd, whole=self._windows.whole)
+            for (window, code), (footprint, gsd) in zip(places, footprints, strict=True)
         ]
 
     def _usable(self, measured: Iterable[_Measured]) -> Iterator[Record]:
@@ -213,10 +222,13 @@ class Tiler:
             least = MIN_VALID
         return valid > 0 if least is None else valid >= least
 
-    def _rows_of_windows(self, scene: Scene) -> list[list[Window]]:
+    def _rows_of_places(self, scene: Scene) -> Iterator[list[_Place]]:
+        """Return the places of tiles, a row at a time, from top to bottom."""
         settings = self._windows
         if settings.whole:
-            return [[(0, 0, scene.width, scene.height)]]
+            return iter([[((0, 0, scene.width, scene.height), None)]])
+        if settings.grid:
+            return _cells(scene, settings.grid, pad=settings.edge == "pad")
         size = settings.size_px
         try:
             columns = offsets(scene.width, size, settings.stride_px, settings.edge)
@@ -224,7 +236,47 @@ class Tiler:
         except RasterError as error:
             error.place = scene.place
             raise
-        return [[(column, row, size, size) for column in columns] for row in rows]
+        return ([((column, row, size, size), None) for column in columns] for row in rows)
+
+
+def _cells(scene: Scene, grid: MajorTom, *, pad: bool) -> Iterator[list[_Place]]:
+    """Yield the windows of a grid's cells: each is around the cell's centre, as wide and high as the grid's spacing.
+
+    Only those that are whole are yielded, or with ``pad`` all of those that have a pixel of the scene.
+
+    Raises
+    ------
+    RasterError
+        There is none, the scene has no place, or a pixel is larger than a cell.
+    """
+    size = np.array((scene.width, scene.height))
+    ((footprint, _),) = scene.locate.footprints([(0, 0, scene.width, scene.height)])
+    if footprint["geometry"] is None or not scene.locate.is_map:
+        raise RasterError("has no footprint on a map, where the cells of a grid are", scene.place, remedy="warp")
+    found = False
+    for cells in grid.rows(footprint["geometry"]):
+        if not cells:
+            continue
+        codes, lon, lat = zip(*cells, strict=True)
+        centres = np.transpose(scene.locate.find(lon, lat, (scene.width, scene.height)))
+        on_map = np.isfinite(centres).all(axis=1)
+        centres = centres[on_map]
+        sizes_m = scene.locate.pixel_sizes(*centres.T)
+        if (sizes_m > grid.spacing_m).any():
+            what = f"has pixels larger than the {grid.spacing_m} m of a grid's cells"
+            raise RasterError(what, scene.place, remedy="coarser-grid")
+        sizes = np.ceil((grid.spacing_m / sizes_m).round(6))
+        starts = np.round(centres - sizes / 2)
+        kept = (starts < size) & (starts + sizes > 0) if pad else (starts >= 0) & (starts + sizes <= size)
+        windows = np.concatenate([starts, sizes], axis=1)[kept.all(axis=1)].astype(int).tolist()
+        names = np.array(codes)[on_map][kept.all(axis=1)].tolist()
+        if windows:
+            found = True
+            yield sorted(zip(map(tuple, windows), names, strict=True))
+    if not found and pad:
+        raise RasterError(f"has no cell of the grid {grid.name}, which ends at latitude {MAX_LATITUDE}", scene.place)
+    if not found:
+        raise RasterError(f"has no whole cell of the grid {grid.name}", scene.place, remedy="finer-grid")
 
 
 def _used(scene: Scene) -> list[str]:
@@ -263,21 +315,25 @@ def _valid_share(tile: Record, scene: Scene, pixels: Pixels) -> float:
     return valid
 
 
-def _tile(scene: Scene, window: Window, footprint: dict[str, Any], gsd: float | None, *, whole: bool) -> Record:
-    """Return the record of a window of a scene."""
+def _tile(
+    scene: Scene, window: Window, code: str | None, footprint: dict[str, Any], gsd: float | None, *, whole: bool
+) -> Record:
+    """Return the record of a window of a scene, or of a grid's cell that has a code."""
     column, row, width, height = window
     where = dict(scene.locate.properties)
     if scene.locate.transform is not None:
         a, b, left, d, e, top = scene.locate.transform[:6]
         where["proj:transform"] = [a, b, a * column + b * row + left, d, e, d * column + e * row + top]
     where["proj:shape"] = [height, width]
+    if code is not None:
+        where["grid:code"] = code
     if gsd is not None:
         where["gsd"] = gsd
     if scene.geometry and footprint["geometry"] is None:
         footprint = {"geometry": scene.geometry, "bbox": scene.geometry["coordinates"] * 2}
     return {
         "type": "Feature",
-        "id": scene.name if whole else f"{scene.name}_{column}_{row}",
+        "id": scene.name if whole else f"{scene.name}_{code or f'{column}_{row}'}",
         **footprint,
         "properties": {**scene.properties, "window": list(window), **where},
     }
