@@ -20,6 +20,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
+from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_source, check_virtual
 from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ if "CPL_DEBUG" not in os.environ:  # what rasterio does not turn into errors, GD
     DEFAULTS["CPL_LOG"] = os.devnull
 for name, value in DEFAULTS.items():
     os.environ.setdefault(name, value)
+# What a raster from a stranger could use: these are not the user's to choose.
+os.environ["GDAL_SKIP"] = " ".join([*os.environ.get("GDAL_SKIP", "").replace(",", " ").split(), *SKIPPED_DRIVERS])
+os.environ["GDAL_VRT_ENABLE_PYTHON"] = "NO"
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -93,10 +97,11 @@ def open_raster(
     Raises
     ------
     RasterError
-        It cannot be opened, or has no raster band.
+        It may not or cannot be opened, see `admission`, or has no raster band.
     """
     if is_missing(path):
         raise RasterError("no such file", path)
+    check_source(path)
     if Path(path).is_fifo():  # GDAL would wait for a writer
         raise RasterError("is a named pipe and not a file", path)
     with explained(path):
@@ -108,6 +113,8 @@ def open_raster(
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise RasterError("is empty", path) from None
             raise
+        if not path.endswith(".npy"):
+            check_virtual(dataset, path)
         alphas = alphas_of(dataset)
         wanted = alphas
         if n_bands == dataset.count:
