@@ -220,7 +220,7 @@ def allow_network(function: Callable[P, R]) -> Callable[P, R]:
     @click.option(
         "--allow-network",
         is_flag=True,
-        help="Read rasters and STAC Items that are on the network, which whoever made a record chose.",
+        help="Read what is on the network. Without it, a record or an Item that names a server is refused.",
     )
     @functools.wraps(function)
     def wrapped(*args: Any, allow_network: bool, **kwargs: Any) -> R:

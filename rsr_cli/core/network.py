@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 #: GDAL opens this one name through the network, and no other: what a raster refers to is refused too.
 _GUARD = "CPL_VSIL_CURL_ALLOWED_FILENAME"
-_NOTHING = "none"
+_NOTHING = "rsr:nothing"
 _given = os.environ.get(_GUARD)
+if _given == _NOTHING:  # of a process that started this one
+    _given = None
 os.environ[_GUARD] = _NOTHING
 _allowed = False
 

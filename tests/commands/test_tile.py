@@ -16,6 +16,8 @@ from support_rasters import ONES, SPLITS, check_record, grid, messages, records,
 
 from rsr_cli.core.errors import RasterError
 
+ITEMS_ON_STDIN = "- is STAC Items on stdin, which are read once, and neither a directory nor a list of paths"
+
 
 def test_every_option_reaches_the_tiles(tmp_path, write_raster, cut, rsr):
     pixels = np.random.default_rng(1).integers(0, 3, (3, 40, 60)).astype("uint8")
@@ -301,7 +303,7 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no input; pass files or directories, or --files-from"),
+        ([], "no input; pass files or directories, --files-from, or - for STAC Items on stdin"),
         (
             ["--bands", "nir8", "x.tif"],
             "--bands: 'nir8' is not a STAC common name of a band; did you mean nir08 or nir?",
@@ -311,8 +313,15 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
             "--bands: 'a b' is not a STAC common name, and cannot be a name of your own: use ",
         ),
         (["--bands", "red,red", "x.tif"], "--bands: red named twice"),
-        (["-"], "- is no raster; to read paths from stdin, pass --files-from -"),
-        (["x.tif", "-"], "- is no raster; to read paths from stdin, pass --files-from -"),
+        (["-", "-"], ITEMS_ON_STDIN),
+        (
+            ["-", "--files-from", "-"],
+            ITEMS_ON_STDIN,
+        ),
+        (
+            ["-", "--dataset", "folders"],
+            ITEMS_ON_STDIN,
+        ),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--bands", "-,-", "x.tif"], "--bands: no band is named"),

@@ -43,8 +43,8 @@ _SUBDATASET = re.compile(r"(netCDF|HDF5|HDF4_\w+|GTIFF_DIR|NITF_IM|SENTINEL2_\w+
 _SOURCES = ("SourceFilename", "SourceDataset")
 
 
-def check_source(source: str) -> None:
-    """Check that a source may be given to GDAL.
+def check_source(source: str) -> bool:
+    """Check that a source may be given to GDAL, and return whether it is on the network.
 
     Parameters
     ----------
@@ -57,28 +57,30 @@ def check_source(source: str) -> None:
         It is on the network, which this run may not use, or in none of these forms.
     """
     if _exists(source):
-        return
+        return False
     if source.startswith("vrt://"):
         inner, band = file_and_band(source)
         if band is None:
             raise _unknown(source)
-        check_source(inner)
-    elif found := _SCHEME.match(source):
+        return check_source(inner)
+    remote = False
+    if found := _SCHEME.match(source):
         schemes = found[1].lower().split("+")
         if not {*schemes} <= _LOCAL_SCHEMES | _REMOTE_SCHEMES:
             raise _unknown(source)
-        if not {*schemes} <= _LOCAL_SCHEMES:
-            check_allowed(source)
+        remote = not {*schemes} <= _LOCAL_SCHEMES
     elif source.startswith("/vsi"):
         systems = {*_VIRTUAL.findall(source)}
         if not systems or not systems <= _ARCHIVES | _REMOTE:
             raise _unknown(source)
-        if systems & _REMOTE:
-            check_allowed(source)
+        remote = bool(systems & _REMOTE)
     elif found := _SUBDATASET.match(source):
-        check_source(_file_of(source[found.end() :], source))
+        return check_source(_file_of(source[found.end() :], source))
     elif ":" in source or source.startswith("<"):
         raise _unknown(source)
+    if remote:
+        check_allowed(source)
+    return remote
 
 
 def _exists(path: str) -> bool:

@@ -101,12 +101,12 @@ def open_raster(
     """
     if is_missing(path):
         raise RasterError("no such file", path)
-    check_source(path)
+    remote = check_source(path)
     if Path(path).is_fifo():  # GDAL would wait for a writer
         raise RasterError("is a named pipe and not a file", path)
     with explained(path):
         try:
-            dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+            dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
         except RasterioError:
             if has_records(path):
                 raise RasterError("contains records and not a raster", path, remedy="records") from None
@@ -141,6 +141,14 @@ def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
     with explained(dataset.name):
         hidden = [MaskFlags.per_dataset] in dataset.mask_flag_enums  # nodata beside a mask, which counts for GDAL
         return dataset if set(dataset.nodatavals) == {nodata} and not hidden else _changed(dataset, nodata=nodata)
+
+
+def _open(path: str, *, remote: bool) -> DatasetReader:
+    """Open what GDAL reads; of a remote file nothing beside it is asked for, which takes dozens of requests."""
+    if not remote or "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ:
+        return rasterio.open(path)
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return rasterio.open(path)
 
 
 def _open_array(path: str) -> DatasetReader:

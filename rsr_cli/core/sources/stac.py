@@ -229,7 +229,10 @@ def _best(name: str, offered: Sequence[_Band]) -> _Band:
     """
     ranked = sorted(offered, key=_Band.rank)
     alike = [band for band in ranked if band.rank()[:2] == ranked[0].rank()[:2]]
-    different = {band.facts["name"]: band.asset.key for band in alike if isinstance(band.facts.get("name"), str)}
+    different: dict[str, str] = {}
+    for band in alike:
+        if isinstance(stated := band.facts.get("name"), str):
+            different.setdefault(stated, band.asset.key)
     if len(different) > 1:
         raise BandError(f"has {name} in several assets of different bands: {', '.join(different.values())}")
     return ranked[0]
