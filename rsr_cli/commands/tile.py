@@ -164,7 +164,8 @@ def tile(
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, given["min_valid"])
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
+    settings = {name: given[name] for name in ("overwrite", "hilbert")}
+    with streams.Writer(output, skips, **settings) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(_reported(paths, progress)):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))

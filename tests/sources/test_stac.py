@@ -115,10 +115,8 @@ def test_sources_of_different_scales_embed_alike(tmp_path, write_raster, rsr):
     done = rsr("tile", "--whole", *(f"{name}.json" for name in spellings), cwd=tmp_path)
     done = rsr("embed", "--model", "rcf:bands=red,nir08", input=done.stdout, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    embeddings = [
-        np.frombuffer(base64.b64decode(one["properties"]["embedding"]["data"]), "<f4")
-        for one in map(json.loads, done.stdout.splitlines())
-    ]
+    made = [json.loads(line)["properties"]["embedding"]["data"] for line in done.stdout.splitlines()]
+    embeddings = [np.frombuffer(base64.b64decode(data), "<f4") for data in made]
     for one in embeddings[1:]:
         assert one @ embeddings[0] / np.linalg.norm(one) / np.linalg.norm(embeddings[0]) > 0.999
 
