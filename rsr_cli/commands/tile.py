@@ -137,8 +137,6 @@ def tile(
     """
     if not inputs and files_from is None:
         raise UsageError("no input; pass files or directories, --files-from, or - for STAC Items on stdin")
-    if "-" in inputs and (files_from == "-" or given["per_band"] or given["dataset"] or inputs.count("-") > 1):
-        raise UsageError("- is STAC Items on stdin, which are read once, and neither a directory nor a list of paths")
     for name in ("scale", "offset", "nodata"):
         if not math.isfinite(given[name] or 0):
             raise UsageError(f"--{name} is not a finite number")
@@ -147,6 +145,8 @@ def tile(
     bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]
+    if "-" in paths and (files_from is not None or given["per_band"] or given["dataset"] or paths.count("-") > 1):
+        raise UsageError("- is STAC Items on stdin, which are read once, not a directory and not in a list")
     if files_from is not None and not given["dataset"]:
         source = Listed(source, paths)
     mask = _mask(given)

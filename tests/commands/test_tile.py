@@ -16,7 +16,7 @@ from support_rasters import ONES, SPLITS, check_record, grid, messages, records,
 
 from rsr_cli.core.errors import RasterError
 
-ITEMS_ON_STDIN = "- is STAC Items on stdin, which are read once, and neither a directory nor a list of paths"
+ITEMS_ON_STDIN = "- is STAC Items on stdin, which are read once, not a directory and not in a list"
 
 
 def test_every_option_reaches_the_tiles(tmp_path, write_raster, cut, rsr):

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -163,6 +165,24 @@ def test_xml_of_a_service_in_a_file(tmp_path, host):
     with allowing(True), pytest.raises(RasterError, match="cannot be read"):
         open_raster(str(tmp_path / "x.xml"))
     assert came == []
+
+
+@pytest.mark.parametrize("name", ["x.ers", "x.mrf"])
+def test_a_header_that_names_any_file_is_refused(tmp_path, name):
+    (tmp_path / "secret.txt").write_text("0123456789abcdef" * 4)
+    facts = "CellType = Unsigned8BitInteger\nNrOfLines = 4\nNrOfCellsPerLine = 4\nNrOfBands = 1\n"
+    plain = "import rasterio, sys; print(rasterio.open(sys.argv[1]).read().sum())"  # GDAL alone
+    ers = 'Version = "6.0"\nDataFile = "secret.txt"\nDataSetType = ERStorage\nDataType = Raster\nByteOrder = LSBFirst\n'
+    ers += f"RasterInfo Begin\n{facts}RasterInfo End\n"
+    sizes = '<Size x="4" y="4" c="1"/><PageSize x="4" y="4" c="1"/><Compression>NONE</Compression>'
+    mrf = f"<Raster>{sizes}<DataType>Byte</DataType><DataFile>{tmp_path}/secret.txt</DataFile></Raster>"
+    texts = {"x.ers": f"DatasetHeader Begin\n{ers}DatasetHeader End\n", "x.mrf": f"<MRF_META>{mrf}</MRF_META>"}
+    (tmp_path / name).write_text(texts[name])
+    alone = {key: value for key, value in os.environ.items() if key != "GDAL_SKIP"}
+    done = subprocess.run([sys.executable, "-c", plain, tmp_path / name], env=alone, capture_output=True, check=True)
+    assert int(done.stdout) == sum(b"0123456789abcdef")
+    with pytest.raises(RasterError, match="cannot be read"):
+        open_raster(str(tmp_path / name))
 
 
 def test_what_people_name_is_read(tmp_path, write_raster, monkeypatch):

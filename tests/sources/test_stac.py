@@ -143,6 +143,20 @@ def test_bands_choose(tmp_path, write_raster, rsr):
     )
 
 
+@pytest.mark.parametrize(("baseline", "settings"), [("03.01", []), ("05.09", []), ("05.09", ["--offset", "-1000"])])
+def test_an_offset_that_nothing_states(tmp_path, write_raster, rsr, baseline, settings):
+    """As Sentinel-2 of the Planetary Computer, whose Items have no raster:bands."""
+    document = earth_search(tmp_path, write_raster, **{"s2:processing_baseline": baseline})
+    del document["properties"]["earthsearch:boa_offset_applied"]
+    for asset in document["assets"].values():
+        asset.pop("raster:bands", None)
+    done = rsr("tile", "--whole", "--bands", "red", *settings, save(tmp_path / "item.json", document))
+    (tile,) = records(done)
+    assert tile["properties"]["offset"] == (-1000 if settings else 0)
+    warned = b"states baseline 05.09 and no offset, and products of baseline 04.00 and later have one of -1000"
+    assert (warned in done.stderr) == (baseline == "05.09" and not settings)
+
+
 def test_what_the_user_states_counts_for_more(tmp_path, write_raster, rsr):
     path = save(tmp_path / "item.json", earth_search(tmp_path, write_raster))
     settings = ["--scale", "2", "--offset", "-7", "--nodata", "5", "--datetime", "2020-01-01", "--bands", "red"]
@@ -274,17 +288,46 @@ def test_one_item_of_several_cannot_be_used(tmp_path, write_raster, rsr):
     [
         ('{"type": "Feature", "properties": {"window": [0, 0, 1, 1]}}', "contains records and not a raster"),
         ('{"type": "Feature", "properties": {}}', "is a Feature without assets, and no STAC Item"),
-        ('{"type": "FeatureCollection", "features": []}', "contains no STAC Item"),
+        ('[{"type": "Feature"}]', "is no STAC but [{'type': 'Feature'}]"),
         ('{"type": "Point", "coordinates": [0, 0]}', "is no STAC but 'Point'"),
         ('{"a": [1', "is not JSON"),
         ('{"type": "Feature", "id": "x", "assets": {"red": 3}, "properties": {}}', "is no sound STAC Item"),
         ('{"type": "Feature", "id": "x", "assets": {}, "properties": {"datetime": "soon"}}', "is no sound STAC Item"),
+        (
+            '{"type": "Feature", "id": "x", "assets": {"a": {"href": 1, "type": 2}}, "properties": {}}',
+            "no sound STAC Item",
+        ),
     ],
 )
 def test_json_that_is_no_item(tmp_path, rsr, text, reason):
     (tmp_path / "x.json").write_text(text)
     assert reason in refused(rsr, tmp_path / "x.json")
     assert reason in refused(rsr, "-", input=text.encode())
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", '{"type": "FeatureCollection", "features": []}'])
+def test_a_search_without_a_result_is_no_failure(rsr, text):
+    done = rsr("tile", "-", input=text.encode())
+    assert (done.returncode, done.stdout, messages(done)) == (0, b"", ["rsr tile: <stdin>: contains no STAC Item"])
+
+
+def test_a_failure_before_it_is_passed_on(rsr):
+    line = b'{"type":"Failure","command":"x","status":1,"message":"boom"}\n'
+    done = rsr("tile", "-", input=line)
+    assert (done.returncode, done.stdout) == (1, line)
+
+
+def test_items_are_cut_as_they_arrive(tmp_path, write_raster):
+    """The tiles of the first Item are there before the second one is written."""
+    document = landsat(tmp_path, write_raster)
+    command = [sys.executable, "-m", "rsr_cli.main", "tile", "--whole", "--bands", "red", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        for name in ("a", "b"):
+            process.stdin.write(json.dumps(document | {"id": name}).encode() + b"\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == name
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_a_range_of_time(tmp_path, write_raster, rsr):

@@ -22,10 +22,12 @@ from rsr_cli.core.sources.base import file_and_band
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-#: Drivers that ask servers on their own, or run what a file says. They are not loaded.
+#: Drivers that ask servers on their own, or run what a file says, and those of headers that name another file, of which
+#: they read any bytes as pixels. They are not loaded.
 SKIPPED_DRIVERS = (
     *("DAAS", "DERIVED", "EEDA", "EEDAI", "GDALG", "GTI", "HTTP", "OGCAPI", "PLMOSAIC", "PLSCENES", "PostGISRaster"),
     *("STACIT", "STACTA", "TileDB", "WCS", "WMS", "WMTS"),
+    *("EIR", "ERS", "ISIS2", "ISIS3", "MFF", "MRF", "NDF", "PCIDSK", "PDS", "PDS4"),
 )
 #: GDAL's virtual file systems, and rasterio's schemes: archives, and what is read through the network.
 _ARCHIVES = frozenset({"vsizip", "vsitar", "vsigzip", "vsi7z", "vsirar"})

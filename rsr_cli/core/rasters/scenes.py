@@ -250,6 +250,8 @@ def _scene(
         calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
         pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
         doubts += calibration.doubts
+        if found.doubt and (sensor, settings.offset) == (None, None) and not any(band.declared for band in bands):
+            doubts.append(found.doubt)
     else:
         pairs = {band.name: (found.scale, 0.0) for band in bands}
     for number, key in enumerate(("scale", "offset")):

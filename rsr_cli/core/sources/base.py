@@ -16,7 +16,7 @@ from rsr_cli.core.inputs import open_regular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.errors import BandError, Skips
 
 #: A multi-band file, or STAC common name -> file with that band, see `band_in_file`.
 Files = str | dict[str, str]
@@ -63,6 +63,8 @@ class Found:
         Name in lower case -> path of a file that belongs to the scene, such as a classification of its pixels.
     stated_in : str
         The document that states the scene, if one does.
+    doubt : BandError or None
+        Why numbers of which nothing states the scale and offset may not be what they seem.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Found:
     declared: dict[str, Declared] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     stated_in: str = ""
+    doubt: BandError | None = None
 
     @property
     def paths(self) -> list[str]:

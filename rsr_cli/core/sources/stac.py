@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ import orjson
 from rsr_cli.core.errors import BandError, RasterError, RsrError, UsageError, shown
 from rsr_cli.core.files import reason
 from rsr_cli.core.network import check_allowed
-from rsr_cli.core.records.jsonl import MAX_LINE_BYTES, read_lines
+from rsr_cli.core.records.jsonl import FAILURE, MAX_LINE_BYTES, read_lines, upstream_error
 from rsr_cli.core.sensors.base import COMMON_NAMES, UNUSED, factor_of, missing_bands
 from rsr_cli.core.sources.base import Declared, Found, band_in_file
 from rsr_cli.core.sources.files import RASTER_ENDINGS, Rasters, parent_name
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.sensors.base import Sensor
+
+log = logging.getLogger("rsr")
 
 #: An address that servers of Items have.
 _WEB = re.compile(r"https?://", re.IGNORECASE)
@@ -69,7 +73,7 @@ class Stac:
         if not _is_json(path):
             yield from Rasters().find(path, skips)
             return
-        found = False
+        found, skipped = False, skips.count
         for document, place, base in _documents(path):
             for item, where, address in _items(document, place, base, skips):
                 found = True
@@ -78,8 +82,8 @@ class Stac:
                 except BandError as error:
                     error.place = error.place or where
                     skips(error)
-        if not found and not skips.count:
-            raise RasterError("contains no STAC Item", _shown(path))
+        if not found and skips.count == skipped:
+            log.warning("%s: contains no STAC Item", _shown(path))
 
     def _scene(self, item: pystac.Item, place: str, base: str) -> Found:
         """Return the scene of an Item, whose relative addresses begin at ``base``.
@@ -105,6 +109,7 @@ class Stac:
             declared={name: one.declared(name, offset_applied=applied) for name, one in chosen.items()},
             others={_RESOLUTION.sub("", asset.key).lower(): asset.source for asset in reversed(assets)},
             stated_in=place,
+            doubt=None if applied else _offset_unstated(item),
         )
 
     def _chosen(self, assets: Sequence[_Asset]) -> dict[str, _Band]:
@@ -209,7 +214,7 @@ class _Band:
         factor, nodata = factor_of(name), _number(self.facts.get("nodata"))
         return Declared(
             None if pair == (1.0, 0.0) else (pair[0] * factor, pair[1] * factor),  # as of a file, which states no less
-            None if nodata is None or math.isnan(nodata) else nodata,
+            None if nodata is None or not math.isfinite(nodata) else nodata,  # NaN is invalid in any case
         )
 
     def rank(self) -> tuple[Any, ...]:
@@ -265,9 +270,18 @@ def _properties(item: pystac.Item, place: str) -> dict[str, Any]:
                 raise BandError(f"its {name} cannot be read: {error.message}", place) from None
     if (cover := _number(item.properties.get("eo:cloud_cover"))) is not None:
         properties["eo:cloud_cover"] = cover
-    if item.collection_id is not None:
+    if isinstance(item.collection_id, str):
         properties["collection"] = item.collection_id
     return properties
+
+
+def _offset_unstated(item: pystac.Item) -> BandError | None:
+    """Return that the numbers of an Item of Sentinel-2 may have an offset that nothing states, by its baseline."""
+    baseline = item.properties.get("s2:processing_baseline")
+    if not isinstance(baseline, str) or not "04.00" <= baseline < "99":
+        return None
+    what = f"states baseline {baseline} and no offset, and products of baseline 04.00 and later have one of -1000"
+    return BandError(f"{what}; taking 0", remedy="offset-unknown")
 
 
 # Documents -----------------------------------------------------------------------------------------------------------
@@ -291,7 +305,7 @@ def _is_json(path: str) -> bool:
 
 
 def _begins_as_json(head: bytes) -> bool:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x1e \t\r\n").startswith(b"{")
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x1e \t\r\n").startswith((b"{", b"["))
 
 
 def _documents(path: str) -> Iterator[tuple[dict[str, Any], str, str]]:
@@ -370,6 +384,8 @@ def _items(document: dict[str, Any], place: str, base: str, skips: Skips) -> Ite
                 yield _item(document, place, base)
             elif kind in ("Catalog", "Collection") or ("links" in document and "stac_version" in document):
                 waiting += reversed([*_linked(document, place, base, seen, skips)])
+            elif kind == FAILURE:
+                raise upstream_error(document)
             else:
                 raise RasterError(f"is no STAC but {shown(kind or 'an object without a type')}", place)
         except RasterError as error:
@@ -386,7 +402,9 @@ def _item(document: dict[str, Any], place: str, base: str) -> tuple[pystac.Item,
     import pystac
 
     try:
-        item = pystac.Item.from_dict(document, preserve_dict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an Item is deprecated is no error of its reader
+            item = pystac.Item.from_dict(document, preserve_dict=False)
     except Exception as error:  # whatever a document lacks: pystac raises many kinds
         raise RasterError(f"is no sound STAC Item: {type(error).__name__}: {error}", place) from None
     if not isinstance(item.id, str) or not item.id:
