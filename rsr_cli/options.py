@@ -218,6 +218,25 @@ def table(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped  # type: ignore[return-value]
 
 
+# embed, show, tile: commands that open rasters, which records of a stranger may name.
+def allow_network(function: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--allow-network`` to a command; without it, nothing is read through the network."""
+
+    @click.option(
+        "--allow-network",
+        is_flag=True,
+        help="Read what is on the network. Without it, a record or an Item that names a server is refused.",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, allow_network: bool, **kwargs: Any) -> R:
+        from rsr_cli.core.network import allowing
+
+        with allowing(allow_network):
+            return function(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
 # query, score.
 exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits that have the query's own id.")
 

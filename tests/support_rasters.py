@@ -183,9 +183,9 @@ PROPERTIES = {
     "proj:shape": lambda v: len(v) == 2 and all(type(n) is int for n in v),
     "grid:code": lambda v: re.fullmatch(r"[A-Z0-9]+-[-_.A-Za-z0-9]+", v),  # as the schema of STAC's grid extension 1.1
     "datetime": lambda v: v is None or (v.endswith("Z") and datetime.fromisoformat(v)),
+    **dict.fromkeys(("start_datetime", "end_datetime"), lambda v: v.endswith("Z") and datetime.fromisoformat(v)),
+    "collection": lambda v: isinstance(v, str),
     "valid": lambda v: is_number(v) and 0 <= v <= 1,
-    "start_datetime": lambda v: v.endswith("-01-01T00:00:00Z"),
-    "end_datetime": lambda v: v.endswith("-12-31T23:59:59Z"),
     "space": lambda v: v in PRODUCTS,
     "decode": lambda v: v == {"power": 2} or (set(v) == {"scales"} and isinstance(v["scales"], str)),
     "mask": lambda v: isinstance(v["source"], str) and set(v) <= {"source", "values", "bits"} and len(v) > 1,

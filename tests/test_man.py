@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 from support import needs_torch
+from support_stac import item, save
 
 from rsr_cli.main import COMMANDS, cli
 
@@ -145,9 +146,12 @@ def scenes(tmp_path, miniature_layouts):
             write_raster(path, pixels[:, *part], bands, **profile | place)
     shutil.copy(sorted((tmp_path / "images" / "lake").iterdir())[0], tmp_path / "chip.tif")
     product = "HLS.L30.T33UUP.2023161T100214.v2.0"
+    assets = {}
     for name, band in zip(bands, pixels, strict=True):
         path = tmp_path / "granules" / product / f"{product}.{HLS_L30[name]}.tif"
         write_raster(path, band[None], [None], **profile)
+        assets[name] = {"href": str(path), "eo:bands": [{"name": HLS_L30[name], "common_name": name}]}
+    save(tmp_path / "items.json", {"type": "FeatureCollection", "features": [item(product, assets)]})
     miniature_layouts.write_bigearthnet(tmp_path / "BigEarthNet", {"test": 2})
     names = ",".join(f"e{i}" for i in range(64))
     np.savetxt(tmp_path / "samples.csv", np.eye(64), delimiter=",", header=names, comments="")

@@ -65,9 +65,9 @@ def test_a_server_that_does_not_answer(tmp_path, start, silent_server, number, c
     url, asked = silent_server
     (tmp_path / "in.geojsonl").write_bytes(record(url, query="q", rank=1, distance=1))
     arguments = {
-        "tile": ["tile", "--whole", "-o", "out.geojsonl", url],
-        "embed": ["embed", "--model", "rcf", "-o", "out.geojsonl", "in.geojsonl"],
-        "show": ["show", "-o", "out.html", "in.geojsonl"],
+        "tile": ["tile", "--allow-network", "--whole", "-o", "out.geojsonl", url],
+        "embed": ["embed", "--allow-network", "--model", "rcf", "-o", "out.geojsonl", "in.geojsonl"],
+        "show": ["show", "--allow-network", "-o", "out.html", "in.geojsonl"],
     }
     process = start([*RSR, *arguments[command]])
     wait_for(asked.is_set, process)
@@ -82,7 +82,7 @@ def test_the_stream_says_that_a_signal_stopped_it(tmp_path, start, silent_server
     url, asked = silent_server
     (tmp_path / "in.geojsonl").write_bytes(record(url))
     arguments = ["tile", "--whole", url] if command == "tile" else ["embed", "--model", "rcf", "in.geojsonl"]
-    process = start([*RSR, *arguments], stdout=subprocess.PIPE)
+    process = start([*RSR, *arguments, "--allow-network"], stdout=subprocess.PIPE)
     wait_for(asked.is_set, process)
     process.send_signal(signal.SIGTERM)
     last = orjson.loads(process.communicate(timeout=20)[0])
@@ -95,7 +95,7 @@ def test_a_failure_is_not_held_up_by_a_server_that_does_not_answer(tmp_path, sta
     """The second tile is read ahead when the first one fails."""
     url, _ = silent_server
     (tmp_path / "in.geojsonl").write_bytes(record("gone.tif") + record(url))
-    process = start([*RSR, "embed", "--model", "rcf", "in.geojsonl"], stdout=subprocess.PIPE)
+    process = start([*RSR, "embed", "--model", "rcf", "--allow-network", "in.geojsonl"], stdout=subprocess.PIPE)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert b"gone.tif: no such file" in err
@@ -107,7 +107,7 @@ def test_a_second_signal_kills_at_once(start, silent_server, number):
     url, asked = silent_server
     # even while what the first one does takes its time
     slow = "from rsr_cli import signals; signals.GRACE_S = 1e6; from rsr_cli.main import main; main()"
-    process = start([sys.executable, "-c", slow, "tile", "--whole", url])
+    process = start([sys.executable, "-c", slow, "tile", "--allow-network", "--whole", url])
     wait_for(asked.is_set, process)
     process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):

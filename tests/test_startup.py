@@ -24,7 +24,7 @@ MODULES = {
 }
 HEAVY = {
     *("torch", "torchvision", "terratorch", "faiss", "rasterio", "pyarrow", "scipy", "openvino"),
-    *("sklearn", "matplotlib", "PIL", "jinja2"),
+    *("sklearn", "matplotlib", "PIL", "jinja2", "pystac"),
 }
 # Library -> the modules, or packages, that may import it; a library that is not here may be imported by all
 IMPORTERS = {
@@ -39,6 +39,7 @@ IMPORTERS = {
     "openvino": ("rsr_cli.core.encoders.int8",),
     "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
     "pyproj": ("rsr_cli.core.records.geometry",),
+    "pystac": ("rsr_cli.core.sources.stac",),
 }
 
 

@@ -74,7 +74,7 @@ def query(
 
     with (
         Index(Path(index)) as opened,
-        streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out,
+        streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert, space=opened.manifest.space) as out,
         Progress("queries", len(ids) or None) as progress,
     ):
         searcher = Searcher(

@@ -46,6 +46,7 @@ log = logging.getLogger("rsr")
     show_default=True,
     help="Percentiles of each band, in all but the brightest tiles of a row, to display as black and full brightness.",
 )
+@options.allow_network
 @options.keep_going
 @options.verbosity
 def show(

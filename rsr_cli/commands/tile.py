@@ -16,7 +16,7 @@ from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.quality import Marks
-from rsr_cli.core.sources import DATASETS, Listed, Products, Rasters
+from rsr_cli.core.sources import DATASETS, Listed, Products, Stac
 from rsr_cli.core.sources.base import SPLITS
 from rsr_cli.core.times import parse_datetime
 
@@ -44,7 +44,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 
 
 @click.command(cls=options.RecordsCommand)
-@click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY]...", type=click.Path())
+@click.argument("inputs", nargs=-1, metavar="[RASTER|DIRECTORY|ITEMS]...", type=click.Path(allow_dash=True))
 # What to read.
 @click.option(
     "--files-from",
@@ -126,6 +126,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @options.overwrite
 @click.option("--id-prefix", default="", metavar="TEXT", help="Begin every id with this text.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF to this directory.")
+@options.allow_network
 @options.keep_going
 @options.verbosity
 def tile(
@@ -136,11 +137,12 @@ def tile(
     Reads rasters, or directories of them, and writes one GeoJSON Feature per tile: where it is, which window of which
     file, which bands. Pixels are not copied. The names of the bands come from the file if it states them, else from
     --sensor or --bands.
+
+    ITEMS are STAC: an Item, a collection of Items, or a catalogue that links to them, as a file, a URL, or - for stdin.
+    Each Item is a scene. --bands chooses which of its bands are taken.
     """
-    if "-" in inputs:
-        raise UsageError("- is no raster; to read paths from stdin, pass --files-from -")
     if not inputs and files_from is None:
-        raise UsageError("no input; pass files or directories, or --files-from")
+        raise UsageError("no input; pass files or directories, --files-from, or - for STAC Items on stdin")
     for name in ("scale", "offset", "nodata"):
         if not math.isfinite(given[name] or 0):
             raise UsageError(f"--{name} is not a finite number")
@@ -151,6 +153,8 @@ def tile(
     bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]
+    if "-" in paths and (files_from is not None or given["per_band"] or given["dataset"] or paths.count("-") > 1):
+        raise UsageError("- is STAC Items on stdin, which are read once, not a directory and not in a list")
     if files_from is not None and not given["dataset"]:
         source = Listed(source, paths)
     mask = _mask(given)
@@ -171,7 +175,8 @@ def tile(
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, grid, given["min_valid"])
     writer = ChipWriter(chips, given["overwrite"]) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    with streams.Writer(output, skips, overwrite=given["overwrite"]) as out, Progress("tiles") as progress:
+    settings = {name: given[name] for name in ("overwrite", "hilbert")}
+    with streams.Writer(output, skips, **settings) as out, Progress("tiles") as progress:
         for tiles in tiler.tiles(_reported(paths, progress)):
             out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
             progress.update(len(tiles))
@@ -223,7 +228,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
         if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")
         if not given["per_band"]:
-            return Rasters(SENSORS[given["sensor"]] if given["sensor"] else None)
+            return Stac(SENSORS[given["sensor"]] if given["sensor"] else None, bands)
         if not given["sensor"]:
             raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
         return Products(SENSORS[given["sensor"]], bands)

@@ -19,6 +19,8 @@ from support_rasters import ONES, SPLITS, bands_of, check_record, grid, messages
 from rsr_cli.core import rasters
 from rsr_cli.core.errors import RasterError
 
+ITEMS_ON_STDIN = "- is STAC Items on stdin, which are read once, not a directory and not in a list"
+
 
 def test_every_option_reaches_the_tiles(tmp_path, write_raster, cut, rsr):
     pixels = np.random.default_rng(1).integers(0, 3, (3, 40, 60)).astype("uint8")
@@ -304,7 +306,7 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no input; pass files or directories, or --files-from"),
+        ([], "no input; pass files or directories, --files-from, or - for STAC Items on stdin"),
         (
             ["--bands", "nir8", "x.tif"],
             "--bands: 'nir8' is not a STAC common name of a band; did you mean nir08 or nir?",
@@ -314,8 +316,15 @@ def test_a_name_that_json_cannot_contain(tmp_path, write_raster, rsr):
             "--bands: 'a b' is not a STAC common name, and cannot be a name of your own: use ",
         ),
         (["--bands", "red,red", "x.tif"], "--bands: red named twice"),
-        (["-"], "- is no raster; to read paths from stdin, pass --files-from -"),
-        (["x.tif", "-"], "- is no raster; to read paths from stdin, pass --files-from -"),
+        (["-", "-"], ITEMS_ON_STDIN),
+        (
+            ["-", "--files-from", "-"],
+            ITEMS_ON_STDIN,
+        ),
+        (
+            ["-", "--dataset", "folders"],
+            ITEMS_ON_STDIN,
+        ),
         (["--whole", "--size", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--whole", "--stride", "64", "x.tif"], "--whole makes each scene one tile; leave --size and --stride out"),
         (["--bands", "-,-", "x.tif"], "--bands: no band is named"),

@@ -43,11 +43,12 @@ ScaleOffset = tuple[float, float]
 
 @dataclass(frozen=True)
 class Band:
-    """A band that is used: its name, and where it is."""
+    """A band that is used: its name, where it is, and the scale and offset that its source states besides the file."""
 
     name: str
     dataset: DatasetReader
     index: int
+    stated: ScaleOffset | None = None
 
     @property
     def dtype(self) -> str:
@@ -56,7 +57,12 @@ class Band:
 
     @property
     def declared(self) -> ScaleOffset | None:
-        """The scale and offset that the file declares, to reflectance x 10000 or the band's unit; None without."""
+        """The scale and offset that the file declares, else its source, to reflectance x 10000 or the band's unit."""
+        return self.of_file or self.stated
+
+    @property
+    def of_file(self) -> ScaleOffset | None:
+        """The scale and offset that the file declares; None without."""
         scale, offset = self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
         factor = factor_of(self.name)
         return None if (scale, offset) == (1.0, 0.0) else (scale * factor, offset * factor)
@@ -111,7 +117,7 @@ def calibrate(
     scale: float | None,
     offset: float | None,
 ) -> Calibration:
-    """Find the scale and offset of bands: the user's, else the file's own, else the sensor's.
+    """Find the scale and offset of bands: the user's, else the file's own, else its Item's, else the sensor's.
 
     Parameters
     ----------
@@ -204,6 +210,11 @@ def _stated(
             raise BandError(f"declares {_text(band, pair)} of {band.name}, which cannot be", remedy="scale")
     if offset is not None:
         pairs = [(scale, offset) for scale, _ in pairs]
+    for band in bands:
+        if band.of_file and band.stated and not np.allclose(band.of_file, band.stated):
+            what = f"declares {_text(band, band.of_file)} of {band.name}, where its Item states"
+            doubts.append(BandError(f"{what} {_text(band, band.stated)}; taking the file's", remedy="scale-else"))
+            break
     reflectance = [(band, pair) for band, pair in zip(bands, pairs, strict=True) if is_reflectance(band.name)]
     own = [(band, pair) for band, pair in reflectance if band.declared]
     for band, pair in reflectance:

@@ -80,6 +80,10 @@ class MaskSettings:
                 has = {index: name for name, index in names.items()}  # of two names of a band, the last
                 raise BandError(f"has no band {self.band} to mask with (has {', '.join(has.values()) or 'no names'})")
             return band_in_file(found.source, names[self.band.lower()])
+        if found.others:
+            if self.band.lower() not in found.others:
+                raise BandError(f"has no asset {self.band} to mask with (has {', '.join(sorted(found.others))})")
+            return found.others[self.band.lower()]
         files = other_band(sensor, found.path, self.band) if sensor else []
         if not files:
             former = [file for name in self._former for file in other_band(sensor, found.path, name)] if sensor else []

@@ -20,6 +20,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
+from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_source, check_virtual
 from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ if "CPL_DEBUG" not in os.environ:  # what rasterio does not turn into errors, GD
     DEFAULTS["CPL_LOG"] = os.devnull
 for name, value in DEFAULTS.items():
     os.environ.setdefault(name, value)
+# What a raster from a stranger could use: these are not the user's to choose.
+os.environ["GDAL_SKIP"] = " ".join([*os.environ.get("GDAL_SKIP", "").replace(",", " ").split(), *SKIPPED_DRIVERS])
+os.environ["GDAL_VRT_ENABLE_PYTHON"] = "NO"
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -93,21 +97,24 @@ def open_raster(
     Raises
     ------
     RasterError
-        It cannot be opened, or has no raster band.
+        It may not or cannot be opened, see `admission`, or has no raster band.
     """
     if is_missing(path):
         raise RasterError("no such file", path)
+    remote = check_source(path)
     if Path(path).is_fifo():  # GDAL would wait for a writer
         raise RasterError("is a named pipe and not a file", path)
     with explained(path):
         try:
-            dataset = _open_array(path) if path.endswith(".npy") else rasterio.open(path)
+            dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
         except RasterioError:
             if has_records(path):
                 raise RasterError("contains records and not a raster", path, remedy="records") from None
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise RasterError("is empty", path) from None
             raise
+        if not path.endswith(".npy"):
+            check_virtual(dataset, path)
         alphas = alphas_of(dataset)
         wanted = alphas
         if n_bands == dataset.count:
@@ -134,6 +141,14 @@ def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
     with explained(dataset.name):
         hidden = [MaskFlags.per_dataset] in dataset.mask_flag_enums  # nodata beside a mask, which counts for GDAL
         return dataset if set(dataset.nodatavals) == {nodata} and not hidden else _changed(dataset, nodata=nodata)
+
+
+def _open(path: str, *, remote: bool) -> DatasetReader:
+    """Open what GDAL reads; of a remote file nothing beside it is asked for, which takes dozens of requests."""
+    if not remote or "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ:
+        return rasterio.open(path)
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return rasterio.open(path)
 
 
 def _open_array(path: str) -> DatasetReader:

@@ -27,7 +27,7 @@ from rsr_cli.core.rasters.opening import (
 from rsr_cli.core.sensors import identify, resembling
 from rsr_cli.core.sensors.base import DECIBELS, UNUSED, Product, contract, is_reflectance
 from rsr_cli.core.sensors.naming import Naming, name_bands
-from rsr_cli.core.sources.base import file_and_band
+from rsr_cli.core.sources.base import Declared, file_and_band
 from rsr_cli.core.sources.files import absolute
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
     places = [file_and_band(path) for path in found.paths]
-    product = Product(str(absolute(found.path)), isinstance(found.source, dict), settings.datetime)
+    path = places[0][0]
+    signed = path.partition("?")[0] if path.startswith("/vsi") else path
+    product = Product(str(absolute(signed)), isinstance(found.source, dict), settings.datetime)
     with ExitStack() as opened:
         try:
             _check_product(product, settings)
@@ -145,7 +147,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
                 return _scene(found, product, naming, [dataset], nodata, settings)
             masked = {file: index is None for file, index in places}
             by_file = {file: opened.enter_context(open_raster(file, masked=one)) for file, one in masked.items()}
-            nodata = _nodata([(by_file[file], index or 1) for file, index in places], settings)
+            nodata = _nodata([(by_file[file], index or 1) for file, index in places], settings, found)
             if nodata is not None:
                 by_file = {file: opened.enter_context(with_nodata(one, nodata)) for file, one in by_file.items()}
             datasets = [by_file[file] for file, _ in places]
@@ -174,20 +176,29 @@ def _open_file(path: str, settings: SceneSettings, opened: ExitStack) -> tuple[N
     return naming, dataset, nodata
 
 
-def _nodata(bands: Sequence[tuple[DatasetReader, int]], settings: SceneSettings) -> float | None:
-    """Return the value that marks invalid pixels besides what files declare: the user's, or one of the sensor's.
+def _nodata(
+    bands: Sequence[tuple[DatasetReader, int]], settings: SceneSettings, found: Found | None = None
+) -> float | None:
+    """Return the value that marks invalid pixels besides what files declare: the user's, the source's or the sensor's.
 
-    The sensor's counts if nothing is declared of one of the bands, each given by its dataset and number there.
+    The others' counts if the file declares nothing of one of the bands, each given by its dataset and number there.
 
     Raises
     ------
     BandError
-        A band cannot contain the user's.
+        A band cannot contain the user's, or the source states several.
     """
     if (nodata := settings.nodata) is None:
-        undeclared = {dataset: all_valid(dataset) for dataset in dict(bands)} if settings.sensor else {}
-        some = undeclared and any(index in undeclared[dataset] for dataset, index in bands)
-        return settings.sensor.nodata if settings.sensor and some else None
+        undeclared = {dataset: all_valid(dataset) for dataset in dict(bands)}
+        silent = [index in undeclared[dataset] for dataset, index in bands]
+        stated = zip(found.declared.values() if found else (), silent, strict=False)
+        numbers = {band.nodata for band, counts in stated if counts and band.nodata is not None}
+        if len(numbers) > 1:
+            listed = " and ".join(f"{number:g}" for number in sorted(numbers))
+            raise BandError(f"states {listed} as the numbers of invalid pixels", remedy="nodata-one")
+        if numbers:
+            return numbers.pop()
+        return settings.sensor.nodata if settings.sensor and any(silent) else None
     for kind in (kind for dataset, index in bands for kind in dataset.dtypes[index - 1 : index]):
         if np.dtype(kind).kind in "iu" and not has(kind, nodata):
             raise BandError(f"has {kind} numbers, none of which is {nodata:g}", remedy="nodata")
@@ -231,7 +242,10 @@ def _scene(
         properties |= sensor.times_of(product)
     if settings.labels_from_parent:
         properties["labels"] = [found.parent]
-    properties |= found.properties
+    stated = found.properties
+    if settings.datetime:
+        stated = {name: value for name, value in stated.items() if not name.endswith("datetime")}
+    properties |= stated
     properties |= {"source": found.source, "bands": contract(names)}
     decoding: dict[str, Any] = {}
     if sensor and sensor.space:
@@ -241,6 +255,8 @@ def _scene(
         calibration = calibrate(bands, product, sensor, settings.scale, settings.offset)
         pairs = dict(zip((band.name for band in bands), calibration.pairs, strict=True))
         doubts += calibration.doubts
+        if found.doubt and (sensor, settings.offset) == (None, None) and not any(band.declared for band in bands):
+            doubts.append(found.doubt)
     else:
         pairs = {band.name: (found.scale, 0.0) for band in bands}
     for number, key in enumerate(("scale", "offset")):
@@ -386,7 +402,8 @@ def _bands(found: Found, names: Sequence[str], datasets: Sequence[DatasetReader]
                 f" ({found.paths[datasets.index(finest)]})",
                 path,
             )
-        bands.append(Band(name, dataset, index or 1))
+        stated = found.declared.get(name, Declared())
+        bands.append(Band(name, dataset, index or 1, stated.pair))
     return bands
 
 

@@ -202,9 +202,14 @@ def _no_feature(record: Any) -> RsrError:
     """Return what to raise for JSON that is no Feature."""
     found = record.get("type") if isinstance(record, dict) else type(record).__name__
     if found == FAILURE:
-        return UpstreamError(*(str(record.get(field, "unknown")) for field in ("command", "message")))
+        return upstream_error(record)
     what = shown(found).strip("'") if found else "an object without a type"
     return RecordError(f"not a GeoJSON Feature but {what}", remedy="lines")
+
+
+def upstream_error(failure: dict[str, Any]) -> UpstreamError:
+    """Return what to raise for the last line of a stream whose writer failed."""
+    return UpstreamError(*(str(failure.get(field, "unknown")) for field in ("command", "message")))
 
 
 def form_of(path: str) -> Form:

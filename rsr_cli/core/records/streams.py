@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import Output
-from rsr_cli.core.forms import ARRAY_ENDING, CSV_ENDINGS, PARQUET_ENDINGS, compression_of, is_parquet
+from rsr_cli.core.forms import (
+    ARRAY_ENDING,
+    CSV_ENDINGS,
+    ITEM_ENDING,
+    PARQUET_ENDINGS,
+    compression_of,
+    is_parquet,
+)
 from rsr_cli.core.inputs import input_size
-from rsr_cli.core.records import jsonl, trec
+from rsr_cli.core.records import jsonl, stac, trec
 from rsr_cli.core.records.foreign import is_index
 from rsr_cli.core.records.space import StreamSpace
 from rsr_cli.core.records.tables import NOTHING_STATED
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.progress import Progress
     from rsr_cli.core.records.batch import Batch
-    from rsr_cli.core.records.space import Kind
+    from rsr_cli.core.records.space import Kind, Space
     from rsr_cli.core.records.tables import TableSettings
 
 
@@ -41,6 +48,8 @@ def _codec(path: str) -> ModuleType:
         from rsr_cli.core.records import npy
 
         return npy
+    if path.lower().endswith(ITEM_ENDING):
+        return stac
     return trec if path.lower().endswith(".run") else jsonl
 
 
@@ -141,18 +150,29 @@ class Writer:
         Asked about records that cannot be written.
     hilbert : bool
         Write the rows of a Parquet file in the order of a Hilbert curve.
+    space : Space, optional
+        The space of the vectors that hits were found by, which a STAC ItemCollection states.
     """
 
-    def __init__(self, path: str | None, skips: Skips, *, overwrite: bool = False, hilbert: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        skips: Skips,
+        *,
+        overwrite: bool = False,
+        hilbert: bool = False,
+        space: Space | None = None,
+    ) -> None:
         codec = _codec(path or "-")
         if not hasattr(codec, "RecordWriter"):
             raise UsageError("CSV and numpy arrays are read, and not written", path or "-", remedy="written")
-        if path and compression_of(path) and Path(path).stem.lower().endswith((".run", *PARQUET_ENDINGS)):
+        if path and compression_of(path) and Path(path).stem.lower().endswith((".run", ITEM_ENDING, *PARQUET_ENDINGS)):
             raise UsageError("only JSON lines are compressed; Parquet files are in themselves", path)
-        if hilbert and codec in (jsonl, trec):
+        if hilbert and codec in (jsonl, stac, trec):
             raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
-        self._writer = codec.RecordWriter(self._output, skips, **({"hilbert": True} if hilbert else {}))
+        settings = {"space": space} if codec is stac else {"hilbert": True} if hilbert else {}
+        self._writer = codec.RecordWriter(self._output, skips, **settings)
 
     def __enter__(self) -> Writer:
         self._output.__enter__()

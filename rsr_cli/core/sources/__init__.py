@@ -9,8 +9,9 @@ from rsr_cli.core.sources.files import Listed, Rasters
 from rsr_cli.core.sources.folders import Folders
 from rsr_cli.core.sources.forestnet import ForestNet
 from rsr_cli.core.sources.products import Products
+from rsr_cli.core.sources.stac import Stac
 
 #: Name, as in ``rsr tile --dataset`` -> dataset.
 DATASETS: dict[str, type[Dataset]] = {dataset.name: dataset for dataset in (BigEarthNet, Folders, ForestNet)}
 
-__all__ = ["DATASETS", "Dataset", "Found", "Listed", "Products", "Rasters", "Source"]
+__all__ = ["DATASETS", "Dataset", "Found", "Listed", "Products", "Rasters", "Source", "Stac"]

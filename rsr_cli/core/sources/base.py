@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from rsr_cli.core.errors import RasterError, UsageError
 from rsr_cli.core.inputs import open_regular
@@ -16,12 +16,27 @@ from rsr_cli.core.inputs import open_regular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.errors import BandError, Skips
 
 #: A multi-band file, or STAC common name -> file with that band, see `band_in_file`.
 Files = str | dict[str, str]
 
 SPLITS = ("train", "val", "test")
+
+
+class Declared(NamedTuple):
+    """What a source states of a band's numbers, as a file may.
+
+    Attributes
+    ----------
+    pair : tuple of float or None
+        Scale and offset to reflectance x 10000, or to the band's unit.
+    nodata : float or None
+        The number of invalid pixels.
+    """
+
+    pair: tuple[float, float] | None = None
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,14 @@ class Found:
         GeoJSON geometry of scenes whose files do not state where they are.
     scale : float or None
         Reflectance x 10000 = DN * scale, if the source defines it.
+    declared : dict of str to Declared
+        STAC common name -> what the source states of the band; it counts where the band's file states nothing.
+    others : dict of str to str
+        Name in lower case -> path of a file that belongs to the scene, such as a classification of its pixels.
+    stated_in : str
+        The document that states the scene, if one does.
+    doubt : BandError or None
+        Why numbers of which nothing states the scale and offset may not be what they seem.
     """
 
     name: str
@@ -50,6 +73,10 @@ class Found:
     properties: dict[str, Any] = field(default_factory=dict)
     geometry: dict[str, Any] | None = None
     scale: float | None = None
+    declared: dict[str, Declared] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    stated_in: str = ""
+    doubt: BandError | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -63,7 +90,9 @@ class Found:
 
     @property
     def place(self) -> str:
-        """The path to name in a message: the file, or the directory of the single-band files."""
+        """The path to name in a message: the document, the file, or the directory of the single-band files."""
+        if self.stated_in:
+            return self.stated_in
         return self.source if isinstance(self.source, str) else str(Path(file_and_band(self.path)[0]).parent)
 
 
