@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from support_docs import BLOCK, run_page
+from support_stac import earth_search, save
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -17,7 +18,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 #: What a page starts from, by the names of the fixtures that write it.
 DATA = {
     "evaluation.md": ["bigearthnet"],
-    "formats.md": ["tables", "alphaearth"],
+    "formats.md": ["items", "tables", "alphaearth"],
     "tutorial-embeddings.md": ["clay", "alphaearth"],
 }
 
@@ -37,6 +38,11 @@ def bigearthnet(folder, miniature):
 @pytest.fixture
 def clay(folder, shared_data):
     shutil.copy(shared_data / "embeddings" / "clay_v0_03WVN_20220610.gpq", folder)
+
+
+@pytest.fixture
+def items(folder, write_raster):
+    save(folder / "items.json", {"type": "FeatureCollection", "features": [earth_search(folder, write_raster)]})
 
 
 @pytest.fixture
