@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import time
@@ -381,6 +382,18 @@ def test_an_item_and_its_rasters_on_a_server(tmp_path, write_raster, rsr, server
     assert "404" in refused(rsr, "--allow-network", f"{server}/none.json")
     (raster,) = tiled(rsr, "--allow-network", "--bands", "red", f"{server}/a/B04.tif")
     assert raster["properties"]["source"] == f"{server}/a/B04.tif"
+
+
+def test_nothing_beside_a_remote_raster_is_asked_for(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", numbers(7, 10))
+    process, address = served(tmp_path)
+    try:
+        tiled(rsr, "--allow-network", "--bands", "red", f"{address}/x.tif")
+    finally:
+        process.terminate()
+    asked = re.findall(r'"\w+ (\S+) HTTP', process.communicate(timeout=10)[1])
+    assert {*asked} == {"/", "/x.tif"}
+    assert asked.count("/") == 1  # of the test, to see that the server is there
 
 
 def test_an_item_on_a_server_names_no_local_file(tmp_path, write_raster, rsr, server):
