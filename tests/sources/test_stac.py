@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import time
@@ -269,7 +270,7 @@ def test_a_catalogue_is_walked_along_its_links(tmp_path, write_raster, rsr):
     assert done.returncode == 3
     assert [tile["id"] for tile in records(done)] == ["a"]
     assert "collection.json: links to" in messages(done)[0]
-    assert "which no such file or directory" in messages(done)[0]
+    assert "b/b.json: no such file or directory" in messages(done)[0]
 
 
 def test_one_item_of_several_cannot_be_used(tmp_path, write_raster, rsr):
@@ -287,7 +288,6 @@ def test_one_item_of_several_cannot_be_used(tmp_path, write_raster, rsr):
     ("text", "reason"),
     [
         ('{"type": "Feature", "properties": {"window": [0, 0, 1, 1]}}', "contains records and not a raster"),
-        ('{"type": "Feature", "properties": {}}', "is a Feature without assets, and no STAC Item"),
         ('[{"type": "Feature"}]', "is no STAC but [{'type': 'Feature'}]"),
         ('{"type": "Point", "coordinates": [0, 0]}', "is no STAC but 'Point'"),
         ('{"a": [1', "is not JSON"),
@@ -303,6 +303,17 @@ def test_json_that_is_no_item(tmp_path, rsr, text, reason):
     (tmp_path / "x.json").write_text(text)
     assert reason in refused(rsr, tmp_path / "x.json")
     assert reason in refused(rsr, "-", input=text.encode())
+
+
+def test_a_line_that_is_broken(tmp_path, write_raster, rsr):
+    """Those after it are cut nevertheless, if that is asked for."""
+    document = landsat(tmp_path, write_raster)
+    lines = [json.dumps(document | {"id": name}) for name in ("a", "b", "c")]
+    lines[1] = lines[1][:40]
+    (tmp_path / "x.ndjson").write_text("\n\n" + "\n".join(lines))
+    assert "x.ndjson:4: is not JSON" in refused(rsr, "--bands", "red", tmp_path / "x.ndjson")
+    done = rsr("tile", "--whole", "--bands", "red", "--keep-going", tmp_path / "x.ndjson")
+    assert (done.returncode, [tile["id"] for tile in records(done)]) == (3, ["a", "c"])
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", '{"type": "FeatureCollection", "features": []}'])
@@ -371,6 +382,18 @@ def test_an_item_and_its_rasters_on_a_server(tmp_path, write_raster, rsr, server
     assert "404" in refused(rsr, "--allow-network", f"{server}/none.json")
     (raster,) = tiled(rsr, "--allow-network", "--bands", "red", f"{server}/a/B04.tif")
     assert raster["properties"]["source"] == f"{server}/a/B04.tif"
+
+
+def test_nothing_beside_a_remote_raster_is_asked_for(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "x.tif", numbers(7, 10))
+    process, address = served(tmp_path)
+    try:
+        tiled(rsr, "--allow-network", "--bands", "red", f"{address}/x.tif")
+    finally:
+        process.terminate()
+    asked = re.findall(r'"\w+ (\S+) HTTP', process.communicate(timeout=10)[1])
+    assert {*asked} == {"/", "/x.tif"}
+    assert asked.count("/") == 1  # of the test, to see that the server is there
 
 
 def test_an_item_on_a_server_names_no_local_file(tmp_path, write_raster, rsr, server):

@@ -6,8 +6,6 @@ import logging
 import math
 import os
 import re
-import urllib.error
-import urllib.request
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +72,7 @@ class Stac:
             yield from Rasters(self.sensor).find(path, skips)
             return
         found, skipped = False, skips.count
-        for document, place, base in _documents(path):
+        for document, place, base in _documents(path, skips):
             for item, where, address in _items(document, place, base, skips):
                 found = True
                 try:
@@ -94,9 +92,7 @@ class Stac:
             It lacks a band, or the time that it states is none.
         """
         assets = [
-            _Asset(
-                key, _resolved(asset.href, base), asset.media_type or "", tuple(asset.roles or ()), asset.extra_fields
-            )
+            _Asset(key, _resolved(asset.href, base), str(asset.media_type or ""), asset.roles or [], asset.extra_fields)
             for key, asset in item.assets.items()
         ]
         chosen = self._chosen(assets)
@@ -124,10 +120,8 @@ class Stac:
             raise BandError(missing_bands(absent, [name for name in COMMON_NAMES if name in offered]))
         names = wanted or [name for name in COMMON_NAMES if name in offered]
         if not names:
-            what = "has no asset whose bands have common names"
-            raise BandError(
-                f"{what} (has {', '.join(asset.key for asset in assets) or 'none'})", remedy="sensor-or-item"
-            )
+            keys = ", ".join(asset.key for asset in assets) or "none"
+            raise BandError(f"has no asset whose bands have common names (has {keys})", remedy="sensor-or-item")
         return {name: _best(name, offered[name]) for name in names}
 
 
@@ -138,7 +132,7 @@ class _Asset:
     key: str
     source: str
     media_type: str
-    roles: tuple[str, ...]
+    roles: Sequence[str]
     fields: dict[str, Any]
 
     def bands(self) -> Iterator[_Band]:
@@ -308,7 +302,7 @@ def _begins_as_json(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x1e \t\r\n").startswith((b"{", b"["))
 
 
-def _documents(path: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+def _documents(path: str, skips: Skips) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Yield the objects of a file, a URL or stdin: the whole, or one per line, as they arrive.
 
     Each comes with the place to name in a message, and the address at which relative ones begin.
@@ -316,24 +310,28 @@ def _documents(path: str) -> Iterator[tuple[dict[str, Any], str, str]]:
     if _WEB.match(path):
         yield _parsed(_fetched(path), path), path, path
         return
-    whole: list[bytes] | None = None
-    held = 0
+    whole: list[bytes] = []
+    held, by_line = 0, False
     for name, first, lines, _ in read_lines(path):
         for number, line in enumerate(lines, first):
             text = line.strip(b"\x1e \t\r")
-            if whole is not None:
-                whole.append(text)
-                held += len(text)
-                if held > MAX_LINE_BYTES:
-                    raise RasterError(f"is larger than {MAX_LINE_BYTES >> 20} MiB", name)
-            elif text:
+            if not text:
+                continue
+            if not whole:
                 try:
-                    yield _parsed(text, f"{name}:{number}"), f"{name}:{number}" if number > 1 else name, path
-                except RasterError:
-                    if number > 1:
-                        raise
-                    whole = [text]
-    if whole is not None:
+                    document, by_line = _parsed(text, f"{name}:{number}"), True
+                except RasterError as error:
+                    if by_line:
+                        skips(error)
+                        continue
+                else:
+                    yield document, f"{name}:{number}" if number > 1 else name, path
+                    continue
+            whole.append(text)
+            held += len(text)
+        if held > MAX_LINE_BYTES:
+            raise RasterError(f"is larger than {MAX_LINE_BYTES >> 20} MiB", name)
+    if whole:
         yield _parsed(b"\n".join(whole), _shown(path)), _shown(path), path
 
 
@@ -349,6 +347,9 @@ def _parsed(text: bytes, place: str) -> dict[str, Any]:
 
 def _fetched(url: str, size: int | None = None) -> bytes:
     """Read what is at a URL, or its first bytes."""
+    import urllib.error
+    import urllib.request
+
     check_allowed(url)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "rsr", "Accept": "application/json, */*"})
@@ -369,21 +370,22 @@ def _items(document: dict[str, Any], place: str, base: str, skips: Skips) -> Ite
 
     Each document of a catalogue is read once, whatever the links are.
     """
-    waiting = [(document, place, base)]
-    seen = {base}
+    waiting = [iter([(document, place, base)])]
+    seen = {base if _WEB.match(base) else os.path.normpath(base)}
     while waiting:
-        document, place, base = waiting.pop()
+        following = next(waiting[-1], None)
+        if following is None:
+            waiting.pop()
+            continue
+        document, place, base = following
         try:
             kind = document.get("type")
             if kind == "FeatureCollection":
-                features = document.get("features")
-                each = features if isinstance(features, list) else []
-                numbered = [(one if isinstance(one, dict) else {}, number) for number, one in enumerate(each)]
-                waiting += [(one, f"{place}#{one.get('id', number)}", base) for one, number in reversed(numbered)]
+                waiting.append(_features(document, place, base))
             elif kind == "Feature":
                 yield _item(document, place, base)
             elif kind in ("Catalog", "Collection") or ("links" in document and "stac_version" in document):
-                waiting += reversed([*_linked(document, place, base, seen, skips)])
+                waiting.append(_linked(document, place, base, seen, skips))
             elif kind == FAILURE:
                 raise upstream_error(document)
             else:
@@ -392,13 +394,18 @@ def _items(document: dict[str, Any], place: str, base: str, skips: Skips) -> Ite
             skips(error)
 
 
+def _features(document: dict[str, Any], place: str, base: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield the features of a collection."""
+    features = document.get("features")
+    for number, feature in enumerate(features if isinstance(features, list) else []):
+        one = feature if isinstance(feature, dict) else {}
+        yield one, f"{place}#{one.get('id', number)}", base
+
+
 def _item(document: dict[str, Any], place: str, base: str) -> tuple[pystac.Item, str, str]:
     """Return a Feature as an Item."""
-    properties = document.get("properties")
     if not isinstance(document.get("assets"), dict):
-        if isinstance(properties, dict) and "window" in properties:
-            raise RasterError("contains records and not a raster", place, remedy="records")
-        raise RasterError("is a Feature without assets, and no STAC Item", place)
+        raise RasterError("contains records and not a raster", place, remedy="records")
     import pystac
 
     try:
@@ -427,10 +434,9 @@ def _linked(
             continue
         seen.add(address)
         try:
-            yield from _documents(address)
+            yield from _documents(address, skips)
         except RsrError as error:
-            what = f"links to {address}, which {error.message}"
-            skips(RasterError(what, place, remedy=error.remedy, **error.facts))
+            skips(RasterError(f"links to {address}: {error.message}", place, remedy=error.remedy, **error.facts))
 
 
 def _resolved(href: str, base: str, *, gdal: bool = True) -> str:
