@@ -48,7 +48,7 @@ REMEDIES = {
     "index-first": "pass the index before the records: rsr query INDEX INPUT",
     "index-in-place": "pass the records that it was built from; rsr query takes an index as its first argument",
     "indexed": "pass the records that were indexed",
-    "install": "pip install rsr-cli installs all that is missing, 7 GB",
+    "install": "pip install . in the clone of rsr installs all that is missing, 7 GB",
     "items": "pass the records that it was written from, or cut its Items with rsr tile",
     "label-list": 'write a list of one string too, as in ["lake"]',
     "labels": "label the tiles before rsr index, or pass the labels to --truth",

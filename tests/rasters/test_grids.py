@@ -273,6 +273,12 @@ def test_a_cell_across_the_antimeridian_is_one(scene, cut):
         ({"transform": Affine(10, 0, 6e5, 0, -10, 53e5)}, 10_000, "has no whole cell of the grid", "finer-grid"),
         ({"crs": "EPSG:3413", "transform": Affine(10, 0, 5e4, 0, -10, 5e4)}, 100, "which ends at latitude 85", None),
         (
+            {"crs": "EPSG:3857", "transform": Affine(50, 0, 20035300, 0, -50, 5e6)},
+            500,
+            "over the edge of its map",
+            "warp",
+        ),
+        (
             {"gcps": [GroundControlPoint(r, c, 13 + c / 1e4, 48 - r / 1e4) for r, c in ((0, 0), (0, 90), (60, 9))]},
             100,
             "has no footprint on a map",

@@ -253,23 +253,26 @@ def _cells(scene: Scene, grid: MajorTom, *, pad: bool) -> Iterator[list[_Place]]
     ((footprint, _),) = scene.locate.footprints([(0, 0, scene.width, scene.height)])
     if footprint["geometry"] is None or not scene.locate.is_map:
         raise RasterError("has no footprint on a map, where the cells of a grid are", scene.place, remedy="warp")
+    astray = "reaches over the edge of its map, where cells of a grid are not found"
     found = False
     for cells in grid.rows(footprint["geometry"]):
         if not cells:
             continue
         codes, lon, lat = zip(*cells, strict=True)
         centres = np.transpose(scene.locate.find(lon, lat, (scene.width, scene.height)))
-        on_map = np.isfinite(centres).all(axis=1)
-        centres = centres[on_map]
+        if not np.isfinite(centres).all():
+            raise RasterError(astray, scene.place, remedy="warp")
         sizes_m = scene.locate.pixel_sizes(*centres.T)
         if (sizes_m > grid.spacing_m).any():
             what = f"has pixels larger than the {grid.spacing_m} m of a grid's cells"
             raise RasterError(what, scene.place, remedy="coarser-grid")
         sizes = np.ceil((grid.spacing_m / sizes_m).round(6))
         starts = np.round(centres - sizes / 2)
+        if (np.maximum(starts - size, -starts - sizes) > 2 * sizes).any():  # they all intersect the footprint
+            raise RasterError(astray, scene.place, remedy="warp")
         kept = (starts < size) & (starts + sizes > 0) if pad else (starts >= 0) & (starts + sizes <= size)
         windows = np.concatenate([starts, sizes], axis=1)[kept.all(axis=1)].astype(int).tolist()
-        names = np.array(codes)[on_map][kept.all(axis=1)].tolist()
+        names = np.array(codes)[kept.all(axis=1)].tolist()
         if windows:
             found = True
             yield sorted(zip(map(tuple, windows), names, strict=True))
