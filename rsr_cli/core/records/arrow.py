@@ -323,9 +323,9 @@ class Columns:
         if "labels" in there:
             if not is_list(there["labels"].type) or not pa.types.is_string(there["labels"].type.value_type):
                 return None
-            labels = [each or () for each in _values(there["labels"])]
-            if any(None in each for each in labels):
+            if there["labels"].flatten().null_count:
                 return None
+            labels = [each or () for each in _values(there["labels"])]
         gsds = np.full(n, np.nan)
         if "gsd" in there:
             if not pa.types.is_floating(there["gsd"].type):
@@ -597,8 +597,7 @@ def _lists(column: pa.Array) -> list[Any]:
     flat = _values(column.flatten())
     lengths = column.value_lengths()
     if flat and not column.null_count and np.ptp(as_numpy(lengths)) == 0:
-        size = len(flat) // len(column)
-        return [flat[i : i + size] for i in range(0, len(flat), size)]
+        return list(map(list, zip(*[iter(flat)] * (len(flat) // len(column)), strict=True)))
     rows, start = [], 0
     for length in lengths.to_pylist():
         rows.append(None if length is None else flat[start : start + length])
