@@ -192,6 +192,27 @@ def test_boxes_and_ranges_of_time(rsr, tmp_path, changed, box):
     assert item.validate()
 
 
+@pytest.mark.parametrize(
+    "geometry", ["x", {}, {"type": "GeometryCollection", "geometries": [{"type": "Point", "coordinates": [5, 6]}]}]
+)
+def test_a_geometry_that_an_item_cannot_have(rsr, tmp_path, geometry):
+    """The schema of an Item has no collections of geometries."""
+    (record,) = embedding_records(np.ones((1, 5), np.float32))
+    record["properties"]["datetime"] = "2023-06-10T00:00:00Z"
+    record |= {"geometry": geometry, "bbox": [5, 6, 5, 6]}
+    done = rsr("binarize", "-o", "x.stac.json", input=orjson.dumps(record) + b"\n", cwd=tmp_path)
+    assert (done.returncode, b"has a geometry that a STAC Item cannot have" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("coordinates", [[], [[]], 3, [1], ["a", "b"], [[1, 2], ["x", 3]], None])
+def test_a_geometry_without_a_place(rsr, tmp_path, coordinates):
+    (record,) = embedding_records(np.ones((1, 5), np.float32))
+    record["properties"]["datetime"] = "2023-06-10T00:00:00Z"
+    record["geometry"] = {"type": "MultiPoint", "coordinates": coordinates}
+    done = rsr("binarize", "-o", "x.stac.json", input=orjson.dumps(record) + b"\n", cwd=tmp_path)
+    assert (done.returncode, b"has a geometry without sound coordinates" in done.stderr) == (1, True)
+
+
 def test_a_collection_is_not_read_as_records(lake, rsr):
     done = rsr("embed", "--model", "rcf", "hits.stac.json", cwd=lake)
     assert done.returncode == 1

@@ -104,12 +104,12 @@ def open_raster(
     remote = check_source(path)
     if Path(path).is_fifo():  # GDAL would wait for a writer
         raise RasterError("is a named pipe and not a file", path)
+    if has_records(path):  # drivers that read JSON take it for references to other files
+        raise RasterError("contains records and not a raster", path, remedy="records")
     with explained(path):
         try:
             dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
         except RasterioError:
-            if has_records(path):
-                raise RasterError("contains records and not a raster", path, remedy="records") from None
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise RasterError("is empty", path) from None
             raise

@@ -84,7 +84,7 @@ class RecordWriter:
         Raises
         ------
         RecordError
-            A record states no time.
+            A record states no time, or has no geometry that an Item may have.
         """
         if batch.vectors is not None and batch.space is not None:
             give_vectors(batch.records, batch.vectors, batch.space)
@@ -110,6 +110,8 @@ class RecordWriter:
         kept = {name: value for name, value in properties.items() if name not in _OF_ASSETS and value is not None}
         kept |= _times(properties) | self._embedding(properties)
         geometry = record.get("geometry")
+        if geometry is not None and not (isinstance(geometry, dict) and "coordinates" in geometry):
+            raise RecordError(f"has a geometry that a STAC Item cannot have: {shown(geometry)}")
         box = {} if geometry is None else {"bbox": record.get("bbox") or _box(geometry)}
         name = id_of(record)
         if is_hit(record):  # one record may be a hit of several queries, and the ids of a collection are unique
@@ -180,19 +182,21 @@ def _box(geometry: dict[str, Any]) -> list[float]:
     RecordError
         It has none.
     """
-    points = [*_points(geometry.get("coordinates") or [part["coordinates"] for part in geometry.get("geometries", ())])]
-    if not points:
-        raise RecordError(f"has a geometry without coordinates: {shown(geometry)}")
-    across, down = [point[0] for point in points], [point[1] for point in points]
-    return [min(across), min(down), max(across), max(down)]
+    try:
+        points = [*_points(geometry["coordinates"])]
+        across, down = [float(point[0]) for point in points], [float(point[1]) for point in points]
+        return [min(across), min(down), max(across), max(down)]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise RecordError(f"has a geometry without sound coordinates: {shown(geometry)}") from None
 
 
-def _points(coordinates: Any) -> Iterator[list[float]]:
-    if isinstance(coordinates, list) and coordinates and not isinstance(coordinates[0], list):
-        yield coordinates
+def _points(part: Any) -> Iterator[list[float]]:
+    """Yield the points of coordinates, however nested."""
+    if isinstance(part[0], list):
+        for inner in part:
+            yield from _points(inner)
     else:
-        for part in coordinates:
-            yield from _points(part)
+        yield part
 
 
 def _extensions(properties: dict[str, Any], assets: dict[str, dict[str, Any]]) -> list[str]:
@@ -214,7 +218,8 @@ def _assets(properties: dict[str, Any]) -> dict[str, dict[str, Any]]:
     source, names = properties.get("source"), properties.get("bands")
     if not isinstance(names, list) or not isinstance(source, str | dict):
         return {}
-    bands = [_band(properties, number, str(name)) for number, name in enumerate(names)]
+    names = [str(name) for name in names]
+    bands = [_band(properties, number, name) for number, name in enumerate(names)]
     if isinstance(source, str):
         return {"source": _asset(properties, source, bands)}
     return {
