@@ -245,3 +245,32 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
 def test_a_directory_that_is_not_there(tmp_path):
     with pytest.raises(OutputError, match="no such file or directory"), Output(str(tmp_path / "no" / "out"), TABLE):
         pass
+
+
+CLEANER = """
+import sys, time
+from pathlib import Path
+from rsr_cli.core.files import _remove_stale
+print("ready", flush=True)
+until = time.monotonic() + 2
+while time.monotonic() < until:
+    _remove_stale.__wrapped__(Path(sys.argv[1]))
+"""
+
+
+def test_a_directory_that_others_take_for_stale_is_created_again(tmp_path):
+    """Between its creation and its lock, a directory looks like one of a dead process."""
+    command = [sys.executable, "-c", CLEANER, tmp_path]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as one,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as other,
+    ):
+        assert one.stdout.readline() == other.stdout.readline() == b"ready\n"
+        written = 0
+        while one.poll() is None or other.poll() is None:
+            with whole_directory(tmp_path / str(written)) as directory:
+                (directory / "x").write_text(str(written))
+            written += 1
+    assert {path.name: (path / "x").read_text() for path in tmp_path.iterdir()} == {
+        str(number): str(number) for number in range(written)
+    }

@@ -169,8 +169,10 @@ def whole_directory(path: Path) -> Iterator[Path]:
     """
 
     def create(temporary: Path) -> int:
-        temporary.mkdir()
-        return os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        while True:
+            temporary.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process took it for stale before it was opened
+                return os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     with _temporary(path, create) as (temporary, _):
         yield temporary

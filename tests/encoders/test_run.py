@@ -327,7 +327,11 @@ def test_a_missing_date_or_place_is_an_error(call, corner_scene, tmp_path):
         embedded(tiles, tmp_path, Located())
     assert "--datetime" in explain(caught.value)
     placeless = orjson.loads(call("tile", "--whole", "--datetime", "2021-03-01", corner_scene))
+    expected, _ = embedded(orjson.dumps(placeless), tmp_path, Located())
     del placeless["bbox"]
+    by_geometry, _ = embedded(orjson.dumps(placeless), tmp_path, Located())
+    assert by_geometry[0]["properties"]["embedding"] == expected[0]["properties"]["embedding"]
+    placeless["geometry"] = None
     with pytest.raises(RecordError, match="has no bbox"):
         embedded(orjson.dumps(placeless), tmp_path, Located())
 
