@@ -278,15 +278,15 @@ class SegmentWriter:
         if self._vectors is not None:
             self._vectors.close()
         self._columns.close()
-        arrays = sorted(self._directory.glob("*.npy"))
+        arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
         with ThreadPoolExecutor(1) as pool:
-            facts = pool.map(_facts_of, arrays)  # hashes them while the others are completed and written to disk
+            hashed = [pool.submit(_facts_of, path) for path in arrays]  # while others are completed and written to disk
             self._table.finish(self._columns.labels)
-            for path in arrays:
+            self._table.close()
+            hashed.append(pool.submit(_facts_of, table))
+            for path in (*arrays, table):
                 sync_file(path)
-        self._table.close()
-        table = self._directory / TABLE
-        self._files = {path.name: fact for path, fact in zip(arrays, facts, strict=True)} | {TABLE: _facts_of(table)}
+        self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
 
     def close(self) -> None:
         """Close the files."""
