@@ -204,6 +204,16 @@ def test_a_radius_below_0_is_wrong_usage(rsr, lake):
     assert (done.returncode, done.stderr) == (2, says)
 
 
+def test_a_space_that_a_user_named_is_not_asked_of_a_model(rsr, tmp_path):
+    np.save(tmp_path / "v.npy", np.eye(4, dtype=np.float32))
+    np.save(tmp_path / "w.npy", np.eye(5, dtype=np.float32))
+    assert rsr("index", "v.npy", "--space", "my own", "-o", "v.rsr", cwd=tmp_path).returncode == 0
+    for name, space in (("v.npy", "another"), ("w.npy", "my own")):
+        done = rsr("query", "v.rsr", name, "--space", space, "-q", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert done.stderr.endswith(b"; pass embeddings of that space, and --space 'my own' if they do not state it\n")
+
+
 def test_another_space_is_refused_by_both_names(rsr, lake):
     stranger = tile("x", np.ones(64, np.float32))
     stranger["properties"]["embedding"]["fingerprint"] = "elsewhere"

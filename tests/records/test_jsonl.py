@@ -107,8 +107,9 @@ def test_a_binary_file_is_not_records(rsr, tmp_path, write_raster):
 
 def test_a_directory_is_not_records(rsr, tmp_path):
     done = rsr("binarize", tmp_path)
-    says = f"rsr binarize: {tmp_path}: is a directory; cut rasters into records with rsr tile\n"
-    assert (done.returncode, done.stderr.decode()) == (1, says)
+    says = f"rsr binarize: {tmp_path}: is a directory; cut rasters into records with rsr tile; of tables, name"
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.decode().startswith(says)
 
 
 def test_other_dtypes_and_layouts_come_as_float32():

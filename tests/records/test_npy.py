@@ -41,7 +41,10 @@ def test_an_array_is_searched(rsr, tmp_path):
     ("array", "says"),
     [
         (np.zeros((3, 4, 4)), "is an array of shape (3, 4, 4), and not one of vectors (n, dim); cut rasters into"),
-        (np.zeros(5), "is an array of shape (5,), and not one of vectors (n, dim)"),
+        (
+            np.zeros(5),
+            "is an array of shape (5,), and not one of vectors (n, dim); write it again with a row per vector",
+        ),
         (np.zeros((5, 0)), "is an array of shape (5, 0), and not one of vectors (n, dim)"),
         (np.zeros((5, 2), np.int64), "is an array of int64; vectors are of float16, float32, float64, int8"),
         (np.zeros((5, 2), np.complex64), "is an array of complex64; vectors are of"),

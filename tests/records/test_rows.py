@@ -42,6 +42,8 @@ def test_ids_that_repeat_between_files_are_made(rsr, tmp_path):
     assert done.stderr.decode() == (
         f"rsr binarize: lake/d.parquet: no column of ids; {MADE}\n"
         f"rsr binarize: lake/a.parquet and 1 other file: ids are missing or repeat; {MADE}\n"
+        "rsr binarize: lake/a.parquet and 1 other file: left out, as a record has one id: id; "
+        "rename that column to keep it\n"
     )
     done = rsr("binarize", "lake/a.parquet", "--space", "s", cwd=tmp_path)
     assert (ids_of(done), done.stderr) == ([0, 1, 2], b"")
@@ -89,6 +91,25 @@ def test_the_column_that_is_not_used_is_kept(rsr, tmp_path, ids):
     assert ids_of(done) == ["x_1", "x_2", "x_3"]
     kept = [orjson.loads(line)["properties"].get("tile_id") for line in done.stdout.splitlines()]
     assert kept == ids
+
+
+def test_a_column_id_that_is_not_used_is_named(rsr, tmp_path):
+    """No property can have its name; the file of which no id repeats keeps its own."""
+    table(tmp_path / "x.parquet", list("abb"))
+    table(tmp_path / "y.parquet", list("cde"))
+    done = rsr("binarize", "x.parquet", "y.parquet", "--space", "s", cwd=tmp_path)
+    first, second = done.stderr.decode().splitlines()
+    assert first == f"rsr binarize: x.parquet: ids are missing or repeat; {MADE}"
+    assert second.startswith("rsr binarize: x.parquet: left out, as a record has one id: id; rename")
+    assert ids_of(done) == ["x_1", "x_2", "x_3", "c", "d", "e"]
+
+
+def test_boxes_without_geometries_are_named(rsr, tmp_path):
+    """A box without a geometry places nothing, and is not dropped without a word."""
+    boxes = pa.array([{"xmin": 1.0, "ymin": 2.0, "xmax": 3.0, "ymax": 4.0}] * 3)
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0]] * 3, "id": list("abc"), "bbox": boxes}), tmp_path / "x.parquet")
+    done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+    assert done.stderr == b"rsr binarize: x.parquet: left out, as records do not hold them: bbox\n"
 
 
 def test_two_files_of_clay_are_one_index(rsr, shared_data, tmp_path):

@@ -15,7 +15,7 @@ from rsr_cli.core.index.flat import Flat
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.inputs import map_array, open_regular
-from rsr_cli.core.records.space import note_int8
+from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -203,10 +203,15 @@ class Index:
         if (theirs.fingerprint, theirs.size) == (mine.fingerprint, mine.size):
             note_int8(theirs.facts.get("precision"), mine.facts.get("precision"))
             return binarizer
+        named = mine.facts.get("model")
         raise FingerprintError(
             f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",
-            remedy="as-index",
+            # A space that a user named is not of a model that could embed the queries.
+            remedy="space-of-index"
+            if mine.fingerprint == fingerprint({"space": named, "dim": mine.size})
+            else "as-index",
             index=self.path,
+            space=named,
         )
 
     def search(

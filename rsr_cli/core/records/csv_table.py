@@ -40,6 +40,8 @@ _PLACES = (_GEOJSON, "geometry")
 _WHOLE, _NUMBER = r"^(|-?(0|[1-9][0-9]{0,17}))$", r"^(|-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]+)?)$"
 #: How pyarrow names a column.
 _COLUMN = re.compile(r"In CSV column #([0-9]+)")
+#: What separates fields in other tables, as spreadsheets write them where the decimal mark is a comma.
+_OTHER_MARKS = ";\t|"
 #: What stands for a number that is missing.
 _NONE = ("", "NA", "N/A", "null", "NULL", "None")
 
@@ -53,6 +55,8 @@ class _File:
         self.n_rows = 0
         with self._reader({}) as reader:
             self._names = reader.schema.names
+        if len(self._names) == 1 and any(mark in self._names[0] for mark in _OTHER_MARKS):
+            raise RsrError("has other marks than commas between its fields", path, remedy="commas")
         vectors = numbered(self._names, settings.vector_column)
         self._types = {name: pa.float32() if name in vectors else pa.string() for name in self._names}
         self._open = [name for name in self._names if name not in (*vectors, *IDS, settings.id_column, *_PLACES)]
@@ -114,7 +118,8 @@ class _File:
         except (pa.ArrowException, UnicodeDecodeError) as error:
             what = str(error).partition("\n")[0].rstrip(".")
             what = _COLUMN.sub(lambda found: f"column {self._names[int(found[1])]}", what)
-            raise RsrError(f"cannot be read as CSV: {what}", self.path) from None
+            remedy = "commas" if what.startswith("CSV parse error") else None
+            raise RsrError(f"cannot be read as CSV: {what}", self.path, remedy=remedy) from None
         except OSError as error:
             raise RsrError(reason(error), self.path) from None
 

@@ -85,7 +85,7 @@ def refuse_directory(path: str) -> None:
     if Path(path).is_dir():
         if is_index(path):
             raise RsrError("is an index and not records", path, remedy="index-in-place")
-        raise RsrError("is a directory", path, remedy="tile")
+        raise RsrError("is a directory", path, remedy="directory")
 
 
 def is_index(path: str) -> bool:

@@ -43,7 +43,8 @@ class _File:
             raise RsrError(f"cannot be read as a numpy array: {error}", path) from None
         shape, dtype = self._array.shape, self._array.dtype
         if len(shape) != 2 or not 1 <= shape[1] <= MAX_SIZE:
-            raise RsrError(f"is an array of shape {shape}, and not one of vectors (n, dim)", path, remedy="tile")
+            remedy = "tile" if len(shape) == 3 else "matrix"
+            raise RsrError(f"is an array of shape {shape}, and not one of vectors (n, dim)", path, remedy=remedy)
         if dtype.name not in _TYPES:
             raise RsrError(f"is an array of {dtype}; vectors are of {', '.join(_TYPES)}", path)
         self.n_rows, self._dim = shape

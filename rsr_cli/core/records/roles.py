@@ -73,7 +73,9 @@ class Roles:
         if settings.makes_ids:
             ident = None
         taken = {*vectors, ident, geometry} | ({"id"} if settings.makes_ids else set())
-        if "bbox" in types and pa.types.is_struct(types["bbox"]):  # of the geometry, which has another one here
+        if (
+            geometry and "bbox" in types and pa.types.is_struct(types["bbox"])
+        ):  # of the geometry, which has another one here
             taken.add("bbox")
         others = {name: type_ for name, type_ in types.items() if name not in taken}
         left_out = [name for name, type_ in others.items() if name in RESERVED or not is_property(type_)]

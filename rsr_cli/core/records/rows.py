@@ -128,6 +128,7 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
     stems: dict[str, str] = {}
     hashes: dict[str, NDArray[np.int64]] = {}
     none: list[str] = []
+    own: set[str] = set()
     left_out: dict[tuple[str, ...], list[str]] = {}
     for path, codec, settings in tables:
         with codec.opened(path, settings) as source:
@@ -143,6 +144,8 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
             else:
                 columns = [_hashes(batch[0]) for batch in source.batches(READ_ROWS, [table.roles.id])]
                 hashes[path] = np.concatenate([*columns, np.empty(0, np.int64)])
+                if table.roles.id == "id":  # those of another column become a property
+                    own.add(path)
     repeat = _that_repeat(hashes)
     named: dict[str, str] = {}
     for path in dict.fromkeys([*none, *repeat]):
@@ -152,6 +155,9 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
     made = "ids are made of the file's name and the row's number"
     _warn(none, f"no column of ids; {made}")
     _warn(repeat, f"ids are missing or repeat; {made}")
+    _warn(
+        [path for path in repeat if path in own], "left out, as a record has one id: id; rename that column to keep it"
+    )
     for names, paths in left_out.items():
         _warn(paths if names else [], f"left out, as records do not hold them: {', '.join(names)}")
     return {*none, *repeat}
@@ -462,7 +468,9 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
     if stream.space is None or not len(batch):
         return
     values, fits = _matrix(column, stream.space)
-    wrong = f"its {kind} has not the {stream.space.size} {'bits' if kind == 'code' else 'dimensions'} of its space"
+    wrong = (
+        f"its {kind} does not have the {stream.space.size} {'bits' if kind == 'code' else 'dimensions'} of its space"
+    )
     batch.keep_sound(fits, lambda _: wrong, skips)
     if len(batch):
         batch.set_vectors(values if fits.all() else values[fits], stream.space, skips)
