@@ -20,7 +20,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
-from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_source, check_virtual
+from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_dataset, check_file, check_source
 from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def open_raster(
     if is_missing(path):
         raise RasterError("no such file", path)
     remote = check_source(path)
-    if Path(path).is_fifo():  # GDAL would wait for a writer
-        raise RasterError("is a named pipe and not a file", path)
+    if not path.endswith(".npy"):
+        check_file(path)
     with explained(path):
         try:
             dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
@@ -114,7 +114,7 @@ def open_raster(
                 raise RasterError("is empty", path) from None
             raise
         if not path.endswith(".npy"):
-            check_virtual(dataset, path)
+            check_dataset(dataset, path)
         alphas = alphas_of(dataset)
         wanted = alphas
         if n_bands == dataset.count:
