@@ -192,6 +192,24 @@ def test_boxes_and_ranges_of_time(rsr, tmp_path, changed, box):
     assert item.validate()
 
 
+@pytest.mark.parametrize(
+    ("geometry", "times", "says"),
+    [
+        ({"type": "Point", "coordinates": 5}, {}, "has a geometry without coordinates"),
+        ({"type": "Point", "coordinates": ["a", "b"]}, {}, "has a geometry without coordinates"),
+        ({"type": "Polygon"}, {}, "has a geometry without coordinates"),
+        (None, {"start_datetime": "2020-01-01T00:00:00Z"}, "states start_datetime alone"),
+        (None, {"end_datetime": "2020-01-01T00:00:00Z"}, "states end_datetime alone"),
+    ],
+)
+def test_records_that_are_no_items(rsr, tmp_path, geometry, times, says):
+    (record,) = embedding_records(np.ones((1, 5), np.float32))
+    record["properties"] |= {"datetime": "2020-01-01T00:00:00Z", **times}
+    record = {name: value for name, value in record.items() if name != "bbox"} | {"geometry": geometry}
+    done = rsr("binarize", "-o", "x.stac.json", input=orjson.dumps(record) + b"\n", cwd=tmp_path)
+    assert (done.returncode, says in done.stderr.decode()) == (1, True), done.stderr
+
+
 def test_a_collection_is_not_read_as_records(lake, rsr):
     done = rsr("embed", "--model", "rcf", "hits.stac.json", cwd=lake)
     assert done.returncode == 1

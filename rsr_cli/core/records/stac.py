@@ -152,11 +152,13 @@ def _times(properties: dict[str, Any]) -> dict[str, str | None]:
     Raises
     ------
     RecordError
-        It states none.
+        It states none, or only one end of a range.
     """
     moment, first, last = (properties.get(name) for name in _TIMES)
     if moment is None and (first is None or last is None):
         raise RecordError("states no time, which a STAC Item must", remedy="datetime")
+    if (first is None) != (last is None):
+        raise RecordError(f"states {_TIMES[1 + (first is None)]} alone, which a STAC Item must not")
     times: dict[str, str | None] = {"datetime": None if moment is None else _utc(moment)}
     if first is not None and last is not None:
         times |= {"start_datetime": _utc(first), "end_datetime": _utc(last)}
@@ -180,10 +182,11 @@ def _box(geometry: dict[str, Any]) -> list[float]:
     RecordError
         It has none.
     """
-    points = [*_points(geometry.get("coordinates") or [part["coordinates"] for part in geometry.get("geometries", ())])]
-    if not points:
-        raise RecordError(f"has a geometry without coordinates: {shown(geometry)}")
-    across, down = [point[0] for point in points], [point[1] for point in points]
+    try:
+        points = [*_points(geometry.get("coordinates") or [one["coordinates"] for one in geometry["geometries"]])]
+        across, down = zip(*(map(float, point[:2]) for point in points), strict=True)
+    except (KeyError, TypeError, ValueError):
+        raise RecordError(f"has a geometry without coordinates: {shown(geometry)}") from None
     return [min(across), min(down), max(across), max(down)]
 
 
