@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -353,12 +354,44 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, write_raster, rsr):
     tile = rsr("tile", path, "--sensor", "alphaearth", "--whole").stdout
     done = rsr("embed", "--model", "mean", input=tile)
     assert "cancel each other out" in messages(done)[0]
-    for decode in ({"power": -1}, {"power": "2"}, {"scales": 3}, {"power": 2, "scales": "x"}, {}, [], "power"):
+    for bands, says in {
+        ("A00..A62", "-"): "has 63 of the 64 bands of alphaearth, without A63",
+        ("-",) * 64: "names no band that is used",
+    }.items():
+        record = json.loads(tile)
+        record["properties"] |= {"bands": bands, "space": "alphaearth" if "A00..A62" in bands else "x"}
+        done = rsr("embed", "--model", "mean", input=json.dumps(record).encode())
+        assert says in messages(done)[0]
+    record = json.loads(tile)
+    record["properties"] |= {"decode": {"power": 1e308}, "scale": 1e9}
+    done = rsr("embed", "--model", "mean", input=json.dumps(record).encode())
+    assert "has no valid pixel" in messages(done)[0]
+    for decode in (
+        {"power": True},
+        {"power": -1},
+        {"power": "2"},
+        {"scales": 3},
+        {"power": 2, "scales": "x"},
+        {},
+        [],
+        "power",
+    ):
         record = json.loads(tile)
         record["properties"]["decode"] = decode
         done = rsr("embed", "--model", "mean", "--keep-going", input=json.dumps(record).encode())
         assert done.returncode == 3
         assert "is not a tile" in messages(done)[0]
+
+
+def test_many_names_take_no_long_time(tmp_path, write_raster, rsr):
+    write_raster(tmp_path / "a.tif", np.ones((2, 8, 8), "float32"))
+    facts = {"source": f"{tmp_path}/a.tif", "window": [0, 0, 8, 8], "space": "x"}
+    record = {"type": "Feature", "id": "a", "geometry": None, "properties": facts}
+    facts["bands"] = [f"q{number}" for number in range(200_000)]  # looking each up among all takes minutes
+    start = time.monotonic()
+    done = rsr("embed", "--model", "mean", input=json.dumps(record).encode())
+    assert "has 2 bands, but the record names 200000" in messages(done)[0]
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """What GDAL is not given: a record may come from a stranger."""
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +43,8 @@ REMOTE = [
     "vrt:///vsicurl/http://{host}/x.tif?bands=1",
     'HDF5:"http://{host}/x.h5"://a',
     'NETCDF:"/vsicurl/http://{host}/x.nc":a',
+    "file:///vsicurl_streaming/http://{host}/x.tif",
+    "zip:///vsicurl/http://{host}/x.zip!x.tif",
 ]
 NEVER = [
     '<VRTDataset rasterXSize="1" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>',
@@ -62,6 +68,12 @@ NEVER = [
     "/vsi",
     "gopher://{host}/x.tif",
     "NETCDF:none.nc:a",
+    "NETCDF:http://{host}/x.nc:.",
+    'NETCDF:http://127.0.0.1/x.nc:"."',
+    'NETCDF:"""http://{host}/x.nc":a',
+    "file:///vsisparse/x.xml",
+    "file:///vsi\nsparse/x.xml",
+    "zip:///vsistdin?!x.tif",
 ]
 
 
@@ -147,6 +159,143 @@ def test_a_virtual_raster_that_leads_to_the_network(tmp_path, host):
     assert came == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("subClass", "SUBCLASS"), ("SourceFilename", "SOURCEFILENAME")])
+@pytest.mark.parametrize("relative", ["relativeToVRT", "RELATIVETOVRT", "relativetovrt"])
+def test_raw_bands_two_levels_below_however_they_are_spelled(tmp_path, old, new, relative):
+    (tmp_path / "secret.bin").write_bytes(bytes(range(64)))
+    (tmp_path / "raw.vrt").write_text(vrt("secret.bin", raw=True, relative=1).replace(old, new))
+    (tmp_path / "middle.vrt").write_text(
+        vrt("raw.vrt", relative=1).replace("relativeToVRT", relative).replace(old, new)
+    )
+    (tmp_path / "outer.vrt").write_text(vrt(tmp_path / "middle.vrt"))
+    with rasterio.open(tmp_path / "outer.vrt") as dataset:  # GDAL alone
+        assert dataset.read().sum() == sum(range(64))
+    with pytest.raises(RasterError, match="has raw bands"):
+        open_raster(str(tmp_path / "outer.vrt"))
+
+
+def test_a_virtual_raster_that_asks_a_server_when_it_is_opened(tmp_path, host):
+    address, came = host
+    band = '<VRTRasterBand dataType="Byte" band="1" subClass="VRTWarpedRasterBand"/>'
+    source = f'<SourceDataset relativeToVRT="0">NETCDF:"http://{address}/x.nc":a</SourceDataset>'
+    (tmp_path / "x.vrt").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8" subClass="VRTWarpedDataset" xmlns="http://a">'
+        f"{band}<GDALWarpOptions>{source}</GDALWarpOptions></VRTDataset>"
+    )
+    with pytest.raises(RasterError, match="which is on the network"):
+        open_raster(str(tmp_path / "x.vrt"))
+    assert came == []
+
+
+@pytest.mark.parametrize(
+    ("where", "domain", "key"),
+    [
+        ("tag", "OVERVIEWS", "OVERVIEW_FILE"),
+        ("aux.xml", "OVERVIEWS", "OVERVIEW_FILE"),
+        ("aux.xml", "ProxyOverviewRequest", "FILENAME"),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_raster_that_names_its_overviews(tmp_path, write_raster, host, where, domain, key, nested):
+    """A GeoTIFF alone can let GDAL open anything when it is read at a smaller size."""
+    address, came = host
+    write_raster(tmp_path / "a.tif", ONES)
+    name = f'NETCDF:"http://{address}/x.nc":a'
+    if where == "tag":
+        with rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+            dataset.update_tags(ns=domain, **{key: name})
+    else:
+        facts = f'<Metadata domain="{domain}"><MDI key="{key}">{name}</MDI></Metadata>'
+        (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{facts}</PAMDataset>")
+    (tmp_path / "x.vrt").write_text(vrt("a.tif", relative=1))
+    with pytest.raises(RasterError, match="names another file as its overviews"):
+        open_raster(str(tmp_path / ("x.vrt" if nested else "a.tif")))
+    assert came == []
+
+
+@pytest.mark.parametrize("ending", [".ovr", ".msk", ".OVR", ".Msk"])
+def test_a_virtual_raster_beside_a_raster(tmp_path, write_raster, ending):
+    write_raster(tmp_path / "a.tif", ONES)
+    (tmp_path / f"a.tif{ending}").write_text(vrt("/etc/passwd", raw=True))
+    with pytest.raises(RasterError, match=rf"overviews or a mask in .*a\.tif{ending}, which is no TIFF"):
+        open_raster(str(tmp_path / "a.tif"))
+
+
+def test_overviews_and_masks_beside_a_raster_are_read(tmp_path, write_raster):
+    write_raster(tmp_path / "a.tif", ONES)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+        dataset.build_overviews([2])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+        dataset.write_mask(np.zeros(dataset.shape, bool))
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.tif.ovr", "a.tif.msk"}
+    with open_raster(str(tmp_path / "a.tif")) as dataset:
+        assert dataset.overviews(1) == [2]
+        assert not dataset.read_masks(1).any()
+
+
+RAW = (
+    '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+    '<SourceFilename relativeToVRT="0">{secret}</SourceFilename><ImageOffset>0</ImageOffset>'
+    "<PixelOffset>1</PixelOffset><LineOffset>8</LineOffset></VRTRasterBand></VRTDataset>"
+)
+
+
+@pytest.fixture(params=["zip", "tar"])
+def archived(request, tmp_path):
+    """Return a function that puts files into an archive, and returns the path of the first one there."""
+
+    def put(**files):
+        names = {name.replace("_", "."): content for name, content in files.items()}
+        path = tmp_path / f"a.{request.param}"
+        if request.param == "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, content in names.items():
+                    archive.writestr(name, content)
+        else:
+            with tarfile.open(path, "w") as archive:
+                for name, content in names.items():
+                    facts = tarfile.TarInfo(name)
+                    facts.size = len(content)
+                    archive.addfile(facts, io.BytesIO(content))
+        return f"/vsi{request.param}/{path}/{next(iter(names))}"
+
+    return put
+
+
+def test_a_virtual_raster_in_an_archive(tmp_path, archived, host):
+    """GDAL opens a warped one's source at once, by netCDF's own means on the network."""
+    address, came = host
+    (tmp_path / "secret").write_bytes(bytes(range(64)))
+    warped = '<VRTDataset rasterXSize="8" rasterYSize="8" subClass="VRTWarpedDataset"><GDALWarpOptions><SourceDataset>'
+    warped += f'NETCDF:"http://{address}/x.nc":a</SourceDataset></GDALWarpOptions></VRTDataset>'
+    for text in (RAW.format(secret=tmp_path / "secret"), warped):
+        inside = archived(x_vrt=text.encode())
+        for source in (inside, inside.replace("x.vrt", "./x.vrt")):
+            with pytest.raises(RasterError, match="cannot be read"):
+                open_raster(source)
+        (tmp_path / "m.vrt").write_text(vrt(inside))
+        with pytest.raises(RasterError, match="in an archive, which cannot be checked"):
+            open_raster(str(tmp_path / "m.vrt"))
+    assert came == []
+
+
+def test_overviews_in_an_archive_are_not_read(tmp_path, archived, write_raster):
+    (tmp_path / "secret").write_bytes(bytes(range(1, 65)))
+    image = Path(write_raster(tmp_path / "x.tif", np.zeros((1, 16, 16), "uint8"))).read_bytes()
+    source = archived(x_tif=image, x_tif_ovr=RAW.format(secret=tmp_path / "secret").encode())
+    with open_raster(source) as dataset:
+        assert dataset.overviews(1) == []
+        assert not dataset.read(1, out_shape=(8, 8)).any()
+
+
+def test_pipes_and_devices_that_a_virtual_raster_refers_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", "/dev/zero"):
+        (tmp_path / "x.vrt").write_text(vrt(source))
+        with pytest.raises(RasterError, match=r"is a (named pipe|device) and not a file"):
+            open_raster(str(tmp_path / "x.vrt"))
+
+
 def test_a_virtual_raster_with_code(tmp_path, write_raster):
     write_raster(tmp_path / "a.tif", ONES)
     code = "<PixelFunctionLanguage>Python</PixelFunctionLanguage><PixelFunctionType>f</PixelFunctionType>"
@@ -187,8 +336,6 @@ def test_a_header_that_names_any_file_is_refused(tmp_path, name):
 
 def test_what_people_name_is_read(tmp_path, write_raster, monkeypatch):
     """Files with odd names too, archives, mosaics, and subdatasets."""
-    import zipfile
-
     odd = tmp_path / "vsicurl" / "a:b.tif"
     write_raster(odd, ONES)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -210,7 +210,25 @@ def test_a_geometry_without_a_place(rsr, tmp_path, coordinates):
     record["properties"]["datetime"] = "2023-06-10T00:00:00Z"
     record["geometry"] = {"type": "MultiPoint", "coordinates": coordinates}
     done = rsr("binarize", "-o", "x.stac.json", input=orjson.dumps(record) + b"\n", cwd=tmp_path)
-    assert (done.returncode, b"has a geometry without sound coordinates" in done.stderr) == (1, True)
+    assert (done.returncode, b"has a geometry " in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("geometry", "times", "says"),
+    [
+        ({"type": "Point", "coordinates": 5}, {}, "has a geometry that cannot be read"),
+        ({"type": "Point", "coordinates": ["a", "b"]}, {}, "has a geometry that cannot be read"),
+        ({"type": "Polygon"}, {}, "has a geometry that a STAC Item cannot have"),
+        (None, {"start_datetime": "2020-01-01T00:00:00Z"}, "states start_datetime alone"),
+        (None, {"end_datetime": "2020-01-01T00:00:00Z"}, "states end_datetime alone"),
+    ],
+)
+def test_records_that_are_no_items(rsr, tmp_path, geometry, times, says):
+    (record,) = embedding_records(np.ones((1, 5), np.float32))
+    record["properties"] |= {"datetime": "2020-01-01T00:00:00Z", **times}
+    record = {name: value for name, value in record.items() if name != "bbox"} | {"geometry": geometry}
+    done = rsr("binarize", "-o", "x.stac.json", input=orjson.dumps(record) + b"\n", cwd=tmp_path)
+    assert (done.returncode, says in done.stderr.decode()) == (1, True), done.stderr
 
 
 def test_a_collection_is_not_read_as_records(lake, rsr):

@@ -399,8 +399,60 @@ def test_nothing_beside_a_remote_raster_is_asked_for(tmp_path, write_raster, rsr
 def test_an_item_on_a_server_names_no_local_file(tmp_path, write_raster, rsr, server):
     write_raster(tmp_path / "secret.tif", numbers(1, 10))
     bands = [{"common_name": "red"}]
-    for name, href in (("path", f"{tmp_path}/secret.tif"), ("file", f"file://{tmp_path}/secret.tif")):
+    hrefs = {"path": f"{tmp_path}/secret.tif", "file": f"file://{tmp_path}/secret.tif"}
+    inside = {"vrt": f"vrt://{tmp_path}/secret.tif?bands=1", "zip": f"/vsizip/{tmp_path}/secret.zip/a.tif"}
+    for name, href in {**hrefs, **inside}.items():
         save(tmp_path / f"{name}.json", item("i", {"red": {"href": href, "eo:bands": bands}}))
     assert f"/vsicurl/{server}{tmp_path}/secret.tif" in refused(rsr, "--allow-network", f"{server}/path.json")
     line = refused(rsr, "--allow-network", f"{server}/file.json")
     assert f"is on the network and names a local file, file://{tmp_path}/secret.tif" in line
+    for name, href in inside.items():
+        line = refused(rsr, "--allow-network", f"{server}/{name}.json")
+        assert f"is on the network and names a local file, {href}" in line
+    links = [{"rel": "item", "href": f"file://{tmp_path}/a.json"}, {"rel": "item", "href": "./path.json"}]
+    save(tmp_path / "catalog.json", {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "links": links})
+    done = rsr("tile", "--whole", "--keep-going", "--allow-network", f"{server}/catalog.json")
+    first, second = messages(done)[:2]
+    assert "names a local file" in first
+    assert "/vsicurl/" in second  # the other one was tried
+
+
+@pytest.mark.parametrize("name", ["../out", "{tmp}/out", "in/../../out"])
+def test_the_id_of_an_item_leads_out_of_no_directory(tmp_path, write_raster, rsr, name):
+    write_raster(tmp_path / "a.tif", numbers(1, 10))
+    assets = {"red": {"href": "a.tif"}}
+    save(tmp_path / "i.json", item(name.format(tmp=tmp_path), assets))
+    before = {*tmp_path.rglob("*")}
+    line = refused(rsr, "--chips", tmp_path / "chips", tmp_path / "i.json")
+    assert "leads out of the directory of the chips" in line
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_addresses_as_they_are_found(tmp_path, write_raster, rsr):
+    """With spaces as they are or encoded, and those that are none."""
+    write_raster(tmp_path / "a b.tif", numbers(1, 10))
+    for href in ("a b.tif", "./a%20b.tif", f"file://{tmp_path}/a%20b.tif", f"file://localhost{tmp_path}/a%20b.tif"):
+        (tile,) = tiled(rsr, save(tmp_path / "i.json", item("i", {"red": {"href": href}})))
+        assert tile["properties"]["source"] == {"red": f"{tmp_path}/a b.tif"}
+    for href, reason in {
+        "http://[::1": "has an address that cannot be read, http://[::1",
+        f"file://server{tmp_path}/a%20b.tif": "names a file of another machine",
+    }.items():
+        assert reason in refused(rsr, save(tmp_path / "i.json", item("i", {"red": {"href": href}})))
+
+
+def test_a_link_to_a_file_named_as_stdin(tmp_path, rsr):
+    links = [{"rel": "item", "href": "-"}]
+    save(tmp_path / "catalog.json", {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "links": links})
+    done = rsr("tile", "--whole", "catalog.json", cwd=tmp_path, input=json.dumps(item("i", {})).encode())
+    assert "links to ./-: no such file" in messages(done)[-1]
+
+
+def test_facts_of_other_types(tmp_path, write_raster, rsr):
+    """Numbers that are texts count; roles and types that are none do not."""
+    write_raster(tmp_path / "a.tif", numbers(2000, 10))
+    facts = {"scale": "0.0001", "offset": "-0.1", "nodata": "0"}
+    for roles in (5, [{}], ["data", None]):
+        asset = {"href": "a.tif", "roles": roles, "raster:bands": [facts]}
+        (tile,) = tiled(rsr, save(tmp_path / "i.json", item("i", {"red": asset})))
+        assert (value(tile, "red"), tile["properties"]["nodata"]) == (1000, 0)

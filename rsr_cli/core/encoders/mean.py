@@ -156,8 +156,15 @@ class PixelMeans:
         space = stated or self._declared
         if space is None:
             return RecordError("does not state the vector space of its pixels", remedy="pixel-space")
-        product = PRODUCTS.get(space)
-        return _Asked(space, product.order if product else tuple(band for band in bands if band != UNUSED))
+        if product := PRODUCTS.get(space):
+            try:
+                product.check_bands(bands)
+            except RecordError as error:
+                return error
+            return _Asked(space, product.order)
+        if used := tuple(band for band in bands if band != UNUSED):
+            return _Asked(space, used)
+        return RecordError("names no band that is used")
 
 
 def _placed(error: RecordError, tile: _Tile) -> RecordError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -20,14 +21,18 @@ from rsr_cli.core.network import check_allowed
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rasterio.io import DatasetReader
 
 #: Drivers that ask servers on their own, or run what a file says, and those of headers that name another file, of which
-#: they read any bytes as pixels. They are not loaded.
+#: they read any bytes as pixels, or which they open as anything that GDAL knows. They are not loaded.
 SKIPPED_DRIVERS = (
     *("DAAS", "DERIVED", "EEDA", "EEDAI", "GDALG", "GTI", "HTTP", "OGCAPI", "PLMOSAIC", "PLSCENES", "PostGISRaster"),
     *("STACIT", "STACTA", "TileDB", "WCS", "WMS", "WMTS"),
-    *("EIR", "ERS", "ISIS2", "ISIS3", "MFF", "MRF", "NDF", "PCIDSK", "PDS", "PDS4"),
+    *("ADRG", "EIR", "ERS", "FAST", "ILWIS", "ISIS2", "ISIS3", "MFF", "MRF", "NDF", "PAux", "PCIDSK", "PDS", "PDS4"),
+    *("SNODAS", "SRP", "VICAR"),
+    *("DIMAP", "ECRGTOC", "KMLSUPEROVERLAY", "MAP", "RPFTOC", "RS2", "SAFE", "TIL", "TSX"),
 )
 #: GDAL's virtual file systems, and rasterio's schemes: archives, and what is read through the network.
 _ARCHIVES = frozenset({"vsizip", "vsitar", "vsigzip", "vsi7z", "vsirar"})
@@ -40,9 +45,20 @@ _LOCAL_SCHEMES = frozenset({"file", "zip", "tar", "gzip"})
 _REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "az", "oss"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VIRTUAL = re.compile(r"(?<![A-Za-z0-9_])(vsi[a-z0-9_]+)[/?]")
-#: Prefixes of the names of a file's subdatasets.
-_SUBDATASET = re.compile(r"(netCDF|HDF5|HDF4_\w+|GTIFF_DIR|NITF_IM|SENTINEL2_\w+|GPKG|ZARR):", re.IGNORECASE)
-_SOURCES = ("SourceFilename", "SourceDataset")
+#: What is before the file in the names of subdatasets.
+_SUBDATASET = re.compile(
+    r"(?:netCDF|HDF5|SENTINEL2_\w+|GPKG|ZARR|(?:HDF4_\w+|GTIFF_DIR(?::off)?|NITF_IM):\w+):", re.IGNORECASE
+)
+#: Elements of virtual rasters, and keys of their metadata, that name datasets. GDAL ignores upper and lower case.
+_SOURCES = frozenset({"sourcefilename", "sourcedataset", "dempath"})
+_KEYS = frozenset({"x_dataset", "y_dataset"})
+#: Where the metadata of any raster names a dataset that GDAL opens as its overviews.
+_OVERVIEWS = (("OVERVIEWS", "OVERVIEW_FILE"), ("ProxyOverviewRequest", "FILENAME"))
+#: Files beside a raster that GDAL opens as anything that it knows, the first bytes of those that only have pixels, and
+#: number of files in a directory up to which GDAL searches it for them.
+_SIDECARS = (".ovr", ".msk")
+_PLAIN = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+", b"EHFA_HEADER_TAG")
+_SEARCHED = 1000
 
 
 def check_source(source: str) -> bool:
@@ -59,30 +75,39 @@ def check_source(source: str) -> bool:
         It is on the network, which this run may not use, or in none of these forms.
     """
     if _exists(source):
+        _check_kind(source)
         return False
     if source.startswith("vrt://"):
         inner, band = file_and_band(source)
         if band is None:
             raise _unknown(source)
         return check_source(inner)
-    remote = False
-    if found := _SCHEME.match(source):
-        schemes = found[1].lower().split("+")
-        if not {*schemes} <= _LOCAL_SCHEMES | _REMOTE_SCHEMES:
+    found = _SCHEME.match(source)
+    if found or source.startswith("/vsi"):
+        schemes = {*found[1].lower().split("+")} if found else {"file"}
+        rest = source[found.end() :] if found else source
+        systems = {*_VIRTUAL.findall(rest)} if rest.startswith("/vsi") else set()
+        if not schemes <= _LOCAL_SCHEMES | _REMOTE_SCHEMES or not systems <= _ARCHIVES | _REMOTE:
             raise _unknown(source)
-        remote = not {*schemes} <= _LOCAL_SCHEMES
-    elif source.startswith("/vsi"):
-        systems = {*_VIRTUAL.findall(source)}
-        if not systems or not systems <= _ARCHIVES | _REMOTE:
+        if (rest.startswith("/vsi") and not systems) or not rest.isprintable():  # what rasterio leaves out of a URL
             raise _unknown(source)
-        remote = bool(systems & _REMOTE)
+        remote = not schemes <= _LOCAL_SCHEMES or bool(systems & _REMOTE)
     elif found := _SUBDATASET.match(source):
         return check_source(_file_of(source[found.end() :], source))
     elif ":" in source or source.startswith("<"):
         raise _unknown(source)
+    else:
+        remote = False
     if remote:
         check_allowed(source)
     return remote
+
+
+def is_in_archive(source: str) -> bool:
+    """Return whether a source that was checked is in an archive, so that it cannot be looked into beforehand."""
+    found = _SCHEME.match(source)
+    schemes = {*found[1].lower().split("+")} if found else set()
+    return bool(_ARCHIVES & {*_VIRTUAL.findall(source)} or schemes & {"zip", "tar", "gzip"})
 
 
 def _exists(path: str) -> bool:
@@ -93,13 +118,21 @@ def _exists(path: str) -> bool:
         return False
 
 
+def _check_kind(path: str) -> None:
+    """Check that a path names no pipe or device, for which GDAL would wait."""
+    file = Path(path)
+    if file.is_fifo():
+        raise RasterError("is a named pipe and not a file", path)
+    if file.is_char_device() or file.is_block_device() or file.is_socket():
+        raise RasterError("is a device and not a file", path)
+
+
 def _file_of(rest: str, source: str) -> str:
-    """Return the file that the name of a subdataset contains: in quotes, or the longest part that exists."""
-    if quoted := re.search(r'"([^"]*)"', rest):
+    """Return the file that the name of a subdataset begins with: in quotes, or the longest beginning that exists."""
+    if quoted := re.fullmatch(r'"([^"]+)"(?::[^"]*)?', rest):
         return quoted[1]
-    parts = rest.split(":")
-    spans = [(first, last) for first in range(len(parts)) for last in range(len(parts), first, -1)]
-    names = (":".join(parts[first:last]) for first, last in sorted(spans, key=lambda span: span[0] - span[1]))
+    parts = [] if '"' in rest else rest.split(":")
+    names = (":".join(parts[:last]) for last in range(len(parts), 0, -1))
     file = next(filter(_exists, names), None)
     if file is None:
         raise _unknown(source)
@@ -110,13 +143,30 @@ def _unknown(source: str) -> RasterError:
     return RasterError("is no file, and in none of the forms that are read", source, remedy="source")
 
 
-def check_virtual(dataset: DatasetReader, path: str) -> None:
-    """Check that a virtual raster (VRT), and those that it is made of, refer to sources that may be read.
+def check_file(path: str) -> None:
+    """Check a file, and those beside it, before GDAL opens them.
+
+    Parameters
+    ----------
+    path : str
+        Of any raster; others than files are not looked into.
+
+    Raises
+    ------
+    RasterError
+        It is a virtual raster (VRT) that may not be read, see `check_dataset`, or overviews or a mask beside it are not
+        plain pixels.
+    """
+    _check_file(file_and_band(path)[0], path, set())
+
+
+def check_dataset(dataset: DatasetReader, path: str) -> None:
+    """Check that a dataset, and those that it is made of, refer to sources that may be read.
 
     Parameters
     ----------
     dataset : rasterio.DatasetReader
-        Any dataset; others than virtual ones are not looked into.
+        Any dataset.
     path : str
         As it was opened.
 
@@ -125,12 +175,40 @@ def check_virtual(dataset: DatasetReader, path: str) -> None:
     RasterError
         One has raw bands, which read any bytes of any file, or code, or refers to a source that may not be read.
     """
+    _check_dataset(dataset, file_and_band(path)[0], path, set())
+
+
+def _check_file(file: str, path: str, seen: set[str]) -> None:
+    try:
+        if not Path(file).is_file():
+            return
+    except (OSError, ValueError):  # a name that no file has
+        return
+    for beside in _sidecars(Path(file)):
+        if (begin := _begins(beside)) and not begin.startswith(_PLAIN):
+            raise RasterError(f"has overviews or a mask in {beside}, which is no TIFF", path, remedy="raw-bands")
+    if b"<VRTDataset" in _begins(Path(file)):
+        _check_xml(read_bytes(Path(file)), file, path, seen)
+
+
+def _sidecars(file: Path) -> Iterator[Path]:
+    """Yield the overviews and masks beside a file, and those of either, in upper or lower case."""
+    with os.scandir(file.parent) as entries:
+        listed = [entry.name for entry in islice(entries, _SEARCHED + 1)]
+    if len(listed) > _SEARCHED:
+        endings = [*_SIDECARS, *map(str.upper, _SIDECARS)]
+        listed = [f"{file.name}{a}{b}" for a in endings for b in ("", *endings)]
+    for name in listed:
+        lower, one = name.lower(), file.parent / name
+        if lower.startswith(file.name.lower()) and lower.endswith(_SIDECARS) and one.is_file():
+            yield one
+
+
+def _check_dataset(dataset: DatasetReader, file: str, path: str, seen: set[str]) -> None:
+    if any(dataset.tags(ns=domain).get(key) for domain, key in _OVERVIEWS):
+        raise RasterError("names another file as its overviews", path, remedy="raw-bands")
     if dataset.driver == "VRT":
-        _check_xml(_xml_of(dataset), file_and_band(path)[0], path, set())
-
-
-def _xml_of(dataset: DatasetReader) -> str:
-    return str(dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
+        _check_xml(str(dataset.tags(ns="xml:VRT").get("xml:VRT", "")), file, path, seen)
 
 
 def _check_xml(text: str | bytes, file: str, path: str, seen: set[str]) -> None:
@@ -139,19 +217,26 @@ def _check_xml(text: str | bytes, file: str, path: str, seen: set[str]) -> None:
     except ElementTree.ParseError as error:
         raise RasterError(f"refers to {file}, which is not XML: {error}", path) from None
     for element in root.iter():
-        if element.get("subClass") == "VRTRawRasterBand":
+        tag = _plain(element.tag)
+        facts = {_plain(name): value for name, value in element.items()}
+        text = (element.text or "").strip()
+        if facts.get("subclass", "").lower() == "vrtrawrasterband":
             raise RasterError("has raw bands, which can read any bytes of any file", path, remedy="raw-bands")
-        if element.tag in ("PixelFunctionCode", "PixelFunctionLanguage") and (element.text or "").strip() != "C":
+        if tag in ("pixelfunctioncode", "pixelfunctionlanguage") and text != "C":
             raise RasterError("computes its pixels by code of its own", path, remedy="raw-bands")
-        if element.tag in _SOURCES and element.text:
-            _check_reference(element, file, path, seen)
+        names_file = tag in _SOURCES or facts.get("key", "").lower() in _KEYS or "filename" in facts.get("name", "")
+        if names_file and text:
+            _check_reference(text, file, path, seen, relative=facts.get("relativetovrt") == "1")
 
 
-def _check_reference(element: ElementTree.Element, file: str, path: str, seen: set[str]) -> None:
+def _plain(name: str) -> str:
+    """Return the name of an element or attribute as GDAL compares it: without namespace, in lower case."""
+    return name.rpartition("}")[2].lower()
+
+
+def _check_reference(source: str, file: str, path: str, seen: set[str], *, relative: bool) -> None:
     """Check what a virtual raster refers to, and what that refers to if it is one too."""
-    source = (element.text or "").strip()
-    relative = element.get("relativeToVRT") == "1" or element.get("relativetoVRT") == "1"
-    if relative and not _exists(source) and not _SCHEME.match(source):
+    if relative and not source.startswith("/") and not _SCHEME.match(source):
         source = os.path.join(os.path.dirname(file), source)  # noqa: PTH118, PTH120  a path may be GDAL's
     if source in seen:
         return
@@ -161,14 +246,13 @@ def _check_reference(element: ElementTree.Element, file: str, path: str, seen: s
     except RasterError as error:
         raise RasterError(f"refers to {source}, which {error.message}", path, remedy=error.remedy) from None
     inner = file_and_band(source)[0]
-    if not Path(inner).is_file():  # on the network, or in an archive
-        with suppress(rasterio.errors.RasterioError), rasterio.open(inner) as dataset:  # else reading will report it
-            if dataset.driver == "VRT":
-                _check_xml(_xml_of(dataset), inner, path, seen)
-    elif _is_virtual(Path(inner)):
-        _check_xml(read_bytes(Path(inner)), inner, path, seen)
+    _check_file(inner, path, seen)
+    if is_in_archive(inner):
+        raise RasterError(f"refers to {inner}, in an archive, which cannot be checked", path, remedy="raw-bands")
+    with suppress(rasterio.errors.RasterioError), rasterio.open(inner) as dataset:  # else reading will report it
+        _check_dataset(dataset, inner, path, seen)
 
 
-def _is_virtual(file: Path) -> bool:
+def _begins(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return b"<VRTDataset" in opened.read(4096)
+        return opened.read(4096)

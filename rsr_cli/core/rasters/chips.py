@@ -20,6 +20,7 @@ from rsr_cli.core.rasters.opening import has, range_of
 from rsr_cli.core.rasters.parts import parts_of
 from rsr_cli.core.rasters.pixels import SCALING, bands_of, per_band, read_raw
 from rsr_cli.core.sensors.base import UNUSED, contract, factor_of
+from rsr_cli.core.sources.files import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,8 @@ class ChipWriter:
         if "scales" in (properties.get("decode") or {}):
             raise RasterError("has the scales of its numbers in another file, which a chip cannot contain")
         path = Path(self.directory, f"{tile['id']}.tif")
+        if not absolute(str(path)).is_relative_to(absolute(self.directory)):  # the id may be a stranger's
+            raise RasterError("has an id that leads out of the directory of the chips", str(path))
         refuse_existing(path, overwrite=self.overwrite)
         parts, (height, width) = parts_of(tile, names)
         if path.exists() and any(path.samefile(part.path) for part in parts if Path(part.path).exists()):

@@ -20,7 +20,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
-from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_source, check_virtual
+from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_dataset, check_file, check_source, is_in_archive
 from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messag
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
+
+
+#: The formats that are read in archives.
+IMAGES = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "HFA")
 
 
 @contextmanager
@@ -102,10 +106,10 @@ def open_raster(
     if is_missing(path):
         raise RasterError("no such file", path)
     remote = check_source(path)
-    if Path(path).is_fifo():  # GDAL would wait for a writer
-        raise RasterError("is a named pipe and not a file", path)
     if has_records(path):  # drivers that read JSON take it for references to other files
         raise RasterError("contains records and not a raster", path, remedy="records")
+    if not path.endswith(".npy"):
+        check_file(path)
     with explained(path):
         try:
             dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
@@ -114,7 +118,7 @@ def open_raster(
                 raise RasterError("is empty", path) from None
             raise
         if not path.endswith(".npy"):
-            check_virtual(dataset, path)
+            check_dataset(dataset, path)
         alphas = alphas_of(dataset)
         wanted = alphas
         if n_bands == dataset.count:
@@ -144,11 +148,20 @@ def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
 
 
 def _open(path: str, *, remote: bool) -> DatasetReader:
-    """Open what GDAL reads; of a remote file nothing beside it is asked for, which takes dozens of requests."""
-    if not remote or "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ:
+    """Open what GDAL reads; of a remote file nothing beside it is asked for, which takes dozens of requests.
+
+    What is in an archive cannot be checked before GDAL opens it: only `IMAGES` are read there, and nothing beside them.
+    """
+    alone = remote and "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ
+    if not (alone or is_in_archive(path)):
         return rasterio.open(path)
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        return rasterio.open(path)
+        if not is_in_archive(path):
+            return rasterio.open(path)
+        for driver in IMAGES[:-1]:
+            with suppress(RasterioError):
+                return rasterio.open(path, driver=driver)
+        return rasterio.open(path, driver=IMAGES[-1])
 
 
 def _open_array(path: str) -> DatasetReader:

@@ -125,8 +125,9 @@ def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
     """
     check_tile(tile)
     names = bands_of(tile)
-    has = [band for band in bands if band in names]
-    lacks = [band for band in bands if band not in names]
+    known = {*names}
+    has = [band for band in bands if band in known]
+    lacks = [band for band in bands if band not in known]
     if lacks and not (has and set(lacks) <= set(may_lack)):
         if tile["properties"].get("space"):
             raise BandError("has pixels that are embeddings already", remedy="model-mean")
@@ -170,7 +171,8 @@ def _decoded(numbers: NDArray[np.float32], tile: Record, bands: Sequence[str]) -
     """Return the components of embeddings that scaled numbers (bands, height, width) stand for."""
     decode, names = tile["properties"]["decode"], bands_of(tile)
     if "power" in decode:
-        return np.copysign(np.abs(numbers) ** decode["power"], numbers)
+        with np.errstate(over="ignore"):  # infinite ones are invalid
+            return np.copysign(np.abs(numbers) ** float(decode["power"]), numbers)
     source = parts_of(tile, bands)[0][0]
     part = part_of(tile, decode["scales"])
     scales = part.opened.dataset
@@ -307,7 +309,7 @@ def _is_decode(decode: Any) -> bool:
         case None:
             return True
         case {"power": int() | float() as power, **others}:
-            return 0 < power < math.inf and not others
+            return type(power) is not bool and 0 < power < math.inf and not others
         case {"scales": str(), **others}:
             return not others
     return False

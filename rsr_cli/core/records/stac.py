@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rsr_cli.core.errors import RecordError, RsrError, UsageError, shown
 from rsr_cli.core.forms import ITEM_COLLECTION
 from rsr_cli.core.records.exact import dumps
-from rsr_cli.core.records.fields import id_of, id_text, is_hit
+from rsr_cli.core.records.fields import bbox_of, id_of, id_text, is_hit
 from rsr_cli.core.records.foreign import refuse_directory
 from rsr_cli.core.records.jsonl import batch_of, give_vectors
 from rsr_cli.core.sensors.base import COMMON_NAMES, POLARIZATIONS, UNUSED, factor_of
@@ -112,7 +112,9 @@ class RecordWriter:
         geometry = record.get("geometry")
         if geometry is not None and not (isinstance(geometry, dict) and "coordinates" in geometry):
             raise RecordError(f"has a geometry that a STAC Item cannot have: {shown(geometry)}")
-        box = {} if geometry is None else {"bbox": record.get("bbox") or _box(geometry)}
+        box = {} if geometry is None else {"bbox": bbox_of(record)}
+        if box == {"bbox": None}:
+            raise RecordError(f"has a geometry without a place: {shown(geometry)}")
         name = id_of(record)
         if is_hit(record):  # one record may be a hit of several queries, and the ids of a collection are unique
             name = f"{name}_{id_text(properties['query'])}"
@@ -154,11 +156,13 @@ def _times(properties: dict[str, Any]) -> dict[str, str | None]:
     Raises
     ------
     RecordError
-        It states none.
+        It states none, or only one end of a range.
     """
     moment, first, last = (properties.get(name) for name in _TIMES)
     if moment is None and (first is None or last is None):
         raise RecordError("states no time, which a STAC Item must", remedy="datetime")
+    if (first is None) != (last is None):
+        raise RecordError(f"states {_TIMES[1 + (first is None)]} alone, which a STAC Item must not")
     times: dict[str, str | None] = {"datetime": None if moment is None else _utc(moment)}
     if first is not None and last is not None:
         times |= {"start_datetime": _utc(first), "end_datetime": _utc(last)}
@@ -172,31 +176,6 @@ def _utc(when: Any) -> str:
     except (UsageError, TypeError):
         raise RecordError(f"states a time that cannot be read: {shown(when)}") from None
     return when if when.endswith(("Z", "+00:00")) else text
-
-
-def _box(geometry: dict[str, Any]) -> list[float]:
-    """Return the bounding box of a geometry's coordinates.
-
-    Raises
-    ------
-    RecordError
-        It has none.
-    """
-    try:
-        points = [*_points(geometry["coordinates"])]
-        across, down = [float(point[0]) for point in points], [float(point[1]) for point in points]
-        return [min(across), min(down), max(across), max(down)]
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise RecordError(f"has a geometry without sound coordinates: {shown(geometry)}") from None
-
-
-def _points(part: Any) -> Iterator[list[float]]:
-    """Yield the points of coordinates, however nested."""
-    if isinstance(part[0], list):
-        for inner in part:
-            yield from _points(inner)
-    else:
-        yield part
 
 
 def _extensions(properties: dict[str, Any], assets: dict[str, dict[str, Any]]) -> list[str]:

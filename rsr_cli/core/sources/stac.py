@@ -7,6 +7,7 @@ import math
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ log = logging.getLogger("rsr")
 
 #: An address that servers of Items have.
 _WEB = re.compile(r"https?://", re.IGNORECASE)
+_ON_WEB = ("http", "https", "ftp")
 #: Scheme of an asset's address -> GDAL's virtual file system.
 _SYSTEMS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/"}
 #: Roles of assets that show a scene or describe it.
@@ -92,7 +94,9 @@ class Stac:
             It lacks a band, or the time that it states is none.
         """
         assets = [
-            _Asset(key, _resolved(asset.href, base), str(asset.media_type or ""), asset.roles or [], asset.extra_fields)
+            _Asset(
+                key, _resolved(asset.href, base), str(asset.media_type or ""), _texts(asset.roles), asset.extra_fields
+            )
             for key, asset in item.assets.items()
         ]
         chosen = self._chosen(assets)
@@ -245,10 +249,16 @@ def _numbered(band: _Band, sensor: Sensor | None) -> str | None:
     return sensor.common_name(band.stated_name) or (file[0] if file else None)
 
 
+def _texts(values: Any) -> list[str]:
+    """Return the texts of a list of an Item; none of anything else."""
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
 def _number(value: Any) -> float | None:
-    """Return a number of an Item, where ``nan``, ``inf`` and ``-inf`` are text; None for anything else."""
-    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
-        return float(value)
+    """Return a number of an Item, which may be a text, as ``nan``, ``inf`` and ``-inf`` are; None for anything else."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -414,8 +424,8 @@ def _item(document: dict[str, Any], place: str, base: str) -> tuple[pystac.Item,
             item = pystac.Item.from_dict(document, preserve_dict=False)
     except Exception as error:  # whatever a document lacks: pystac raises many kinds
         raise RasterError(f"is no sound STAC Item: {type(error).__name__}: {error}", place) from None
-    if not isinstance(item.id, str) or not item.id:
-        raise RasterError("is a STAC Item without an id", place)
+    if not isinstance(item.id, str) or not item.id or "\0" in item.id:
+        raise RasterError("is a STAC Item without an id that a text can have", place)
     if base == "-":
         base = item.get_self_href() or base
     return item, place, base
@@ -429,28 +439,40 @@ def _linked(
     for link in links if isinstance(links, list) else []:
         if not isinstance(link, dict) or link.get("rel") not in ("child", "item"):
             continue
-        address = _resolved(str(link.get("href", "")), base, gdal=False)
-        if address in seen:
-            continue
-        seen.add(address)
+        address = str(link.get("href", ""))
         try:
-            yield from _documents(address, skips)
+            address = _resolved(address, base, gdal=False)
+            if address not in seen:
+                seen.add(address)
+                yield from _documents(address, skips)
         except RsrError as error:
             skips(RasterError(f"links to {address}: {error.message}", place, remedy=error.remedy, **error.facts))
 
 
 def _resolved(href: str, base: str, *, gdal: bool = True) -> str:
-    """Return an address of an Item, relative to the base, as a path; the way GDAL writes it if that opens it."""
-    if _WEB.match(base) and not href.startswith("/vsi"):
-        href = urljoin(base, href)
-    if href.lower().startswith("file://"):
-        if _WEB.match(base):
-            raise BandError(f"is on the network and names a local file, {href}", base)
-        return unquote(urlsplit(href).path)
-    scheme = urlsplit(href).scheme.lower() if "://" in href else ""
+    """Return an address of an Item, relative to the base, as a path; the way GDAL writes it if that opens it.
+
+    Raises
+    ------
+    BandError
+        It is no address, or an Item on the network names a local file.
+    """
+    on_web = _WEB.match(base) is not None
+    try:
+        href = urljoin(base, href) if on_web and not href.startswith("/vsi") else href
+        parts = urlsplit(href) if "://" in href else None
+    except ValueError as error:
+        raise BandError(f"has an address that cannot be read, {href}: {error}", base) from None
+    scheme = parts.scheme.lower() if parts else ""
+    if on_web and scheme not in (*_ON_WEB, *_SYSTEMS) and not href.startswith(("/vsicurl/", *_SYSTEMS.values())):
+        raise BandError(f"is on the network and names a local file, {href}", base)
+    if parts and scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise BandError(f"names a file of another machine, {href}", base)
+        return unquote(parts.path)
     if not gdal:
         return href if scheme else _beside(href, base)
-    if scheme in ("http", "https", "ftp"):
+    if scheme in _ON_WEB:
         return f"/vsicurl/{href}"
     if scheme in _SYSTEMS:
         return _SYSTEMS[scheme] + href.partition("://")[2]
@@ -458,8 +480,10 @@ def _resolved(href: str, base: str, *, gdal: bool = True) -> str:
 
 
 def _beside(href: str, base: str) -> str:
-    """Return a path relative to the file that names it."""
-    return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120  as given
+    """Return a path relative to the file that names it: as it is, or if there is no such file, without ``%20``."""
+    path, plain = (os.path.normpath(os.path.join(os.path.dirname(base), each)) for each in (href, unquote(href)))  # noqa: PTH118, PTH120  as given
+    path = plain if os.path.lexists(plain) and not os.path.lexists(path) else path
+    return "./-" if path == "-" else path  # no name of stdin
 
 
 def _shown(path: str) -> str:
