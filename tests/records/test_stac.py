@@ -253,3 +253,19 @@ def test_what_may_be_replaced(lake, rsr, tmp_path):
     assert (done.returncode, b"only JSON lines are compressed" in done.stderr) == (2, True)
     done = rsr("tile", "--whole", "--hilbert", lake / "item.json", "-o", "y.stac.json", cwd=tmp_path)
     assert (done.returncode, b"only Parquet files" in done.stderr) == (2, True)
+
+
+def test_two_items_of_one_id(rsr, tmp_path):
+    """A hit's id is made of two, so that two hits may come to the same one."""
+    records = embedding_records(np.ones((3, 5), np.float32))
+    for record, (name, query) in zip(records, [("a_b", "c"), ("a", "b_c"), ("a", "d")], strict=True):
+        record["id"] = name
+        record["properties"] |= {"query": query, "rank": 1, "distance": 0.0, "datetime": "2023-06-10T00:00:00Z"}
+    lines = b"".join(orjson.dumps(record) + b"\n" for record in records)
+    refused = rsr("binarize", "-o", "x.stac.json", input=lines, cwd=tmp_path)
+    assert (refused.returncode, b":2: would be the second Item with the id a_b_c" in refused.stderr) == (1, True)
+    assert not (tmp_path / "x.stac.json").exists()
+    kept = rsr("binarize", "-o", "x.stac.json", "--keep-going", input=lines, cwd=tmp_path)
+    assert kept.returncode == 3
+    items = orjson.loads((tmp_path / "x.stac.json").read_bytes())["features"]
+    assert [item["id"] for item in items] == ["a_b_c", "a_d"]

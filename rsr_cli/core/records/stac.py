@@ -76,6 +76,7 @@ class RecordWriter:
         self._output = output
         self._skips = skips
         self._space = space
+        self._ids: set[str] = set()
         self._before = b'{\n"type":"FeatureCollection",\n"features":[\n'
 
     def write(self, batch: Batch) -> None:
@@ -84,7 +85,7 @@ class RecordWriter:
         Raises
         ------
         RecordError
-            A record states no time, or has no geometry that an Item may have.
+            A record states no time, has no geometry that an Item may have, or the id of an earlier one.
         """
         if batch.vectors is not None and batch.space is not None:
             give_vectors(batch.records, batch.vectors, batch.space)
@@ -118,6 +119,9 @@ class RecordWriter:
         name = id_of(record)
         if is_hit(record):  # one record may be a hit of several queries, and the ids of a collection are unique
             name = f"{name}_{id_text(properties['query'])}"
+        if name in self._ids:
+            raise RecordError(f"would be the second Item with the id {name}", remedy="unique-ids")
+        self._ids.add(name)
         return dumps(
             {
                 "type": "Feature",
