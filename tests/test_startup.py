@@ -98,7 +98,8 @@ def test_score_needs_nothing_heavy(tmp_path):
 
 def test_indexing_a_table_does_not_load_pandas(tmp_path):
     """pyarrow imports it, where it is installed, once an array of Python's or numpy's becomes one of its own."""
-    (tmp_path / "in.geojsonl").write_bytes(drawn_lines(100))
+    facts = b'"properties":{"datetime":"2024-06-01T10:36:29Z","gsd":10.0,"labels":["lake"],"proj:shape":[8,8],'
+    (tmp_path / "in.geojsonl").write_bytes(drawn_lines(100).replace(b'"properties":{', facts))
     subprocess.run([RSR, "binarize", "in.geojsonl", "-o", "codes.parquet"], cwd=tmp_path, check=True, timeout=60)
     packages, _ = loaded("index", tmp_path / "codes.parquet", "-o", tmp_path / "x.rsr")
     assert "pyarrow" in packages

@@ -369,8 +369,11 @@ def _feature(text: str) -> Record:
 
 
 def as_numpy(column: pa.Array) -> NDArray[Any]:
-    """Return a column as numpy has it, NaN for null; numbers without importing pandas, as pyarrow itself does first."""
-    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    """Return a column as numpy has it, NaN or NaT for null; mostly without pandas, which pyarrow imports first."""
+    type_ = column.type
+    if column.null_count == 0 and pa.types.is_timestamp(type_):
+        return np.from_dlpack(column.view(pa.int64())).view(f"M8[{type_.unit}]")
+    if column.null_count == 0 and (pa.types.is_integer(type_) or pa.types.is_floating(type_)):
         return np.from_dlpack(column)
     return column.to_numpy(zero_copy_only=False)
 
@@ -612,7 +615,7 @@ def _masked(rows: list[Any], column: pa.Array) -> list[Any]:
 
 def _time_texts(column: pa.Array) -> list[str | None]:
     """Return times as RFC 3339 writes them in UTC, with as few digits of 0, 3 and 6 as they need."""
-    moments = column.cast(pa.timestamp("us", column.type.tz), safe=False).to_numpy(zero_copy_only=False)
+    moments = as_numpy(column.cast(pa.timestamp("us", column.type.tz), safe=False))
     texts = np.datetime_as_string(moments, "us").tolist()
     return [None if text == "NaT" else _shortened(text) for text in texts]
 

@@ -21,7 +21,7 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.files import Sink, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
-from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout
+from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout, as_numpy
 from rsr_cli.core.records.exact import dumps
 from rsr_cli.core.records.geometry import boxes_of, geometry_types
 from rsr_cli.core.records.hilbert import Sorter
@@ -248,7 +248,7 @@ def _emb(space: Space) -> dict[str, Any]:
 
 def _widened(box: NDArray[np.float64], column: pa.Array) -> NDArray[np.float64]:
     """Return a box that contains another one and those of a column."""
-    sides = [side.to_numpy(zero_copy_only=False) for side in column.flatten()]
+    sides = [as_numpy(side) for side in column.flatten()]
     least = [np.fmin.reduce(side, initial=np.nan) for side in sides[:2]]
     most = [np.fmax.reduce(side, initial=np.nan) for side in sides[2:]]
     return np.concatenate([np.fmin(box[:2], least), np.fmax(box[2:], most)]).astype(np.float64)
