@@ -158,8 +158,7 @@ class Skips:
 
     def __call__(self, error: RecordError) -> None:
         """Raise the error, or with ``keep_going`` log it and count it."""
-        if error.remedy in self.instead:
-            error.remedy, error.facts = self.instead[error.remedy]
+        self._helped(error)
         if not self.keep_going:
             raise error
         self.count += 1
@@ -167,4 +166,10 @@ class Skips:
 
     def warn(self, doubt: RecordError) -> None:
         """Log what may be wrong with something that is used nevertheless."""
+        self._helped(doubt)
         log.warning("%s", self._explain(doubt))
+
+    def _helped(self, error: RecordError) -> None:
+        """Give an error the remedy of this command."""
+        if error.remedy in self.instead:
+            error.remedy, error.facts = self.instead[error.remedy]
