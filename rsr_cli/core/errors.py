@@ -154,6 +154,7 @@ class Skips:
         self.keep_going = keep_going
         self._explain = explain
         self.count = 0
+        self._warned: set[str] = set()
         self.instead: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def __call__(self, error: RecordError) -> None:
@@ -164,8 +165,12 @@ class Skips:
         self.count += 1
         log.error("%s; skipped", self._explain(error))
 
-    def warn(self, doubt: RecordError) -> None:
-        """Log what may be wrong with something that is used nevertheless."""
+    def warn(self, doubt: RecordError, *, once: str | None = None) -> None:
+        """Log what may be wrong with something that is used nevertheless, of doubts of one name only the first."""
+        if once in self._warned:
+            return
+        if once:
+            self._warned.add(once)
         self._helped(doubt)
         log.warning("%s", self._explain(doubt))
 

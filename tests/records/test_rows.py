@@ -151,7 +151,11 @@ def test_a_row_without_a_vector_among_others_is_left_out(rsr, tmp_path):
     [
         ("time", [1700000000000] * 3, "its column time is of type int64 and holds no times, so no datetime is stated"),
         ("date", [2023.5] * 3, "its column date is of type double and holds no times, so no datetime is stated"),
-        ("labels", list("abc"), "holds no lists of strings, so it is left out; rename it to keep it"),
+        (
+            "labels",
+            list("abc"),
+            "holds no lists of strings, so it is left out; write a list per row in Parquet, or rename",
+        ),
         ("labels", [1, 2, 3], "its column labels is of type int64 and holds no lists of strings, so it is left out;"),
         ("datetime", [2023, 2024, 2025], "its column datetime is of type int64 and holds no times, so it is left out;"),
     ],
@@ -175,6 +179,9 @@ def test_what_a_type_does_not_state_is_said_once(rsr, tmp_path, column, values, 
 
 def test_texts_that_are_no_times_are_named_once(rsr, tmp_path):
     table(tmp_path / "x.parquet", list("abc"), time=["2024-06-01", "soon", "later"])
+    table(tmp_path / "y.parquet", list("def"), time=["later"] * 3)
+    done = rsr("info", "--json", ".", cwd=tmp_path)
+    assert (orjson.loads(done.stdout)["records"], len(done.stderr.splitlines())) == (6, 1)
     done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
     assert done.stderr.startswith(b"rsr binarize: x.parquet:2: its column time holds 'soon', which is no time as ")

@@ -87,9 +87,9 @@ class Roles:
             taken.add("bbox")
         others = {name: type_ for name, type_ in types.items() if name not in taken}
         doubts = {}
-        for name, fits, what in (("labels", _is_labels, "lists of strings"), ("datetime", _is_time, "times")):
+        for name, fits, what, helps in _STATED:
             if name in others and not fits(others[name]):
-                doubts[name] = f"{unfit(name, others.pop(name), what)}, so it is left out; rename it to keep it"
+                doubts[name] = f"{unfit(name, others.pop(name), what)}, so it is left out; {helps}rename it to keep it"
         left_out = [name for name, type_ in others.items() if name in RESERVED or not is_property(type_)]
         kept = {name: type_ for name, type_ in others.items() if name not in left_out}
         time = None if "datetime" in types else next((name for name in TIMES if name in kept), None)
@@ -128,6 +128,13 @@ def is_text(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         return is_text(type_.value_type)
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+#: Columns of a known name: what their type has to fit, what they hold then, and what helps besides another name.
+_STATED = (
+    ("labels", _is_labels, "lists of strings", "write a list per row in Parquet, or "),
+    ("datetime", _is_time, "times", ""),
+)
 
 
 def is_vector(type_: pa.DataType) -> bool:

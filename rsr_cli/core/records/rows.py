@@ -88,7 +88,7 @@ def read_rows(source: Source, stream: StreamSpace | None, skips: Skips, settings
     table = Table(source, settings)
     give, candidates = (None, ()) if stream else (_leave_vectors, table.candidates)
     line = 1
-    for columns in _ahead(table.read()):
+    for columns in _ahead(table.read(skips)):
         rows = Columns(table.layout, columns, give, candidates)
         batch = Batch(source.path, range(line, line + columns.num_rows), rows)
         batch.size = round(columns.num_rows * table.row_bytes)
@@ -354,8 +354,8 @@ class Table:
                     return len(row)
         return 0
 
-    def read(self) -> Iterator[pa.RecordBatch]:
-        """Read the rows: the layout's columns, and the vectors with their spaces."""
+    def read(self, skips: Skips) -> Iterator[pa.RecordBatch]:
+        """Read the rows: the layout's columns, and the vectors with their spaces; ``skips`` is told of odd times."""
         roles = self.roles
         names = [*roles.properties, *roles.vectors, *filter(None, (roles.id, roles.geometry))]
         if self.is_ours:
@@ -380,7 +380,7 @@ class Table:
             for name, value in self._partitions.items():
                 columns[name] = pa.repeat(value, len(read))
             if roles.time:
-                columns["datetime"] = self._times(read[roles.time], row)
+                columns["datetime"] = self._times(read[roles.time], row, skips)
             row += len(read)
             if len(read):
                 yield pa.RecordBatch.from_pydict(columns)
@@ -411,15 +411,14 @@ class Table:
         texts = enumerate(column.to_pylist(), row)
         return pa.array([from_wkt(text, f"{self._path}:{i}") if text else None for i, text in texts], pa.binary())
 
-    def _times(self, column: pa.Array, row: int) -> pa.Array:
+    def _times(self, column: pa.Array, row: int, skips: Skips) -> pa.Array:
         """Return a column of times that begins at a row as times in UTC, null where a text is none."""
         found = _times(column)
         odd = np.flatnonzero(are_valid(column) & ~are_valid(found))
-        if len(odd) and not self._told_of_times:
-            what = f"its column {self.roles.time} holds {shown(str(column[int(odd[0])]))}"
-            why = "which is no time as 2024-06-01T10:30:00Z is, so no datetime is stated; likewise in other such rows"
-            log.warning("%s:%d: %s, %s", self._path, row + int(odd[0]), what, why)
-            self._told_of_times = True
+        if len(odd):
+            what = f"its column {self.roles.time} holds {shown(str(column[int(odd[0])]))}, which is no time"
+            what += " as 2024-06-01T10:30:00Z is, so no datetime is stated; likewise in other such rows"
+            skips.warn(RecordError(what, f"{self._path}:{row + int(odd[0])}"), once="times")
         return found
 
     def _placed(self, geometries: pa.Array, read: pa.RecordBatch) -> pa.Array:
@@ -450,7 +449,6 @@ class Table:
 
     _crs: Any = None
     _told = False
-    _told_of_times = False
 
 
 def _joined(columns: Sequence[pa.Array]) -> pa.Array:
