@@ -74,16 +74,14 @@ class _File:
 
 def _is_uuid(column: pa.Field) -> bool:
     """Return whether a column holds UUIDs, by its type, or as ids of 16 bytes."""
-    return bool(column.type == pa.uuid() or (column.name in IDS and column.type == pa.binary(16)))
+    is_typed = getattr(column.type, "extension_name", None) == "arrow.uuid"  # pa.uuid came with pyarrow 18
+    return is_typed or (column.name in IDS and column.type == pa.binary(16))
 
 
 def _uuids(column: pa.Array) -> pa.Array:
     """Return UUIDs as texts."""
-    values = column.to_pylist()
-    return pa.array(
-        [None if each is None else str(each if isinstance(each, UUID) else UUID(bytes=each)) for each in values],
-        pa.string(),
-    )
+    values = getattr(column, "storage", column).to_pylist()
+    return pa.array([None if each is None else str(UUID(bytes=each)) for each in values], pa.string())
 
 
 @contextlib.contextmanager
