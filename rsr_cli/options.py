@@ -193,6 +193,12 @@ def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return click.option("--bands", type=NameList(), metavar="NAME,...", help=help_text)
 
 
+# Those and score, show: commands that read records by their ids.
+id_column = click.option(
+    "--id-column", metavar="NAME", help="Column of the ids in a table.  [default: id, or that of a known product]"
+)
+
+
 # binarize, index, plot, query: commands that take vectors, which others may have made.
 def table(function: Callable[P, R]) -> Callable[P, R]:
     """Add ``--space``, ``--vector-column`` and ``--id-column`` to a command, which takes them as ``settings``."""
@@ -208,7 +214,7 @@ def table(function: Callable[P, R]) -> Callable[P, R]:
         help="Column of the embeddings, or the first and last column of one per dimension, as in emb_0..emb_1023.  "
         "[default: embedding, embeddings, or those of a known product]",
     )
-    @click.option("--id-column", metavar="NAME", help="Column of the ids.  [default: id, or that of a known product]")
+    @id_column
     @functools.wraps(function)
     def wrapped(*args: Any, space: str | None, vector_column: str | None, id_column: str | None, **kwargs: Any) -> R:
         from rsr_cli.core.records.tables import TableSettings

@@ -109,6 +109,7 @@ def embed(
     replaced by the model's mean; a tile without any valid pixel is an error. --model mean averages pixels that are
     embeddings already, as of AlphaEarth, and needs no torch.
     """
+    skips.instead["id-column"] = "rename-id", {}
     space = None
     if like is None:
         settings = _settings(**model)
@@ -152,7 +153,7 @@ def _space_of(path: str, skips: Skips) -> Space:
         try:
             space = next((batch.space for batch in streams.read([path], skips, KINDS)), None)
         except RsrError as error:
-            if error.remedy in ("embed", "binarize", "tile"):
+            if error.remedy in ("embed", "binarize", "tile", "space", "vector-column", "no-vector"):
                 error.remedy = "as-inputs"
             raise
     if space is None:

@@ -38,7 +38,8 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
     """Describe an index or a file of records.
 
     Prints how many records there are, how large they are, where and when they are from, the vector spaces of their
-    embeddings or codes, and their labels. A file is read whole; of an index, its columns are.
+    embeddings or codes, and their labels. Of tables without a known column of vectors, it prints those that may be
+    meant. A file is read whole; of an index, its columns are.
     """
     if is_index(path):
         from rsr_cli.core.index.summary import summarize
@@ -48,6 +49,7 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
         from rsr_cli.core.records.summary import Summary
 
         summary = Summary()
+        skips.instead["id-column"] = "rename-id", {}
         with Progress("records") as progress:
             for batch in streams.read([path], skips, progress=progress):
                 summary.add(batch, skips)
@@ -60,13 +62,19 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
 
 def _table(found: dict[str, Any]) -> Iterator[bytes]:
     """Lay out what was found, a line per fact."""
-    facts = {name: value for name, value in found.items() if name not in ("type", "spaces", "labels")}
+    facts = {name: value for name, value in found.items() if name not in ("type", "spaces", "candidates", "labels")}
     lines = [(name, _shown(name, value)) for name, value in facts.items()]
     for space in found.get("spaces", []):
         stated = {name: value for name, value in space.items() if name not in ("kind", "records")}
-        text = ", ".join(f"{name} {_shown(name, value)}" for name, value in stated.items()) or "of no stated space"
+        known = [f"{name} {_shown(name, value)}" for name, value in stated.items()]
+        text = ", ".join(known if "fingerprint" in stated else ["of no stated space", *known])
         some = "" if space["records"] == found["records"] else f" ({counted(space['records'], 'record')})"
         lines.append((space["kind"], text + some))
+    candidates = [
+        f"{each['column']} (dim {each['dim']}, dtype {each['dtype']})" for each in found.get("candidates", [])
+    ]
+    if candidates:
+        lines.append(("vectors", f"{' or '.join(candidates)}; pass --vector-column to rsr index"))
     labels = found.get("labels", {})
     if labels:
         named = [f"{name} {count:,}" for name, count in list(labels.items())[:MOST_LABELS]]

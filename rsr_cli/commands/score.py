@@ -72,6 +72,7 @@ file does not name is left out.
     metavar="FILE",
     help="Ground truth: the database's records with labels, or a TREC qrels file (*.qrels).",
 )
+@options.id_column
 @click.option(
     "--write-qrels",
     type=options.File(),
@@ -98,6 +99,7 @@ def score(
     names: tuple[str, ...],
     match: Match,
     truth: str | None,
+    id_column: str | None,
     write_qrels: str | None,
     exclude_self: bool,
     per_query: bool,
@@ -105,6 +107,7 @@ def score(
     skips: Skips,
 ) -> None:
     """Compute retrieval metrics for hits; `HELP` is what users read."""
+    from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.scoring.evaluation import Evaluation, open_truth
     from rsr_cli.core.scoring.means import MEANS_COLUMNS, Means
     from rsr_cli.core.scoring.qrels import is_qrels
@@ -116,6 +119,8 @@ def score(
         raise UsageError("--truth and the hits cannot both be stdin; name a file")
     if truth is not None and is_qrels(truth) and match != "any":
         raise UsageError("--match compares labels, and a qrels file has none; leave it out")
+    if id_column is not None and (truth is None or is_qrels(truth)):
+        raise UsageError("--id-column needs --truth with a table of the database's records")
     if write_qrels is not None and (truth is None or is_qrels(truth)):
         raise UsageError("--write-qrels needs --truth with the labels of the database's records")
     if write_qrels is not None and write_qrels in ("-", output):
@@ -126,7 +131,7 @@ def score(
         files.Output(output, TABLE, overwrite=overwrite) as out,
         files.Output(write_qrels, QRELS, overwrite=overwrite) if write_qrels else nullcontext() as judgements,
         Progress("hits") as progress,
-        open_truth(truth, match, skips) as known,
+        open_truth(truth, match, skips, TableSettings(id_column=id_column)) as known,
         Evaluation(known, exclude_self=exclude_self) as evaluation,
     ):
         for batch in streams.read(inputs, skips, progress=progress):

@@ -31,6 +31,7 @@ log = logging.getLogger("rsr")
     metavar="FILE",
     help="Records of the queries, to show their thumbnails and, where the hits lack them, their labels.",
 )
+@options.id_column
 @click.option(
     "--rows", type=click.IntRange(1, 50), default=10, show_default=True, help="Show at most this many queries."
 )
@@ -54,6 +55,7 @@ def show(
     output: str,
     overwrite: bool,
     queries: str | None,
+    id_column: str | None,
     rows: int,
     k: int,
     bands: tuple[str, ...] | None,
@@ -76,7 +78,10 @@ def show(
             raise UsageError("--bands must name three bands, for red, green and blue, or one, for grey")
     if len(stretch) != 2 or not 0 <= stretch[0] < stretch[1] <= 100:
         raise UsageError("--stretch must be two percentiles between 0 and 100, the lower one first")
+    if id_column is not None and queries is None:
+        raise UsageError("--id-column needs --queries with a table of their records")
     from rsr_cli.core.figures.gallery import RGB, Gallery
+    from rsr_cli.core.records.tables import TableSettings
 
     form = options.figure_format(output)
     with files.Output(output, FIGURES[form], overwrite=overwrite) as out, Progress("records") as progress:
@@ -84,7 +89,7 @@ def show(
         for batch in streams.read(inputs, skips, progress=progress):
             gallery.add(batch)
             progress.update(len(batch))
-        if queries and (missing := gallery.read_queries(queries)):
+        if queries and (missing := gallery.read_queries(queries, TableSettings(id_column=id_column))):
             absent = f"{counted(missing, 'query')} {'is' if missing == 1 else 'are'} not in {queries}"
             log.warning("%s, so no thumbnail is drawn for %s", absent, "it" if missing == 1 else "them")
         has_pixels, agreements = gallery.has_pixels, gallery.agreements()  # of all rows, which come one by one

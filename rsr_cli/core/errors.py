@@ -154,17 +154,27 @@ class Skips:
         self.keep_going = keep_going
         self._explain = explain
         self.count = 0
+        self._warned: set[str] = set()
         self.instead: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def __call__(self, error: RecordError) -> None:
         """Raise the error, or with ``keep_going`` log it and count it."""
-        if error.remedy in self.instead:
-            error.remedy, error.facts = self.instead[error.remedy]
+        self._helped(error)
         if not self.keep_going:
             raise error
         self.count += 1
         log.error("%s; skipped", self._explain(error))
 
-    def warn(self, doubt: RecordError) -> None:
-        """Log what may be wrong with something that is used nevertheless."""
+    def warn(self, doubt: RecordError, *, once: str | None = None) -> None:
+        """Log what may be wrong with something that is used nevertheless, of doubts of one name only the first."""
+        if once in self._warned:
+            return
+        if once:
+            self._warned.add(once)
+        self._helped(doubt)
         log.warning("%s", self._explain(doubt))
+
+    def _helped(self, error: RecordError) -> None:
+        """Give an error the remedy of this command."""
+        if error.remedy in self.instead:
+            error.remedy, error.facts = self.instead[error.remedy]

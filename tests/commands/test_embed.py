@@ -388,8 +388,8 @@ def test_beside_as_a_tile_must_have_the_bands_of_the_index(rsr, lakes, tmp_path,
 
 def test_as_a_file_without_vectors_says_what_to_pass(rsr, lakes):
     done = rsr("embed", "--as", lakes / "tiles", lakes / "tiles")
-    says = f"rsr embed: {lakes / 'tiles'}:1: has no embedding; pass an index, or a file of embeddings or codes\n"
-    assert (done.returncode, done.stderr.decode()) == (1, says)
+    says = "has no embedding; pass an index, or a file that rsr embed or rsr binarize wrote"
+    assert (done.returncode, done.stderr.decode()) == (1, f"rsr embed: {lakes / 'tiles'}:1: {says}\n")
 
 
 def test_a_tile_too_large_for_the_memory_that_is_free_is_skipped(tmp_path, write_raster):

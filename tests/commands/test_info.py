@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import geopandas
 import numpy as np
 import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support import code, embedding, feature
 
@@ -104,6 +108,62 @@ def test_the_extent_is_the_narrower_way_around(rsr, tmp_path, boxes, expected):
         else:
             found = orjson.loads(rsr("info", "--json", "-", input=lines_of(some)).stdout)
         assert found.get("bbox") == (pytest.approx(expected, abs=1e-4) if expected else None)
+
+
+WAYS = {
+    "wide": ([{"column": "emb_0..emb_7", "dim": 8, "dtype": "float32"}], None),
+    "list": ([{"column": "vec", "dim": 8, "dtype": "float64"}], None),
+    "several": ([{"column": name, "dim": 8, "dtype": "float32"} for name in ("embedding", "embeddings")], None),
+    "known": (None, [{"kind": "embedding", "dim": 8, "dtype": "float32", "records": 30}]),
+    "half": (None, [{"kind": "embedding", "dim": 8, "dtype": "float16", "records": 29}]),
+    "lines": (None, [{"kind": "embedding", "dim": 8, "records": 30}]),
+    "array": (None, [{"kind": "embedding", "dim": 8, "dtype": "float64", "records": 30}]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_vectors_that_others_made(rsr, tmp_path, way):
+    vectors, path = RNG.standard_normal((30, 8)), tmp_path / "x.parquet"
+    single = list(vectors.astype(np.float32))
+    ids = {"id": [f"t{i}" for i in range(30)]}
+    match way:
+        case "wide":
+            pd.DataFrame(ids | {f"emb_{i}": vectors[:, i].astype(np.float32) for i in range(8)}).to_parquet(path)
+        case "list":  # of tokens are no vectors
+            pd.DataFrame(ids | {"tokens": [[[0.5], [1.5]]] * 30, "vec": list(vectors)}).to_parquet(path)
+        case "several":
+            pd.DataFrame(ids | {"embedding": single, "embeddings": single}).to_parquet(path)
+        case "known":
+            nested = pa.array([[each] for each in vectors.tolist()], pa.list_(pa.list_(pa.float32())))
+            pq.write_table(pa.table(ids | {"embedding": nested}), path)
+        case "half":
+            pd.DataFrame(ids | {"embedding": [None, *vectors[1:].astype(np.float16)]}).to_parquet(path)
+        case "lines":
+            path.with_suffix(".geojsonl").write_bytes(
+                lines_of(feature("a", embedding=each.tolist()) for each in vectors)
+            )
+            path = path.with_suffix(".geojsonl")
+        case "array":
+            path = path.with_suffix(".npy")
+            np.save(path, vectors)
+    done = rsr("info", "--json", path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = orjson.loads(done.stdout)
+    assert (found.get("candidates"), found.get("spaces")) == WAYS[way]
+    lines = dict(line.split(None, 1) for line in rsr("info", path).stdout.decode().splitlines())
+    for each in found.get("candidates", ()):
+        assert f"{each['column']} (dim 8, dtype {each['dtype']})" in lines["vectors"]
+        assert lines["vectors"].endswith("; pass --vector-column to rsr index")
+    for each in found.get("spaces", ()):
+        assert lines["embedding"].startswith("of no stated space, dim 8")
+        assert f"dtype {each.get('dtype')}" in lines["embedding"] or way == "lines"
+
+
+def test_an_empty_table_of_geopandas(rsr, tmp_path):
+    columns = {name: pd.Series([], dtype=object) for name in ("id", "embedding")}
+    geopandas.GeoDataFrame(columns, geometry=[], crs=4326).to_parquet(tmp_path / "x.parquet")
+    done = rsr("info", "x.parquet", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"rsr info: x.parquet: is empty\n")
 
 
 def test_an_index_without_rows(rsr, tmp_path):

@@ -10,6 +10,8 @@ import sys
 
 import ir_measures
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, P, R, nDCG
 
@@ -300,6 +302,21 @@ def test_a_hit_that_is_not_in_the_truth_says_what_to_pass(rsr, tmp_path, hit, it
     done = rsr("score", "--truth", "truth", input=lines([hit("q", 1, "x", ["a"], ["a"])]), cwd=tmp_path)
     says = "<stdin>:1: the hit 'x' is not in the ground truth; pass to --truth the records that were indexed"
     assert (done.returncode, done.stderr.decode()) == (1, f"rsr score: {says}\n")
+
+
+def test_the_truth_is_a_table_with_ids_of_its_own_name(rsr, tmp_path, hit, item, lines, scored):
+    hits = [hit("q", rank, name, None, None) for rank, name in enumerate(("a", "b", "c"), 1)]
+    labels = {"q": ["x"], "a": ["x"], "b": ["y"], "c": ["x"]}
+    expected = scored(hits, truth=[item(name, labels=some) for name, some in labels.items()])
+    (tmp_path / "hits.geojsonl").write_bytes(lines(hits))
+    pq.write_table(pa.table({"plot": [*labels], "labels": [*labels.values()]}), tmp_path / "truth.parquet")
+    settings = ("--truth", "truth.parquet", "--id-column", "plot", "--format", "jsonl")
+    done = rsr("score", "hits.geojsonl", *settings, cwd=tmp_path)
+    assert [orjson.loads(line) for line in done.stdout.splitlines()] == expected
+    (tmp_path / "x.qrels").write_text("q 0 a 1\n")
+    for truth in ((), ("--truth", "x.qrels")):
+        done = rsr("score", "hits.geojsonl", "--id-column", "plot", *truth, cwd=tmp_path)
+        assert (done.returncode, b"--id-column needs --truth with a table" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])

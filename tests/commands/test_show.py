@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from PIL import Image
@@ -293,6 +294,26 @@ def test_a_record_that_does_not_state_what_to_read_is_an_error(rsr, hits, lines,
     assert (done.returncode, b"hits:2: is not a tile: source, bands, window" in done.stderr) == (1, True)
     done = rsr("show", "hits", "-o", "x.png", "--keep-going", cwd=tmp_path)
     assert done.returncode == 3
+
+
+def test_columns_of_others_with_the_names_of_a_tile_state_no_pixels(rsr, hits, lines, tmp_path):
+    for hit in hits:
+        hit["properties"] |= {"source": "Sentinel-2", "bands": "all", "window": "1 x 1"}
+    (tmp_path / "hits").write_bytes(lines(hits))
+    done = rsr("show", "hits", "-o", "x.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    Image.open(tmp_path / "x.png").verify()
+
+
+def test_queries_are_a_table_with_ids_of_its_own_name(rsr, gallery, tmp_path):
+    """They are found, and their labels drawn where the hits state none."""
+    names = {json.loads(line)["properties"]["query"] for line in (gallery / "hits.geojsonl").open()}
+    pd.DataFrame({"plot": sorted(names), "labels": [["of the table"]] * len(names)}).to_parquet(tmp_path / "q.parquet")
+    done = rsr("show", "hits.geojsonl", "--queries", tmp_path / "q.parquet", "--id-column", "plot", "-o",
+               tmp_path / "x.html", cwd=gallery)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = rsr("show", "hits.geojsonl", "--id-column", "plot", "-o", tmp_path / "y.html", cwd=gallery)
+    assert (done.returncode, b"--id-column needs --queries with a table" in done.stderr) == (2, True)
 
 
 def test_queries_that_are_not_given_are_counted(rsr, gallery):

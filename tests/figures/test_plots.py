@@ -74,9 +74,10 @@ def test_odd_names_of_classes():
 
 def row(labels, *hits, pixels=True):
     """Return a query named q and its hits, given by their labels."""
+    stated = {"source": "x.tif", "bands": ["red"], "window": [0, 0, 4, 4]}
 
     def record(name):
-        return {"type": "Feature", "id": name, "geometry": None, "properties": {"source": "x.tif"} if pixels else {}}
+        return {"type": "Feature", "id": name, "geometry": None, "properties": stated if pixels else {}}
 
     query = Item(name="q", record=record("q"), place="", labels=labels)
     thumbnail = np.full((4, 4, 4), 200, np.uint8) if pixels else None

@@ -116,6 +116,8 @@ def test_numbers_are_told_from_texts_by_all_of_their_values(tmp_path, monkeypatc
 
 
 H = b"id,1,2\n"
+FIRST = "has numbers in its first line, which must name the columns; write one before it"
+UNFIT = "its column embedding is of type string and holds no vectors; write lists of floats in Parquet"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,10 @@ H = b"id,1,2\n"
             "x.csv: cannot be read as CSV: column 1: Row #2: CSV conversion error to float: invalid value",
         ),
         (b"id,1,1\na,1,2\n", "x.csv: has two columns of one name"),
-        (b"0.1,0.2,0.3\n0.4,0.5,0.6\n", "x.csv: has no column of vectors that is named embedding or embeddings, but"),
+        (b"0.1,0.2,0.3\n0.4,0.5,0.6\n", f"x.csv: {FIRST}"),
+        (b"a,0.25,.5e-3\nb,0.5,1\n", f"x.csv: {FIRST}"),
+        (b"a,-1,2\nb,0,1\n", f"x.csv: {FIRST}"),
+        (b"7,0,7\n1,2,3\n", f"x.csv: {FIRST}"),
         (b"id;e0;e1\na;1.5;2.5\n", "x.csv: has other marks than commas between its fields; write it with commas"),
         (b"id\te0\te1\na\t1\t2\n", "x.csv: has other marks than commas between its fields; write it with commas"),
         (b"id;e0;e1\na;1,5;2,5\n", "x.csv: cannot be read as CSV: CSV parse error: Row #2: Expected 1 columns, got 3"),
@@ -142,8 +147,8 @@ H = b"id,1,2\n"
         (b"id,A00..A01,.geo\na,1,xx\n", "x.csv: has no column e0; its columns are id, A00..A01, geometry"),
         (b"id,e0,e1,.geo\na,1,2,xx\n", "x.csv:1: its .geo is no geometry of GeoJSON: 'xx'"),
         (b"id,e0,e1,geometry\na,1,2,xx\n", "x.csv:1: its geometry is not WKT: "),
-        (b'id,embedding\na,"[1, 2]"\n', "x.csv: its column embedding has no vectors but string"),
-        (b'embedding,embedding_space\n"[1, 2]",s\n', "x.csv: its column embedding has no vectors but string"),
+        (b'id,embedding\na,"[1, 2]"\n', f"x.csv: {UNFIT}"),
+        (b'embedding,embedding_space\n"[1, 2]",s\n', f"x.csv: {UNFIT.partition(';')[0]}"),
         (b"id,e0,e1,geometry,.geo\na,1,2,,\n", "x.csv: has two columns of one name"),
     ],
 )
@@ -154,6 +159,13 @@ def test_what_is_odd_is_one_line(rsr, tmp_path, content, says):
     assert done.returncode in (1, 2)
     assert done.stderr.decode().splitlines()[-1].startswith(f"rsr index: {says}")
     assert not (tmp_path / "x.rsr").exists()
+
+
+def test_columns_that_are_numbered_have_names(tmp_path):
+    """As pandas writes an array: 0 to the last."""
+    vectors = RNG.standard_normal((5, 6))
+    pd.DataFrame(vectors).to_csv(tmp_path / "x.csv", index=False)
+    assert np.allclose(read(tmp_path / "x.csv", vector_column="0..5")[1], vectors)
 
 
 @pytest.mark.parametrize(

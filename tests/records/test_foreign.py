@@ -14,7 +14,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from support import drawn_lines, feature, make_index, read_all
@@ -69,6 +71,7 @@ CONTENTS = {
     "carriage returns, cut off": (drawn_lines(3).replace(b"\n", b"\r")[:-50], CARRIAGE_RETURNS),
     "carriage returns, broken": (drawn_lines(1).replace(b"\n", b"\r") + b"nul", CARRIAGE_RETURNS),
     "carriage returns before a line feed": (drawn_lines(2).replace(b"}\n{", b"} \r\r{"), CARRIAGE_RETURNS),
+    "feather": (b"FEA1\0\0", "is a Feather file and not JSON lines; convert it to Parquet"),
     "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
     "html": (b"<!DOCTYPE html>\n<html>404</html>\n", "is HTML or XML and not JSON lines"),
     "csv": (b"id,lon,lat\na,1,2\n", "is CSV and not JSON lines; convert it with ogr2ogr -f GeoJSONSeq"),
@@ -129,6 +132,30 @@ def test_parquet_is_known_by_its_first_bytes_and_by_its_ending(tmp_path, rsr):
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
+@pytest.mark.parametrize("kind", ["npy", "parquet", "arrow"])
+def test_what_is_compressed_is_decompressed_first(rsr, tmp_path, kind):
+    content = io.BytesIO()
+    if kind == "npy":
+        np.save(content, np.zeros((2, 3)))
+    else:
+        table = pyarrow.table({"id": ["a"], "embedding": [[0.5, 1.5]]})
+        (pyarrow.parquet.write_table if kind == "parquet" else pyarrow.feather.write_feather)(table, content)
+    (tmp_path / f"x.{kind}.gz").write_bytes(gzip.compress(content.getvalue()))
+    done = rsr("binarize", f"x.{kind}.gz", cwd=tmp_path)
+    what = {"npy": "a numpy array", "parquet": "a Parquet file", "arrow": "an Arrow or Feather file"}[kind]
+    says = f"rsr binarize: x.{kind}.gz: is {what}, compressed (gzip); decompress it with gzip -dc\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
+def test_the_remedy_for_feather_works(rsr, tmp_path):
+    pd.DataFrame({"id": ["a", "b"], "embedding": [[0.5, 1.5], [-0.5, 1.0]]}).to_feather(tmp_path / "a.feather")
+    done = rsr("info", "a.feather", cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"convert it to Parquet, as pandas.read_feather(IN).to_parquet(OUT) does" in done.stderr
+    pd.read_feather(tmp_path / "a.feather").to_parquet(tmp_path / "a.parquet")
+    assert json.loads(rsr("info", "--json", "a.parquet", cwd=tmp_path).stdout)["records"] == 2
+
+
 def test_zstd_is_named(tmp_path):
     (tmp_path / "in").write_bytes(
         subprocess.run(["zstd", "-c"], input=drawn_lines(2), capture_output=True, check=True).stdout

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from decimal import Decimal
 
 import duckdb
@@ -448,6 +449,41 @@ def test_vectors_of_other_types(tmp_path, dtype):
     assert np.array_equal(batch.vectors, vectors.astype(np.float32))
 
 
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string()])
+def test_places_in_well_known_text(tmp_path, text):
+    places = [shapely.box(1, 2, 3, 4), shapely.Point(5, 6), None, shapely.Point(7, 8), None]
+    texts = pa.array([place and place.wkt for place in places], text)
+    columns = {"id": list("abcde"), "embedding": [[0.5, 1.5]] * 5, "geometry": texts}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    records = records_of(tmp_path / "x.parquet")
+    found = [record["geometry"] and shapely.geometry.shape(record["geometry"]) for record in records]
+    assert found == places
+    assert records[0]["bbox"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("type_", [pa.uuid(), pa.binary(16)])
+@pytest.mark.parametrize("name", ["id", "tile_id"])
+def test_ids_that_are_uuids_become_their_text(tmp_path, type_, name):
+    ids = [uuid.UUID(int=i**20) for i in range(4)]
+    table = pa.table({name: pa.array([each.bytes for each in ids], type_), "embedding": [[0.5, 1.5]] * 4})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert [record["id"] for record in records_of(tmp_path / "x.parquet")] == [str(each) for each in ids]
+
+
+def test_uuids_that_duckdb_writes_become_their_text(tmp_path):
+    columns = "uuid() AS id, CASE WHEN i > 0 THEN uuid() END AS plot, [0.5, i]::FLOAT[] AS embedding"
+    select = f"SELECT {columns} FROM range(3) t(i)"
+    duckdb.execute(f"COPY ({select}) TO '{tmp_path}/x.parquet' (FORMAT PARQUET)")
+    rows = duckdb.execute(f"SELECT id::TEXT, plot::TEXT FROM '{tmp_path}/x.parquet'").fetchall()
+    records = records_of(tmp_path / "x.parquet")
+    assert [(record["id"], record["properties"].get("plot")) for record in records] == rows
+
+
+def records_of(path):
+    (batch,) = streams.read([str(path)], Skips(), ("embedding",), settings=TableSettings("s"))
+    return batch.records
+
+
 def test_ids_that_are_missing_or_repeat_are_made(rsr, tmp_path):
     for name, ids, what in (
         ("none", None, "no column of ids"),
@@ -624,15 +660,16 @@ def test_vectors_in_a_list_of_one(rsr, tmp_path, inner, outer):
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"geometry": ["POINT (1 2)"] * 3}, "has geometries that are not WKB but string"),
+        ({"geometry": [1.5] * 3}, "has geometries that are neither WKB nor WKT but of type double"),
+        ({"geometry": ["POINT (1 2)", "here", None]}, "x.parquet:2: its geometry is not WKT: "),
         ({"geometry": [b"xyz"] * 3}, "a geometry is not WKB"),
         ({"id": pa.array([["a"], ["b"], ["c"]])}, None),
         ({"time": pa.array([1, 2, 3], pa.time64("us"))}, None),
         ({"datetime": pa.array([2**62] * 3, pa.timestamp("us"))}, None),
         ({"rsr_record": ["[1]", None, None]}, "x.parquet"),
         ({"embedding_space": ["no json"] * 3}, "x.parquet"),
-        ({"code": [1, 2, 3], "code_space": ["{}"] * 3}, "its column code has no vectors but int64"),
-        ({"embedding": pa.array([[1, 2]] * 3, pa.list_(pa.int32()))}, "its column embedding has no vectors but list"),
+        ({"code": [1, 2, 3], "code_space": ["{}"] * 3}, "its column code is of type int64 and holds no vectors"),
+        ({"embedding": pa.array([[1, 2]] * 3, pa.list_(pa.int32()))}, "its column embedding is of type list<"),
         ({"bbox": ["1,2,3,4"] * 3}, None),
     ],
 )  # fmt: skip

@@ -104,6 +104,136 @@ def test_a_column_id_that_is_not_used_is_named(rsr, tmp_path):
     assert ids_of(done) == ["x_1", "x_2", "x_3", "c", "d", "e"]
 
 
+@pytest.mark.parametrize("ids", [pd.date_range("2024-01-01", periods=3), [[1], [2], [3]], [True, False, True]])
+def test_ids_of_another_type_are_named(rsr, tmp_path, ids):
+    table(tmp_path / "x.parquet", ids)
+    done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+    assert ids_of(done) == ["x_1", "x_2", "x_3"]
+    first, second = done.stderr.decode().splitlines()
+    assert first.startswith("rsr binarize: x.parquet: its column id is of type ")
+    assert first.endswith(f" and holds no ids; {MADE}")
+    assert second == "rsr binarize: x.parquet: left out, as a record has one id: id; rename that column to keep it"
+
+
+def test_columns_that_may_be_ids_are_hinted_at(rsr, tmp_path):
+    table(tmp_path / "x.parquet", name=list("abc"))
+    table(tmp_path / "y.parquet", share=[0.5, 0.5, 0.5])
+    hint = "; if another one has them, name it with --id-column"
+    for name, says in (("x", hint), ("y", "")):
+        done = rsr("binarize", f"{name}.parquet", "--space", "s", cwd=tmp_path)
+        assert done.stderr.decode() == f"rsr binarize: {name}.parquet: no column of ids; {MADE}{says}\n"
+    done = rsr("info", "x.parquet", cwd=tmp_path)
+    assert (
+        done.stderr.decode()
+        == f"rsr info: x.parquet: no column of ids; {MADE}; if another one has them, rename it id\n"
+    )
+
+
+def test_a_row_without_a_vector_among_others_is_left_out(rsr, tmp_path):
+    frame = pd.DataFrame({"id": list("abc"), "embedding": [[0.5, 1.5], None, [2.5, -1.5]]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    lines = b"".join(orjson.dumps({"type": "Feature", "id": row["id"], "geometry": None, "properties": {
+        "embedding": row["embedding"]}}) + b"\n" for row in frame.to_dict("records"))  # fmt: skip
+    (tmp_path / "x.geojsonl").write_bytes(lines)
+    for name in ("x.parquet", "x.geojsonl"):
+        says = f"rsr binarize: {name}:2: has no embedding; pass --keep-going to leave it out"
+        done = rsr("binarize", name, "--space", "s", cwd=tmp_path)
+        assert (done.returncode, done.stderr.decode()) == (1, f"{says}\n")
+        done = rsr("binarize", name, "--space", "s", "--keep-going", cwd=tmp_path)
+        assert (done.returncode, ids_of(done)) == (3, ["a", "c"])
+
+
+# Columns of known names and other types ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        ("time", [1700000000000] * 3, "its column time is of type int64 and holds no times, so no datetime is stated"),
+        ("date", [2023.5] * 3, "its column date is of type double and holds no times, so no datetime is stated"),
+        (
+            "labels",
+            list("abc"),
+            "holds no lists of strings, so it is left out; write a list per row in Parquet, or rename",
+        ),
+        ("labels", [1, 2, 3], "its column labels is of type int64 and holds no lists of strings, so it is left out;"),
+        ("datetime", [2023, 2024, 2025], "its column datetime is of type int64 and holds no times, so it is left out;"),
+    ],
+)
+def test_what_a_type_does_not_state_is_said_once(rsr, tmp_path, column, values, says):
+    (tmp_path / "two").mkdir()
+    for name, ids in (("a", list("xyz")), ("b", list("uvw"))):
+        table(tmp_path / f"two/{name}.parquet", ids, **{column: values})
+    for command in (["info", "--json"], ["binarize", "--space", "s"]):
+        done = rsr(*command, "two", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
+        assert done.stderr.decode().startswith(
+            f"rsr {command[0]}: two/a.parquet and 1 other file: its column {column} "
+        )
+        assert says in done.stderr.decode()
+    stays = column in ("time", "date")
+    for line in done.stdout.splitlines():
+        found = orjson.loads(line)["properties"]
+        assert (column in found, "datetime" in found) == (stays, False)
+
+
+def test_texts_that_are_no_times_are_named_once(rsr, tmp_path):
+    table(tmp_path / "x.parquet", list("abc"), time=["2024-06-01", "soon", "later"])
+    table(tmp_path / "y.parquet", list("def"), time=["later"] * 3)
+    done = rsr("info", "--json", ".", cwd=tmp_path)
+    assert (orjson.loads(done.stdout)["records"], len(done.stderr.splitlines())) == (6, 1)
+    done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
+    assert done.stderr.startswith(b"rsr binarize: x.parquet:2: its column time holds 'soon', which is no time as ")
+    found = [orjson.loads(line)["properties"] for line in done.stdout.splitlines()]
+    assert [each.get("datetime") for each in found] == ["2024-06-01T00:00:00Z", None, None]
+    table(tmp_path / "x.parquet", list("abc"), time=["2024-06-01", None, None])
+    assert rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path).stderr == b""
+
+
+@pytest.mark.parametrize("inner", [pa.uint8(), pa.int32(), pa.decimal128(5, 2)])
+def test_vectors_of_another_type_say_what_to_write(rsr, tmp_path, inner):
+    column = pa.array([[1, 2]] * 3, pa.list_(pa.field("element", inner)))
+    pq.write_table(pa.table({"id": list("abc"), "embedding": column}), tmp_path / "x.parquet")
+    says = f"x.parquet: its column embedding is of type {column.type} and holds no vectors; write lists of floats"
+    for command, status in (("info", 0), ("binarize", 1)):
+        done = rsr(command, "x.parquet", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
+        assert done.stderr.decode().startswith(f"rsr {command}: {says}")
+
+
+def test_columns_of_vectors_that_nobody_asks_for_do_not_matter(rsr, tmp_path):
+    table(tmp_path / "both.parquet", list("abc"), embeddings=[[0.5, 1.5]] * 3, labels=[["x"], ["x"], ["y"]])
+    hits = b"".join(orjson.dumps({"type": "Feature", "id": each, "geometry": None, "properties": {
+        "query": "a", "rank": rank}}) + b"\n" for rank, each in enumerate("abc", 1))  # fmt: skip
+    (tmp_path / "hits.geojsonl").write_bytes(hits)
+    done = rsr("score", "hits.geojsonl", "--truth", "both.parquet", "--metrics", "p@3", "--format", "csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[1].split(b",")[1][:5]) == (0, b"0.666")
+    done = rsr("show", "hits.geojsonl", "--queries", "both.parquet", "-o", "x.html", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = rsr("embed", "--as", "both.parquet", "hits.geojsonl", cwd=tmp_path)
+    says = (
+        "both.parquet: has several columns of vectors: embedding, embeddings; pass an index, or a file that rsr embed"
+    )
+    assert (done.returncode, done.stderr.decode().startswith(f"rsr embed: {says}")) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--vector-column", "--id-column"])
+def test_columns_are_of_tables(rsr, tmp_path, option):
+    record = {"type": "Feature", "id": "a", "geometry": None, "properties": {"vec": [0.5, 1.5], "embedding": [1, 2]}}
+    (tmp_path / "x.geojsonl").write_bytes(orjson.dumps(record))
+    done = rsr("binarize", "x.geojsonl", "--space", "s", option, "vec", cwd=tmp_path)
+    says = "columns are chosen, and no input is a table; leave out --vector-column and --id-column"
+    assert (done.returncode, done.stderr.decode().startswith(f"rsr binarize: {says}")) == (2, True)
+
+
+def test_tables_of_others_with_the_names_of_a_tile_may_have_vectors(rsr, tmp_path):
+    columns = {"id": list("abc"), "vec": [[0.5, 1.5]] * 3, "source": "s2", "bands": "all", "window": "1 x 1"}
+    pd.DataFrame(columns).to_parquet(tmp_path / "x.parquet")
+    done = rsr("binarize", "x.parquet", "--space", "s", cwd=tmp_path)
+    assert (done.returncode, b"embeddings, but vec; choose it with --vector-column" in done.stderr) == (2, True)
+
+
 def test_boxes_without_geometries_are_named(rsr, tmp_path):
     """A box without a geometry places nothing, and is not dropped without a word."""
     boxes = pa.array([{"xmin": 1.0, "ymin": 2.0, "xmax": 3.0, "ymax": 4.0}] * 3)
@@ -159,7 +289,10 @@ def test_columns_that_may_be_meant_are_named(rsr, tmp_path):
         "x.parquet: has no column of vectors that is named embedding or embeddings, but vec, e_0..e_10; choose it with"
     )
     assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says} --vector-column\n")
-    for column, what in (("t1..t3", "its column t1 has no numbers but "), ("e_0..e_11", "has no column e_11; its")):
+    for column, what in (
+        ("t1..t3", "its column t1 is of type large_string and holds no numbers"),
+        ("e_0..e_11", "has no column e_11; its"),
+    ):
         done = rsr("binarize", "x.parquet", "--space", "s", "--vector-column", column, cwd=tmp_path)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert what in done.stderr.decode()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rsr_cli.core.errors import BandError, RasterError, RecordError, RsrError, Skips
 from rsr_cli.core.figures import thumbnails
 from rsr_cli.core.records import streams
-from rsr_cli.core.records.fields import id_of, id_text, label_list
+from rsr_cli.core.records.fields import has_pixels, id_of, id_text, label_list
+from rsr_cli.core.records.tables import NOTHING_STATED, TableSettings
 from rsr_cli.core.scoring.evaluation import query_and_rank
 from rsr_cli.core.sensors.base import expand
 
@@ -69,7 +70,7 @@ class Item:
     @property
     def has_pixels(self) -> bool:
         """Whether the record states where its pixels are; vectors that were made elsewhere have none."""
-        return self.record is not None and self.record["properties"].get("source") is not None
+        return self.record is not None and has_pixels(self.record)
 
     @property
     def time(self) -> str:
@@ -190,8 +191,15 @@ class Gallery:
         if len(hits) > self._k:
             del hits[max(hits)]
 
-    def read_queries(self, path: str) -> int:
+    def read_queries(self, path: str, settings: TableSettings = NOTHING_STATED) -> int:
         """Read the records of the queries, for their thumbnails and for labels that the hits do not contain.
+
+        Parameters
+        ----------
+        path : str
+            A file.
+        settings : TableSettings
+            What the user states of it, if it is a table.
 
         Returns
         -------
@@ -203,7 +211,7 @@ class Gallery:
         RecordError
             A query's labels are malformed.
         """
-        for batch in streams.read([path], self._skips):
+        for batch in streams.read([path], self._skips, settings=settings):
             batch.apply(partial(self._add_query, map(batch.place, range(len(batch)))), self._skips)
         return sum(query.record is None for query, _ in self._found.values())
 

@@ -210,11 +210,14 @@ class Columns:
         The rows, which may have more columns, such as vectors.
     give_vectors : callable, optional
         Writes the vectors of rows into their records.
+    candidates : tuple of tuple
+        The columns that may hold vectors, where that is not known: name, dimensions and type of number.
     """
 
     layout: Layout
     rows: pa.RecordBatch
     give_vectors: Callable[[list[Record], pa.RecordBatch], None] | None = None
+    candidates: tuple[tuple[str, int, str], ...] = ()
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -227,18 +230,18 @@ class Columns:
         return records
 
     def spaces(self) -> dict[tuple[str, str], int]:
-        """Return how many records have a vector of a kind, and of a space that they state as this JSON."""
+        """Return how many records have a vector of a kind, and what is known of its space, as JSON."""
         found: dict[tuple[str, str], int] = {}
         for kind, space in SPACES.items():
             if kind not in self.rows.schema.names:
                 continue
             there = self.rows[kind].is_valid()
-            if space in self.rows.schema.names:
-                stated = self.rows[space].filter(there)
-                counts = {each["values"]: each["counts"] for each in stated.value_counts().to_pylist()}
-            else:
-                counts = {None: there.true_count}
-            found |= {(kind, text or "{}"): count for text, count in counts.items() if count}
+            stated = self.rows[space] if space in self.rows.schema.names else pa.nulls(len(self), pa.string())
+            counts = {each["values"]: each["counts"] for each in stated.filter(there).value_counts().to_pylist()}
+            found |= {(kind, text): count for text, count in counts.items() if text}
+            if None in counts:
+                for text, count in _shapes(self.rows[kind].filter(pc.and_(there, stated.is_null()))).items():
+                    found[kind, text] = count
         return found
 
     def texts(self, without: Collection[str] = ()) -> list[str] | None:
@@ -381,6 +384,17 @@ def as_numpy(column: pa.Array) -> NDArray[Any]:
 def _positions(numbers: NDArray[np.int64]) -> pa.Array:
     """Return numbers as a column, without importing pandas."""
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+
+
+def _shapes(vectors: pa.Array) -> dict[str, int]:
+    """Return how many vectors have which dimensions and type of number, as JSON."""
+    if not is_list(vectors.type):
+        return {"{}": len(vectors)}
+    while is_list(vectors.type.value_type) and len(vectors.flatten()) == len(vectors):
+        vectors = vectors.flatten()
+    dtype = np.dtype(vectors.type.value_type.to_pandas_dtype()).name
+    sizes = vectors.value_lengths().value_counts().to_pylist()
+    return {dumps({"dim": each["values"], "dtype": dtype}).decode(): each["counts"] for each in sizes}
 
 
 def are_valid(column: pa.Array) -> NDArray[np.bool_]:

@@ -26,13 +26,17 @@ class Columns(Protocol):
     def layout(self) -> Any:
         """What the columns are."""
 
+    @property
+    def candidates(self) -> tuple[tuple[str, int, str], ...]:
+        """The columns that may hold vectors, where that is not known: name, dimensions and type of number."""
+
     def __len__(self) -> int: ...
 
     def facts(self) -> Facts | None:
         """Return what an index keeps of the records, None if they have to be read one by one."""
 
     def spaces(self) -> dict[tuple[str, str], int]:
-        """Return how many records have a vector of a kind, and of a space that they state as this JSON."""
+        """Return how many records have a vector of a kind, and what is known of its space, as JSON."""
 
     def texts(self, without: Collection[str] = ()) -> list[str] | None:
         """Return the records as JSON, None if they have to be written one by one."""

@@ -20,7 +20,7 @@ from rsr_cli.core.errors import RsrError, Skips, shown
 from rsr_cli.core.files import reason
 from rsr_cli.core.inputs import open_regular
 from rsr_cli.core.records.exact import object_in
-from rsr_cli.core.records.geometry import from_wkt, to_wkb
+from rsr_cli.core.records.geometry import to_wkb
 from rsr_cli.core.records.roles import IDS, numbered
 from rsr_cli.core.records.rows import Table, read_rows
 
@@ -38,6 +38,8 @@ _GEOJSON = ".geo"
 _PLACES = (_GEOJSON, "geometry")
 #: Numbers of JSON: those that int64 holds, and all.
 _WHOLE, _NUMBER = r"^(|-?(0|[1-9][0-9]{0,17}))$", r"^(|-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]+)?)$"
+#: What names no column, and is a value.
+_DECIMAL = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?|-[0-9]+")
 #: How pyarrow names a column.
 _COLUMN = re.compile(r"In CSV column #([0-9]+)")
 #: What separates fields in other tables, as spreadsheets write them where the decimal mark is a comma.
@@ -57,15 +59,17 @@ class _File:
             self._names = reader.schema.names
         if len(self._names) == 1 and any(mark in self._names[0] for mark in _OTHER_MARKS):
             raise RsrError("has other marks than commas between its fields", path, remedy="commas")
+        if any(_DECIMAL.fullmatch(name) for name in self._names) or _are_counts(self._names):
+            raise RsrError("has numbers in its first line, which must name the columns", path, remedy="first-line")
         vectors = numbered(self._names, settings.vector_column)
         self._types = {name: pa.float32() if name in vectors else pa.string() for name in self._names}
         self._open = [name for name in self._names if name not in (*vectors, *IDS, settings.id_column, *_PLACES)]
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns, geometries as WKB."""
+        """The columns, geometries of GeoJSON as WKB."""
         return pa.schema(
-            [("geometry", pa.binary()) if name in _PLACES else (name, self._types[name]) for name in self._names]
+            [("geometry", pa.binary()) if name == _GEOJSON else (name, self._types[name]) for name in self._names]
         )
 
     def scan(self) -> None:
@@ -95,15 +99,15 @@ class _File:
                     yield pa.RecordBatch.from_arrays(found, list(columns))
 
     def _column(self, name: str, column: pa.Array, row: int) -> pa.Array:
-        """Return a column that begins at a row, its texts null where they are empty, its geometries as WKB."""
+        """Return a column that begins at a row, its texts null where they are empty, its GeoJSON as WKB."""
         if not pa.types.is_string(column.type):
             return column
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-        if name not in _PLACES:
+        if name != _GEOJSON:
             return column
         texts = enumerate(column.to_pylist(), row)
-        read = _of_geojson if name == _GEOJSON else from_wkt
-        return pa.array([None if text is None else read(text, f"{self.path}:{i}") for i, text in texts], pa.binary())
+        found = [None if text is None else _of_geojson(text, f"{self.path}:{i}") for i, text in texts]
+        return pa.array(found, pa.binary())
 
     @contextlib.contextmanager
     def _reader(self, types: dict[str, pa.DataType], columns: Sequence[str] = ()) -> Iterator[csv.CSVStreamingReader]:
@@ -122,6 +126,14 @@ class _File:
             raise RsrError(f"cannot be read as CSV: {what}", self.path, remedy=remedy) from None
         except OSError as error:
             raise RsrError(reason(error), self.path) from None
+
+
+def _are_counts(names: Sequence[str]) -> bool:
+    """Return whether names are whole numbers that do not number the columns."""
+    if not all(name.isascii() and name.isdecimal() for name in names):
+        return False
+    numbers = [int(name) for name in names]
+    return numbers != list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _fits(column: pa.Array, type_: pa.DataType) -> bool:

@@ -66,7 +66,13 @@ def one_form(text: str) -> str:
 
 def is_tile(record: Record) -> bool:
     """Return whether a record states pixels."""
-    return _states(record, "source", "window", "bands")
+    return has_pixels(record) and _states(record, "window", "bands")
+
+
+def has_pixels(record: Record) -> bool:
+    """Return whether a record states where its pixels are, if not whole; text in all fields is a table's of others."""
+    properties = record["properties"]
+    return _states(record, "source") and any(isinstance(properties.get(name), list) for name in ("window", "bands"))
 
 
 def is_hit(record: Record) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import RsrError, UsageError
+from rsr_cli.core.forms import compression_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,8 @@ _SIGNATURES: dict[bytes, tuple[str, str | None]] = {
     b"<VRTDataset": ("a raster (VRT)", "tile"),
     b"\x93NUMPY": ("a numpy array", "array"),
     b"PAR1": ("a Parquet file", "as-file"),
-    b"ARROW1": ("an Arrow file", "vector"),
+    b"ARROW1": ("an Arrow or Feather file", "arrow"),
+    b"FEA1": ("a Feather file", "arrow"),
     b"SQLite format 3\0": ("a GeoPackage or another SQLite database", "vector"),
     b"fgb\x03": ("a FlatGeobuf file", "vector"),
     b"\0\0\x27\x0a": ("a shapefile", "vector"),
@@ -57,6 +59,9 @@ def refuse_foreign(lines: Sequence[bytes], path: str) -> None:
         found = _of_text([line.strip() for line in lines], path)
     if found is not None:
         what, remedy = found
+        compressed = compression_of(path)
+        if compressed:  # what helps is for a file that is not
+            raise RsrError(f"is {what}, compressed ({compressed})", path, remedy="decompress", program=compressed)
         raise RsrError(f"is {what} and not JSON lines", path, remedy=remedy)
 
 

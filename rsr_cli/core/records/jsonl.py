@@ -310,7 +310,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
         if kind == "embedding" and _is_of_others(found):
             found = _stated(found, settings)
         if not isinstance(found, dict):
-            raise no_vector(record, kind, found)
+            raise no_vector(record, kind, found, others=stream.space is not None)
         n_bytes = stream.admit(found, kind)
         try:
             raw = b64decode(found["data"], validate=True)
@@ -377,8 +377,8 @@ def _int8(data: Any) -> NDArray[Any]:
     return np.frombuffer(raw, np.int8)
 
 
-def no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
-    """Return what to raise for a record without a vector of this kind."""
+def no_vector(record: Record, kind: Kind, found: Any, *, others: bool) -> RecordError:
+    """Return what to raise for a record without a vector of this kind, which others of its stream have or do not."""
     properties = record["properties"]
     if found is not None:
         return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
@@ -390,4 +390,6 @@ def no_vector(record: Record, kind: Kind, found: Any) -> RecordError:
         return RecordError(f"{'is a hit and ' if is_hit(record) else ''}has no {kind}", remedy="embed")
     if is_hit(record):
         return RecordError(f"is a hit, and hits have no {kind}", remedy="indexed")
+    if others:
+        return RecordError(f"has no {kind}", remedy="no-vector")
     return RecordError(f"has no {kind}, and is not a tile to make one of", remedy="tile")

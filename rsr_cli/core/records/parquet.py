@@ -11,6 +11,7 @@ import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -26,6 +27,7 @@ from rsr_cli.core.records.exact import dumps
 from rsr_cli.core.records.geometry import boxes_of, geometry_types
 from rsr_cli.core.records.hilbert import Sorter
 from rsr_cli.core.records.jsonl import batch_of
+from rsr_cli.core.records.roles import IDS
 from rsr_cli.core.records.rows import FOOTER, Table, read_rows
 from rsr_cli.core.records.space import KINDS, Space
 
@@ -58,13 +60,28 @@ class _File:
 
     def __init__(self, file: pq.ParquetFile, path: str) -> None:
         self._file, self.path = file, path
-        self.schema: pa.Schema = file.schema_arrow
+        stored: pa.Schema = file.schema_arrow
+        self.schema = pa.schema([(each.name, pa.string() if _is_uuid(each) else each.type) for each in stored])
         self.metadata: dict[bytes, bytes] = file.metadata.metadata or {}
         self.n_rows: int = file.metadata.num_rows
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read some columns, at most so many rows at once."""
-        yield from self._file.iter_batches(rows, columns=columns)
+        for batch in self._file.iter_batches(rows, columns=columns):
+            read = [_uuids(batch[i]) if _is_uuid(each) else batch[i] for i, each in enumerate(batch.schema)]
+            yield pa.RecordBatch.from_arrays(read, batch.schema.names)
+
+
+def _is_uuid(column: pa.Field) -> bool:
+    """Return whether a column holds UUIDs, by its type, or as ids of 16 bytes."""
+    is_typed = getattr(column.type, "extension_name", None) == "arrow.uuid"  # pa.uuid came with pyarrow 18
+    return is_typed or (column.name in IDS and column.type == pa.binary(16))
+
+
+def _uuids(column: pa.Array) -> pa.Array:
+    """Return UUIDs as texts."""
+    values = getattr(column, "storage", column).to_pylist()
+    return pa.array([None if each is None else str(UUID(bytes=each)) for each in values], pa.string())
 
 
 @contextlib.contextmanager

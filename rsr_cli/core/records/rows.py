@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
@@ -17,7 +19,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError, counted
+from rsr_cli.core.errors import RecordError, RsrError, Skips, UsageError, counted, shown
 from rsr_cli.core.records.arrow import (
     MEMBERS,
     RECORD,
@@ -32,9 +34,9 @@ from rsr_cli.core.records.arrow import (
 )
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
-from rsr_cli.core.records.geometry import boxes_of, is_lonlat, is_projected, to_lonlat
+from rsr_cli.core.records.geometry import boxes_of, from_wkt, is_lonlat, is_projected, to_lonlat
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
-from rsr_cli.core.records.roles import VECTORS, Roles, candidates
+from rsr_cli.core.records.roles import IDS, VECTORS, Roles, candidates, is_text, span, unfit
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import declared_space, dequantized, model_of, quantization_in
 from rsr_cli.core.times import parse_datetime
@@ -56,8 +58,6 @@ READ_ROWS, READ_BYTES = 8192, 4 << 20
 FOOTER = "rsr"
 #: Columns of the centre's longitude and latitude in published tables.
 _CENTRES = (("centroid_lon", "centroid_lat"), ("centre_lon", "centre_lat"), ("lon", "lat"))
-#: Columns of a tile, which is a record without a vector.
-_TILE = frozenset({"source", "window", "bands"})
 
 
 class Source(Protocol):
@@ -86,10 +86,11 @@ class Source(Protocol):
 def read_rows(source: Source, stream: StreamSpace | None, skips: Skips, settings: TableSettings) -> Iterator[Batch]:
     """Read the rows of a file as `streams.read` does; a row's line is its number, from 1."""
     table = Table(source, settings)
+    give, candidates = (None, ()) if stream else (_leave_vectors, table.candidates)
     line = 1
-    for columns in _ahead(table.read()):
-        give = None if stream else _leave_vectors
-        batch = Batch(source.path, range(line, line + columns.num_rows), Columns(table.layout, columns, give))
+    for columns in _ahead(table.read(skips)):
+        rows = Columns(table.layout, columns, give, candidates)
+        batch = Batch(source.path, range(line, line + columns.num_rows), rows)
         batch.size = round(columns.num_rows * table.row_bytes)
         line += columns.num_rows
         if stream:
@@ -107,8 +108,10 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *, with_vectors: bool) -> set[str]:
-    """Return the files of others whose rows need ids; log why, and which columns are left out.
+def files_without_ids(
+    tables: Sequence[tuple[str, ModuleType, TableSettings]], skips: Skips, *, with_vectors: bool
+) -> set[str]:
+    """Return the files of others whose rows need ids; log why, and what is odd about their columns.
 
     They have no column of ids, or ids that are missing or repeat, in the file or between it and another one: parts of
     one table often count their rows from 0 each.
@@ -117,19 +120,23 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
     ----------
     tables : sequence of tuple
         Path, codec and settings of all tables that are read together.
+    skips : Skips
+        Told what is odd.
     with_vectors : bool
         Whether vectors are read.
 
     Raises
     ------
     UsageError
-        The columns of vectors have none of the known names, or the ids of two files would be the same.
+        Vectors are read, and the columns of vectors have none of the known names or several, or the ids of two files
+        would be the same.
     """
     stems: dict[str, str] = {}
     hashes: dict[str, NDArray[np.int64]] = {}
-    none: list[str] = []
-    own: set[str] = set()
+    none: dict[tuple[str, str | None], list[str]] = {}
+    used, unused = set(), set()  # of the columns that are named id
     left_out: dict[tuple[str, ...], list[str]] = {}
+    doubts: dict[tuple[str, str | None], list[str]] = {}
     for path, codec, settings in tables:
         with codec.opened(path, settings) as source:
             table = Table(source, settings)
@@ -137,37 +144,48 @@ def files_without_ids(tables: Sequence[tuple[str, ModuleType, TableSettings]], *
                 continue
             if with_vectors:
                 table.refuse_unnamed_vectors()
+            roles, odd = table.roles, table.unfit_vectors
             stems[path] = table.stem
-            left_out.setdefault(table.roles.left_out, []).append(path)
-            if table.roles.id is None:
-                none.append(path)
+            apart = ("id",) if roles.vectors else ("id", *VECTORS)  # which nobody asks for
+            left_out.setdefault(tuple(name for name in roles.left_out if name not in apart), []).append(path)
+            for what in (*roles.doubts, *filter(None, [odd])):
+                doubts.setdefault((what, "vector-lists" if what == odd else None), []).append(path)
+            if "id" in roles.left_out:
+                unused.add(path)
+            if roles.id is None:
+                why = table.no_ids if with_vectors or roles.properties else ""
+                none.setdefault((why, "id-column" if roles.has_candidate_ids else None), []).append(path)
             else:
-                columns = [_hashes(batch[0]) for batch in source.batches(READ_ROWS, [table.roles.id])]
+                columns = [_hashes(batch[0]) for batch in source.batches(READ_ROWS, [roles.id])]
                 hashes[path] = np.concatenate([*columns, np.empty(0, np.int64)])
-                if table.roles.id == "id":  # those of another column become a property
-                    own.add(path)
+                if roles.id == "id":  # those of another column become a property
+                    used.add(path)
     repeat = _that_repeat(hashes)
     named: dict[str, str] = {}
-    for path in dict.fromkeys([*none, *repeat]):
+    without = dict.fromkeys([*chain.from_iterable(none.values()), *repeat])
+    for path in without:
         first = named.setdefault(stems[path], path)
         if first != path:
             raise UsageError(f"has the name of {first}, and ids would be made of it", path, remedy="above")
     made = "ids are made of the file's name and the row's number"
-    _warn(none, f"no column of ids; {made}")
-    _warn(repeat, f"ids are missing or repeat; {made}")
-    _warn(
-        [path for path in repeat if path in own], "left out, as a record has one id: id; rename that column to keep it"
-    )
+    for (why, remedy), paths in none.items():
+        if why:
+            _warn(skips, paths, f"{why}; {made}", remedy)
+    _warn(skips, repeat, f"ids are missing or repeat; {made}")
+    apart_from = [path for path in stems if path in unused or (path in used and path in repeat)]
+    _warn(skips, apart_from, "left out, as a record has one id: id; rename that column to keep it")
     for names, paths in left_out.items():
-        _warn(paths if names else [], f"left out, as records do not hold them: {', '.join(names)}")
-    return {*none, *repeat}
+        _warn(skips, paths if names else [], f"left out, as records do not hold them: {', '.join(names)}")
+    for (what, remedy), paths in doubts.items():
+        _warn(skips, paths, what, remedy)
+    return {*without}
 
 
-def _warn(paths: Sequence[str], what: str) -> None:
-    """Log what holds for files, if there are any."""
+def _warn(skips: Skips, paths: Sequence[str], what: str, remedy: str | None = None) -> None:
+    """Warn of what holds for files, if there are any."""
     if paths:
         others = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
-        log.warning("%s%s: %s", paths[0], others, what)
+        skips.warn(RecordError(what, f"{paths[0]}{others}", remedy=remedy))
 
 
 def _hashes(column: pa.Array) -> NDArray[np.int64]:
@@ -221,9 +239,9 @@ class Table:
         if self.is_ours:
             for column in schema:
                 if column.name in KINDS and not (is_list(column.type) or is_bytes(column.type)):
-                    raise RsrError(f"its column {column.name} has no vectors but {column.type}", self._path)
+                    raise RsrError(unfit(column.name, column.type, "vectors"), self._path)
             types = {column.name: column.type for column in schema if column.name not in RESERVED}
-            self.roles = Roles((), "id" if "id" in schema.names else None, geometry, None, types)
+            self.roles = Roles((), (), "id" if "id" in schema.names else None, geometry, None, types)
         else:
             self.roles = Roles.of_schema(schema, geometry, settings, self._path)
         self._settings, self._model, self._footer = settings, footer["emb"], footer[FOOTER]
@@ -232,17 +250,51 @@ class Table:
         self._partitions = {name: value for name, value in partitions.items() if name not in schema.names}
 
     def refuse_unnamed_vectors(self) -> None:
-        """Raise RsrError if the columns of vectors, if any, have none of the known names, or those have no vectors."""
-        schema = self._source.schema
-        if self.roles.vectors or _TILE.issubset(schema.names):
-            return
-        for name in VECTORS:
-            if name in schema.names:
-                raise RsrError(f"its column {name} has no vectors but {schema.field(name).type}", self._path)
-        others = candidates(schema)
+        """Raise RsrError if the columns of vectors have none of the known names, or several, or hold no vectors."""
+        if self.roles.meant:
+            what = f"has several columns of vectors: {', '.join(self.roles.meant)}"
+            raise UsageError(what, self._path, remedy="vector-column")
+        if self.unfit_vectors:
+            raise RsrError(self.unfit_vectors, self._path, remedy="vector-lists")
+        others = candidates(self._source.schema) if self._is_unknown else ()
         if others:
             what = f"has no column of vectors that is named {' or '.join(VECTORS)}, but {', '.join(others)}"
             raise UsageError(what, self._path, remedy="vector-column")
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether it is not known which columns hold vectors, of a file of others that may have some."""
+        types = {column.name: column.type for column in self._source.schema}
+        is_of_tiles = "source" in types and all(name in types and is_list(types[name]) for name in ("window", "bands"))
+        return not (self.is_ours or self.roles.vectors or is_of_tiles)
+
+    @cached_property
+    def unfit_vectors(self) -> str | None:
+        """What is wrong with a column that is named as one of vectors and holds none, where no other one does."""
+        if self.roles.meant or not self._is_unknown:
+            return None
+        found = (column for column in self._source.schema if column.name in VECTORS)
+        return next((unfit(each.name, each.type, "vectors") for each in found if not pa.types.is_null(each.type)), None)
+
+    @property
+    def no_ids(self) -> str:
+        """Why it has no column of ids."""
+        found = (column for column in self._source.schema if column.name in IDS)
+        return next((unfit(each.name, each.type, "ids") for each in found), "no column of ids")
+
+    @cached_property
+    def candidates(self) -> tuple[tuple[str, int, str], ...]:
+        """The columns that may hold the vectors, where that is not known: name, dimensions and type of number."""
+        schema, found = self._source.schema, []
+        for name in candidates(schema) if self._is_unknown else ():
+            several = () if name in schema.names else span(name)
+            type_ = schema.field(several[0] if several else name).type
+            with suppress(RsrError):  # of several lists per row
+                size = len(several) or self._size_of(name)
+                while is_list(type_):
+                    type_ = type_.value_type
+                found.append((name, size, np.dtype(type_.to_pandas_dtype()).name))
+        return tuple(found)
 
     @cached_property
     def layout(self) -> Layout:
@@ -268,8 +320,8 @@ class Table:
         facts = columns.get(name) if isinstance(columns, dict) else None
         facts = facts if isinstance(facts, dict) else {}
         type_ = schema.field(name).type
-        if not is_bytes(type_):
-            raise RsrError(f"has geometries that are not WKB but {type_}", self._path)
+        if not (is_bytes(type_) or is_text(type_) or pa.types.is_null(type_)):
+            raise RsrError(f"has geometries that are neither WKB nor WKT but of type {type_}", self._path)
         if facts.get("encoding", "WKB") != "WKB":
             raise RsrError(f"has geometries that are encoded as {facts['encoding']}, not as WKB", self._path)
         if "crs" in facts and facts["crs"] is None:
@@ -284,16 +336,17 @@ class Table:
             return None
         size = len(self.roles.vectors)
         if size == 1:
-            type_ = self._source.schema.field(self.roles.vectors[0]).type
-            is_flat = pa.types.is_fixed_size_list(type_) and not is_list(type_.value_type)
-            size = type_.list_size if is_flat else self._first_length(self.roles.vectors[0])
+            size = self._size_of(self.roles.vectors[0])
         return declared_space(self._settings, self._model, size, self._path) if size else None
 
-    def _first_length(self, name: str) -> int:
-        """Return how many values the first vector has, 0 without any."""
+    def _size_of(self, name: str) -> int:
+        """Return how many values the first vector of a column has, 0 without any."""
+        type_ = self._source.schema.field(name).type
+        if pa.types.is_fixed_size_list(type_) and not is_list(type_.value_type):
+            return int(type_.list_size)
         for columns in self._source.batches(64, [name]):
             for row in columns[0].to_pylist():
-                if row and isinstance(row[0], list):
+                while row and isinstance(row[0], list):
                     if len(row) > 1:
                         raise RsrError(f"has {len(row)} lists in its column {name} per row, and not one", self._path)
                     row = row[0]
@@ -301,8 +354,8 @@ class Table:
                     return len(row)
         return 0
 
-    def read(self) -> Iterator[pa.RecordBatch]:
-        """Read the rows: the layout's columns, and the vectors with their spaces."""
+    def read(self, skips: Skips) -> Iterator[pa.RecordBatch]:
+        """Read the rows: the layout's columns, and the vectors with their spaces; ``skips`` is told of odd times."""
         roles = self.roles
         names = [*roles.properties, *roles.vectors, *filter(None, (roles.id, roles.geometry))]
         if self.is_ours:
@@ -314,7 +367,7 @@ class Table:
         for read in self._source.batches(rows, names):
             columns = {name: read[name] for name in roles.properties}
             if roles.geometry:
-                columns["geometry"] = self._placed(read[roles.geometry].cast(pa.binary()), read)
+                columns["geometry"] = self._placed(self._as_wkb(read[roles.geometry], row), read)
             if self.is_ours:
                 columns |= {name: read[name] for name in (*KINDS, *SPACES.values(), "bbox", RECORD) if name in names}
             elif roles.vectors:
@@ -327,7 +380,7 @@ class Table:
             for name, value in self._partitions.items():
                 columns[name] = pa.repeat(value, len(read))
             if roles.time:
-                columns["datetime"] = _times(read[roles.time])
+                columns["datetime"] = self._times(read[roles.time], row, skips)
             row += len(read)
             if len(read):
                 yield pa.RecordBatch.from_pydict(columns)
@@ -350,6 +403,23 @@ class Table:
         except RecordError as error:
             raise RsrError(error.message, self._path) from None
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(~fits))
+
+    def _as_wkb(self, column: pa.Array, row: int) -> pa.Array:
+        """Return a column of geometries that begins at a row, which may be text, as WKB."""
+        if not is_text(column.type):
+            return column.cast(pa.binary())
+        texts = enumerate(column.to_pylist(), row)
+        return pa.array([from_wkt(text, f"{self._path}:{i}") if text else None for i, text in texts], pa.binary())
+
+    def _times(self, column: pa.Array, row: int, skips: Skips) -> pa.Array:
+        """Return a column of times that begins at a row as times in UTC, null where a text is none."""
+        found = _times(column)
+        odd = np.flatnonzero(are_valid(column) & ~are_valid(found))
+        if len(odd):
+            what = f"its column {self.roles.time} holds {shown(str(column[int(odd[0])]))}, which is no time"
+            what += " as 2024-06-01T10:30:00Z is, so no datetime is stated; likewise in other such rows"
+            skips.warn(RecordError(what, f"{self._path}:{row + int(odd[0])}"), once="times")
+        return found
 
     def _placed(self, geometries: pa.Array, read: pa.RecordBatch) -> pa.Array:
         """Return geometries in longitude and latitude."""
@@ -457,7 +527,7 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
             if _admit(texts[number], kind, stream, batch, rows, skips):
                 sound |= rows
     for i in np.flatnonzero(missing).tolist():
-        error = no_vector(batch.records[i], kind, None)
+        error = no_vector(batch.records[i], kind, None, others=kind in columns.schema.names)
         error.place = batch.place(i)
         skips(error)
     column = columns[kind] if kind in there else None

@@ -108,6 +108,8 @@ def read(
         for given in inputs or ("-",)
         for path in _files(given)
     ]
+    if (settings.vector_column or settings.id_column) and not any(hasattr(codec, "opened") for _, codec, _ in sources):
+        raise UsageError("columns are chosen, and no input is a table", remedy="no-columns")
     for path, codec, stated in sources:
         codec.check(path, stated)
     return _read(sources, stream, skips, progress)
@@ -124,7 +126,7 @@ def _read(
     if tables:
         from rsr_cli.core.records.rows import files_without_ids
 
-        without = files_without_ids(tables, with_vectors=stream is not None)
+        without = files_without_ids(tables, skips, with_vectors=stream is not None)
         sources = [(path, codec, replace(settings, makes_ids=path in without)) for path, codec, settings in sources]
     if progress:
         sizes = [input_size(path) for path, *_ in sources]

@@ -37,7 +37,9 @@ class Summary:
     labels : Counter
         Label -> number of records that have it.
     spaces : Counter
-        Kind of vector, and JSON of what records state of its space -> number of records.
+        Kind of vector, and JSON of what is known of its space -> number of records.
+    candidates : dict
+        Columns that may hold vectors, where that is not known, as `Batch.columns` has them -> None.
     """
 
     records: int = 0
@@ -46,6 +48,7 @@ class Summary:
     gsd: tuple[float, float] | None = None
     labels: Counter[str] = field(default_factory=Counter)
     spaces: Counter[tuple[str, str]] = field(default_factory=Counter)
+    candidates: dict[tuple[str, int, str], None] = field(default_factory=dict)
 
     def add(self, batch: Batch, skips: Skips) -> None:
         """Count the records of a batch.
@@ -58,6 +61,7 @@ class Summary:
         columns = batch.columns
         if columns:
             self.spaces.update(columns.spaces())
+            self.candidates |= dict.fromkeys(columns.candidates)
         facts = columns.facts() if columns else None
         if facts:
             boxes, times, gsds, labels = facts.boxes, facts.times, facts.gsds, facts.labels
@@ -114,6 +118,8 @@ class Summary:
                 {"kind": kind, **object_in(text), "records": count} for (kind, text), count in self.spaces.most_common()
             ]
             or None,
+            "candidates": [dict(zip(("column", "dim", "dtype"), each, strict=True)) for each in self.candidates]
+            or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -132,5 +138,7 @@ def _read(record: Record) -> tuple[Any, ...]:
         if isinstance(found, dict):
             stated = {name: value for name, value in found.items() if name != "data"}
             spaces.append((kind, dumps(stated).decode()))
+        elif kind == "embedding" and isinstance(found, list):
+            spaces.append((kind, dumps({"dim": len(found)}).decode()))
     box, gsd, labels = bbox_of(record) or NO_BOX, gsd_of(record), label_list(record) or ()
     return box, interval_of(record), np.nan if gsd is None else gsd, labels, spaces

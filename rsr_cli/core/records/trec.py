@@ -63,7 +63,7 @@ def read_records(
         ]
         batch = Batch(path, [number for number, *_ in hits], records)
         if stream:
-            error = no_vector(records[0], stream.kind_in([]), None)
+            error = no_vector(records[0], stream.kind_in([]), None, others=False)
             error.place = batch.place(0)
             skips(error)
         else:

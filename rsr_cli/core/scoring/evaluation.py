@@ -16,6 +16,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.records.fields import id_of, id_text
+from rsr_cli.core.records.tables import NOTHING_STATED, TableSettings
 from rsr_cli.core.records.trec import word
 from rsr_cli.core.scoring.formulas import Judged
 from rsr_cli.core.scoring.labels import HitLabels, LabelSets, LabelTruth
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def open_truth(path: str | None, match: Match, skips: Skips) -> Iterator[HitLabels | Qrels]:
+def open_truth(
+    path: str | None, match: Match, skips: Skips, settings: TableSettings = NOTHING_STATED
+) -> Iterator[HitLabels | Qrels]:
     """Read what is relevant: from a qrels file, from the database's records, or without a path from the hits alone.
 
     Parameters
@@ -45,6 +48,8 @@ def open_truth(path: str | None, match: Match, skips: Skips) -> Iterator[HitLabe
         When labels make a hit relevant; see `labels.relevance`.
     skips : Skips
         Asked about lines that cannot be used.
+    settings : TableSettings
+        What the user states of the database's records, if they are a table.
 
     Yields
     ------
@@ -60,7 +65,7 @@ def open_truth(path: str | None, match: Match, skips: Skips) -> Iterator[HitLabe
         with HitLabels(match) as hit_labels:
             yield hit_labels
         return
-    with Qrels() if is_qrels(path) else LabelTruth(match) as truth:
+    with Qrels() if is_qrels(path) else LabelTruth(match, settings) as truth:
         truth.read(path, skips)
         yield truth
 

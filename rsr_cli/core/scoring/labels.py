@@ -12,6 +12,7 @@ import numpy as np
 from rsr_cli.core.errors import RecordError, RsrError, Skips, counted
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, label_list
+from rsr_cli.core.records.tables import NOTHING_STATED, TableSettings
 from rsr_cli.core.scoring.formulas import Ideal
 from rsr_cli.core.scoring.spool import Spool
 
@@ -137,12 +138,21 @@ class HitLabels(Spool):
 
 
 class LabelTruth(HitLabels):
-    """Judges hits by the labels of the database's records."""
+    """Judges hits by the labels of the database's records.
+
+    Parameters
+    ----------
+    match : str
+        When a hit is relevant; see `relevance`.
+    settings : TableSettings
+        What the user states of the records, if they are a table.
+    """
 
     TABLES = "CREATE TABLE items (id TEXT PRIMARY KEY, labels INTEGER) WITHOUT ROWID"
 
-    def __init__(self, match: Match) -> None:
+    def __init__(self, match: Match, settings: TableSettings = NOTHING_STATED) -> None:
         super().__init__(match)
+        self._settings = settings
         self._sets = LabelSets()
         self._counts: Counter[int] = Counter()
         self._unlabelled = 0
@@ -160,7 +170,7 @@ class LabelTruth(HitLabels):
         RsrError
             No record has labels.
         """
-        for batch in streams.read([path], skips):
+        for batch in streams.read([path], skips, settings=self._settings):
             batch.apply(self._add, skips)
         if self._unlabelled and self._unlabelled == self._counts.total():
             raise RsrError("no record has labels", path, remedy="labels")
