@@ -81,9 +81,7 @@ class Roles:
         if settings.makes_ids:
             ident = None
         taken = {*vectors, ident, geometry} | ({"id"} if settings.makes_ids else set())
-        if (
-            geometry and "bbox" in types and pa.types.is_struct(types["bbox"])
-        ):  # of the geometry, which has another one here
+        if geometry and "bbox" in types and pa.types.is_struct(types["bbox"]):  # a record has that of its geometry
             taken.add("bbox")
         others = {name: type_ for name, type_ in types.items() if name not in taken}
         doubts = {}
