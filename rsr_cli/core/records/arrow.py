@@ -360,7 +360,7 @@ class Columns:
 
     def take(self, chosen: Sequence[int]) -> Columns:
         """Return the chosen ones."""
-        return replace(self, rows=self.rows.take(pa.array(chosen, pa.int64())))
+        return replace(self, rows=self.rows.take(as_column(np.asarray(chosen, np.int64))))
 
 
 def _feature(text: str) -> Record:
@@ -381,9 +381,19 @@ def as_numpy(column: pa.Array) -> NDArray[Any]:
     return column.to_numpy(zero_copy_only=False)
 
 
-def _positions(numbers: NDArray[np.int64]) -> pa.Array:
-    """Return numbers as a column, without importing pandas."""
-    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+def as_column(numbers: NDArray[Any]) -> pa.Array:
+    """Return numbers (n,) as a column, without importing pandas."""
+    buffer = pa.py_buffer(np.ascontiguousarray(numbers))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [None, buffer])
+
+
+def constant(text: str | None, n: int) -> pa.Array:
+    """Return a column of a text, or null, that all n rows have."""
+    if text is None:
+        return pa.nulls(n, pa.dictionary(pa.int32(), pa.string()))
+    data = text.encode()
+    texts = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, len(data)], np.int32)), pa.py_buffer(data))
+    return pa.DictionaryArray.from_arrays(as_column(np.zeros(n, np.int32)), texts)
 
 
 def _shapes(vectors: pa.Array) -> dict[str, int]:
@@ -502,7 +512,7 @@ def _is_constant(column: pa.Array) -> bool:
             return False
         if pa.types.is_integer(flat.type) and not flat.null_count:
             return bool(np.ptp(as_numpy(flat).reshape(len(column), -1), axis=0).max() == 0)
-        return all(_is_constant(flat.take(_positions(np.arange(i, len(flat), lengths[0])))) for i in range(lengths[0]))
+        return all(_is_constant(flat.take(as_column(np.arange(i, len(flat), lengths[0])))) for i in range(lengths[0]))
     if not (pa.types.is_primitive(column.type) or pa.types.is_string(column.type)):
         return False
     if pa.types.is_floating(column.type) and column[0].as_py() == 0:
@@ -642,5 +652,5 @@ def _shortened(text: str) -> str:
 def _box_array(boxes: NDArray[np.float64]) -> pa.Array:
     """Return boxes (n, 4) as a column of float32, rounded outward; null where they are NaN."""
     none = np.isnan(boxes[:, 0])
-    sides = [pa.array(np.ascontiguousarray(side)) for side in outward(boxes).T]
+    sides = [as_column(side) for side in outward(boxes).T]
     return pa.StructArray.from_arrays(sides, fields=list(_BOX), mask=pa.array(none) if none.any() else None)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from rsr_cli.core.records.arrow import as_column
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -104,11 +106,11 @@ class Sorter:
             start += batch.num_rows
             for i in np.unique(where // rows_per_file).tolist():
                 chosen = np.flatnonzero(where // rows_per_file == i)
-                files[i].write(batch.take(pa.array(chosen)))
+                files[i].write(batch.take(as_column(chosen)))
                 ranks[i].append(where[chosen])
         for file, parts in zip(files, ranks, strict=True):
             table = pa.Table.from_batches(file.read()).unify_dictionaries()
-            table = table.take(pa.array(np.argsort(np.concatenate(parts))))
+            table = table.take(as_column(np.argsort(np.concatenate(parts))))
             yield from (table.slice(first, group) for first in range(0, len(table), group))
         self._stack.close()
 

@@ -22,7 +22,7 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.files import Sink, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
-from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout, as_numpy
+from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout, as_column, as_numpy, constant
 from rsr_cli.core.records.exact import dumps
 from rsr_cli.core.records.geometry import boxes_of, geometry_types
 from rsr_cli.core.records.hilbert import Sorter
@@ -278,7 +278,6 @@ def _with_vectors(rows: pa.RecordBatch, vectors: NDArray[Any], space: Space) -> 
         type_ = pa.binary(space.width)
         column = pa.FixedSizeBinaryArray.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
     else:
-        column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.width)
-    text = orjson.dumps(space.as_property()).decode()
-    head = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(values), np.int32)), [text])
+        column = pa.FixedSizeListArray.from_arrays(as_column(values.reshape(-1)), space.width)
+    head = constant(orjson.dumps(space.as_property()).decode(), len(values))
     return rows.append_column(space.kind, column).append_column(SPACES[space.kind], head)

@@ -28,7 +28,9 @@ from rsr_cli.core.records.arrow import (
     Columns,
     Layout,
     are_valid,
+    as_column,
     as_numpy,
+    constant,
     is_bytes,
     is_list,
 )
@@ -372,7 +374,8 @@ class Table:
                 columns |= {name: read[name] for name in (*KINDS, *SPACES.values(), "bbox", RECORD) if name in names}
             elif roles.vectors:
                 columns["embedding"] = self._vectors_in(read)
-                columns[SPACES["embedding"]] = _constant(space, len(read))
+                stated = None if space is None else orjson.dumps(space.as_property()).decode()
+                columns[SPACES["embedding"]] = constant(stated, len(read))
             if roles.id:
                 columns["id"] = read[roles.id]
             elif not self.is_ours:
@@ -460,7 +463,7 @@ def _joined(columns: Sequence[pa.Array]) -> pa.Array:
             values[:, i] = as_numpy(column)
         missing &= ~are_valid(column)
     mask = pa.array(missing) if missing.any() else None
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), len(columns), mask=mask)
+    return pa.FixedSizeListArray.from_arrays(as_column(values.reshape(-1)), len(columns), mask=mask)
 
 
 def _partitions(path: str) -> dict[str, pa.Scalar]:
@@ -503,14 +506,6 @@ def _centred(read: pa.RecordBatch, boxes: NDArray[np.float64]) -> bool:
     return False
 
 
-def _constant(space: Space | None, n: int) -> pa.Array:
-    """Return the column of a space that all rows have."""
-    if space is None:
-        return pa.nulls(n, pa.dictionary(pa.int32(), pa.string()))
-    text = orjson.dumps(space.as_property()).decode()
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([text], pa.string()))
-
-
 def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, skips: Skips) -> None:
     """Take the vectors of a batch from its columns, and drop rows without a usable one."""
     there = {kind for kind in KINDS if kind in columns.schema.names and columns[kind].null_count < len(batch)}
@@ -534,7 +529,7 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
     if not sound.all():
         chosen = np.flatnonzero(sound)
         batch.keep(chosen.tolist())
-        column = column.take(pa.array(chosen)) if column is not None else None
+        column = column.take(as_column(chosen)) if column is not None else None
     if stream.space is None or not len(batch):
         return
     values, fits = _matrix(column, stream.space)
@@ -567,7 +562,7 @@ def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
         for number in np.unique(numbers[there & (numbers >= 0)]).tolist():
             rows = np.flatnonzero(there & (numbers == number))
             space = Space.of_property(kind, _head(texts[number]))
-            values, fits = _matrix(columns[kind].take(pa.array(rows)), space)
+            values, fits = _matrix(columns[kind].take(as_column(rows)), space)
             give_vectors([records[i] for i in rows[fits].tolist()], values[fits], space)
 
 
