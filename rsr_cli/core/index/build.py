@@ -279,13 +279,15 @@ class SegmentWriter:
             self._vectors.close()
         self._columns.close()
         arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
-        with ThreadPoolExecutor(1) as pool:
-            hashed = [pool.submit(_facts_of, path) for path in arrays]  # while others are completed and written to disk
+        with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
+            hashed = [pool.submit(_facts_of, path) for path in arrays]
+            synced = [pool.submit(sync_file, path) for path in arrays]
             self._table.finish(self._columns.labels)
             self._table.close()
             hashed.append(pool.submit(_facts_of, table))
-            for path in (*arrays, table):
-                sync_file(path)
+            sync_file(table)
+            for each in synced:
+                each.result()
         self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
 
     def close(self) -> None:

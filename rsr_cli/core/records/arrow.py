@@ -259,7 +259,7 @@ class Columns:
         if "id" in layout.members and "id" in there:
             if self.rows["id"].null_count:
                 return None
-            text.add(',"id":', _json(self.rows["id"]))
+            text.add_column(',"id":', self.rows["id"])
         if "geometry" not in there:
             text.add(',"geometry":null')
         elif self._rings is not None:
@@ -275,7 +275,7 @@ class Columns:
         for i, name in enumerate(name for name in layout.types if name not in without):
             column, key = self.rows[name], f"{',' * (i > 0)}{dumps(name).decode()}:"
             if not column.null_count or name in layout.nulls:
-                text.add(key, _json(column))
+                text.add_column(key, column)
             elif i == 0:  # the next one would begin with a comma
                 return None
             elif column.null_count < len(self):
@@ -462,42 +462,60 @@ class Text:
         else:
             self._pattern.append(f"{before}{piece}{after}".replace("%", "%%"))
 
+    def add_column(self, before: str, column: pa.Array) -> None:
+        """Append text that all lines have, and the values of a column as JSON."""
+        if _is_constant(column):
+            self.add(before, dumps(_values(column.slice(0, 1))[0]).decode())
+        elif (rows := _matrix_of(column)) is not None:
+            self.add(f"{before}[", split_json(rows), "]")
+        elif pa.types.is_string(column.type) and (texts := _split_texts(column)):
+            self.add(f'{before}"', texts, '"')
+        else:
+            self.add(before, _json(column))
+
     def lines(self, n: int) -> list[str]:
         """Return the n lines."""
         pattern = "".join(self._pattern)
         return [pattern % pieces for pieces in zip(*self._pieces, strict=True)] if self._pieces else [pattern % ()] * n
 
 
-def _json(column: pa.Array) -> str | list[str]:
-    """Return the values of a column as JSON, one text if all are seen to be the same."""
-    if _is_constant(column):
-        return dumps(_values(column.slice(0, 1))[0]).decode()
+def _json(column: pa.Array) -> list[str]:
+    """Return the values of a column as JSON."""
+    if (rows := _matrix_of(column)) is not None:
+        return [f"[{row}]" for row in split_json(rows)]
     if is_list(column.type) and not column.null_count:
         flat, lengths = column.flatten(), as_numpy(column.value_lengths())
         if len(flat) and np.ptp(lengths) == 0:
-            return _rows_json(flat, int(lengths[0]))
+            return [f"[{','.join(row)}]" for row in zip(*[iter(_json(flat))] * int(lengths[0]), strict=True)]
     values = _values(column)
     if pa.types.is_primitive(column.type) and not pa.types.is_temporal(column.type):
         return dumps(values)[1:-1].decode().split(",")
-    if pa.types.is_string(column.type) and not column.null_count:
-        texts = dumps(values)[2:-2].decode().split('","')
-        if len(texts) == len(values):  # else the pieces of a text are among them
-            return [f'"{text}"' for text in texts]
+    if pa.types.is_string(column.type) and (texts := _split_texts(column)):
+        return [f'"{text}"' for text in texts]
     return [dumps(value).decode() for value in values]
 
 
-def _rows_json(flat: pa.Array, size: int) -> list[str]:
-    """Return the values of a column as lists of JSON of some size."""
-    if not flat.null_count and _is_number(flat.type):
-        return [f"[{row}]" for row in split_json(as_numpy(flat).reshape(-1, size))]
-    texts = _json(flat)
-    texts = [texts] * len(flat) if isinstance(texts, str) else texts
-    return [f"[{','.join(row)}]" for row in zip(*[iter(texts)] * size, strict=True)]
+def _matrix_of(column: pa.Array) -> NDArray[Any] | None:
+    """Return a column of lists of as many numbers each as int64 or float64 (n, size), None for any other."""
+    if not is_list(column.type) or column.null_count or not _is_number(column.type.value_type):
+        return None
+    flat, lengths = column.flatten(), as_numpy(column.value_lengths())
+    if not len(flat) or flat.null_count or np.ptp(lengths):
+        return None
+    return as_numpy(flat).reshape(len(column), -1)
+
+
+def _split_texts(column: pa.Array) -> list[str] | None:
+    """Return texts as JSON without their quotes, None if one is missing or contains what is between two of them."""
+    if column.null_count:
+        return None
+    texts = dumps(column.to_pylist())[2:-2].decode().split('","')
+    return texts if len(texts) == len(column) else None
 
 
 def _is_number(type_: pa.DataType) -> bool:
-    """Return whether numpy holds values of an Arrow type as Python does."""
-    return bool(pa.types.is_integer(type_) or pa.types.is_float64(type_))
+    """Return whether numpy holds values of an Arrow type as Python does, in 8 bytes."""
+    return bool(pa.types.is_int64(type_) or pa.types.is_float64(type_))
 
 
 def _is_constant(column: pa.Array) -> bool:
