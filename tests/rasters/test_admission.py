@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from support import needs_torch
 from support_rasters import ONES
 
 from rsr_cli.core.errors import RasterError
@@ -118,7 +119,7 @@ def test_what_is_neither_a_file_nor_on_the_network_is_always_refused(host, sourc
     assert came == []
 
 
-@pytest.mark.parametrize("command", ["embed", "show"])
+@pytest.mark.parametrize("command", [pytest.param("embed", marks=needs_torch), "show"])
 @pytest.mark.parametrize("source", ["http://{host}/x.tif", "WMS:http://{host}/?layers=a"])
 def test_records_of_a_stranger(tmp_path, rsr, host, command, source):
     address, came = host

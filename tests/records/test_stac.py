@@ -93,7 +93,7 @@ def validated(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def lake(rsr, tmp_path_factory, write_raster):
+def lake(rsr, tmp_path_factory, write_raster, torch):
     """Find the tiles of an Item with each other."""
     folder = tmp_path_factory.mktemp("stac")
     save(folder / "item.json", landsat(folder, write_raster))

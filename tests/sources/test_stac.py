@@ -10,6 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from support import needs_torch
 from support_rasters import grid, messages, records
 from support_stac import COG, EARTH_SEARCH, earth_search, hls, item, landsat, numbers, save
 
@@ -99,6 +100,7 @@ def test_hls(tmp_path, write_raster, rsr, named):
     assert tile["properties"]["nodata"] == -9999
 
 
+@needs_torch
 def test_sources_of_different_scales_embed_alike(tmp_path, write_raster, rsr):
     """The same reflectance in the numbers of Sentinel-2, HLS and Landsat makes the same embedding."""
     generator = np.random.default_rng(3)
@@ -364,6 +366,7 @@ def test_a_remote_asset_is_refused_without_permission(tmp_path, rsr, href, sourc
     assert f"{source}: is on the network, which this run may not use; pass --allow-network" in line
 
 
+@needs_torch
 def test_an_item_and_its_rasters_on_a_server(tmp_path, write_raster, rsr, server):
     """Relative addresses begin at the Item's own, and the numbers are those of the files."""
     save(tmp_path / "a" / "item.json", earth_search(tmp_path / "a", write_raster))
