@@ -148,8 +148,9 @@ def tile(
             raise UsageError(f"--{name} is not a finite number")
     if given["scale"] == 0:
         raise UsageError("--scale is 0, which makes all pixels alike")
-    if given["sensor"] and SENSORS[given["sensor"]].space and {given["scale"], given["offset"]} != {None}:
-        raise UsageError(f"--sensor {given['sensor']} decides --scale and --offset itself; leave them out")
+    sensor = SENSORS.get(given["sensor"])
+    if sensor and sensor.space and {given["scale"], given["offset"]} != {None}:
+        raise UsageError(f"--sensor {sensor.name} decides --scale and --offset itself; leave them out")
     bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]
@@ -163,7 +164,7 @@ def tile(
     from rsr_cli.core.rasters import ChipWriter, MaskSettings, SceneSettings, Tiler, WindowSettings, parse_grid
 
     scenes = SceneSettings(
-        sensor=SENSORS[given["sensor"]] if given["sensor"] else None,
+        sensor=sensor,
         bands=bands,
         mask=MaskSettings(**mask) if mask else None,
         datetime=parse_datetime(given["datetime"]) if given["datetime"] else None,
@@ -228,7 +229,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
         if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")
         if not given["per_band"]:
-            return Stac(SENSORS[given["sensor"]] if given["sensor"] else None, bands)
+            return Stac(SENSORS.get(given["sensor"]), bands)
         if not given["sensor"]:
             raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
         return Products(SENSORS[given["sensor"]], bands)

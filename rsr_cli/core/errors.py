@@ -41,6 +41,10 @@ class RsrError(Exception):
         self.remedy = remedy
         self.facts = facts
 
+    def within(self, place: str) -> None:
+        """Put the place of what was being used, such as a file's line, before the error's own."""
+        self.place = f"{place}: {self.place}" if self.place else place
+
     def __str__(self) -> str:
         message = " ".join(self.message.split())
         return visible(f"{self.place}: {message}" if self.place else message)
@@ -175,6 +179,6 @@ class Skips:
         log.warning("%s", self._explain(doubt))
 
     def _helped(self, error: RecordError) -> None:
-        """Give an error the remedy of this command."""
+        """Replace the remedy of an error by the one that helps this command's users, if there is another."""
         if error.remedy in self.instead:
             error.remedy, error.facts = self.instead[error.remedy]

@@ -170,7 +170,7 @@ class PixelMeans:
 def _placed(error: RecordError, tile: _Tile) -> RecordError:
     """Return an error with the input and line of its tile."""
     _, name, line = tile
-    error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
+    error.within(f"{name}:{line}")
     return error
 
 

@@ -130,7 +130,7 @@ class Reader:
         except RecordError as error:
             if error.remedy in ("fill-missing", "other-bands", "stand-in") and self.filled is not None:
                 error.remedy = "as-tiles"
-            error.place = f"{name}:{line}: {error.place}" if error.place else f"{name}:{line}"
+            error.within(f"{name}:{line}")
             raise
         return Ready(record, name, line, pixels, valid, filled, context)
 

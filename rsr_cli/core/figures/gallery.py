@@ -273,7 +273,7 @@ class Gallery:
         try:
             return thumbnails.read(item.record, bands or RGB)
         except RecordError as error:
-            error.place = f"{item.place}: {error.place}" if error.place else item.place
+            error.within(item.place)
             if isinstance(error, RasterError) or (isinstance(error, BandError) and bands is None):
                 self.without_thumbnail[type(error)].append(error)
             else:

@@ -124,7 +124,8 @@ def _have_whole_pixels(tiles: Sequence[Record], bands: Sequence[str]) -> bool:
         return True
     windows = [tile["properties"]["window"] for tile in tiles]
     first, _, first_width, _ = windows[0]
-    parts, _ = parts_of(tiles[0], [band for band in bands if band in bands_of(tiles[0])])
+    names = {*bands_of(tiles[0])}
+    parts, _ = parts_of(tiles[0], [band for band in bands if band in names])
     return all(
         (left + size * (column - first)).is_integer() and (size * width).is_integer()
         for part in parts

@@ -168,7 +168,7 @@ class Batch:
                 break
             except RsrError as error:
                 i = len(results) + len(dropped)
-                error.place = f"{self.place(i)}: {error.place}" if error.place else self.place(i)
+                error.within(self.place(i))
                 if not isinstance(error, RecordError):
                     raise
                 skips(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records.arrow import RESERVED, is_list, is_property
+from rsr_cli.core.sensors.base import NUMBERED, span
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,6 @@ IDS = ("id", "chips_id", "tile_id", "unique_id", "file_id", "system:index")
 TIMES = ("timestamp", "time", "date")
 #: The columns of a dimension each that AlphaEarth's embeddings have.
 _ALPHA_EARTH = "A00..A63"
-_NUMBERED = re.compile(r"(.*?)([0-9]{1,7})")
 #: Most names of columns in a message.
 _SHOWN = 12
 
@@ -171,22 +170,22 @@ def numbered(names: Collection[str], column: str | None) -> tuple[str, ...]:
         They need not be there if the user states them; none if a column has the name that is stated.
     """
     if column is not None:
-        return () if column in names else span(column)
-    if set(span(_ALPHA_EARTH)) <= set(names):
-        return span(_ALPHA_EARTH)
-    counted = span(f"1..{len(names) - 1}") if len(names) > 2 else ()
+        return () if column in names else columns_of(column)
+    if set(columns_of(_ALPHA_EARTH)) <= set(names):
+        return columns_of(_ALPHA_EARTH)
+    counted = columns_of(f"1..{len(names) - 1}") if len(names) > 2 else ()
     return counted if counted and set(names) == {"id", *counted} else ()
 
 
 def candidates(schema: pa.Schema) -> list[str]:
     """Return what may be a table's vectors: columns of lists, and the first and last of columns of numbers in a row."""
     numbers = [column.name for column in schema if is_number(column.type)]
-    split = {name: match.groups() for name in numbers if (match := _NUMBERED.fullmatch(name))}
+    split = {name: match.groups() for name in numbers if (match := NUMBERED.fullmatch(name))}
     found = [column.name for column in schema if is_vector(column.type)]
     ordered = sorted(split, key=lambda name: (split[name][0], int(split[name][1])))
     for _, run in groupby(enumerate(ordered), lambda each: (split[each[1]][0], int(split[each[1]][1]) - each[0])):
         names = [name for _, name in run]
-        if len(names) > 2 and span(f"{names[0]}..{names[-1]}") == tuple(names):
+        if len(names) > 2 and columns_of(f"{names[0]}..{names[-1]}") == tuple(names):
             found.append(f"{names[0]}..{names[-1]}")
     return found
 
@@ -207,16 +206,10 @@ def _vectors(types: dict[str, pa.DataType], column: str | None, path: str) -> li
     return [chosen]
 
 
-def span(text: str) -> tuple[str, ...]:
-    """Return the names from the first to the last one, none if the text states no such names."""
-    first, dots, last = text.partition("..")
-    ends = [_NUMBERED.fullmatch(end) for end in (first, last)]
-    if not dots or None in ends:
-        return ()
-    (prefix, begin), (other, end) = (found.groups() for found in ends if found)
-    if prefix != other or int(begin) >= int(end):
-        return ()
-    return tuple(f"{prefix}{number:0{len(begin)}}" for number in range(int(begin), int(end) + 1))
+def columns_of(text: str) -> tuple[str, ...]:
+    """Return the columns of a run such as ``A00..A63``, none if the text states no run of two or more."""
+    names = span(text)
+    return names if len(names) > 1 else ()
 
 
 def _require(name: str, types: dict[str, pa.DataType], path: str) -> None:

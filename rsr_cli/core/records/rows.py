@@ -38,7 +38,7 @@ from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
 from rsr_cli.core.records.geometry import boxes_of, from_wkt, is_lonlat, is_projected, to_lonlat
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
-from rsr_cli.core.records.roles import IDS, VECTORS, Roles, candidates, is_text, span, unfit
+from rsr_cli.core.records.roles import IDS, VECTORS, Roles, candidates, columns_of, is_text, unfit
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import declared_space, dequantized, model_of, quantization_in
 from rsr_cli.core.times import parse_datetime
@@ -289,7 +289,7 @@ class Table:
         """The columns that may hold the vectors, where that is not known: name, dimensions and type of number."""
         schema, found = self._source.schema, []
         for name in candidates(schema) if self._is_unknown else ():
-            several = () if name in schema.names else span(name)
+            several = () if name in schema.names else columns_of(name)
             type_ = schema.field(several[0] if several else name).type
             with suppress(RsrError):  # of several lists per row
                 size = len(several) or self._size_of(name)

@@ -63,23 +63,27 @@ _DAY = re.compile(r"(?<!\d)(20\d\d)([-_.:/]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[0
 _EXPORTED = re.compile(r"_\(Raw\)\.tiff?$", re.IGNORECASE)
 
 
-# A band's name that ends with a number, and a run of such bands.
-_NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
-_RUN = re.compile(r"(.*?)(\d{1,9})\.\.(.*?)(\d{1,9})", re.DOTALL)
+#: A name that ends with a number, and a run of such names.
+NUMBERED = re.compile(r"(.*?)([0-9]{1,7})")
+_RUN = re.compile(r"(.*?)([0-9]{1,7})\.\.(.*?)([0-9]{1,7})")
+
+
+def span(text: str, longest: int = 10**7) -> tuple[str, ...]:
+    """Return the names of a run, from the first to the last one, such as those of ``A00..A63``.
+
+    There are none if the text states no run, or one of more names than ``longest``.
+    """
+    run = _RUN.fullmatch(text)
+    numbers = range(int(run[2]), int(run[4]) + 1) if run and run[1] == run[3] else range(0)
+    if run is None or len(numbers) > longest:
+        return ()
+    return tuple(f"{run[1]}{number:0{len(run[2])}}" for number in numbers)
 
 
 @lru_cache(maxsize=64)
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return names of bands with each run, such as ``A00..A63``, in full; none has more than `LONGEST_RUN`."""
-    full: list[str] = []
-    for name in names:
-        run = _RUN.fullmatch(name)
-        numbers = range(int(run[2]), int(run[4]) + 1) if run and run[1] == run[3] else range(0)
-        if run and 0 < len(numbers) <= LONGEST_RUN:
-            full.extend(f"{run[1]}{number:0{len(run[2])}}" for number in numbers)
-        else:
-            full.append(name)
-    return tuple(full)
+    return tuple(each for name in names for each in span(name, LONGEST_RUN) or (name,))
 
 
 def contract(names: Sequence[str]) -> list[str]:
@@ -96,7 +100,7 @@ def contract(names: Sequence[str]) -> list[str]:
 
 def _following(name: str) -> str | None:
     """Return the name after one that ends with a number."""
-    found = _NUMBERED.fullmatch(name)
+    found = NUMBERED.fullmatch(name)
     return f"{found[1]}{int(found[2]) + 1:0{len(found[2])}}" if found else None
 
 
