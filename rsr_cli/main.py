@@ -27,12 +27,13 @@ COMMANDS = {
     "embed": "Encode tiles into embeddings with a foundation model.",
     "models": "List the models that rsr embed can use.",
     "binarize": "Turn embeddings into binary codes.",
-    "index": "Build an index of embeddings or codes.",
+    "index": "Build an index of embeddings or codes, or change one.",
     "query": "Find the nearest items in an index.",
     "score": "Compute retrieval metrics for hits.",
     "show": "Draw queries and their hits as thumbnails.",
     "plot": "Plot embeddings or codes as points, laid out by t-SNE.",
     "info": "Describe an index or a file of records.",
+    "check": "Check the files of an index against their checksums.",
 }
 
 

@@ -13,10 +13,12 @@ from rsr_cli import options
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.fields import id_of, one_form
+from rsr_cli.core.records.foreign import is_index
 from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
@@ -25,8 +27,26 @@ if TYPE_CHECKING:
 
 @click.command(cls=options.Command)
 @options.inputs
-@click.option("-o", "--output", required=True, type=options.File(), metavar="DIRECTORY", help="The index to create.")
+@click.option(
+    "-o", "--output", required=True, type=options.File(), metavar="DIRECTORY", help="The index to create or to change."
+)
 @options.overwrite
+@click.option("--append", is_flag=True, help="Append to the index; create it if there is none.")
+@click.option(
+    "--replace", is_flag=True, help="With --append or several indexes: let a record replace an earlier one with its id."
+)
+@click.option(
+    "--delete", is_flag=True, help="Delete the items with the ids of the records, or those that --id names, instead."
+)
+@click.option(
+    "--id",
+    "ids",
+    envvar="RSR_INDEX_ID",
+    multiple=True,
+    metavar="ID",
+    help="With --delete: delete this item. Can be repeated.",
+)
+@click.option("--compact", is_flag=True, help="Make one segment of all, without the deleted items, instead.")
 @click.option(
     "--metric",
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
@@ -39,30 +59,108 @@ if TYPE_CHECKING:
 def index(
     inputs: tuple[str, ...],
     output: str,
-    overwrite: bool,
+    ids: tuple[str, ...],
     metric: str | None,
-    allow_empty: bool,
     settings: TableSettings,
     skips: Skips,
+    **flags: bool,
 ) -> None:
-    """Build an index of embeddings or codes.
+    """Build an index of embeddings or codes, or change one.
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
     records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless --metric is
-    passed. With --overwrite, the old index can be queried until the new one is complete. It stays as it is if no usable
-    record is read, or if a command before rsr index in the pipe fails.
+    passed. Several indexes as INPUT are merged. Whatever changes an index, it can be queried meanwhile, and changes at
+    once or not at all. With --overwrite, it stays as it is if no usable record is read, or if a command before rsr
+    index in the pipe fails.
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    from rsr_cli.core.index.build import build
-
-    arguments = ["rsr", *sys.argv[1:]]
+    _check_together(flags, ids, inputs, metric)
     with Progress("records") as progress:
-        batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
-        for added in build(
-            batches, Path(output), metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
-        ):
+        for added in _work(inputs, Path(output), ids, metric, settings, skips, progress, **flags):
             progress.update(added)
+
+
+def _check_together(flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None) -> None:
+    """Check that the flags fit together."""
+    modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
+    if len(modes) > 1:
+        raise UsageError(f"pass only one of {' and '.join(modes)}")
+    if ids and not flags["delete"]:
+        raise UsageError("--id names items to --delete")
+    if ids and inputs:
+        raise UsageError("pass either --id or INPUT, not both")
+    if flags["compact"] and inputs:
+        raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
+    if metric and (flags["compact"] or flags["delete"]):
+        raise UsageError("--metric is for records that are added")
+
+
+def _work(
+    inputs: tuple[str, ...],
+    path: Path,
+    ids: tuple[str, ...],
+    metric: str | None,
+    settings: TableSettings,
+    skips: Skips,
+    progress: Progress,
+    *,
+    overwrite: bool,
+    append: bool,
+    replace: bool,
+    delete: bool,
+    compact: bool,
+    allow_empty: bool,
+) -> Iterator[int]:
+    """Do what the flags ask for, and yield the number of rows as it goes on."""
+    arguments = ["rsr", *sys.argv[1:]]
+    if compact:
+        from rsr_cli.core.index import upkeep
+
+        yield from upkeep.compact(path, arguments=arguments)
+        return
+    if delete:
+        from rsr_cli.core.index import upkeep
+
+        if not ids:
+            batches = streams.read(inputs, skips, progress=progress, settings=settings)
+            ids = tuple(name for batch in batches for name in batch.apply(id_of, skips))
+        names = list(dict.fromkeys(map(one_form, ids)))
+        yield upkeep.delete(path, lambda opened: upkeep.rows_with_ids(opened, names, skips), arguments=arguments)
+        return
+    merged = [name for name in inputs if is_index(name)]
+    if merged:
+        from rsr_cli.core.index import upkeep
+
+        if len(merged) < len(inputs):
+            raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
+        if metric:
+            raise UsageError("the metric of a merged index is that of its parts; leave --metric out")
+        yield from upkeep.merge(
+            [Path(name) for name in inputs],
+            path,
+            skips,
+            arguments=arguments,
+            overwrite=overwrite,
+            append=append,
+            replace_rows=replace,
+        )
+        return
+    if replace and not append:
+        raise UsageError("--replace needs --append, or several indexes")
+    from rsr_cli.core.index import build
+
+    if append:
+        kinds, metric = build.appendable(path, metric)
+        batches = _with_recipes(streams.read(inputs, skips, kinds, progress, settings))
+        yield from build.append(
+            batches, path, metric, skips, arguments=arguments, replace_rows=replace, allow_empty=allow_empty
+        )
+        return
+    batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
+    yield from build.build(
+        batches, path, metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
+    )
 
 
 def _with_recipes(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -84,17 +84,22 @@ def open_regular(path: Path) -> FileIO:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a small file whole.
+    """Read a small file whole, as `read_file` does; raise OSError if it is not a regular file."""
+    with open_regular(path) as file:
+        return read_file(file)
+
+
+def read_file(file: FileIO) -> bytes:
+    """Read an open file whole.
 
     Raises
     ------
     OSError
-        It is not a regular file, has more than `MAX_BYTES`, or cannot be read.
+        It has more than `MAX_BYTES`, or cannot be read.
     """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-        return file.readall()
+    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file.name))
+    return file.readall()
 
 
 def map_array(path: Path) -> NDArray[Any]:

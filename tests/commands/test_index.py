@@ -81,7 +81,7 @@ def test_an_empty_index_becomes_one_with_rows_and_never_back(rsr, tmp_path):
     assert index(record) == (0, 1, "")
     says = "i.rsr: no usable record was read, and 1 row would be lost; remove it first if you want an empty one"
     status, count, said = index(b"", "--allow-empty")
-    assert (status, count, said.endswith(f"/{says}\n")) == (1, 1, True)
+    assert (status, count, said.splitlines()[-1]) == (1, 1, f"rsr index: {says}")
     assert index(b"")[:2] == (1, 1)
 
 

@@ -25,7 +25,7 @@ def test_the_same_stream_makes_the_same_bytes_and_moves(tmp_path):
     make_index(tmp_path / "a.rsr", code_records(codes, 64))
     make_index(tmp_path / "b.rsr", code_records(codes, 64))
     files = sorted(path.relative_to(tmp_path / "a.rsr") for path in (tmp_path / "a.rsr").rglob("*.*"))
-    assert len(files) == 7
+    assert len(files) == 8
     for name in files:
         assert (tmp_path / "a.rsr" / name).read_bytes() == (tmp_path / "b.rsr" / name).read_bytes()
     (tmp_path / "a.rsr").rename(tmp_path / "strange name? #1.rsr")

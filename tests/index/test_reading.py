@@ -44,17 +44,17 @@ def test_a_damaged_index_is_refused_in_one_line(tmp_path, name):
 def test_an_index_that_is_removed_and_built_again_meanwhile_is_opened_as_it_is_now(tmp_path, monkeypatch):
     path = tmp_path / "i.rsr"
     make_index(path, code_records(np.zeros((3, 4), np.uint8), 32))
-    read, replaced = Manifest.read, []
+    read, replaced = Manifest.open, []
 
-    def read_and_replace(index):
-        manifest = read(index)
+    def read_and_replace(index, file):
+        manifest = read(index, file)
         if not replaced:
             replaced.append(index)
             shutil.rmtree(index)
             make_index(path, code_records(np.zeros((5, 4), np.uint8), 32))  # files of the same names, of another size
         return manifest
 
-    monkeypatch.setattr(Manifest, "read", read_and_replace)
+    monkeypatch.setattr(Manifest, "open", read_and_replace)
     with Index(path) as index:
         assert index.manifest.count == 5
         assert index.record(4)[0] == "t4"
@@ -83,6 +83,7 @@ def forge(path, change) -> None:
     """Change a file of an index, and have the manifest state its size."""
     change()
     manifest = orjson.loads((path / "manifest.json").read_bytes())
+    del manifest["sha256"]
     for name, facts in manifest["segments"][0]["files"].items():
         facts["size"] = (path / SEGMENT / name).stat().st_size
     (path / "manifest.json").write_bytes(orjson.dumps(manifest))
@@ -237,6 +238,7 @@ def test_a_file_that_is_changed_while_it_is_open_is_named(tmp_path):
     for name in ("vectors.npy", "records.sqlite"):
         with Index(path) as index:
             index.search(np.zeros((1, 4), np.uint8), 1)
+            index.record(0)
             os.utime(path / SEGMENT / name, ns=(1, 1))
             with pytest.raises(IndexFormatError, match=rf"{name}: was changed by another process"):
                 index.search(np.zeros((1, 4), np.uint8), 1)

@@ -1,56 +1,39 @@
-"""Building an index directory from a stream of records."""
+"""Building an index of a stream of records, and appending to one; each change of an index is published alike."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import platform
 import secrets
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import faiss
-import numpy as np
-
-import rsr_cli
-from rsr_cli.core.errors import IndexFormatError, OutputError, RsrError, Skips, counted
-from rsr_cli.core.files import (
-    PREFIX,
-    explained,
-    follow,
-    locked,
-    refuse_existing,
-    remove,
-    sync_directory,
-    sync_file,
-    whole_directory,
-)
-from rsr_cli.core.index.columns import ArrayFile, FilterColumns
-from rsr_cli.core.index.flat import drop_too_long, unit
-from rsr_cli.core.index.manifest import (
-    EARLIER,
-    HAMMING,
-    LOCK,
-    MANIFEST,
-    METRICS,
-    SEGMENTS,
-    TABLE,
-    VECTORS,
-    Manifest,
-    SegmentFacts,
-    segment_name,
-)
-from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
-from rsr_cli.core.records.facts import Fact, Facts, widened
+from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
+from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
+from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
+from rsr_cli.core.index.generations import place, publish, writing
+from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
+from rsr_cli.core.index.reading import open_segments
+from rsr_cli.core.index.writer import SegmentWriter
+from rsr_cli.core.records.space import KINDS, note_int8
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
+    from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
-    from rsr_cli.core.records.space import Space
+    from rsr_cli.core.records.space import Kind, Space
+
+    #: Writes segments into a directory, yields the number of rows as it goes on, and returns a manifest of them alone.
+    Fill = Callable[[Path], Generator[int, None, Manifest]]
+    #: Decides, while no other process writes, what becomes of the index: from its manifest, that of the new segments,
+    #: and their directory it returns the next manifest, or None if nothing changes.
+    Settle = Callable[[Manifest | None, Manifest, Path], Manifest | None]
+
+#: Start of the name of a new segment, until it has its number.
+NEW = "new"
 
 
 def build(
@@ -100,220 +83,219 @@ def build(
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
-    with explained(str(path)):
-        final = follow(path)
-    replaces = final.exists()
-    if replaces:
-        _check_replaceable(path)
-        if not os.access(final, os.W_OK):
-            raise OutputError("cannot write: permission denied", str(path))
+    replaces = resolve(path).exists()
     refuse_existing(path, overwrite=overwrite)
-    try:
-        if replaces:
-            (final / SEGMENTS).mkdir(exist_ok=True)
-            unpublished = final / SEGMENTS / secrets.token_hex(8)
-            with contextlib.ExitStack() as stack:
-                with whole_directory(unpublished) as segment:
-                    manifest = yield from _fill(segment, batches, metric, skips, arguments, allow_empty=allow_empty)
-                    stack.enter_context(locked(final / LOCK))  # before the segment is seen, as other writers clean up
-                try:
-                    _publish(final, unpublished, manifest)
-                finally:
-                    remove(unpublished)  # unless it has its place
-            return
-        with whole_directory(final) as directory:
-            segment = directory / SEGMENTS / segment_name(1)
-            segment.mkdir(parents=True)
-            manifest = yield from _fill(segment, batches, metric, skips, arguments, allow_empty=allow_empty)
-            manifest.write(directory)
-    except FileExistsError:
-        raise OutputError("was created by another process meanwhile", str(path)) from None
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OutputError(f"cannot write: {reason.lower()}", str(path)) from None
+
+    def fill(staging: Path) -> Generator[int, None, Manifest]:
+        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips)) as writer:
+            yield from writer.fill(batches)
+            if not writer.count and not allow_empty:
+                raise _no_records()
+            return writer.manifest(arguments)
+
+    def settle(last: Manifest | None, made: Manifest, _: Path) -> Manifest:
+        rows = counted(last.count, "row") if last else "an index that cannot be read"
+        if replaces and (last is None or last.count) and not made.count:
+            raise RsrError(f"no usable record was read, and {rows} would be lost", str(path), remedy="remove-index")
+        return made
+
+    yield from change(path, fill, settle)
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise OutputError if a directory is not an index, or holds more than one."""
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    names = {name for name in names if not name.startswith(PREFIX)}
-    elsewhere = (path / SEGMENTS).is_symlink()
-    if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK} or elsewhere:
-        raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
-
-
-def _publish(index: Path, unpublished: Path, manifest: Manifest) -> None:
-    """Make a segment the content of an index whose lock is held, and remove what was there before."""
-    current: set[str] = set()
-    try:
-        last = Manifest.read(index)
-        current = {segment.name for segment in last.segments}
-        manifest = manifest.following(last)
-        rows = counted(last.count, "row") if last.count else ""
-    except IndexFormatError as error:
-        if error.remedy != "rebuild":
-            raise
-        rows = "an index that cannot be read"
-    if rows and not manifest.count:
-        raise OutputError(f"no usable record was read, and {rows} would be lost", str(index), remedy="remove-index")
-    _remove_others(index, {*current, unpublished.name})
-    names = {segment.name for segment in manifest.segments}
-    segments = [index / SEGMENTS / name for name in names]
-    try:
-        for segment in segments:
-            unpublished.rename(segment)
-        sync_directory(index / SEGMENTS)
-        manifest.write(index)
-    except BaseException:
-        # a signal may come when the manifest names the segment already
-        if not _names(index, names):
-            for segment in segments:
-                remove(segment)
-        raise
-    _remove_others(index, names)
-    for name in EARLIER - {MANIFEST}:
-        remove(index / name)
-
-
-def _names(index: Path, names: set[str]) -> bool:
-    """Return whether the manifest names these segments, or cannot be read."""
-    try:
-        return names <= {segment.name for segment in Manifest.read(index).segments}
-    except IndexFormatError as error:
-        return error.remedy != "rebuild"
-
-
-def _remove_others(index: Path, names: set[str]) -> None:
-    """Remove all segments but some, such as those that a killed writer left unpublished; the index is locked."""
-    for entry in (index / SEGMENTS).iterdir():
-        if not entry.name.startswith(PREFIX) and entry.name not in names:
-            remove(entry)
-
-
-def _fill(
-    directory: Path,
+def append(
     batches: Iterable[Batch],
+    path: Path,
     metric: str | None,
     skips: Skips,
-    arguments: Sequence[str],
     *,
-    allow_empty: bool,
-) -> Generator[int, None, Manifest]:
-    """Write a segment, yield as `build` does, and return the manifest of an index of it alone."""
-    with contextlib.closing(SegmentWriter(directory, metric, skips)) as writer:
-        for batch in batches:
-            yield writer.add(batch)
-        writer.finish()
-    if not writer.count and not allow_empty:
-        raise RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
-    return writer.manifest(arguments)
-
-
-class SegmentWriter:
-    """Writes the files of one segment.
+    arguments: Sequence[str] = (),
+    replace_rows: bool = False,
+    allow_empty: bool = False,
+) -> Iterator[int]:
+    """Append a stream of records to an index, as a segment of its own.
 
     Parameters
     ----------
-    directory : pathlib.Path
-        An empty directory.
-    metric, skips
-        As in `build`.
+    batches : iterable of Batch
+        Records with vectors of the index's space.
+    path : Path
+        The index; one that does not exist is created.
+    metric : str, optional
+        That of the index, as `appendable` returns it.
+    skips : Skips
+        Asked about records that cannot be indexed, and about those whose id the index has.
+    arguments : sequence of str
+        The command line, for the manifest.
+    replace_rows : bool
+        Delete the rows that have the ids of new ones.
+    allow_empty : bool
+        Create an index without rows, if there is none, from a stream without records.
 
-    Attributes
-    ----------
-    count : int
-        Number of rows.
+    Yields
+    ------
+    int
+        Number of records added since the last one.
+
+    Raises
+    ------
+    RecordError
+        As in `build`, or an id is in the index.
+    FingerprintError
+        The records are of another vector space than the index.
+    OutputError
+        The directory is not an index, or cannot be written.
     """
+    known = Manifest.read(path) if resolve(path).exists() else None
+    with contextlib.ExitStack() as stack:
+        writers: list[SegmentWriter] = []  # the one that fills the segment, which knows where its rows are from
 
-    def __init__(self, directory: Path, metric: str | None, skips: Skips) -> None:
-        self._directory = directory
-        self._metric = metric
-        self._skips = skips
-        self._space: Space | None = None
-        self.count = 0
-        self._max_norm = 0.0
-        self._gsd: tuple[float, float] | None = None
-        self._extent: tuple[float, float] | None = None
-        self._files: dict[str, dict[str, Any]] = {}
-        self._vectors: ArrayFile | None = None
-        self._columns = FilterColumns(directory)
-        self._table = TableWriter(directory, checks=skips.keep_going)
+        def fill(staging: Path) -> Generator[int, None, Manifest]:
+            writer = stack.enter_context(contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips)))
+            writers.append(writer)
+            yield from writer.fill(_fitting(batches, known, path))
+            if known is None and not writer.count and not allow_empty:
+                raise _no_records()
+            return writer.manifest(arguments)
 
-    def add(self, batch: Batch) -> int:
-        """Append a batch, and return how many of its records were added."""
-        if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
-            if self._metric == "cosine":
-                batch.vectors = unit(batch.vectors)
-            self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
-        texts, facts = self._stored(batch)
-        if batch.vectors is None or batch.space is None or facts is None:
-            return 0
-        ids = facts.ids
-        new = np.array(self._table.append(self.count, batch, ids, texts), bool)
-        batch.keep_sound(new, lambda i: self._table.twice(ids[i]), self._skips)
-        facts = facts if new.all() else facts.take(new)
-        if not len(batch):
-            return 0
-        values = batch.vectors
-        if self._vectors is None:
-            self._space = batch.space
-            self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
-        self._vectors.append(values)
-        self._columns.append(facts)
-        self._gsd, self._extent = widened(self._gsd, facts.gsds), widened(self._extent, facts.extents)
-        self.count += len(batch)
-        return len(batch)
+        def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
+            if last is None or not made.segments:
+                return made if last is None else None
+            check_fits(last, made, str(path))
+            segments = [*open_segments(path / SEGMENTS, last), *open_segments(staging, made)]
+            repeats = find_repeats(segments, len(last.segments))
+            gone = settle_repeats(
+                repeats, skips, lambda repeat: writers[0].place(repeat.row), replace_rows=replace_rows
+            )
+            return with_deletions(last.extended(made), segments, gone, last.generation + 1)
 
-    def _stored(self, batch: Batch) -> tuple[list[str], Facts | None]:
-        """Return the texts to store of a batch, whose records that have none are dropped, and their facts."""
-        if batch.columns is not None:
-            texts, facts = batch.columns.texts(NOT_STORED), batch.columns.facts()
-            if texts is not None and facts is not None:
-                return texts, facts
-        rows = batch.apply(lambda record: (Fact.of(record), stored(record)), self._skips)
-        return [text for _, text in rows], Facts.of([fact for fact, _ in rows]) if rows else None
+        yield from change(path, fill, settle)
 
-    def finish(self) -> None:
-        """Complete the files, and check that every id is unique, if that was not done with each record."""
-        if self._vectors is not None:
-            self._vectors.close()
-        self._columns.close()
-        arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
-        with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
-            hashed = [pool.submit(_facts_of, path) for path in arrays]
-            synced = [pool.submit(sync_file, path) for path in arrays]
-            self._table.finish(self._columns.labels)
-            self._table.close()
-            hashed.append(pool.submit(_facts_of, table))
-            sync_file(table)
-            for each in synced:
-                each.result()
-        self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
 
-    def close(self) -> None:
-        """Close the files."""
-        if self._vectors is not None:
-            self._vectors.close()
-        self._columns.close()
-        self._table.close()
+def _no_records() -> RsrError:
+    return RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
 
-    def manifest(self, arguments: Sequence[str]) -> Manifest:
-        """Return the manifest of an index of this segment alone."""
-        metric = HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
-        return Manifest(
-            generation=1,
-            metric=metric,
-            space=self._space,
-            max_norm=self._max_norm,
-            gsd=self._gsd,
-            extent=self._extent,
-            segments=(SegmentFacts(segment_name(1), self.count, self._files),) if self.count else (),
-            made_with={"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
-            arguments=[os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
+
+def appendable(path: Path, metric: str | None) -> tuple[Sequence[Kind], str | None]:
+    """Return which vectors an index takes, in order of preference, and the metric for them, ``None`` for codes.
+
+    Parameters
+    ----------
+    path : Path
+        The index; one that does not exist takes all.
+    metric : str, optional
+        The metric that is asked for.
+
+    Raises
+    ------
+    UsageError
+        The index has another metric.
+    IndexFormatError
+        The directory is not an index, or is damaged.
+    """
+    known = Manifest.read(path) if resolve(path).exists() else None
+    if known is None or known.space is None:
+        return ("embedding",) if metric else KINDS, metric
+    if metric not in (None, known.metric):
+        raise UsageError(f"the index compares its vectors by {known.metric}, not {metric}", remedy="no-metric")
+    return (known.space.kind,), None if known.metric == HAMMING else known.metric
+
+
+def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
+    """Check that the segments of two indexes can be in one.
+
+    Raises
+    ------
+    FingerprintError
+        They are of different vector spaces.
+    UsageError
+        They have different metrics.
+    """
+    if manifest.space is None or other.space is None:
+        return
+    check_space(manifest.space, other.space, place)
+    if manifest.metric != other.metric:
+        raise UsageError(f"{place}: compares its vectors by {manifest.metric}, the others by {other.metric}")
+
+
+def check_space(mine: Space, theirs: Space, place: str) -> None:
+    """Raise FingerprintError if vectors are of another space than those of an index."""
+    if (mine.fingerprint, mine.size) != (theirs.fingerprint, theirs.size):
+        raise FingerprintError(
+            f"the records are in another vector space than the index ({theirs.difference(mine)})",
+            place,
+            remedy="same-space",
         )
+    note_int8(theirs.facts.get("precision"), mine.facts.get("precision"))
 
 
-def _facts_of(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+def _fitting(batches: Iterable[Batch], known: Manifest | None, path: Path) -> Iterator[Batch]:
+    """Yield batches, the first of which must be of an index's vector space."""
+    for number, batch in enumerate(batches):
+        if number == 0 and known and known.space and batch.space:
+            check_space(known.space, batch.space, str(path))
+        yield batch
+
+
+def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]:
+    """Publish segments that a function writes as a new index, or as part of one that is there.
+
+    Raises
+    ------
+    OutputError
+        The directory is not an index, was created meanwhile, or cannot be written.
+    """
+    final = resolve(path)
+    with told(path):
+        if not final.exists():
+            with whole_directory(final) as directory:
+                (directory / SEGMENTS).mkdir()
+                made = yield from fill(directory / SEGMENTS)
+                settled = settle(None, made, directory / SEGMENTS) or made
+                settled = place(settled, directory / SEGMENTS, directory / SEGMENTS, 1)
+                replace(settled, generation=1).write(directory)
+            return
+        (final / SEGMENTS).mkdir(exist_ok=True)
+        unpublished = final / SEGMENTS / secrets.token_hex(8)
+        with contextlib.ExitStack() as stack:
+            with whole_directory(unpublished) as staging:
+                made = yield from fill(staging)
+                last = stack.enter_context(writing(final))  # before others see the segments, which no manifest names
+                manifest = settle(last, made, staging)
+            try:
+                if manifest is not None:
+                    publish(final, last, manifest, unpublished)
+            finally:
+                remove(unpublished)
+
+
+def resolve(path: Path) -> Path:
+    """Return what a path is when links are followed: an index that can be written, or nothing.
+
+    Raises
+    ------
+    OutputError
+        It is something else, or it cannot be written.
+    """
+    with explained(str(path)):
+        final = follow(path)
+    if final.exists():
+        names = {entry.name for entry in final.iterdir()} if final.is_dir() else set()
+        names = {name for name in names if not name.startswith(PREFIX)}
+        elsewhere = any((final / name).is_symlink() for name in (SEGMENTS, GENERATIONS))
+        if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS} or elsewhere:
+            raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
+        if not os.access(final, os.W_OK):
+            raise OutputError("cannot write: permission denied", str(path))
+    return final
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn the errors of writing an index into ours, as `files.explained` does."""
+    try:
+        yield
+    except FileExistsError:
+        raise OutputError("was created by another process meanwhile", str(path)) from None
+    except (OSError, sqlite3.Error) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(f"cannot write: {what.lower()}", str(path)) from None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.files import reason
+from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.facts import outward
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.records.facts import Facts
 
+BOXES, TIMES, LABELS, LABEL_ENDS, IDS = "bbox.npy", "times.npy", "labels.npy", "label_ends.npy", "ids.npy"
 #: Files that are written in larger pieces are mapped in larger pages.
 BUFFER_BYTES = 1 << 20
 
@@ -39,7 +44,7 @@ class ArrayFile:
         self._dtype = np.dtype(dtype)
         self._shape = shape
         self.count = 0
-        self._file = path.open("wb", BUFFER_BYTES)
+        self._file = path.open("xb", BUFFER_BYTES)
         self._file.write(self._header())
 
     def _header(self) -> bytes:
@@ -84,10 +89,10 @@ class FilterColumns:
 
     def __init__(self, directory: Path) -> None:
         self.labels: dict[str, int] = {}
-        self._boxes = ArrayFile(directory / "bbox.npy", np.float32, (4,))
-        self._times = ArrayFile(directory / "times.npy", np.int64, (2,))
-        self._labels = ArrayFile(directory / "labels.npy", np.int32)
-        self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
+        self._boxes = ArrayFile(directory / BOXES, np.float32, (4,))
+        self._times = ArrayFile(directory / TIMES, np.int64, (2,))
+        self._labels = ArrayFile(directory / LABELS, np.int32)
+        self._ends = ArrayFile(directory / LABEL_ENDS, np.int64)
 
     def append(self, facts: Facts) -> None:
         """Append the boxes, times and labels of some records."""
@@ -99,7 +104,114 @@ class FilterColumns:
         self._ends.append(self._labels.count + np.fromiter(map(len, facts.labels), np.int64).cumsum())
         self._labels.append(np.fromiter(map(self.labels.__getitem__, names), np.int32))
 
+    def copy(self, columns: Columns, names: Sequence[str], first: int, kept: NDArray[np.bool_]) -> None:
+        """Append the rows of another segment from the first one on that are kept, bool (n,); its labels have names."""
+        rows = slice(first, first + len(kept))
+        self._boxes.append(columns.boxes[rows][kept])
+        self._times.append(columns.times[rows][kept])
+        numbers, counts = columns.labels_of(first, kept, len(names))
+        found, places = np.unique(numbers, return_index=True)
+        mine = np.zeros(len(names), np.int32)
+        for number in found[np.argsort(places)].tolist():  # as they come
+            mine[number] = self.labels.setdefault(names[number], len(self.labels))
+        self._ends.append(self._labels.count + counts.cumsum())
+        self._labels.append(mine[numbers])
+
     def close(self) -> None:
         """Finish the files."""
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
+
+
+class Columns:
+    """The columns of an open segment, mapped when they are first asked for, and checked, as they may be a stranger's.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+    count : int
+        Number of rows.
+
+    Raises
+    ------
+    IndexFormatError
+        Of the attributes: a column is missing or damaged.
+    """
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self._directory = directory
+        self._count = count
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """float32 (n, 4): west, south, east, north, rounded outward, west > east across the antimeridian; or NaN."""
+        return self._mapped(BOXES, np.float32, (self._count, 4))
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        """int64 (n, 2): first and last moment in microseconds since 1970 UTC, `fields.NO_TIME` if unknown."""
+        return self._mapped(TIMES, np.int64, (self._count, 2))
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """int32: the numbers of the labels of all rows, one row after the other."""
+        return self._mapped(LABELS, np.int32, (int(self.label_ends[-1]) if self._count else 0,))
+
+    @cached_property
+    def label_ends(self) -> NDArray[np.int64]:
+        """int64 (n,): where the labels of each row end."""
+        ends = self._mapped(LABEL_ENDS, np.int64, (self._count,))
+        if self._count and (ends[0] < 0 or (np.diff(ends) < 0).any()):
+            raise self._damaged(LABEL_ENDS, "it does not ascend")
+        return ends
+
+    @cached_property
+    def ids(self) -> NDArray[np.uint64]:
+        """uint64 (n,): the digests of the ids, sorted."""
+        return self._mapped(IDS, np.uint64, (self._count,))
+
+    def labels_of(
+        self, first: int, kept: NDArray[np.bool_], n_labels: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the labels of the rows from the first one on that are kept, bool (n,), and how many each has.
+
+        Raises
+        ------
+        IndexFormatError
+            A label's number is not one of ``n_labels``.
+        """
+        begin = int(self.label_ends[first - 1]) if first else 0
+        counts = np.diff(self.label_ends[first : first + len(kept)], prepend=begin)
+        numbers = self.labels[begin : begin + int(counts.sum())][np.repeat(kept, counts)]
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < n_labels:
+            raise self._damaged(LABELS, "it has labels without a name")
+        return numbers, counts[kept]
+
+    def _mapped(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        return map_checked(self._directory / name, dtype, shape)
+
+    def _damaged(self, name: str, what: str) -> IndexFormatError:
+        return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
+
+
+def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map an array of an index.
+
+    Raises
+    ------
+    IndexFormatError
+        It is missing, damaged, or of another dtype or shape.
+    """
+    try:
+        found = map_array(path)
+    except FileNotFoundError:
+        raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
+    except OSError as error:
+        raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path)) from None
+    except ValueError as error:
+        raise IndexFormatError(f"is damaged: {error}", str(path), remedy="rebuild") from None
+    if (found.dtype, found.shape) != (np.dtype(dtype), shape) or not found.flags.c_contiguous:
+        what = f"it has {found.dtype} {found.shape} and the manifest {np.dtype(dtype)} {shape}"
+        raise IndexFormatError(f"is damaged: {what}", str(path), remedy="rebuild")
+    return found

@@ -3,30 +3,37 @@
 lake.rsr/
   manifest.json         replaced by one rename, so that a reader sees one generation and never a mixture
   lock                  held while a writer publishes
-  segments/NAME/        never changed once the manifest names it
+  generations/          manifests that were replaced, as long as readers may hold them
+  segments/NAME/        files never change once a manifest names them
     vectors.npy         uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
     records.sqlite      ids and records
+    ids.npy             uint32 (n,): digests of the ids, sorted
     bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
+    deleted-NAME.npy    int64: rows that are deleted as of this generation, sorted
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from rsr_cli.core.errors import IndexFormatError, RecordError
 from rsr_cli.core.files import reason, whole_file
-from rsr_cli.core.inputs import read_bytes
+from rsr_cli.core.inputs import open_regular, read_file
 from rsr_cli.core.records.foreign import has_records
 from rsr_cli.core.records.space import Space
 
+if TYPE_CHECKING:
+    from io import FileIO
+    from pathlib import Path
+
 SCHEMA_VERSION = 2
-MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", "lock"
+MANIFEST, SEGMENTS, LOCK, GENERATIONS = "manifest.json", "segments", "lock", "generations"
 VECTORS, TABLE = "vectors.npy", "records.sqlite"
 HAMMING = "hamming"
 #: Metrics of embeddings, the default first.
@@ -37,9 +44,9 @@ MAX_GENERATION = 10**15
 EARLIER = frozenset({MANIFEST, "vectors.faiss", "records.sqlite"})
 
 
-def segment_name(generation: int) -> str:
-    """Return the name of the segment that a generation of the index adds."""
-    return f"{generation:06d}"
+def numbered(number: int) -> str:
+    """Return the name of a segment or generation."""
+    return f"{number:06d}"
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,17 @@ class SegmentFacts:
         Number of rows.
     files : dict
         File name -> ``size`` in bytes and ``sha256``.
+    deletions : str or None
+        Name of the file that lists the deleted rows, if any is.
+    deleted : int
+        Number of deleted rows.
     """
 
     name: str
     count: int
     files: dict[str, dict[str, Any]]
+    deletions: str | None = None
+    deleted: int = 0
 
     def check(self) -> None:
         """Raise ValueError if a value is of another type, or the name of a file leads elsewhere."""
@@ -67,10 +80,19 @@ class SegmentFacts:
         if type(self.count) is not int or self.count < 1:
             raise ValueError(f"{self.count!r} is not a number of rows")
         names = self.files if isinstance(self.files, dict) else {}
-        if not names or not all(re.fullmatch(r"\w[\w.]*", name) for name in names):
+        if not names or not all(re.fullmatch(r"\w[\w.-]*", name) for name in names):
             raise ValueError("it does not name the files of a segment")
         if not all(isinstance(file, dict) and type(file.get("size")) is int for file in names.values()):
             raise ValueError("a file of a segment has no size")
+        if type(self.deleted) is not int or not 0 <= self.deleted <= self.count:
+            raise ValueError(f"{self.deleted!r} is not a number of deleted rows")
+        if (self.deletions is None) != (not self.deleted) or self.deletions not in (None, *names):
+            raise ValueError("a segment does not name the file of its deletions")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file["size"] for file in self.files.values())
 
 
 @dataclass(frozen=True)
@@ -95,8 +117,6 @@ class Manifest:
         Least and greatest extent of their tiles on the ground, likewise (`extent_of`); an older index states none.
     segments : tuple of SegmentFacts
         In row order; none in an empty index.
-    deletions : tuple of int
-        Rows that are no longer part of the index.
     made_with : dict
         Versions.
     arguments : list of str
@@ -112,28 +132,52 @@ class Manifest:
     made_with: dict[str, str]
     arguments: list[str]
     extent: tuple[float, float] | None = None
-    deletions: tuple[int, ...] = field(default=())
     schema_version: int = SCHEMA_VERSION
 
     @property
     def count(self) -> int:
-        """Number of rows."""
-        return sum(segment.count for segment in self.segments)
+        """Number of rows that are not deleted."""
+        return sum(segment.count - segment.deleted for segment in self.segments)
 
-    def following(self, last: Manifest) -> Manifest:
-        """Return this manifest as the generation after another one, its new segments named after it."""
-        generation = last.generation + 1
-        segments = tuple(replace(segment, name=segment_name(generation)) for segment in self.segments)
-        return replace(self, generation=generation, segments=segments)
+    def extended(self, other: Manifest) -> Manifest:
+        """Return this manifest with the new segments of another one, of the same space and metric, after its own."""
+        if not other.segments:
+            return self
+        both = zip(self.ranges, other.ranges, strict=True)
+        gsds, extents = ([*(mine or ()), *(theirs or ())] for mine, theirs in both)
+        return replace(
+            self,
+            metric=other.metric,
+            space=self.space or other.space,
+            max_norm=max(self.max_norm, other.max_norm),
+            gsd=(min(gsds), max(gsds)) if gsds else None,
+            extent=(min(extents), max(extents)) if extents else None,
+            segments=(*self.segments, *other.segments),
+            made_with=other.made_with,
+            arguments=other.arguments,
+        )
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+        """The ranges of gsd and extent."""
+        return self.gsd, self.extent
 
     def write(self, index: Path) -> None:
         """Replace the manifest of an index, atomically."""
         with whole_file(index / MANIFEST, overwrite=True) as file:
-            file.write(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
+            facts = asdict(self)
+            file.write(orjson.dumps({**facts, "sha256": _digest(facts)}, option=orjson.OPT_INDENT_2))
 
     @classmethod
     def read(cls, index: Path) -> Manifest:
-        """Read the manifest of an index.
+        """Read the manifest of an index, as `open` does."""
+        manifest, file = cls.open(index, index / MANIFEST)
+        file.close()
+        return manifest
+
+    @classmethod
+    def open(cls, index: Path, path: Path) -> tuple[Manifest, FileIO]:
+        """Read a manifest of an index, and return its open file too.
 
         Raises
         ------
@@ -142,7 +186,12 @@ class Manifest:
         """
         place = str(index)
         try:
-            facts = orjson.loads(read_bytes(index / MANIFEST))
+            file = open_regular(path)
+            try:
+                return cls._parse(read_file(file), place), file
+            except BaseException:
+                file.close()
+                raise
         except FileNotFoundError:
             what = "is not an index: it has no manifest.json" if index.is_dir() else "no such index"
             raise IndexFormatError(what, place) from None
@@ -151,6 +200,11 @@ class Manifest:
             raise IndexFormatError(what, place, remedy="index-first" if has_records(place) else None) from None
         except OSError as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
+
+    @classmethod
+    def _parse(cls, data: bytes, place: str) -> Manifest:
+        try:
+            facts = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise IndexFormatError(f"its manifest.json is damaged: {error}", place, remedy="rebuild") from None
         version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -161,11 +215,14 @@ class Manifest:
                 remedy="rebuild",
             )
         try:
+            if facts.pop("sha256", digest := _digest(facts)) != digest:  # an older version states none
+                raise ValueError("it has not the sha256 that it states")
             facts["space"] = Space(**facts["space"]) if facts["space"] else None
             facts["segments"] = tuple(SegmentFacts(**segment) for segment in facts["segments"])
             facts["gsd"] = tuple(facts["gsd"]) if facts["gsd"] else None
             facts["extent"] = tuple(facts["extent"]) if facts.get("extent") else None
-            facts["deletions"] = tuple(facts["deletions"])
+            if facts.pop("deletions", None):  # of the whole index, which no version has written
+                raise ValueError("it states deletions of no segment")
             manifest = cls(**facts)
             manifest.check()
         except (TypeError, KeyError, ValueError, RecordError) as error:
@@ -184,7 +241,7 @@ class Manifest:
             raise ValueError("metric, space and segments do not fit together")
         if self.metric not in (HAMMING, *METRICS):
             raise ValueError(f"its metric {self.metric!r} is unknown")
-        ranges = [found for found in (self.gsd, self.extent) if found is not None]
+        ranges = [found for found in self.ranges if found is not None]
         metres = [number for found in ranges for number in found]
         if not _are([self.max_norm, *metres], int, float) or any(len(found) != 2 for found in ranges):
             raise ValueError("max_norm, gsd or extent is not a number")
@@ -192,10 +249,16 @@ class Manifest:
             raise ValueError("max_norm, gsd or extent is out of range")
         if type(self.generation) is not int or not 1 <= self.generation <= MAX_GENERATION:
             raise ValueError("its generation is not a number from 1")
-        if not _are(self.deletions, int):
-            raise ValueError("its deletions are not row numbers")
         for segment in self.segments:
             segment.check()
+        if len({segment.name for segment in self.segments}) < len(self.segments):
+            raise ValueError("it names a segment twice")
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    """Return the sha256 of all that a manifest states but its own."""
+    stated = {name: value for name, value in facts.items() if name != "sha256"}
+    return hashlib.sha256(orjson.dumps(stated, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _are(values: Any, *types: type) -> bool:

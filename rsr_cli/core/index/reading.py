@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import stat
+from bisect import bisect_right
+from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,23 +13,30 @@ import numpy as np
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
 from rsr_cli.core.files import reason
-from rsr_cli.core.index.flat import Flat
+from rsr_cli.core.index import generations
+from rsr_cli.core.index.columns import IDS, Columns, map_checked
+from rsr_cli.core.index.flat import Flat, in_parts
+from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.table import Table
-from rsr_cli.core.inputs import map_array, open_regular
 from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:
-    from io import FileIO
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer
+    from rsr_cli.core.index.flat import Found
     from rsr_cli.core.records.space import Space
+
+#: Rows whose ids are read at once.
+ROWS_AT_ONCE = 1 << 16
 
 
 class Segment:
-    """An open segment: mapped vectors and their records.
+    """An open segment. Its files are opened when they are first asked for.
 
     Parameters
     ----------
@@ -37,6 +46,15 @@ class Segment:
         What the manifest states of it.
     space : Space
         The space of its vectors.
+    first : int
+        Row of the index that is the segment's row 0.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows, with those that are deleted.
+    columns : Columns
+        The columns to filter by.
 
     Raises
     ------
@@ -46,72 +64,100 @@ class Segment:
         A file is damaged.
     """
 
-    def __init__(self, directory: Path, facts: SegmentFacts, space: Space) -> None:
-        self._path = directory / VECTORS
-        self._opened: dict[Path, tuple[FileIO, os.stat_result]] = {}
+    def __init__(self, directory: Path, facts: SegmentFacts, space: Space, first: int = 0) -> None:
+        self.directory = directory
+        self.facts = facts
+        self.first = first
+        self.count = facts.count
+        self.columns = Columns(directory, facts.count)
+        self._space = space
         if not {VECTORS, TABLE} <= facts.files.keys():
-            raise self._damaged("the manifest does not state its size")
-        for name, stated in facts.files.items():
-            path = directory / name
-            file = open_regular(path)
-            found = os.fstat(file.fileno())
-            if found.st_size != stated["size"]:
-                what = f"it has {found.st_size} bytes and the manifest {stated['size']}"
-                raise self._damaged(what, path)
-            self._opened[path] = file, found
-        try:
-            self.vectors = map_array(self._path)
-        except ValueError as error:
-            raise self._damaged(str(error)) from None
-        dtype = np.dtype(np.uint8 if space.kind == "code" else np.float32)
-        expected = (facts.count, space.width)
-        if (self.vectors.dtype, self.vectors.shape) != (dtype, expected) or not self.vectors.flags.c_contiguous:
-            what = f"it has {self.vectors.dtype} {self.vectors.shape} and the manifest {dtype} {expected}"
-            raise self._damaged(what)
-        self.table = Table(directory, facts.count)
+            raise self._damaged(VECTORS, "the manifest does not state its size")
+        self._opened = {name: (directory / name).stat() for name in facts.files}
+        for name, found in self._opened.items():
+            if not stat.S_ISREG(found.st_mode):
+                what = "is a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+                raise IndexFormatError(f"cannot be opened: {what}", str(directory / name))
+            if found.st_size != facts.files[name]["size"]:
+                stated = facts.files[name]["size"]
+                raise self._damaged(name, f"it has {found.st_size} bytes and the manifest {stated}")
+
+    @cached_property
+    def vectors(self) -> NDArray[Any]:
+        """The vectors, mapped: uint8 (n, bytes) of codes, float32 (n, dim) of embeddings."""
+        dtype = np.uint8 if self._space.kind == "code" else np.float32
+        return map_checked(self.directory / VECTORS, dtype, (self.count, self._space.width))
+
+    @cached_property
+    def table(self) -> Table:
+        """The records."""
+        return Table(self.directory, self.count)
+
+    @cached_property
+    def deleted(self) -> NDArray[np.int64]:
+        """The rows that are deleted, int64, sorted."""
+        if self.facts.deletions is None:
+            return np.empty(0, np.int64)
+        rows = map_checked(self.directory / self.facts.deletions, np.int64, (self.facts.deleted,))
+        if rows[0] < 0 or rows[-1] >= self.count or (np.diff(rows) <= 0).any():
+            raise self._damaged(self.facts.deletions, "its rows do not ascend, or are beyond the segment's")
+        return rows
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_] | None:
+        """Which rows are not deleted, bool (n,), ``None`` for all."""
+        if not self.facts.deleted:
+            return None
+        live = np.ones(self.count, bool)
+        live[self.deleted] = False
+        return live
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """The digests of the ids, sorted."""
+        if IDS in self.facts.files:
+            return self.columns.ids
+        found = [digests(self.ids(first, np.ones_like(live))) for first, live in self.blocks(ROWS_AT_ONCE)]
+        return np.sort(np.concatenate(found))
+
+    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield for each block of rows the first one, and which of them are not deleted, bool (n,)."""
+        for first in range(0, self.count, size):
+            n = min(size, self.count - first)
+            yield first, np.ones(n, bool) if self.live is None else self.live[first : first + n]
+
+    def ids(self, first: int, kept: NDArray[np.bool_]) -> list[str]:
+        """Return the ids of the rows from the first one on that are kept, bool (n,)."""
+        return list(compress(self.table.ids(first, first + len(kept)), kept.tolist()))
+
+    def rows_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the segment's rows of those ids that are there and not deleted."""
+        if IDS in self.facts.files:
+            sought = digests(names)
+            at = np.minimum(np.searchsorted(self.digests, sought), self.count - 1)
+            names = [names[i] for i in (self.digests[at] == sought).nonzero()[0].tolist()]
+        found = self.table.rows_of(names) if names else {}
+        return {name: row for name, row in found.items() if self.live is None or self.live[row]}
 
     def check(self) -> None:
-        """Raise IndexFormatError if a file was written to since it was opened."""
-        for path, (file, opened) in self._opened.items():
-            now = os.fstat(file.fileno())
+        """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
+        used = (VECTORS, TABLE) if "table" in vars(self) else (VECTORS,)
+        for name in used:
+            opened, path = self._opened[name], self.directory / name
+            try:
+                now = path.stat()
+            except FileNotFoundError:  # removed, but still open here
+                continue
             if (now.st_size, now.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns):
                 raise IndexFormatError("was changed by another process while it was read", str(path), remedy="rebuild")
 
-    def _damaged(self, what: str, path: Path | None = None) -> IndexFormatError:
-        return IndexFormatError(f"is damaged: {what}", str(path or self._path), remedy="rebuild")
+    def _damaged(self, name: str, what: str) -> IndexFormatError:
+        return IndexFormatError(f"is damaged: {what}", str(self.directory / name), remedy="rebuild")
 
     def close(self) -> None:
         """Close the files."""
-        self.table.close()
-        for file, _ in self._opened.values():
-            file.close()
-
-
-def _open(path: Path) -> tuple[Manifest, list[Segment]]:
-    """Open an index in one generation, again if it was replaced meanwhile."""
-    manifest = Manifest.read(path)
-    while True:
-        if len(manifest.segments) > 1 or manifest.deletions:
-            raise IndexFormatError("has deletions or several segments, which this version does not read", str(path))
-        segments: list[Segment] = []
-        failure = None
-        try:
-            for facts in manifest.segments:
-                assert manifest.space is not None
-                segments.append(Segment(path / SEGMENTS / facts.name, facts, manifest.space))
-        except FileNotFoundError as error:
-            failure = IndexFormatError("is missing", str(error.filename), remedy="rebuild")
-        except OSError as error:
-            failure = IndexFormatError(f"cannot be opened: {reason(error)}", str(path))
-        except IndexFormatError as error:
-            failure = error
-        latest = Manifest.read(path)
-        if latest != manifest:
-            manifest = latest
-        elif failure:
-            raise failure
-        else:
-            return manifest, segments
+        if "table" in vars(self):
+            self.table.close()
 
 
 class Index:
@@ -126,6 +172,8 @@ class Index:
     ----------
     manifest : Manifest
         What it holds.
+    segments : list of Segment
+        In row order.
 
     Raises
     ------
@@ -135,21 +183,30 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest, segments = _open(path)
-        self._segment = segments[0] if segments else None
-        if self._segment is not None:
-            self._flat = Flat(self._segment.vectors, self.manifest.metric, self.manifest.max_norm)
+        while True:
+            self.manifest, self._held = generations.hold(path)
+            try:
+                self.segments = open_segments(path / SEGMENTS, self.manifest)
+            except BaseException as error:
+                self._held.close()
+                if isinstance(error, IndexFormatError) and Manifest.read(path) != self.manifest:
+                    continue  # it was removed and built again meanwhile
+                raise
+            self._firsts = [segment.first for segment in self.segments]
+            return
 
     def __enter__(self) -> Index:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._segment is not None:
-            self._segment.close()
+        for segment in self.segments:
+            segment.close()
+        self._held.close()
 
-    def labels(self) -> list[str]:
-        """Return the names of the labels in the order of their numbers."""
-        return self._segment.table.labels() if self._segment else []
+    def _at(self, row: int) -> tuple[Segment, int]:
+        """Return the segment of a row, and the row in it."""
+        segment = self.segments[bisect_right(self._firsts, row) - 1]
+        return segment, row - segment.first
 
     def row_of(self, name: str) -> int:
         """Return the row of an id.
@@ -159,22 +216,22 @@ class Index:
         RecordError
             The index has no such id.
         """
-        row = self._segment.table.row_of(name) if self._segment else None
-        if row is None:
-            similar = self._segment.table.ids_with(name) if self._segment else []
-            hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
-            raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
-        return row
+        for segment in self.segments:
+            for row in segment.rows_of([name]).values():
+                return segment.first + row
+        similar = [each for segment in self.segments for each in segment.table.ids_with(name)][:3]
+        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id of a row and its Feature, without its vector, as text that `table.hit_line` extends."""
-        assert self._segment is not None
-        return self._segment.table.record(row)
+        segment, at = self._at(row)
+        return segment.table.record(at)
 
     def vector(self, row: int) -> NDArray[Any]:
         """Return the vector of a row: uint8 (bytes,) of a code, float32 (dim,) of an embedding."""
-        assert self._segment is not None
-        vector: NDArray[Any] = np.array(self._segment.vectors[row])
+        segment, at = self._at(row)
+        vector: NDArray[Any] = np.array(segment.vectors[at])
         return vector
 
     def binarizer_for(self, space: Space) -> Binarizer | None:
@@ -215,21 +272,83 @@ class Index:
         )
 
     def search(
-        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-        """Find each query's nearest rows, as `Flat.search` does.
+        self,
+        queries: NDArray[Any],
+        k: int | None = None,
+        radius: float | None = None,
+        kept: Sequence[NDArray[np.bool_] | None] | None = None,
+        without: Sequence[NDArray[np.int64]] | None = None,
+    ) -> list[Found]:
+        """Find each query's nearest rows, in the order of (distance, row).
+
+        Parameters
+        ----------
+        queries, k, radius
+            As in `Flat.search`.
+        kept : sequence, optional
+            For each segment, which rows may be hits: bool (count,), or ``None`` for all. Deleted rows never are.
+        without : sequence of numpy.ndarray, optional
+            For each query, int64 rows that may not be its hits, sorted.
+
+        Returns
+        -------
+        list of tuple
+            For each query the distances, float64 (hits,), and the rows, int64 (hits,).
 
         Raises
         ------
         IndexFormatError
             The vectors are damaged, or were changed meanwhile.
         """
-        if self._segment is None or not len(queries):
-            return [(np.empty(0), np.empty(0, np.int64))] * len(queries)
+        if not len(queries):
+            return []
+        more = k if k is None or without is None else k + max(map(len, without))
+        parts = []
+        for number, segment in enumerate(self.segments):
+            chosen = both(segment.live, None if kept is None else kept[number])
+            flat = Flat(segment.vectors, self.manifest.metric, self.manifest.max_norm, chosen, segment.first)
+            parts.append(flat)
         try:
-            found = self._flat.search(queries, k, radius)
+            found = in_parts(parts, queries, more, radius)
         except IndexFormatError as error:
             error.place = str(self.path)
             raise
-        self._segment.check()
-        return found
+        for segment in self.segments:
+            segment.check()
+        if without is None:
+            return found
+        return [_left(*each, rows, k) for each, rows in zip(found, without, strict=True)]
+
+
+def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
+    """Open the segments that a manifest names below a directory.
+
+    Raises
+    ------
+    IndexFormatError
+        A file is missing or damaged.
+    """
+    segments: list[Segment] = []
+    first = 0
+    for facts in manifest.segments:
+        assert manifest.space is not None
+        try:
+            segments.append(Segment(directory / facts.name, facts, manifest.space, first))
+        except FileNotFoundError as error:
+            raise IndexFormatError("is missing", str(error.filename), remedy="rebuild") from None
+        except OSError as error:
+            raise IndexFormatError(f"cannot be opened: {reason(error)}", str(directory)) from None
+        first += facts.count
+    return segments
+
+
+def both(some: NDArray[np.bool_] | None, others: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Return which rows are in both of two masks, of which ``None`` has all."""
+    if some is None or others is None:
+        return others if some is None else some
+    return some & others
+
+
+def _left(distances: NDArray[np.float64], rows: NDArray[np.int64], without: NDArray[np.int64], k: int | None) -> Found:
+    left = ~np.isin(rows, without)
+    return distances[left][:k], rows[left][:k]

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from rsr_cli.core.errors import IndexFormatError
-from rsr_cli.core.index.manifest import SEGMENTS
 from rsr_cli.core.index.reading import Index
-from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.summary import Summary
 
 if TYPE_CHECKING:
@@ -30,20 +27,25 @@ def summarize(path: Path) -> dict[str, Any]:
     """
     with Index(path) as index:
         manifest, summary = index.manifest, Summary(records=index.manifest.count, gsd=index.manifest.gsd)
-        for segment in manifest.segments:
-            folder = path / SEGMENTS / segment.name
-            boxes, times, labels = (map_array(folder / f"{name}.npy") for name in ("bbox", "times", "labels"))
-            for first in range(0, len(boxes), ROWS_AT_ONCE):
-                rows = slice(first, first + ROWS_AT_ONCE)
-                summary.widen(boxes[rows], times[rows])
-            counts = np.bincount(labels).tolist() if len(labels) else []
-            names = index.labels()
-            if len(counts) > len(names):
-                raise IndexFormatError("is damaged: it has labels without a name", str(path), remedy="rebuild")
-            summary.labels.update({name: count for name, count in zip(names, counts, strict=False) if count})
+        for segment in index.segments:
+            columns, names = segment.columns, segment.table.labels()
+            counts = np.zeros(len(names), np.int64)
+            for first, live in segment.blocks(ROWS_AT_ONCE):
+                rows = slice(first, first + len(live))
+                summary.widen(columns.boxes[rows][live], columns.times[rows][live])
+                counts += np.bincount(columns.labels_of(first, live, len(names))[0], minlength=len(names))
+            for name, count in zip(names, counts.tolist(), strict=True):
+                if count:
+                    summary.labels[name] += count
         if manifest.space:
             stated = orjson.dumps(manifest.space.as_property()).decode()
             summary.spaces[manifest.space.kind, stated] = manifest.count
-        size = sum(file["size"] for segment in manifest.segments for file in segment.files.values())
-        made = {"metric": manifest.metric, "generation": manifest.generation, "made_with": manifest.made_with}
+        size = sum(segment.size for segment in manifest.segments)
+        made = {
+            "metric": manifest.metric,
+            "generation": manifest.generation,
+            "segments": len(manifest.segments),
+            "deleted": sum(segment.deleted for segment in manifest.segments),
+            "made_with": manifest.made_with,
+        }
         return {"type": "index", "bytes": size, **summary.as_dict(), **made, "arguments": manifest.arguments}

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rsr_cli.core.records.batch import Batch, Record
 
 #: Twice the default of SQLite, at which a bulk insert is faster; a hit still costs one page.
@@ -41,9 +44,15 @@ _BULK = f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=OFF; PRAGMA synchro
 _BY_ID = "CREATE UNIQUE INDEX by_id ON records (id)"
 #: Rows per statement. SQLite takes 32,766 values.
 ROWS_AT_ONCE = 8192
+VALUES_AT_ONCE = 3 * ROWS_AT_ONCE
 _INSERT_MANY = f"INSERT INTO records VALUES {', '.join(['(?, ?, ?)'] * ROWS_AT_ONCE)}"
 #: Where the records from a row on were read, until the next row; the lines follow each other as the rows do.
 _PLACES = "CREATE TEMP TABLE places (row INTEGER PRIMARY KEY, name TEXT, line INTEGER)"
+
+
+def _location(path: Path, mode: str = "ro&immutable=1") -> str:
+    """Return a database file as SQLite names it."""
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
 
 
 def stored(record: Record) -> str:
@@ -109,7 +118,8 @@ class TableWriter:
     def __init__(self, directory: Path, *, checks: bool) -> None:
         self._checks = checks
         self._run: tuple[str, int] | None = None
-        self._database = sqlite3.connect(directory / TABLE, isolation_level=None, check_same_thread=False)
+        location = _location(directory / TABLE, "rwc")
+        self._database = sqlite3.connect(location, isolation_level=None, check_same_thread=False, uri=True)
         self._thread = ThreadPoolExecutor(1, "table")
         self._inserting: Future[Any] = self._thread.submit(int)
         self._waiting: list[Any] = []  # row, id and text of each
@@ -127,7 +137,7 @@ class TableWriter:
         else:
             added = [True] * len(texts)
             self._waiting.extend(chain.from_iterable(zip(range(row, row + len(texts)), ids, texts, strict=True)))
-            if len(self._waiting) >= 3 * ROWS_AT_ONCE:
+            if len(self._waiting) >= VALUES_AT_ONCE:
                 self._insert()
         lines = batch.lines
         if isinstance(lines, range) and all(added):
@@ -138,19 +148,44 @@ class TableWriter:
                 self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (number, batch.name, line))
         return added
 
+    def copy(self, row: int, other: Path, first: int, kept: NDArray[np.bool_]) -> None:
+        """Append the rows of another table from the first one on that are kept, bool (n,)."""
+        self._database.execute("COMMIT")
+        self._database.execute("ATTACH ? AS other", (_location(other),))
+        self._database.execute("BEGIN")
+        last = first + len(kept)
+        if kept.all():
+            self._database.execute(
+                "INSERT INTO records SELECT row + ?, id, record FROM other.records"
+                " WHERE row >= ? AND row < ? ORDER BY row",
+                (row - first, first, last),
+            )
+        else:
+            self._database.execute("CREATE TEMP TABLE kept (row INTEGER PRIMARY KEY, moved INTEGER)")
+            moved = ((first + at, row + number) for number, at in enumerate(kept.nonzero()[0].tolist()))
+            self._database.executemany("INSERT INTO kept VALUES (?, ?)", moved)
+            self._database.execute(
+                "INSERT INTO records SELECT moved, id, record FROM kept CROSS JOIN other.records USING (row)"
+                " ORDER BY kept.row"
+            )
+            self._database.execute("DROP TABLE kept")
+        self._database.execute("COMMIT")
+        self._database.execute("DETACH other")
+        self._database.execute("BEGIN")
+
     def _insert(self) -> None:
         """Have another thread insert the rows that wait: it computes beside this one only within a statement."""
         self._inserting.result()
-        while len(self._waiting) >= 3 * ROWS_AT_ONCE:
-            values, self._waiting = self._waiting[: 3 * ROWS_AT_ONCE], self._waiting[3 * ROWS_AT_ONCE :]
+        while len(self._waiting) >= VALUES_AT_ONCE:
+            values, self._waiting = self._waiting[:VALUES_AT_ONCE], self._waiting[VALUES_AT_ONCE:]
             self._inserting = self._thread.submit(self._database.execute, _INSERT_MANY, values)
 
     def twice(self, name: str) -> str:
         """Return the message that an id which came before occurs again."""
         (first,) = self._database.execute("SELECT min(row) FROM records WHERE id = ?", (name,)).fetchone()
-        return f"the id {name!r} occurs twice, first at {self._place(first)}"
+        return f"the id {name!r} occurs twice, first at {self.place(first)}"
 
-    def _place(self, row: int) -> str:
+    def place(self, row: int) -> str:
         """Return the input and line that a row was read from."""
         found = "SELECT name, line + ? - row FROM places WHERE row <= ? ORDER BY row DESC LIMIT 1"
         return "{}:{}".format(*self._database.execute(found, (row, row)).fetchone())
@@ -176,7 +211,7 @@ class TableWriter:
             ).fetchone()
             rows = self._database.execute("SELECT row FROM records WHERE id = ? ORDER BY row LIMIT 2", (name,))
             _, (again,) = rows.fetchall()
-            raise RsrError(self.twice(name), self._place(again), remedy="unique-ids") from None
+            raise RsrError(self.twice(name), self.place(again), remedy="unique-ids") from None
         self._database.execute("COMMIT")
 
     def close(self) -> None:
@@ -206,10 +241,9 @@ class Table:
     def __init__(self, directory: Path, count: int) -> None:
         self._path = directory / TABLE
         self._count = count
-        location = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
         try:
-            self._database = sqlite3.connect(location, uri=True)
-            # opens the file now, before anybody removes it; a view in place of a table could compute forever
+            self._database = sqlite3.connect(_location(self._path), uri=True)
+            # a view in place of a table could compute forever
             if {sql for (sql,) in self._ask("SELECT sql FROM sqlite_schema")} != {*_TABLES, _BY_ID}:
                 raise self._damaged("it has other tables than an index")
             # asked for both at once, SQLite reads the whole table
@@ -223,15 +257,23 @@ class Table:
         """Close the database."""
         self._database.close()
 
-    def row_of(self, name: str) -> int | None:
-        """Return the row of an id, if it is there."""
-        found = self._ask("SELECT row FROM records WHERE id = ?", name)
-        if not found:
-            return None
-        row = found[0][0]
-        if type(row) is not int or not 0 <= row < self._count:
-            raise self._damaged(f"it has a row {row!r}")
-        return row
+    def rows_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the rows of those ids that are there."""
+        found: dict[str, int] = {}
+        for first in range(0, len(names), VALUES_AT_ONCE):
+            some = names[first : first + VALUES_AT_ONCE]
+            places = ", ".join("?" * len(some))
+            found.update(self._ask(f"SELECT id, row FROM records WHERE id IN ({places})", *some))
+        if not all(type(row) is int and 0 <= row < self._count for row in found.values()):
+            raise self._damaged("it has rows that it cannot have")
+        return found
+
+    def ids(self, first: int, last: int) -> list[str]:
+        """Return the ids of the rows from the first to before the last."""
+        found = self._ask("SELECT id FROM records WHERE row >= ? AND row < ? ORDER BY row", first, last)
+        if len(found) != last - first or not all(isinstance(name, str) for (name,) in found):
+            raise self._damaged("it has rows without an id")
+        return [name for (name,) in found]
 
     def labels(self) -> list[str]:
         """Return the names of the labels in the order of their numbers."""

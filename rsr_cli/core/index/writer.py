@@ -1,0 +1,184 @@
+"""Writing the files of a segment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+import rsr_cli
+from rsr_cli.core.files import sync_file
+from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
+from rsr_cli.core.index.flat import drop_too_long, unit
+from rsr_cli.core.index.ids import digests
+from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
+from rsr_cli.core.records.facts import Fact, Facts, widened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.reading import Segment
+    from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.space import Space
+
+#: Rows of another segment that are copied at once.
+ROWS_AT_ONCE = 1 << 17
+
+
+class SegmentWriter:
+    """Writes the files of one segment.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory to create.
+    metric, skips
+        As in `build`.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows.
+    """
+
+    def __init__(self, directory: Path, metric: str | None, skips: Skips) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._metric = metric
+        self._skips = skips
+        self._space: Space | None = None
+        self.count = 0
+        self._max_norm = 0.0
+        self._gsd: tuple[float, float] | None = None
+        self._extent: tuple[float, float] | None = None
+        self._files: dict[str, dict[str, Any]] = {}
+        self._vectors: ArrayFile | None = None
+        self._columns = FilterColumns(directory)
+        self._ids = ArrayFile(directory / IDS, np.uint64)
+        self._table = TableWriter(directory, checks=skips.keep_going)
+
+    def fill(self, batches: Iterable[Batch]) -> Iterator[int]:
+        """Append all batches, yield how many of the records of each were added, and complete the files."""
+        for batch in batches:
+            yield self.add(batch)
+        self.finish()
+
+    def add(self, batch: Batch) -> int:
+        """Append a batch, and return how many of its records were added."""
+        if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
+            if self._metric == "cosine":
+                batch.vectors = unit(batch.vectors)
+            self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
+        texts, facts = self._stored(batch)
+        if batch.vectors is None or batch.space is None or facts is None:
+            return 0
+        ids = facts.ids
+        new = np.array(self._table.append(self.count, batch, ids, texts), bool)
+        batch.keep_sound(new, lambda i: self._table.twice(ids[i]), self._skips)
+        facts = facts if new.all() else facts.take(new)
+        if not len(batch):
+            return 0
+        self._append(batch.vectors, batch.space)
+        self._columns.append(facts)
+        self._ids.append(digests(facts.ids))
+        self._gsd, self._extent = widened(self._gsd, facts.gsds), widened(self._extent, facts.extents)
+        self.count += len(batch)
+        return len(batch)
+
+    def _append(self, values: NDArray[Any], space: Space) -> None:
+        """Append vectors, the first of which decide the space."""
+        if self._vectors is None:
+            self._space = space
+            self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
+        self._vectors.append(values)
+
+    def copy(self, segment: Segment, space: Space) -> Iterator[int]:
+        """Append the rows of another segment that are not deleted, and yield how many were since the last time."""
+        names = segment.table.labels()
+        for first, kept in segment.blocks(ROWS_AT_ONCE):
+            if not kept.any():
+                continue
+            self._append(segment.vectors[first : first + len(kept)][kept], space)
+            self._columns.copy(segment.columns, names, first, kept)
+            self._ids.append(digests(segment.ids(first, kept)))
+            self._table.copy(self.count, segment.directory / TABLE, first, kept)
+            self.count += int(kept.sum())
+            yield int(kept.sum())
+
+    def place(self, row: int) -> str:
+        """Return the input and line that a row was read from."""
+        return self._table.place(row)
+
+    def _stored(self, batch: Batch) -> tuple[list[str], Facts | None]:
+        """Return the texts to store of a batch, whose records that have none are dropped, and their facts."""
+        if batch.columns is not None:
+            texts, facts = batch.columns.texts(NOT_STORED), batch.columns.facts()
+            if texts is not None and facts is not None:
+                return texts, facts
+        rows = batch.apply(lambda record: (Fact.of(record), stored(record)), self._skips)
+        return [text for _, text in rows], Facts.of([fact for fact, _ in rows]) if rows else None
+
+    def finish(self) -> None:
+        """Complete the files, and check that every id is unique, if that was not done with each record."""
+        self._close_arrays()
+        if self.count:
+            np.lib.format.open_memmap(self._directory / IDS, mode="r+").sort()
+        arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
+        with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
+            hashed = [pool.submit(facts_of, path) for path in arrays]
+            synced = [pool.submit(sync_file, path) for path in arrays]
+            self._table.finish(self._columns.labels)
+            hashed.append(pool.submit(facts_of, table))
+            sync_file(table)
+            for each in synced:
+                each.result()
+        self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
+
+    def close(self) -> None:
+        """Close the files."""
+        self._close_arrays()
+        self._table.close()
+
+    def _close_arrays(self) -> None:
+        for each in (self._vectors, self._columns, self._ids):
+            if each is not None:
+                each.close()
+
+    def manifest(self, arguments: Sequence[str]) -> Manifest:
+        """Return the manifest of an index of this segment alone."""
+        metric = HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
+        return Manifest(
+            generation=1,
+            metric=metric,
+            space=self._space,
+            max_norm=self._max_norm,
+            gsd=self._gsd,
+            extent=self._extent,
+            segments=(SegmentFacts(self._directory.name, self.count, self._files),) if self.count else (),
+            **made_by(arguments),
+        )
+
+
+def made_by(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what a manifest states of the program and its command line."""
+    return {
+        "made_with": {"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
+        "arguments": [os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
+    }
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return the size and the sha256 of a file, as the manifest states them."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}

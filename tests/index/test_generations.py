@@ -1,0 +1,206 @@
+"""Readers hold what they opened, writers take turns, and what nobody holds is removed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import batches, code_records, make_index
+
+from rsr_cli.core.errors import OutputError, Skips
+from rsr_cli.core.index import build, generations, upkeep
+from rsr_cli.core.index.manifest import Manifest
+from rsr_cli.core.index.reading import Index
+
+RSR = [sys.executable, "-m", "rsr_cli.main"]
+
+
+def made(path, *names):
+    return make_index(path, code_records(np.arange(len(names), dtype=np.uint8)[:, None], 8, list(names)))
+
+
+def append(path, *names):
+    records = code_records(np.arange(len(names), dtype=np.uint8)[:, None], 8, list(names))
+    return sum(build.append(batches(records), path, None, Skips()))
+
+
+def segments(path) -> list[str]:
+    return sorted(entry.name for entry in (path / "segments").iterdir())
+
+
+def test_a_generation_stays_until_its_last_reader_is_done(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    append(path, "c")
+    first, second = Index(path), Index(path)
+    sum(upkeep.compact(path))
+    assert segments(path) == ["000001", "000002", "000003"]
+    append(path, "d")
+    first.__exit__()
+    append(path, "e")
+    assert second.record(2)[0] == "c"  # whose table is opened only now
+    assert segments(path) == ["000001", "000002", "000003", "000004", "000005"]
+    second.__exit__()
+    append(path, "f")
+    assert segments(path) == ["000003", "000004", "000005", "000006"]
+    assert not (path / "generations").exists()
+
+
+def test_a_reader_in_another_process_is_waited_for_and_one_that_was_killed_is_not(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    query = subprocess.Popen([*RSR, "query", path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    held = time.monotonic() + 60
+    while time.monotonic() < held and not _is_open(query.pid, path / "manifest.json"):
+        time.sleep(0.05)
+    try:
+        make_index(path, code_records(np.zeros((1, 1), np.uint8), 8), overwrite=True).__exit__()
+        assert segments(path) == ["000001", "000002"]
+    finally:
+        query.kill()
+        query.wait(60)
+    append(path, "z")
+    assert segments(path) == ["000002", "000003"]
+
+
+def _is_open(pid: int, path: Path) -> bool:
+    links = Path(f"/proc/{pid}/fd")
+    return any(os.path.realpath(link) == str(path) for link in links.iterdir())
+
+
+def test_what_was_deleted_stays_for_a_reader(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b", "c").__exit__()
+    upkeep.delete(path, lambda _: {0: [0]})
+    with Index(path) as index:
+        upkeep.delete(path, lambda _: {0: [1]})
+        files = {entry.name for entry in (path / "segments" / "000001").iterdir() if entry.name.startswith("deleted")}
+        assert files == {"deleted-000002.npy", "deleted-000003.npy"}
+        ((_, rows),) = index.search(np.zeros((1, 1), np.uint8))
+        assert rows.tolist() == [1, 2]
+    upkeep.delete(path, lambda _: {0: [2]})
+    assert [entry.name for entry in (path / "segments" / "000001").glob("deleted*")] == ["deleted-000004.npy"]
+
+
+def test_on_a_shared_file_system_a_generation_stays_for_a_day(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    monkeypatch.setattr(generations, "is_local", lambda _: False)
+    make_index(path, code_records(np.zeros((1, 1), np.uint8), 8), overwrite=True).__exit__()
+    assert segments(path) == ["000001", "000002"]
+    monkeypatch.setattr(generations, "GRACE_S", 0)  # as if the day had passed
+    append(path, "b")
+    assert segments(path) == ["000002", "000003"]
+
+
+def test_a_file_system_without_links_keeps_a_copy(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with Index(path) as index:
+        append(path, "b")
+        assert index.manifest.generation == 1
+    assert Manifest.read(path).generation == 2
+
+
+def test_file_systems_are_told_apart(tmp_path):
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    kinds = {mount[4]: mount[mount.index("-") + 1] for mount in mounts}
+    assert not generations.is_local(Path("/proc/self"))
+    assert kinds["/proc"] == "proc"
+    above = max((mount for mount in kinds if tmp_path.is_relative_to(mount)), key=len)
+    assert generations.is_local(tmp_path) == (kinds[above] in generations.LOCAL)
+
+
+def test_an_index_that_cannot_be_written_is_asked_and_nothing_is_written(rsr, tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    for entry in [path, *path.rglob("*")]:
+        entry.chmod(stat.S_IMODE(entry.stat().st_mode) & ~0o222)
+    before = {entry: entry.stat().st_mtime_ns for entry in [path, *path.rglob("*")]}
+    try:
+        done = rsr("query", path, "--id", "a")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) == 2
+        assert {entry: entry.stat().st_mtime_ns for entry in [path, *path.rglob("*")]} == before
+    finally:
+        path.chmod(0o755)
+        (path / "segments").chmod(0o755)
+        (path / "segments" / "000001").chmod(0o755)
+
+
+def test_two_processes_that_append_at_once_both_do(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "from pathlib import Path\nimport numpy as np\nfrom support import batches, code_records\n"
+        "from rsr_cli.core.errors import Skips\nfrom rsr_cli.core.index import build\n"
+        "for i in range(15):\n"
+        "    records = code_records(np.full((3, 1), i, np.uint8), 8, [f'{sys.argv[2]}{i}_{j}' for j in range(3)])\n"
+        "    sum(build.append(batches(records), Path(sys.argv[1]), None, Skips()))\n"
+    )
+    tests = Path(__file__).parents[1]
+    writers = [subprocess.Popen([sys.executable, "-c", script, path, name, tests]) for name in "xy"]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    with Index(path) as index:
+        ids = [index.record(row)[0] for row in range(index.manifest.count)]
+        assert (len(ids), len(set(ids)), index.manifest.generation) == (91, 91, 31)
+        for name in "xy":
+            assert [each for each in ids if each[0] == name] == [f"{name}{i}_{j}" for i in range(15) for j in range(3)]
+
+
+def test_compacting_beside_writers_keeps_what_they_do(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b", "c").__exit__()
+    upkeep.delete(path, lambda _: {0: [0]})
+    append(path, "d", "e")
+    work = upkeep.compact(path)
+    next(work)  # it is copying
+    upkeep.delete(path, lambda index: upkeep.rows_with_ids(index, ["c", "d"], Skips()))
+    append(path, "f")
+    sum(work)
+    with Index(path) as index:
+        live = [
+            index.record(segment.first + row)[0]
+            for segment in index.segments
+            for row in (range(segment.count) if segment.live is None else segment.live.nonzero()[0].tolist())
+        ]
+        assert live == ["b", "e", "f"]
+        assert [segment.count for segment in index.segments] == [4, 1]
+
+
+def test_compacting_what_is_replaced_meanwhile_is_given_up(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    append(path, "c")
+    work = upkeep.compact(path)
+    next(work)
+    make_index(path, code_records(np.zeros((1, 1), np.uint8), 8, ["new"]), overwrite=True).__exit__()
+    with pytest.raises(OutputError, match="was replaced by another process meanwhile"):
+        sum(work)
+    with Index(path) as index:
+        assert index.record(0)[0] == "new"
+    append(path, "d")
+    assert segments(path) == ["000003", "000004"]
+
+
+def test_compacting_needs_space(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    append(path, "c")
+    usage = upkeep.shutil.disk_usage(path)
+    monkeypatch.setattr(upkeep.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(OutputError, match=r"takes about \S+ GB, and 1e-05 GB are free"):
+        sum(upkeep.compact(path))
+    assert segments(path) == ["000001", "000002"]

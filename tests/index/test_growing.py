@@ -1,0 +1,270 @@
+"""Indexes that grow and shrink: whatever was done to one, it answers as a list of its records does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import batches, code, embedding, feature, make_index
+
+from rsr_cli.core.errors import IndexFormatError, RecordError, Skips
+from rsr_cli.core.index import build, integrity, upkeep
+from rsr_cli.core.index.reading import Index
+from rsr_cli.core.index.summary import summarize
+
+METRICS = [None, "l1", "l2", "cosine", "dot"]
+DIM = 8
+
+
+def record(name: str, number: int, metric: str | None) -> dict:
+    """A record whose vector is one of a few, so that distances tie, and whose place, time and labels vary."""
+    rng = np.random.default_rng(number % 13)
+    values = rng.integers(-3, 4, DIM)
+    vector = {"code": code(np.packbits(values > 0), DIM)} if metric is None else {"embedding": embedding(values)}
+    made = feature(name, n=number, labels=[f"l{number % 3}", f"m{number % 5}"], **vector)
+    made["bbox"] = [number % 300 - 150.25, number % 70, number % 300 - 149, number % 70 + 1.5]
+    made["properties"]["datetime"] = f"2023-01-{number % 28 + 1:02}T00:00:00Z"
+    return made
+
+
+def brute_force(rows: list[dict], query: np.ndarray, metric: str | None) -> list[tuple[float, int]]:
+    """Rank all rows by distance in float64, then by row."""
+    vectors = np.array([row["vector"] for row in rows], float)
+    match metric:
+        case None:
+            distances = (vectors != query).sum(1)
+        case "l1":
+            distances = np.abs(vectors - query).sum(1)
+        case "l2":
+            distances = np.sqrt(((vectors - query) ** 2).sum(1))
+        case "dot":
+            distances = -(vectors @ query)
+        case "cosine":
+            lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
+            distances = 1 - (vectors @ query) / np.where(lengths > 0, lengths, 1)
+    return sorted(zip(distances.tolist(), range(len(rows)), strict=True))
+
+
+def vector_of(made: dict, metric: str | None) -> np.ndarray:
+    number = made["properties"]["n"]
+    values = np.random.default_rng(number % 13).integers(-3, 4, DIM)
+    return (values > 0).astype(int) if metric is None else values
+
+
+class Growing(RuleBasedStateMachine):
+    """An index and the list of rows that it should have."""
+
+    @initialize(metric=st.sampled_from(METRICS), count=st.integers(0, 9))
+    def create(self, metric, count):
+        self.folder = Path(tempfile.mkdtemp())
+        self.path = self.folder / "i.rsr"
+        self.metric = metric
+        self.rows: list[dict] = []
+        self.number = 0
+        self.readers: list[tuple[Index, list[dict]]] = []
+        if count:
+            self.append(count)
+        else:
+            make_index(self.path, [], allow_empty=True).__exit__()
+
+    def made(self, count: int, names: list[str] | None = None) -> list[dict]:
+        numbers = range(self.number, self.number + count)
+        self.number += count
+        names = names or [f"t{number}" for number in numbers]
+        return [record(name, number, self.metric) for name, number in zip(names, numbers, strict=True)]
+
+    def stored(self, made: list[dict]) -> list[dict]:
+        return [
+            {"id": each["id"], "n": each["properties"]["n"], "vector": vector_of(each, self.metric)} for each in made
+        ]
+
+    def build(self, path, made, **how):
+        kinds, metric = build.appendable(path, self.metric)
+        return sum(build.append(batches(made, kinds, size=4), path, metric, Skips(), **how))
+
+    @rule(count=st.integers(1, 12))
+    def append(self, count):
+        made = self.made(count)
+        stored = self.stored(made)
+        assert self.build(self.path, made) == count
+        self.rows += stored
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), fresh=st.integers(0, 3))
+    def replace(self, data, fresh):
+        known = [row["id"] for row in self.rows]
+        names = data.draw(st.lists(st.sampled_from(known), unique=True, min_size=1, max_size=5))
+        names += [f"t{self.number + 100 + i}" for i in range(fresh)]
+        self.number += 200
+        made = self.made(len(names), names)
+        stored = self.stored(made)
+        self.build(self.path, made, replace_rows=True)
+        self.rows = [row for row in self.rows if row["id"] not in names] + stored
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def refuse(self, data):
+        name = data.draw(st.sampled_from([row["id"] for row in self.rows]))
+        made = [*self.made(2), *self.made(1, [name])]
+        generation = Index(self.path).manifest.generation
+        with pytest.raises(RecordError, match="has the id"):
+            self.build(self.path, made)
+        assert Index(self.path).manifest.generation == generation
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def leave_out(self, data):
+        name = data.draw(st.sampled_from([row["id"] for row in self.rows]))
+        made = [*self.made(2), *self.made(1, [name])]
+        stored = self.stored(made)
+        kinds, metric = build.appendable(self.path, self.metric)
+        skips = Skips(keep_going=True)
+        sum(build.append(batches(made, kinds), self.path, metric, skips))
+        assert skips.count == 1
+        self.rows += stored[:2]
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def delete(self, data):
+        names = data.draw(st.lists(st.sampled_from([row["id"] for row in self.rows]), unique=True, max_size=6))
+        skips = Skips(keep_going=True)
+        gone = upkeep.delete(self.path, lambda index: upkeep.rows_with_ids(index, [*names, "nobody"], skips))
+        assert (gone, skips.count) == (len(names), 1)
+        self.rows = [row for row in self.rows if row["id"] not in names]
+
+    @rule()
+    def compact(self):
+        copied = sum(upkeep.compact(self.path))
+        assert copied in (0, len(self.rows))
+        assert len(Index(self.path).segments) <= 1
+
+    @rule(parts=st.lists(st.integers(1, 6), min_size=1, max_size=3))
+    def merge(self, parts):
+        paths = []
+        for number, count in enumerate(parts):
+            made = self.made(count)
+            self.rows += self.stored(made)
+            paths.append(self.folder / f"part{number}.rsr")
+            self.build(paths[-1], made)
+        assert sum(upkeep.merge(paths, self.path, Skips(), append=True)) == sum(parts)
+        for path in paths:
+            shutil.rmtree(path)
+
+    @rule()
+    def merge_into_another(self):
+        if self.rows:
+            other = self.folder / "other.rsr"
+            sum(upkeep.merge([self.path], other, Skips()))
+            self.release()  # as the directory is removed, and no generation of it replaced
+            shutil.rmtree(self.path)
+            other.rename(self.path)
+
+    @rule()
+    def hold(self):
+        self.readers.append((Index(self.path), list(self.rows)))
+
+    @rule()
+    def release(self):
+        for reader, _ in self.readers:
+            reader.__exit__()
+        self.readers = []
+
+    @invariant()
+    def answers(self):
+        with Index(self.path) as index:
+            self.agree(index, self.rows)
+            assert summarize(self.path)["records"] == len(self.rows)
+            self.columns_agree(index)
+        damaged: list[IndexFormatError] = []
+        sum(integrity.check(self.path, damaged.append))
+        assert damaged == []
+
+    @invariant()
+    def readers_keep_what_they_opened(self):
+        for reader, rows in self.readers:
+            self.agree(reader, rows)
+
+    def agree(self, index: Index, rows: list[dict]) -> None:
+        assert index.manifest.count == len(rows)
+        live = [
+            segment.first + row
+            for segment in index.segments
+            for row in range(segment.count)
+            if segment.live is None or segment.live[row]
+        ]
+        assert [index.record(row)[0] for row in live] == [row["id"] for row in rows]
+        assert [orjson.loads(index.record(row)[1])["properties"]["n"] for row in live] == [row["n"] for row in rows]
+        for number, row in zip(live, rows, strict=True):
+            assert index.row_of(row["id"]) == number
+        query = np.random.default_rng(5).integers(-3, 4, DIM)
+        bits = (query > 0).astype(int)
+        asked = np.packbits(bits)[None] if self.metric is None else query.astype(np.float32)[None]
+        ranked = brute_force(rows, bits if self.metric is None else query, self.metric) if rows else []
+        for k in (1, 3, None):
+            ((distances, found),) = index.search(asked, k)
+            self.agree_on(ranked[:k], distances, found, live)
+        kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
+        without = np.array(live[::4], np.int64)
+        ((distances, found),) = index.search(asked, 3, None, kept, [without])
+        chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
+        self.agree_on(chosen[:3], distances, found, live)
+
+    def agree_on(self, ranked, distances, found, live):
+        np.testing.assert_allclose(distances, [distance for distance, _ in ranked], atol=1e-6)
+        if self.metric == "cosine":  # of vectors that were rounded to unit length: what ties here may not tie there
+            expected = {live[row]: distance for distance, row in ranked}
+            assert len(set(found.tolist())) == len(found)
+            assert all(
+                abs(expected[row] - d) < 1e-6
+                for row, d in zip(found.tolist(), distances, strict=True)
+                if row in expected
+            )
+        else:
+            assert found.tolist() == [live[row] for _, row in ranked]
+
+    def columns_agree(self, index: Index) -> None:
+        at = 0
+        for segment in index.segments:
+            names = segment.table.labels()
+            live = np.ones(segment.count, bool) if segment.live is None else segment.live
+            for row in live.nonzero()[0].tolist():
+                n = self.rows[at]["n"]
+                west = n % 300 - 150.25
+                assert segment.columns.boxes[row].tolist() == [west, n % 70, n % 300 - 149, n % 70 + 1.5]
+                day = np.datetime64(f"2023-01-{n % 28 + 1:02}", "us").astype(int)
+                assert segment.columns.times[row].tolist() == [day, day]
+                one = np.zeros(segment.count - row, bool)
+                one[0] = True
+                labels, _ = segment.columns.labels_of(row, one, len(names))
+                assert [names[number] for number in labels.tolist()] == [f"l{n % 3}", f"m{n % 5}"]
+                at += 1
+        assert at == len(self.rows)
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            self.release()
+            shutil.rmtree(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_disks(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+class TestGrowing(Growing.TestCase):
+    settings = settings(
+        max_examples=40,
+        stateful_step_count=15,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a shorter example takes minutes to find
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
