@@ -192,7 +192,7 @@ def test_excluding_nothing_is_warned_about(rsr, lake):
     asked = (lake / "codes.geojsonl").read_bytes().splitlines(keepends=True)[:2]
     renamed = [line.replace(b'"id":"t', b'"id":"elsewhere/t') for line in asked]
     done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join(renamed), cwd=lake)
-    says = b"rsr query: --exclude-self excluded nothing: no query has the id of one of its hits\n"
+    says = b"rsr query: --exclude-self excluded nothing: no query has the id of an item of the index\n"
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, says, 2)
     done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join([*renamed, asked[0]]), cwd=lake)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -36,6 +36,12 @@ def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None) -> Sear
     return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips())
 
 
+def by_id(index, names, **settings):
+    """Ask with items of the index."""
+    asking = searcher(index, **settings)
+    return asking.by_item(asking.queries.ids(names))
+
+
 def parsed(found) -> list[list[dict]]:
     """Parse the hits of each query."""
     return [[orjson.loads(line) for line in lines] for lines in found]
@@ -71,7 +77,7 @@ def test_without_itself_an_item_still_has_k_hits(index, rows, k):
 
 def test_equal_vectors_before_the_item_itself_are_hits_and_it_is_not(index):
     """The rows 19 to 29 are equal, so the last one is not among the first 3 + 1 that are found for it."""
-    (hits,) = ids(searcher(index, 3, exclude_self=True).by_id(["t29"]))
+    (hits,) = ids(by_id(index, ["t29"], k=3, exclude_self=True))
     assert hits == ["t19", "t20", "t21"]
 
 
@@ -145,18 +151,18 @@ def test_queries_of_another_space_are_refused_even_where_others_are_skipped(inde
 
 
 def test_codes_are_asked_for_only_where_the_index_has_codes(tmp_path, index):
-    assert searcher(index).kinds == ("embedding",)
+    assert searcher(index).queries.kinds == ("embedding",)
     with make_index(tmp_path / "codes.rsr", [feature("a", code=code(np.zeros(2), 16))]) as codes:
-        assert searcher(codes).kinds == ("code", "embedding")
+        assert searcher(codes).queries.kinds == ("code", "embedding")
     with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as empty:
-        assert searcher(empty).kinds == ("code", "embedding")
+        assert searcher(empty).queries.kinds == ("code", "embedding")
 
 
 def test_embeddings_are_binarized_as_the_codes_of_the_index_were(tmp_path, rows):
     with make_index(tmp_path / "codes.rsr", binarized(embedding_records(rows), "lsh", 20, 3)) as index:
-        by_embedding = list(searcher(index).by_record(batches(embedding_records(rows), searcher(index).kinds)))
+        by_embedding = list(searcher(index).by_record(batches(embedding_records(rows), searcher(index).queries.kinds)))
         by_code = list(searcher(index).by_record(batches(binarized(embedding_records(rows), "lsh", 20, 3))))
-        assert by_embedding == by_code == list(searcher(index).by_id([f"t{i}" for i in range(60)]))
+        assert by_embedding == by_code == list(by_id(index, [f"t{i}" for i in range(60)]))
         planes = np.random.RandomState(3).randn(20, 6)
         bits = rows.astype(float) @ planes.T > 0
         assert [[hit["properties"]["distance"] for hit in hits] for hits in parsed(by_code)] == np.sort(
@@ -209,12 +215,12 @@ def test_ids_ask_as_their_records_do(index, rows):
     for number, record in enumerate(records[::2]):
         record["properties"]["labels"] = [f"c{number % 3}"]
     by_record = list(searcher(index).by_record(batches([records[i] for i in (58, 3, 0)])))
-    assert list(searcher(index).by_id(["t58", "t3", "t0"])) == by_record
+    assert list(by_id(index, ["t58", "t3", "t0"])) == by_record
     assert parsed(by_record)[0][0]["properties"]["query_labels"] == ["c2"]  # 58 / 2 = 29 = 2 modulo 3
 
 
 def test_an_unknown_id_is_refused_when_its_turn_comes(index, rows):
-    found = searcher(index).by_id(["t4", "nobody", "t5"])
+    found = by_id(index, ["t4", "nobody", "t5"])
     assert ids([next(found)]) == [nearest(rows, 4, 5)]
     with pytest.raises(RecordError) as caught:
         next(found)
@@ -223,7 +229,7 @@ def test_an_unknown_id_is_refused_when_its_turn_comes(index, rows):
 
 def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplog):
     skips = Skips(keep_going=True)
-    found = searcher(index, skips=skips).by_id(["nobody", "t4", "nobody else", "t5"])
+    found = by_id(index, ["nobody", "t4", "nobody else", "t5"], skips=skips)
     assert ids(found) == [nearest(rows, 4, 5), nearest(rows, 5, 5)]
     assert skips.count == 2
     assert caplog.messages == [
@@ -235,7 +241,7 @@ def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplo
 def test_an_empty_index_has_no_id(tmp_path):
     skips = Skips(keep_going=True)
     with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as index:
-        assert list(searcher(index, skips=skips).by_id(["t0"])) == []
+        assert list(by_id(index, ["t0"], skips=skips)) == []
     assert skips.count == 1
 
 

@@ -135,6 +135,65 @@ class Flat:
             width = min(count, width * GROWTH)
         return results
 
+    def combined(
+        self,
+        codes: NDArray[np.uint8],
+        weights: NDArray[np.int64],
+        divisor: int,
+        k: int | None = None,
+        radius: float | None = None,
+        left_out: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Find the rows of codes whose weighted sum of distances to several codes is least, by (sum, row).
+
+        Every row is compared: no bound tells which rows a sum of distances can leave out.
+
+        Parameters
+        ----------
+        codes : numpy.ndarray
+            uint8 (m, bytes).
+        weights : numpy.ndarray
+            int64 (m,): that of the distance to each code, times ``divisor``.
+        divisor : int
+            What the sums are divided by, so that they are whole numbers until then.
+        k, radius
+            As in `search`; the radius is one of sums.
+        left_out : numpy.ndarray, optional
+            int64: rows that are no hits.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The sums, float64 (hits,), and the rows, int64 (hits,).
+        """
+        count = len(self._vectors)
+        wanted = count if k is None else min(k, count)
+        sums, rows = np.empty(0), np.empty(0, np.int64)
+        farthest = np.inf if radius is None else radius
+        for start in range(0, count, RESCORE_ROWS):
+            block = self._vectors[start : start + RESCORE_ROWS]
+            near = weights @ hammings(codes, block) / divisor
+            possible = near <= farthest
+            if left_out is not None:
+                first, last = np.searchsorted(left_out, (start, start + len(block)))
+                possible[left_out[first:last] - start] = False
+            chosen = np.flatnonzero(possible)
+            sums, rows = np.concatenate([sums, near[chosen]]), np.concatenate([rows, start + chosen])
+            if len(sums) > wanted:
+                order = np.lexsort((rows, sums))[:wanted]
+                sums, rows = sums[order], rows[order]
+                farthest = sums[-1]
+        order = np.lexsort((rows, sums))
+        return sums[order], rows[order]
+
+    def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them."""
+        vectors = self._vectors[rows]
+        if self._metric == HAMMING:
+            return hammings(queries, vectors).astype(np.float64)
+        wide = (unit(queries) if self._metric == "cosine" else queries).astype(np.float64)
+        return np.array([_distances(self._metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+
     def _candidates(
         self, queries: NDArray[Any], chosen: NDArray[np.intp], k: int
     ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64]]]:
@@ -186,6 +245,15 @@ class Flat:
             if metric == "cosine":  # of unit vectors whose lengths were rounded too
                 beyond += 1 - 8 * FLOAT32_ROUNDING
         return distances[order], rows[order], beyond
+
+
+def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the bits that differ between codes (m, bytes) and others (n, bytes): int32 (m, n)."""
+    codes, others = np.ascontiguousarray(codes), np.ascontiguousarray(others)
+    distances = np.empty((len(codes), len(others)), np.int32)
+    operands = map(faiss.swig_ptr, (codes, others))
+    faiss.hammings(*operands, *distances.shape, codes.shape[1], faiss.swig_ptr(distances))  # type: ignore[attr-defined]
+    return distances
 
 
 def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,12 +21,29 @@ from rsr_cli.core.inputs import map_array, open_regular
 from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from io import FileIO
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer
     from rsr_cli.core.records.space import Space
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the rows of a segment can be filtered by.
+
+    Attributes
+    ----------
+    boxes : numpy.ndarray
+        float32 (n, 4): west, south, east, north in degrees, rounded outward, west > east across the antimeridian; NaN
+        without a bounding box.
+    """
+
+    boxes: NDArray[np.float32]
 
 
 class Segment:
@@ -69,6 +89,14 @@ class Segment:
             what = f"it has {self.vectors.dtype} {self.vectors.shape} and the manifest {dtype} {expected}"
             raise self._damaged(what)
         self.table = Table(directory, facts.count)
+        self.first = 0
+        self.count = facts.count
+        self.deleted = np.empty(0, np.int64)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """What the rows can be filtered by."""
+        return Columns(map_array(self._path.with_name("bbox.npy")))
 
     def check(self) -> None:
         """Raise IndexFormatError if a file was written to since it was opened."""
@@ -136,6 +164,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest, segments = _open(path)
+        self.segments = segments
         self._segment = segments[0] if segments else None
         if self._segment is not None:
             self._flat = Flat(self._segment.vectors, self.manifest.metric, self.manifest.max_norm)
@@ -151,6 +180,10 @@ class Index:
         """Return the names of the labels in the order of their numbers."""
         return self._segment.table.labels() if self._segment else []
 
+    def find(self, name: str) -> int | None:
+        """Return the row of an id, if the index has it."""
+        return self._segment.table.row_of(name) if self._segment else None
+
     def row_of(self, name: str) -> int:
         """Return the row of an id.
 
@@ -159,7 +192,7 @@ class Index:
         RecordError
             The index has no such id.
         """
-        row = self._segment.table.row_of(name) if self._segment else None
+        row = self.find(name)
         if row is None:
             similar = self._segment.table.ids_with(name) if self._segment else []
             hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
@@ -215,9 +248,23 @@ class Index:
         )
 
     def search(
-        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
+        self,
+        queries: NDArray[Any],
+        k: int | None = None,
+        radius: float | None = None,
+        kept: Sequence[NDArray[np.bool_] | None] | None = None,
+        without: Sequence[NDArray[np.int64]] | None = None,
     ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Find each query's nearest rows, as `Flat.search` does.
+
+        Parameters
+        ----------
+        queries, k, radius
+            As in `Flat.search`.
+        kept : sequence of numpy.ndarray or None, optional
+            Per segment the rows that may be hits, bool (count,), or None for all.
+        without : sequence of numpy.ndarray, optional
+            Per query the rows that may not be its hits, int64, sorted.
 
         Raises
         ------
@@ -226,8 +273,49 @@ class Index:
         """
         if self._segment is None or not len(queries):
             return [(np.empty(0), np.empty(0, np.int64))] * len(queries)
+        left_out = [self._left_out(kept, rows) for rows in (without or repeat(None, len(queries)))]
+        more = None if k is None else k + max(map(len, left_out))
+        found = self._checked(lambda flat: flat.search(queries, more, radius))
+        results = []
+        for (distances, rows), out in zip(found, left_out, strict=True):
+            may = ~np.isin(rows, out, assume_unique=True)
+            results.append((distances[may][:k], rows[may][:k]))
+        return results
+
+    def combined(
+        self,
+        codes: NDArray[np.uint8],
+        weights: NDArray[np.int64],
+        divisor: int,
+        k: int | None,
+        radius: float | None,
+        kept: Sequence[NDArray[np.bool_] | None] | None,
+        without: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Find the rows nearest to several codes together, as `Flat.combined` does; ``without`` may be no hits."""
+        if self._segment is None:
+            return np.empty(0), np.empty(0, np.int64)
+        left_out = self._left_out(kept, without)
+        return self._checked(lambda flat: flat.combined(codes, weights, divisor, k, radius, left_out))
+
+    def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the distances of queries to some rows, float64 (queries, rows)."""
+        return self._checked(lambda flat: flat.measure(queries, rows))
+
+    def _left_out(
+        self, kept: Sequence[NDArray[np.bool_] | None] | None, without: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
+        """Return the rows that may be no hits of a query, sorted."""
+        rows = np.empty(0, np.int64) if without is None else without
+        if kept is None or kept[0] is None:
+            return rows
+        return np.union1d(rows, np.flatnonzero(~kept[0]))
+
+    def _checked(self, search: Callable[[Flat], T]) -> T:
+        """Search the segment, and check that it was not changed meanwhile."""
+        assert self._segment is not None
         try:
-            found = self._flat.search(queries, k, radius)
+            found = search(self._flat)
         except IndexFormatError as error:
             error.place = str(self.path)
             raise
