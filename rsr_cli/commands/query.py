@@ -120,8 +120,8 @@ DEFAULT_K = 20  # the paper's
 @click.option(
     "--merge",
     is_flag=True,
-    help="Merge hits that touch into areas: the record of the nearest hit of each, with the outline of all and their ids"
-    " as tiles. -k counts the hits that are merged.",
+    help="Merge hits that touch into areas: the record of the nearest one of each, with the outline and the ids of all"
+    " (tiles). -k counts the hits that are merged.",
 )
 @options.table
 @options.keep_going

@@ -27,8 +27,9 @@ Box = tuple[float, float, float, float]
 #: Mean radius of WGS84's ellipsoid in metres, (2 a + b) / 3: great circles are on a sphere of it, and so up to 0.6 %
 #: off the ellipsoid's geodesics.
 EARTH_M = 6371008.7714
-#: The centre of a footprint is computed with points that are no further apart, in degrees.
-DENSE_DEGREES = 1.0
+#: The centre of a footprint is computed with points that are no further apart, in degrees: the great circles between
+#: them are then within a metre of the straight lines in longitude and latitude.
+DENSE_DEGREES = 0.1
 
 
 def footprint_of(record: Record) -> Any:
@@ -156,7 +157,7 @@ def row_at(index: Index, lon: float, lat: float) -> int:
     for row in rows_near(index, around).tolist():
         footprint = footprint_at(index, row)
         if footprint is not None and holds(footprint, lon, lat):
-            held.append((float(metres(centre_of(footprint), place)), row))
+            held.append((round(float(metres(centre_of(footprint), place)), 3), row))  # to a millimetre: ties stay ties
     if held:
         return min(held)[1]
     what = f"has no tile that holds {lon:g},{lat:g}"
