@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 from support import batches, binarized, code, code_records, embedding, embedding_records, feature, make_index
+from support_places import tile_at
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
 from rsr_cli.core.search import ask
@@ -32,8 +33,8 @@ def index(tmp_path, rows):
         yield opened
 
 
-def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None) -> Searcher:
-    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips())
+def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None, **settings) -> Searcher:
+    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips(), **settings)
 
 
 def by_id(index, names, **settings):
@@ -366,3 +367,81 @@ def test_a_query_whose_labels_are_nested_too_deeply_is_skipped(tmp_path):
         searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
         with pytest.raises(RecordError, match="labels must be a list of strings"):
             list(searcher.by_record(batches([deep])))
+
+
+# What is left out, and merged ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def neighbours(tmp_path):
+    """An index of two rows of four tiles that touch, at two dates each, which all have the same vector."""
+    records = [
+        tile_at(
+            f"{date}_{col}_{row}",
+            (179.9 + col / 20 - 360 * (col > 1), row / 20, 179.95 + col / 20 - 360 * (col > 1), (row + 1) / 20),
+            np.ones(2),
+        )
+        for date in ("may", "june")
+        for row in range(2)
+        for col in range(4)
+    ]
+    with make_index(tmp_path / "n.rsr", records, "l1") as opened:
+        yield opened
+
+
+def test_what_overlaps_the_query_is_left_out_before_ranking(neighbours):
+    """Neighbours, which touch it, are not, across the antimeridian neither; and k hits come where k are."""
+    query = tile_at("q", (179.95, 0, 180, 0.05), np.ones(2))
+    asked = [query, tile_at("wide", (179.96, 0.01, 180.02, 0.09), np.ones(2)), tile_at("nowhere", None, np.ones(2))]
+    found = ids(searcher(neighbours, 20, exclude_overlap=True).by_record(batches(asked)))
+    everything = ids(searcher(neighbours, 20).by_record(batches([tile_at("q", None, np.ones(2))])))[0]
+    assert found[0] == [name for name in everything if not name.endswith("_1_0")]
+    assert found[1] == [name for name in everything if not name.endswith(("_1_0", "_2_0", "_1_1", "_2_1"))]
+    assert found[2] == everything
+    again = tile_at("q", (179.95, 0, 180, 0.05), np.ones(2))
+    assert ids(searcher(neighbours, 3, exclude_overlap=True).by_record(batches([again]))) == [found[0][:3]]
+
+
+def test_an_item_overlaps_itself_and_its_other_dates(neighbours):
+    (found,) = ids(by_id(neighbours, ["june_2_1"], k=20, exclude_overlap=True))
+    assert len(found) == 14
+    assert not {"june_2_1", "may_2_1"} & {*found}
+
+
+def test_a_query_without_a_place_is_warned_about_once(neighbours, caplog):
+    asked = [tile_at(f"q{i}", None, np.ones(2)) for i in range(2)]
+    list(searcher(neighbours, exclude_overlap=True).by_record(batches(asked)))
+    assert caplog.messages == ["a query states no place, so nothing that overlaps it is left out"]
+
+
+def test_hits_are_merged_after_they_are_taken(neighbours):
+    searcher = Searcher(neighbours, 6, None, exclude_self=True, skips=Skips(), merge=True)
+    (areas,) = parsed(searcher.by_item(searcher.queries.ids(["may_3_1"])))
+    assert [area["properties"]["tiles"] for area in areas] == [
+        [f"may_{col}_{row}" for row in (0, 1) for col in range(4)][:6]
+    ]
+
+
+def test_items_are_asked_for_by_their_places(neighbours):
+    asking = searcher(neighbours, 1)
+    found = asking.by_item(asking.queries.at([(179.99, 0.01), (180, 0.02), (-179.96, 0.06)]))
+    assert [hit["properties"]["query"] for hits in parsed(found) for hit in hits] == ["may_1_0", "may_2_1"]
+
+
+def test_a_place_that_no_item_holds_is_refused_or_skipped(neighbours, caplog):
+    with pytest.raises(RecordError, match="has no tile that holds 10,10"):
+        list(searcher(neighbours).queries.at([(10, 10)]))
+    skips = Skips(keep_going=True)
+    found = searcher(neighbours, skips=skips).queries.at([(10, 10), (179.99, 0.01)])
+    assert [item.record["id"] for item in found] == ["may_1_0"]
+    assert skips.count == 1
+
+
+def test_only_rows_that_are_kept_are_hits(index, rows):
+    """As filters choose them, beside what a query leaves out itself, and examples."""
+    kept = np.arange(60) % 3 > 0
+    others = [i for i in range(60) if not kept[i]]
+    found = ids(searcher(index, 5, exclude_self=True, kept=[kept]).by_record(batches(embedding_records(rows))))
+    assert found == [nearest(rows, i, 5, but=[i, *others]) for i in range(60)]
+    asking = searcher(index, 5, kept=[kept])
+    assert ids(asking.by_examples(asking.queries.ids(["t7"]), [], "best")) == [nearest(rows, 7, 5, but=[7, *others])]

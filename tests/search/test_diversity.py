@@ -16,7 +16,8 @@ from support_places import tile_at
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.search import places
 from rsr_cli.core.search.ask import Searcher
-from rsr_cli.core.search.diversity import Diversity, scene_of
+from rsr_cli.core.search.diversity import Diversity
+from rsr_cli.core.search.hits import scene_of
 
 SPHERE = Geod(a=places.EARTH_M, b=places.EARTH_M)
 SIDE = 0.02  # degrees of a tile

@@ -5,29 +5,26 @@ Hits are taken greedily, in the order of their ranks: each one that is compatibl
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.search.hits import Hit
-from rsr_cli.core.search.places import equal_area, metres, shares
+from rsr_cli.core.search.places import circles_around, equal_area, metres, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.reading import Index
-    from rsr_cli.core.records.batch import Record
 
 #: Footprints that share more of the larger one's area are one place. Tiles that are cut at half their size as stride
 #: share half, and a thousandth more by the rounding of their corners.
 SAME_PLACE = 0.501
-#: Where in its scene a tile is, at the end of its id.
-_WINDOW = re.compile(r"_-?\d+_-?\d+$")
+#: By how much more rows must be too near to be known so by their boxes, which are rounded to float32.
+SPARE_M = 10
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Diversity:
         Least great-circle distance between the centres of two hits' footprints, in metres, see `places.metres`. A
         record without a place is no hit then, since it may be anywhere.
     per_scene : int or None
-        Greatest number of hits of one scene, see `scene_of`.
+        Greatest number of hits of one scene, see `hits.scene_of`.
     one_per_place : bool
         Only the nearest of hits whose footprints are the same: those with the same ``grid:code``, or if not both have
         one, those that share more than half of the larger one's area.
@@ -58,10 +55,8 @@ class Diversity:
             apart = metres(np.array([other.centre for other in taken]).reshape(-1, 3), hit.centre)
             if apart.min(initial=np.inf) < self.min_distance_m:
                 return False
-        if self.per_scene is not None:
-            scene = scene_of(hit.record)
-            if sum(scene_of(other.record) == scene for other in taken) >= self.per_scene:
-                return False
+        if self.per_scene is not None and sum(other.scene == hit.scene for other in taken) >= self.per_scene:
+            return False
         return not (self.one_per_place and any(_is_same_place(hit, other) for other in taken))
 
 
@@ -95,27 +90,29 @@ class Chooser:
 
     def see(self, distances: NDArray[np.float64], rows: NDArray[np.int64]) -> bool:
         """Take hits from a ranking that begins as the one seen before, and return whether it need not go on."""
-        start = self._seen
-        for distance, row in zip(distances[start:].tolist(), rows[start:].tolist(), strict=True):
+        distances, rows = distances[self._seen :], rows[self._seen :]
+        self._seen += len(rows)
+        may_be_far = self._far_rows(rows)
+        possible = np.ones(len(rows), np.bool_)
+        if may_be_far:
+            for hit in self.taken:
+                possible &= may_be_far(hit)
+        for i, (distance, row) in enumerate(zip(distances.tolist(), rows.tolist(), strict=True)):
             if len(self.taken) == self._k:
                 break
-            hit = Hit.at(self._index, distance, row)
-            if self._diversity.admits(hit, self.taken):
+            if possible[i] and self._diversity.admits(hit := Hit.at(self._index, distance, row), self.taken):
                 self.taken.append(hit)
-        self._seen = len(rows)
+                if may_be_far:
+                    possible &= may_be_far(hit)
         return len(self.taken) == self._k
 
-
-def scene_of(record: Record) -> tuple[str | None, str]:
-    """Return what identifies the scene of a tile: its collection, and its id without the place in the scene.
-
-    The end of an id that is not the scene's is ``_`` and the ``grid:code``, or the column and row, ``_col_row``. A
-    record whose id ends otherwise, such as an image that is one tile, is a scene of its own.
-    """
-    properties = record["properties"]
-    name = id_of(record)
-    scene = name.removesuffix(f"_{properties.get('grid:code')}")
-    return properties.get("collection"), scene if scene != name else _WINDOW.sub("", name)
+    def _far_rows(self, rows: NDArray[np.int64]) -> Callable[[Hit], NDArray[np.bool_]] | None:
+        """Return which rows may be far enough from a hit, as a function of it: the records of others are not read."""
+        least_m = self._diversity.min_distance_m
+        if least_m is None:
+            return None
+        middles, radii_m = circles_around(self._index, rows)
+        return lambda hit: ~(metres(middles, hit.centre) + radii_m < least_m - SPARE_M)
 
 
 def _is_same_place(hit: Hit, other: Hit) -> bool:

@@ -65,7 +65,7 @@ def on_sphere(lon: ArrayLike, lat: ArrayLike) -> NDArray[np.float64]:
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
-def metres(places: NDArray[np.float64], others: NDArray[np.float64]) -> Any:
+def metres(places: NDArray[np.float64], others: NDArray[np.float64] | Any) -> Any:
     """Return great-circle distances in metres between unit vectors (..., 3)."""
     return 2 * EARTH_M * np.arcsin(np.minimum(np.linalg.norm(places - others, axis=-1) / 2, 1))
 
@@ -173,13 +173,38 @@ def row_at(index: Index, lon: float, lat: float) -> int:
 def _centres_from(index: Index, place: NDArray[np.float64]) -> Iterator[tuple[float, int]]:
     """Yield of each segment the distance from a place to the nearest centre of a box, in metres, and its row."""
     for segment in index.segments:
-        wests, souths, easts, norths = segment.columns.boxes.T.astype(np.float64)
-        middles = (wests + easts) / 2 + 180 * (easts < wests)
-        away = metres(on_sphere(middles, (souths + norths) / 2), place)
+        away = metres(_middles(segment.columns.boxes.astype(np.float64)), place)
         away[segment.deleted] = np.nan
         if not np.isnan(away).all():
             row = int(np.nanargmin(away))
             yield float(away[row]), segment.first + row
+
+
+def _middles(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the middles of boxes (n, 4) as unit vectors (n, 3)."""
+    wests, souths, easts, norths = boxes.T
+    return on_sphere((wests + easts) / 2 + 180 * (easts < wests), (souths + norths) / 2)
+
+
+def circles_around(index: Index, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return circles that contain the boxes of rows, and so the centres of their footprints.
+
+    Returns
+    -------
+    middles : numpy.ndarray
+        Unit vectors, float64 (n, 3); NaN without a box.
+    radii_m : numpy.ndarray
+        float64 (n,): along great circles; infinite around a box that is wider than half of the Earth.
+    """
+    boxes = np.full((len(rows), 4), np.nan)
+    for segment in index.segments:
+        mine = (rows >= segment.first) & (rows < segment.first + segment.count)
+        boxes[mine] = segment.columns.boxes[rows[mine] - segment.first]
+    middles = _middles(boxes)
+    # the point of a box that is the farthest from its middle is a corner, and the eastern are as far as the western
+    corners = (metres(on_sphere(boxes[:, 0], boxes[:, side]), middles) for side in (1, 3))
+    widths = boxes[:, 2] - boxes[:, 0] + 360 * (boxes[:, 2] < boxes[:, 0])
+    return middles, np.where(widths > 180, np.inf, np.maximum(*corners))
 
 
 def rows_in(index: Index, footprint: Any, least_share: float) -> NDArray[np.int64]:
