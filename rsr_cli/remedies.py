@@ -35,6 +35,7 @@ REMEDIES = {
     "crs": "write the file again with the CRS that its coordinates are in",
     "csv": "convert it with ogr2ogr -f GeoJSONSeq, or name it *.csv, with commas, if its columns are embeddings",
     "cut": "cut smaller tiles",
+    "cut-at": "cut the tile with rsr tile, and embed it with rsr embed --as",
     "cut-off": "write the file again, or leave the line out with --keep-going",
     "datetime": "pass --datetime to rsr tile",
     "decompress": "decompress it with {program} -dc",

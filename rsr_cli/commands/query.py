@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core.errors import UsageError, counted
+from rsr_cli.core.errors import RsrError, UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.fields import one_form
+from rsr_cli.core.sensors import SENSORS
+from rsr_cli.core.sources import Stac
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.search.examples import Combine
     from rsr_cli.core.search.queries import Item, Queries
@@ -97,6 +101,18 @@ DEFAULT_K = 20  # the paper's
     help="How examples make one query: mean searches for their mean, twice it less the mean of what hits are to be"
     " unlike; best for what is near to any, and nearer than to each that it is to be unlike.  [default: mean]",
 )
+# What to cut a query from.
+@click.option(
+    "--raster",
+    type=click.Path(),
+    metavar="FILE",
+    help="Query with a tile of this scene around each place of --at, as large as the first item of the index in pixels,"
+    " and embedded as the index was.",
+)
+@click.option("--sensor", type=options.Choice(sorted(SENSORS)), help="Product that --raster is from, as in rsr tile.")
+@options.bands("Names of the bands of --raster in order, as in rsr tile.")
+@click.option("--weights", type=click.Path(), metavar="FILE", help="Checkpoint to embed --raster with.")
+@options.allow_network
 # Which hits to leave out.
 @options.exclude_self
 @click.option("--exclude-overlap", is_flag=True, help="Leave out items whose footprints share area with the query's.")
@@ -137,6 +153,10 @@ def query(
     ids: tuple[str, ...],
     places: tuple[tuple[float, float], ...],
     combine: Combine | None,
+    raster: str | None,
+    sensor: str | None,
+    bands: tuple[str, ...] | None,
+    weights: str | None,
     exclude_self: bool,
     exclude_overlap: bool,
     min_distance: float | None,
@@ -157,6 +177,11 @@ def query(
     --unlike, and their like.
     """
     _check(inputs, ids, places, examples, combine)
+    if raster is not None and not places:
+        raise UsageError("--raster needs --at, the place to cut a tile around")
+    if raster is None and (sensor or bands or weights):
+        given = "sensor" if sensor else "bands" if bands else "weights"
+        raise UsageError(f"--{given} is for --raster")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
     if merge and min_distance:
@@ -183,7 +208,10 @@ def query(
             merge=merge,
         )
         queries = searcher.queries
-        if ids or places:
+        if raster is not None:
+            scene = Stac(SENSORS.get(sensor or ""), options.band_names(bands, unused=True) if bands else None)
+            found = searcher.by_record(_cut(opened, raster, scene, places, weights, skips))
+        elif ids or places:
             found = searcher.by_item(queries.ids(ids) if ids else queries.at(places))
         elif any(examples.values()):
             likes, unlikes = _examples(queries, examples, skips, settings)
@@ -201,6 +229,33 @@ def query(
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:
             log.warning("--exclude-self excluded nothing: no query has the id of an item of the index")
+
+
+def _cut(
+    index: Index,
+    raster: str,
+    source: Stac,
+    places: tuple[tuple[float, float], ...],
+    weights: str | None,
+    skips: Skips,
+) -> Iterator[Batch]:
+    """Cut tiles around places from a scene, and embed them as an index was made."""
+    from rsr_cli.core.encoders import registry
+    from rsr_cli.core.encoders.base import RunSettings
+    from rsr_cli.core.rasters import Around, SceneSettings, Tiler, WindowSettings
+    from rsr_cli.core.search.queries import Queries
+
+    space = index.manifest.space
+    if space is None:
+        raise RsrError("is empty, so it does not state how to embed", str(index.path))
+    space = space.of_embedding() if space.kind == "code" else space
+    around = Around(places, *Queries(index, skips).size_px())
+    tiler = Tiler(source, SceneSettings(sensor=source.sensor, bands=source.bands), WindowSettings(around=around), skips)
+    tiles = [tile for row in tiler.tiles([raster]) for tile in row]
+    encoder = registry.load_as(space, weights, str(index.path))
+    usual, filled = space.facts.get("precision", "fp32"), space.facts.get("filled", ())
+    embedder = encoder.embedder(skips, RunSettings(usual_precision=usual, filled=filled))
+    return embedder.embed([Batch(raster, range(1, len(tiles) + 1), tiles)] if tiles else [])
 
 
 def _check(

@@ -84,6 +84,24 @@ class Queries:
         space = self._index.manifest.space
         return ("embedding",) if space and space.kind == "embedding" else KINDS
 
+    def size_px(self) -> tuple[int, int]:
+        """Return the width and height in pixels of the first item of the index, to cut queries of the same size.
+
+        Raises
+        ------
+        RecordError
+            It does not state them (``proj:shape``).
+        """
+        rows = (
+            each.first + row for each in self._index.segments for row in range(each.count) if row not in each.deleted
+        )
+        name, text = self._index.record(next(rows))
+        shape = loads(text.encode())["properties"].get("proj:shape")
+        if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side > 0 for side in shape):
+            what = f"its first item, {name!r}, does not state its size in pixels (proj:shape)"
+            raise RecordError(what, str(self._index.path), remedy="cut-at")
+        return shape[1], shape[0]
+
     def batches(self, batches: Iterable[Batch]) -> Iterator[tuple[list[Record], NDArray[Any]]]:
         """Yield records of a stream and their vectors; embeddings are binarized as the codes of the index were.
 
