@@ -73,11 +73,11 @@ class WindowSettings:
         Each scene is one tile.
     grid : MajorTom or None
         Each of its cells is a tile, in place of windows at every stride.
-    around : Around or None
-        Each of its places is the centre of a tile, in place of windows at every stride.
     min_valid : float or None
         Least share of valid pixels; 0 keeps every tile and measures none. None is `MIN_VALID` for tiles that are cut,
         and any valid pixel for whole scenes and where edges are padded.
+    around : Around or None
+        Each of its places is the centre of a tile, in place of windows at every stride.
     """
 
     size_px: int = 224
@@ -85,8 +85,8 @@ class WindowSettings:
     edge: Edge = "drop"
     whole: bool = False
     grid: MajorTom | None = None
-    around: Around | None = None
     min_valid: float | None = None
+    around: Around | None = None
 
 
 def offsets(length: int, size: int, stride: int, edge: Edge) -> list[int]:
