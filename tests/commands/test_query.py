@@ -435,6 +435,8 @@ def test_examples_are_one_query(rsr, field):
             assert len(hits) == 20
             assert {hit["properties"]["query"] for hit in hits} == {f"{'+'.join(within)}-june_448_448"}
             assert not {hit["id"] for hit in hits} & {*within, "june_448_448"}
+            alone = rsr("query", index, *by_ids, *others, "--exclude-self", cwd=field)
+            assert (alone.stdout, alone.stderr) == (done.stdout, b"")  # as it is anyway
             assert rsr("query", index, "--like-within", "liked.geojson", *others, cwd=field).stdout == done.stdout
             stdin = b"".join(record for record in records if orjson.loads(record)["id"] in within)
             again = parsed(rsr("query", index, "--like-from", "-", *others, cwd=field, input=stdin))

@@ -8,6 +8,7 @@ import pytest
 from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.errors import RecordError
+from rsr_cli.core.index import flat
 
 
 def brute_hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -187,3 +188,42 @@ def test_long_and_short_embeddings(tmp_path):
         with pytest.raises(RecordError, match="too long for float32"):
             make_index(tmp_path / "x.rsr", embedding_records((directions * 1e25).astype(np.float32)), metric)
     assert not (tmp_path / "x.rsr").exists()
+
+
+# Sums of distances, and distances of some rows -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [96, 100])
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_weighted_sums_rank_as_brute_force_with_ties(monkeypatch, bits, block):
+    monkeypatch.setattr(flat, "RESCORE_ROWS", block)
+    rng = np.random.default_rng(bits)
+    used = np.packbits(np.arange(8 * -(-bits // 8)) < bits)
+    codes = rng.integers(0, 256, (200, len(used)), dtype=np.uint8) & used
+    codes[50:120] = codes[3]  # ties
+    weights, left_out = np.array([6, 6, -3, 0]), np.array([3, 4, 55, 199])
+    sums = weights @ brute_hamming(codes[:4], codes) / 7
+    searched = flat.Flat(codes, "hamming", 0)
+    for out in (np.empty(0, np.int64), left_out):
+        may = [row for row in ranking(sums[None], 200)[0] if row not in out]
+        for k in (None, 1, 20, 75, 200, 300):
+            for radius in (None, float(np.median(sums)), float(sums.min()), -1e9):
+                near, rows = searched.combined(codes[:4], weights, 7, k, radius, out)
+                expected = [row for row in may if radius is None or sums[row] <= radius][:k]
+                assert rows.tolist() == expected
+                assert near.tolist() == sums[expected].tolist()
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot", "hamming"])
+def test_measured_distances_are_those_that_a_search_returns(metric):
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_normal((300, 40)).astype(np.float32)
+    if metric == "cosine":
+        vectors = flat.unit(vectors)
+    if metric == "hamming":
+        vectors = rng.integers(0, 256, (300, 16), dtype=np.uint8)
+    searched = flat.Flat(vectors, metric, 100.0)
+    queries = vectors[:3] * 2
+    for number, (near, rows) in enumerate(searched.search(queries, 300)):
+        assert searched.measure(queries, rows)[number].tolist() == near.tolist()
+    assert searched.measure(queries, np.empty(0, np.int64)).shape == (3, 0)

@@ -148,6 +148,15 @@ def test_queries_together_are_answered_as_alone(index):
     assert together == [hits for i in range(N) for hits in answers([i])]
 
 
+def test_items_without_a_place_are_warned_about_once(index, caplog):
+    opened, _, vectors = index
+    for diversity, warned in ((Diversity(per_scene=5, one_per_place=True), False), (Diversity(1000.0), True)):
+        searcher = Searcher(opened, None, None, exclude_self=False, skips=Skips(), diversity=diversity)
+        list(searcher.by_record(batches(tile_at(f"q{i}", None, vectors[i]) for i in range(2))))
+        says = "items without a place are left out, as they may be too near to others"
+        assert caplog.messages == [says] * warned
+
+
 @pytest.mark.parametrize(
     ("name", "properties", "expected"),
     [

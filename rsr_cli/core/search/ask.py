@@ -63,7 +63,7 @@ class Searcher:
     queries : Queries
         What the index can be asked with.
     selves : int
-        Number of queries whose own id the index has, and which is left out.
+        Number of items that were left out because a query, or one of its examples, has their id.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Searcher:
         self._exclude_overlap = exclude_overlap
         self._diversity = diversity
         self._lines = area_lines if merge else lines
-        self._warned = False
+        self._warned: set[str] = set()
         self.queries = Queries(index, skips)
         self.selves = 0
 
@@ -128,6 +128,7 @@ class Searcher:
         if not liked:
             raise RsrError("there is no example of what hits are to be like", remedy="like")
         examples = Examples(self._index, liked, unliked, combine)
+        self.selves += len(examples.rows)
         without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
         chooser = self._choose(lambda k: examples.search(k, self._radius, self._kept, without))
         if examples.rejected and not chooser.taken:
@@ -161,6 +162,8 @@ class Searcher:
         while True:
             distances, rows, ended = ranked
             if chooser.see(distances, rows) or ended:
+                if chooser.placeless:
+                    self._warn("items without a place are left out, as they may be too near to others")
                 return chooser
             assert width is not None
             width *= GROWTH
@@ -182,7 +185,12 @@ class Searcher:
             footprint = footprint_of(record)
             if footprint is not None:
                 found.append(rows_in(self._index, footprint, OVERLAP))
-            elif not self._warned:
-                self._warned = True
-                log.warning("a query states no place, so nothing that overlaps it is left out")
+            else:
+                self._warn("a query states no place, so nothing that overlaps it is left out")
         return np.unique(np.concatenate(found))
+
+    def _warn(self, doubt: str) -> None:
+        """Log a doubt about the answers, once."""
+        if doubt not in self._warned:
+            self._warned.add(doubt)
+            log.warning(doubt)

@@ -79,6 +79,8 @@ class Chooser:
     ----------
     taken : list of Hit
         In the order of their ranks.
+    placeless : bool
+        Whether hits were left out because their distance to others is not known.
     """
 
     def __init__(self, index: Index, k: int | None, diversity: Diversity = ALL) -> None:
@@ -87,6 +89,7 @@ class Chooser:
         self._diversity = diversity
         self._seen = 0
         self.taken: list[Hit] = []
+        self.placeless = False
 
     def see(self, distances: NDArray[np.float64], rows: NDArray[np.int64]) -> bool:
         """Take hits from a ranking that begins as the one seen before, and return whether it need not go on."""
@@ -100,10 +103,15 @@ class Chooser:
         for i, (distance, row) in enumerate(zip(distances.tolist(), rows.tolist(), strict=True)):
             if len(self.taken) == self._k:
                 break
-            if possible[i] and self._diversity.admits(hit := Hit.at(self._index, distance, row), self.taken):
+            if not possible[i]:
+                continue
+            hit = Hit.at(self._index, distance, row)
+            if self._diversity.admits(hit, self.taken):
                 self.taken.append(hit)
                 if may_be_far:
                     possible &= may_be_far(hit)
+            elif may_be_far and hit.centre is None:
+                self.placeless = True
         return len(self.taken) == self._k
 
     def _far_rows(self, rows: NDArray[np.int64]) -> Callable[[Hit], NDArray[np.bool_]] | None:
