@@ -414,6 +414,20 @@ def test_a_query_without_a_place_is_warned_about_once(neighbours, caplog):
     assert caplog.messages == ["a query states no place, so nothing that overlaps it is left out"]
 
 
+def test_a_query_whose_footprint_cannot_be_read_is_named_or_skipped(neighbours):
+    def asked():
+        records = [tile_at(f"q{i}", (0, 0, 1, 1), np.ones(2)) for i in range(3)]
+        records[1]["geometry"] = {"type": "Polygon", "coordinates": [[["here"]]]}
+        return batches(records)
+
+    assert len(list(searcher(neighbours).by_record(asked()))) == 3  # nothing reads it
+    with pytest.raises(RecordError, match=r"in:2: has a geometry that cannot be read"):
+        list(searcher(neighbours, exclude_overlap=True).by_record(asked()))
+    skips = Skips(keep_going=True)
+    assert len(list(searcher(neighbours, exclude_overlap=True, skips=skips).by_record(asked()))) == 2
+    assert skips.count == 1
+
+
 def test_hits_are_merged_after_they_are_taken(neighbours):
     searcher = Searcher(neighbours, 6, None, exclude_self=True, skips=Skips(), merge=True)
     (areas,) = parsed(searcher.by_item(searcher.queries.ids(["may_3_1"])))

@@ -157,6 +157,12 @@ def test_parts_around_a_pole_are_one_area():
     assert area["bbox"] == [-180, 88, 180, 90]
 
 
+def test_hits_without_a_place_are_alone():
+    assert area_lines("q", None, []) == []
+    found = parsed(area_lines("q", None, [hit(0, None), hit(1, None)]))
+    assert [area["properties"]["tiles"] for area in found] == [["t0"], ["t1"]]
+
+
 def test_numbers_that_no_double_holds_keep_their_text(tmp_path):
     text = '{"type":"Feature","id":"t0","geometry":null,"properties":{"number":12345678901234567890.123}}'
     (line,) = area_lines("q", None, [Hit(0.0, 0, "t0", text)])

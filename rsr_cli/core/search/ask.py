@@ -96,7 +96,7 @@ class Searcher:
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(index, skips)
+        self.queries = Queries(index, skips, placed=exclude_overlap)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:

@@ -12,7 +12,7 @@ from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.records.exact import loads
 from rsr_cli.core.records.fields import extent_of, gsd_of, id_of, label_list, one_form
 from rsr_cli.core.records.space import KINDS, Kind
-from rsr_cli.core.search.places import row_at, rows_in
+from rsr_cli.core.search.places import footprint_of, row_at, rows_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,11 +71,14 @@ class Queries:
         An open index.
     skips : Skips
         Asked about queries that cannot be used.
+    placed : bool
+        Queries are used by their footprints too, so that one which cannot be read is an error.
     """
 
-    def __init__(self, index: Index, skips: Skips) -> None:
+    def __init__(self, index: Index, skips: Skips, *, placed: bool = False) -> None:
         self._index = index
         self._skips = skips
+        self._placed = placed
         self._warned: set[str] = set()
 
     @property
@@ -115,7 +118,7 @@ class Queries:
         """
         known, binarizer = None, None
         for batch in batches:
-            batch.apply(_check, self._skips)
+            batch.apply(self._check, self._skips)
             if batch.vectors is None or batch.space is None or not len(batch):
                 continue
             if known is None:
@@ -172,12 +175,19 @@ class Queries:
         try:
             row = find()
             record: Record = loads(self._index.record(row)[1].encode())
-            _check(record)
+            self._check(record)
         except RecordError as error:
             error.place = error.place or f"{self._index.path}: {place}"
             self._skips(error)
             return
         yield Item(record, self._index.vector(row), row)
+
+    def _check(self, query: Record) -> None:
+        """Raise RecordError if a query's id, labels or footprint cannot be used."""
+        id_of(query)
+        label_list(query)
+        if self._placed:
+            footprint_of(query)
 
     def _compare(self, queries: Sequence[Record]) -> None:
         """Warn once of each of `MEASURES` in which queries and index differ."""
@@ -193,12 +203,6 @@ class Queries:
                     log.warning(warning, f"{_rounded(found)} m", has)
                     self._warned.add(name)
                     break
-
-
-def _check(query: Record) -> None:
-    """Raise RecordError if a query's id or labels cannot be written to its hits."""
-    id_of(query)
-    label_list(query)
 
 
 def _rounded(number: float) -> str:
