@@ -177,6 +177,35 @@ class Ranges(click.ParamType):  # type: ignore[type-arg]
         return tuple(sorted(numbers))
 
 
+class Length(click.ParamType):  # type: ignore[type-arg]
+    """A length on the ground in metres, written with its unit: ``5km`` or ``500m``."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return metres; a number without a unit is a usage error."""
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(k?)m", value)
+        if not found:
+            self.fail(f"{value!r} is not a length with its unit, such as 5km or 500m", param, ctx)
+        return float(found[1]) * (1000 if found[2] else 1)
+
+
+class LonLat(click.ParamType):  # type: ignore[type-arg]
+    """A place in degrees: ``LON,LAT``."""
+
+    name = "LON,LAT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return longitude and latitude; what is off the Earth is a usage error."""
+        try:
+            lon, lat = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a longitude and a latitude in degrees, such as 13.4,52.5", param, ctx)
+        if not (abs(lon) <= 180 and abs(lat) <= 90):
+            self.fail(f"{value!r} is not on the Earth: the longitude is first, from -180 to 180", param, ctx)
+        return lon, lat
+
+
 def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
     """Check what was passed to --bands, see `sensors.check_names`."""
     from rsr_cli.core.sensors import check_names

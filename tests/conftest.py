@@ -143,7 +143,8 @@ def write_raster():
 def cut():
     """Return a function that cuts rasters into tiles in this process, and returns the records.
 
-    Its settings are those of all parts of the tiler together; without a ``size`` or a ``grid`` each scene is one tile.
+    Its settings are those of all parts of the tiler together; each scene is one tile without ``size``, ``grid`` or
+    ``around``.
     """
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.rasters import ChipWriter, SceneSettings, Tiler, WindowSettings
@@ -161,8 +162,8 @@ def cut():
             source = DATASETS[dataset](bands=bands, **take("split", "classes", "seed"))
         elif settings.pop("per_band", False):
             source = Products(sensor, bands)
-        steps = {"size_px": size, "stride_px": size} if size else {"whole": "grid" not in settings}
-        windows = WindowSettings(**steps | take("stride_px", "edge", "grid", "min_valid"))
+        steps = {"size_px": size, "stride_px": size} if size else {"whole": not {"grid", "around"} & {*settings}}
+        windows = WindowSettings(**steps | take("stride_px", "edge", "grid", "around", "min_valid"))
         writer = ChipWriter(str(chips), overwrite) if chips else None
         tiler = Tiler(source, SceneSettings(sensor=sensor, **settings), windows, skips or Skips(), writer)
         return [tile for row in tiler.tiles(map(str, paths)) for tile in row]

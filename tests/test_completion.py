@@ -25,7 +25,7 @@ CASES = [
     ("rsr ", list(COMMANDS)),
     ("rsr binarize --method ", list(METHODS)),
     ("rsr binarize --method t", ["trivial"]),
-    ("rsr query --excl", ["--exclude-self"]),
+    ("rsr query --exclude-s", ["--exclude-self"]),
     ("rsr show --s", ["--stretch"]),
     ("rsr embed --model vit", ["vit_b_16_rgb"]),
 ]

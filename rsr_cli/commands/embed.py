@@ -14,7 +14,7 @@ from rsr_cli.core.encoders import registry, specification
 from rsr_cli.core.encoders.base import MAX_INPUT_PX, RunSettings
 from rsr_cli.core.encoders.placement import PRECISIONS
 from rsr_cli.core.encoders.pooling import POOLS
-from rsr_cli.core.errors import FingerprintError, RsrError, UsageError
+from rsr_cli.core.errors import RsrError, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.space import KINDS
@@ -116,15 +116,12 @@ def embed(
     else:
         _check_alone(fill_missing=fill_missing, **model)
         space = _space_of(like, skips)
-        settings = replace(specification.parse(space.model or ""), weights=model["weights"])
     filled = space.facts.get("filled", ()) if space else None
     with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out:
         progress = Progress("tiles")
         tiles = streams.read(inputs, skips, progress=progress)
-        encoder = registry.load_encoder(settings)  # imports torch only if the settings suit the model
-        if space and space.fingerprint != (made := encoder.space(filled or (), space.facts.get("unit"))).fingerprint:
-            difference = made.difference(space)
-            raise FingerprintError(f"the embeddings would be in another vector space ({difference})", like)
+        # imports torch only if the settings suit the model
+        encoder = registry.load_as(space, model["weights"], like or "") if space else registry.load_encoder(settings)
         usual = space.facts.get("precision", "fp32") if space else "auto"
         embedder = encoder.embedder(skips, RunSettings(device, precision, usual, batch_size, fill_missing, filled))
         with progress:

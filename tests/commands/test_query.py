@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+from itertools import combinations
 
+import geopandas
 import numpy as np
 import orjson
 import pytest
-from support import code_records, embedding, feature
+import shapely
+from pyproj import Geod
+from support import code_records, embedding, feature, needs_torch
+from support_places import box_geometry, tile_at
 
 
 def tile(name, vector, labels=None):
@@ -192,7 +197,7 @@ def test_excluding_nothing_is_warned_about(rsr, lake):
     asked = (lake / "codes.geojsonl").read_bytes().splitlines(keepends=True)[:2]
     renamed = [line.replace(b'"id":"t', b'"id":"elsewhere/t') for line in asked]
     done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join(renamed), cwd=lake)
-    says = b"rsr query: --exclude-self excluded nothing: no query has the id of one of its hits\n"
+    says = b"rsr query: --exclude-self excluded nothing: no query has the id of an item of the index\n"
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, says, 2)
     done = rsr("query", "codes.rsr", "--exclude-self", "-k", "1", input=b"".join([*renamed, asked[0]]), cwd=lake)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -369,3 +374,194 @@ def test_queries_at_another_ground_sample_distance_are_warned_about(rsr, tmp_pat
     if warned:
         assert f"a query has a ground sample distance of {gsd} m and the index 10 m" in done.stderr.decode()
     assert rsr("query", "-q", "i.rsr", input=orjson.dumps(query), cwd=tmp_path).stderr == b""
+
+
+# By place and by example ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def field(rsr, tmp_path_factory):
+    """A directory with an index of 8 x 8 tiles, which touch and state places and vectors, of two dates each."""
+    folder = tmp_path_factory.mktemp("field")
+    vectors = np.random.default_rng(8).standard_normal((2, 8, 8, 4)).astype(np.float32)
+    records = [
+        tile_at(f"{date}_{64 * col}_{64 * row}", box(col, row), vectors[number, row, col])
+        for number, date in enumerate(("may", "june"))
+        for row in range(8)
+        for col in range(8)
+    ]
+    (folder / "tiles").write_bytes(lines(records))
+    assert rsr("index", "tiles", "-o", "i.rsr", "--metric", "cosine", cwd=folder).returncode == 0
+    assert rsr("binarize", "tiles", "-o", "codes.parquet", cwd=folder).returncode == 0
+    assert rsr("index", "codes.parquet", "-o", "codes.rsr", cwd=folder).returncode == 0
+    return folder
+
+
+def box(col, row) -> tuple[float, float, float, float]:
+    return 179.96 + col / 100 - 360 * (col > 3), row / 100, 179.97 + col / 100 - 360 * (col > 3), (row + 1) / 100
+
+
+def test_a_place_asks_as_the_id_of_its_tile(rsr, field):
+    by_place = rsr("query", "i.rsr", "--at", "179.985,0.031", "--at", "-179.999,0.001", cwd=field)
+    by_id = rsr("query", "i.rsr", "--id", "may_128_192", "--id", "may_256_0", cwd=field)
+    assert parsed(by_place)
+    assert by_place.stdout == by_id.stdout
+
+
+def test_a_place_without_a_tile_names_the_nearest(rsr, field):
+    done = rsr("query", "i.rsr", "--at", "-179.9,0.005", cwd=field)
+    km = Geod(a=6371008.8, b=6371008.8).inv(-179.9, 0.005, -179.965, 0.005)[2] / 1000
+    says = (
+        f"rsr query: i.rsr: has no tile that holds -179.9,0.005; the centre of the nearest, 'may_448_0', is {km:.2f} km"
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"{says} away\n"
+
+
+def test_examples_are_one_query(rsr, field):
+    liked = {
+        "type": "FeatureCollection",
+        "features": [{"type": "Feature", "geometry": box_geometry(179.965, 0, 179.99, 0.005), "properties": {}}],
+    }
+    (field / "liked.geojson").write_bytes(orjson.dumps(liked))
+    records = (field / "tiles").read_bytes().splitlines(keepends=True)
+    within = [f"{date}_{64 * col}_0" for date in ("may", "june") for col in range(3)]
+    by_ids = [word for name in within for word in ("--like", name)]
+    for index in ("i.rsr", "codes.rsr"):
+        for combine in ((), ("--combine", "best")):
+            others = ["--unlike", "june_448_448", *combine]
+            done = rsr("query", index, *by_ids, *others, cwd=field)
+            hits = parsed(done)
+            assert len(hits) == 20
+            assert {hit["properties"]["query"] for hit in hits} == {f"{'+'.join(within)}-june_448_448"}
+            assert not {hit["id"] for hit in hits} & {*within, "june_448_448"}
+            alone = rsr("query", index, *by_ids, *others, "--exclude-self", cwd=field)
+            assert (alone.stdout, alone.stderr) == (done.stdout, b"")  # as it is anyway
+            assert rsr("query", index, "--like-within", "liked.geojson", *others, cwd=field).stdout == done.stdout
+            stdin = b"".join(record for record in records if orjson.loads(record)["id"] in within)
+            again = parsed(rsr("query", index, "--like-from", "-", *others, cwd=field, input=stdin))
+            assert [hit["id"] for hit in again] == [hit["id"] for hit in hits]  # an index by cosine keeps unit vectors
+    unlike = rsr("query", "codes.rsr", *by_ids, "--unlike-from", "-", cwd=field, input=records[-1])
+    assert unlike.stdout == rsr("query", "codes.rsr", *by_ids, "--unlike", "june_448_448", cwd=field).stdout
+
+
+def test_examples_of_a_table_of_others(rsr, tmp_path):
+    np.save(tmp_path / "v.npy", np.eye(4, dtype=np.float32))
+    assert rsr("index", "v.npy", "--space", "mine", "-o", "i.rsr", cwd=tmp_path).returncode == 0
+    np.save(tmp_path / "q.npy", np.array([[1, 0, 0, 0], [0, 0.5, 0, 0]], np.float32))
+    hits = parsed(rsr("query", "i.rsr", "--like-from", "q.npy", "--space", "mine", "-k", "2", cwd=tmp_path))
+    assert [hit["id"] for hit in hits] == ["v:1", "v:2"] or len(hits) == 2
+    done = rsr("query", "i.rsr", "--like-from", "q.npy", "--space", "yours", cwd=tmp_path)
+    assert (done.returncode, b"another vector space" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--id", "a", "--at", "1,2"], "pass either --id or --at, not both"),
+        (["--at", "1,2", "--like", "a"], "pass either --at or --like, not both"),
+        (["--like-from", "x", "tiles"], "pass either --like-from or INPUT, not both"),
+        (["--unlike-from", "x", "tiles"], "pass either --unlike-from or INPUT, not both"),
+        (["--unlike", "a"], "--unlike needs an example of what hits are like: --like, --like-from or --like-within"),
+        (["--combine", "best", "--id", "a"], "--combine is for examples: --like, --like-from or --like-within"),
+        (["--like", "1.0", "--like", "b", "--unlike", "1"], "'1' is both --like and --unlike"),
+        (
+            ["--like-from", "-", "--unlike-from", "-"],
+            "stdin is read once: pass - to one of --like-from and --unlike-from",
+        ),
+        (["--id", "a", "--merge", "--min-distance", "1km"], "--merge needs hits that touch, and --min-distance leaves"),
+        (["--at", "1"], "'1' is not a longitude and a latitude in degrees, such as 13.4,52.5"),
+        (["--at", "52,113"], "'52,113' is not on the Earth: the longitude is first, from -180 to 180"),
+        (["--at", "nan,0"], "'nan,0' is not on the Earth"),
+        (["--min-distance", "5", "--id", "a"], "'5' is not a length with its unit, such as 5km or 500m"),
+        (["--min-distance", "0 m", "--id", "a"], None),
+        (["--raster", "x.tif"], "--raster needs --at, the place to cut a tile around"),
+        (["--at", "1,2", "--sensor", "hls-l30"], "--sensor is for --raster"),
+        (["--at", "1,2", "--weights", "x"], "--weights is for --raster"),
+        (["--like-within", "tiles", "--bands", "red"], "--bands is for --raster"),
+    ],
+)
+def test_options_that_do_not_fit_together(rsr, field, options, says):
+    done = rsr("query", "i.rsr", *options, cwd=field)
+    if says is None:
+        assert (done.returncode, b"has no item with the id 'a'" in done.stderr) == (1, True)
+        return
+    assert done.returncode == 2
+    assert says in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_diverse_hits_obey_all_rules_together(rsr, field):
+    options = ["--min-distance", "1.2km", "--per-scene", "3", "--one-per-place", "--exclude-overlap", "-k", "30"]
+    for index in ("i.rsr", "codes.rsr"):
+        hits = parsed(rsr("query", index, "--id", "june_192_192", *options, cwd=field))
+        assert [hit["properties"]["rank"] for hit in hits] == [*range(1, 7)]
+        assert sorted(hit["id"].partition("_")[0] for hit in hits) == ["june"] * 3 + ["may"] * 3
+        centres = [((hit["bbox"][0] + 0.005), (hit["bbox"][1] + 0.005)) for hit in hits]
+        apart = [Geod(ellps="WGS84").inv(*one, *other)[2] for one, other in combinations(centres, 2)]
+        assert min(apart) > 1200
+        assert not {hit["id"] for hit in hits} & {"may_192_192", "june_192_192"}
+    alone = parsed(rsr("query", "i.rsr", "--id", "june_192_192", "-k", "128", "--one-per-place", cwd=field))
+    assert len({hit["id"].partition("_")[2] for hit in alone}) == len(alone) == 64
+
+
+def test_merged_hits_are_records_that_show_and_geopandas_read(rsr, field, tmp_path):
+    merge = ["query", "i.rsr", "--id", "may_192_192", "-k", "40", "--merge"]
+    areas = parsed(rsr(*merge, cwd=field))
+    names = [name for area in areas for name in area["properties"]["tiles"]]
+    plain = parsed(rsr(*merge[:-1], cwd=field))
+    assert sorted(names) == sorted(hit["id"] for hit in plain)
+    assert 1 <= len(areas) < 40
+    (tmp_path / "areas.geojsonl").write_bytes(lines(areas))
+    assert rsr("show", "areas.geojsonl", "-o", "x.html", cwd=tmp_path).returncode == 0
+    assert rsr(*merge, "-o", tmp_path / "areas.parquet", cwd=field).returncode == 0
+    table = geopandas.read_parquet(tmp_path / "areas.parquet")
+    expected = {hit["id"]: shapely.geometry.shape(hit["geometry"]) for hit in plain}
+    for outline, tiles in zip(table.geometry, table["tiles"], strict=True):
+        whole = shapely.union_all([expected[name] for name in tiles])
+        assert outline.symmetric_difference(whole).area < 1e-9
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", ["embeddings", "codes"])
+def test_a_scene_of_ones_own_is_cut_embedded_and_asked_with(rsr, tmp_path, write_raster, kind):
+    pixels = np.random.default_rng(0).integers(1, 3000, (3, 96, 128), dtype=np.uint16)
+    write_raster(tmp_path / "scene.tif", pixels, names=("red", "green", "blue"))
+    write_raster(tmp_path / "unnamed.tif", pixels)
+    assert rsr("tile", "--size", "32", "scene.tif", "-o", "tiles", cwd=tmp_path).returncode == 0
+    model = "rcf:size=32:bands=red,green,blue"
+    assert rsr("embed", "--model", model, "tiles", "-o", "embeddings", cwd=tmp_path).returncode == 0
+    assert rsr("binarize", "embeddings", "-o", "codes", cwd=tmp_path).returncode == 0
+    assert rsr("index", kind, "-o", "x.rsr", cwd=tmp_path).returncode == 0
+    tiles = [orjson.loads(line) for line in (tmp_path / "tiles").read_bytes().splitlines()]
+    centres = [np.mean(tile["geometry"]["coordinates"][0][:4], axis=0) for tile in (tiles[5], tiles[10])]
+    at = [word for lon, lat in centres for word in ("--at", f"{lon},{lat}")]
+    done = rsr("query", "x.rsr", "--raster", "scene.tif", *at, cwd=tmp_path)
+    assert done.stderr == b""
+    by_id = rsr("query", "x.rsr", "--id", tiles[5]["id"], "--id", tiles[10]["id"], cwd=tmp_path)
+    assert parsed(done)
+    assert done.stdout == by_id.stdout
+    named = ["--raster", "unnamed.tif", "--bands", "red,green,blue", "-k", "1"]
+    assert [hit["id"] for hit in parsed(rsr("query", "x.rsr", *named, *at, cwd=tmp_path))] == [
+        tiles[5]["id"],
+        tiles[10]["id"],
+    ]
+    for options, says in (
+        (["--raster", "unnamed.tif", *at], b"unnamed.tif: "),
+        (["--raster", "scene.tif", "--at", "0,0"], b"scene.tif: does not contain the place 0,0\n"),
+        (["--raster", "nowhere.tif", *at], b"nowhere.tif: "),
+        (["--raster", "https://127.0.0.1/x.tif", *at], b"pass --allow-network"),
+    ):
+        done = rsr("query", "x.rsr", *options, cwd=tmp_path)
+        assert (done.returncode, says in done.stderr, len(done.stderr.splitlines())) == (1, True, 1), done.stderr
+
+
+def test_a_scene_needs_an_index_that_states_sizes_and_how_to_embed(rsr, field, tmp_path, write_raster):
+    write_raster(tmp_path / "scene.tif", np.ones((3, 64, 64), np.uint16), names=("red", "green", "blue"))
+    asked = ["--raster", tmp_path / "scene.tif", "--at", "16.34,47.84"]
+    done = rsr("query", "i.rsr", *asked, cwd=field)
+    says = "its first item, 'may_0_0', does not state its size in pixels (proj:shape); cut the tile with rsr tile"
+    assert (done.returncode, says in done.stderr.decode()) == (1, True)
+    assert rsr("index", "--allow-empty", "-o", "empty.rsr", input=b"", cwd=tmp_path).returncode == 0
+    done = rsr("query", "empty.rsr", *asked, cwd=tmp_path)
+    assert (done.returncode, b"empty.rsr: is empty, so it does not state how to embed" in done.stderr) == (1, True)

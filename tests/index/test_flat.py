@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from operator import methodcaller
+
 import faiss
 import numpy as np
 import pytest
 from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.errors import RecordError
+from rsr_cli.core.index import flat
 
 
 def brute_hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -187,3 +191,89 @@ def test_long_and_short_embeddings(tmp_path):
         with pytest.raises(RecordError, match="too long for float32"):
             make_index(tmp_path / "x.rsr", embedding_records((directions * 1e25).astype(np.float32)), metric)
     assert not (tmp_path / "x.rsr").exists()
+
+
+# Sums of distances, and distances of some rows -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [96, 100])
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_weighted_sums_rank_as_brute_force_with_ties(monkeypatch, bits, block):
+    monkeypatch.setattr(flat, "RESCORE_ROWS", block)
+    rng = np.random.default_rng(bits)
+    used = np.packbits(np.arange(8 * -(-bits // 8)) < bits)
+    codes = rng.integers(0, 256, (200, len(used)), dtype=np.uint8) & used
+    codes[50:120] = codes[3]  # ties
+    weights, left_out = np.array([6, 6, -3, 0]), np.array([3, 4, 55, 199])
+    sums = weights @ brute_hamming(codes[:4], codes) / 7
+    for out in (np.empty(0, np.int64), left_out):
+        searched = flat.Flat(codes, "hamming", 0, ~np.isin(np.arange(200), out), first=1000)
+        may = [row for row in ranking(sums[None], 200)[0] if row not in out]
+        for k in (None, 1, 20, 75, 200, 300):
+            for radius in (None, float(np.median(sums)), float(sums.min()), -1e9):
+                near, rows = searched.combined(codes[:4], weights, 7, k, radius)
+                expected = [row for row in may if radius is None or sums[row] <= radius][:k]
+                assert (rows - 1000).tolist() == expected
+                assert near.tolist() == sums[expected].tolist()
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot", "hamming"])
+def test_measured_distances_are_those_that_a_search_returns(metric):
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_normal((300, 40)).astype(np.float32)
+    if metric == "cosine":
+        vectors = flat.unit(vectors)
+    if metric == "hamming":
+        vectors = rng.integers(0, 256, (300, 16), dtype=np.uint8)
+    searched = flat.Flat(vectors, metric, 100.0)
+    queries = vectors[:3] * 2
+    for number, (near, rows) in enumerate(searched.search(queries, 300)):
+        assert searched.measure(queries, rows)[number].tolist() == near.tolist()
+    assert searched.measure(queries, np.empty(0, np.int64)).shape == (3, 0)
+
+
+# Some of the rows, in parts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["hamming", "l1", "l2", "dot"])
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.05, 0.3, 0.9, 1.0])
+def test_rows_that_are_kept_rank_as_brute_force_whatever_their_share(monkeypatch, metric, share):
+    monkeypatch.setattr(flat, "GATHERED_BYTES", 640)  # many pieces
+    rng = np.random.default_rng(int(1000 * share))
+    vectors = rng.integers(0, 4, (3000, 8), dtype=np.uint8)
+    vectors = vectors if metric == "hamming" else vectors.astype(np.float32)
+    queries = vectors[:5]
+    kept = rng.random(3000) < share
+    near = (vectors[:, None] != queries).any(2).sum(1).argsort(kind="stable")[:100]
+    for mask in (kept, kept & ~np.isin(np.arange(3000), near)):  # the second without the nearest rows
+        chosen = mask.nonzero()[0]
+        searched = flat.Flat(vectors, metric, 100.0, mask, first=10)
+        if not len(chosen):
+            assert [len(rows) for _, rows in searched.search(queries, 20)] == [0] * 5
+            continue
+        alone = flat.Flat(vectors[chosen], metric, 100.0)
+        for k, radius in ((1, None), (20, None), (None, 3.0), (40, 3.0), (5000, None)):
+            for (far, rows), (exact, numbers) in zip(
+                searched.search(queries, k, radius), alone.search(queries, k, radius), strict=True
+            ):
+                assert (rows - 10).tolist() == chosen[numbers].tolist()
+                assert far.tolist() == exact.tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n_queries", [1, 2, 7])
+def test_parts_and_threads_do_not_change_a_ranking(monkeypatch, threads, n_queries):
+    monkeypatch.setattr(flat.faiss, "omp_get_max_threads", lambda: threads)
+    monkeypatch.setattr(flat, "PART_BYTES", 100)
+    rng = np.random.default_rng(0)
+    vectors = rng.integers(0, 3, (500, 8), dtype=np.uint8)
+    kept = rng.random(500) < 0.5
+    whole = flat.Flat(vectors, "hamming", 0, kept)
+    firsts = [0, 3, 200, 201, 500]
+    parts = [whole.part(slice(*ends)) for ends in pairwise(firsts)]
+    for asked in ((1, None), (30, None), (None, 6.0), (None, None)):
+        search = methodcaller("search", vectors[:n_queries], *asked)
+        found = flat.in_parts(parts, search, n_queries, asked[0])
+        for (far, rows), (exact, numbers) in zip(found, search(whole), strict=True):
+            assert rows.tolist() == numbers.tolist()
+            assert far.tolist() == exact.tolist()

@@ -16,6 +16,7 @@ from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError,
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.search.ask import Searcher
+from rsr_cli.core.search.queries import Queries
 
 
 def test_queries_of_another_space_are_refused_by_both_names(tmp_path):
@@ -198,7 +199,7 @@ def test_a_forged_item_that_cannot_be_asked_for_is_named(tmp_path, one, other):
         table.execute("UPDATE records SET record = replace(record, ?, ?)", (one, other))
     forge(path, lambda: None)
     with pytest.raises((RecordError, IndexFormatError), match=rf"^{path}") as caught, Index(path) as index:
-        next(Searcher(index, 3, None, exclude_self=False, skips=Skips()).by_id(["t3"]))
+        list(Searcher(index, 3, None, exclude_self=False, skips=Skips()).by_item(Queries(index, Skips()).ids(["t3"])))
     assert "t3" in str(caught.value) or "row 3" in str(caught.value)
 
 

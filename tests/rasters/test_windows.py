@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import Transformer
 from support_rasters import (
     SIX,
     bands_of,
@@ -98,3 +99,27 @@ def test_one_invalid_pixel_of_a_large_tile_shows(tmp_path, write_raster, cut):
     pixels[0, 299, 299] = 0
     (tile,) = cut(write_raster(tmp_path / "x.tif", pixels, names=["red"], nodata=0))
     assert tile["properties"]["valid"] < 1
+
+
+def test_tiles_around_places_are_centred_there_or_moved_inside(tmp_path, write_raster, cut):
+    path = write_raster(tmp_path / "scene.tif", bands_of(1, 60, 100), names=["red"])
+    to_lonlat = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    columns, rows = [50.0, 31.4, 2.0, 99.9, 50.2, 0.0], [30.0, 20.6, 3.0, 59.9, 29.9, 60.0]
+    places = [to_lonlat.transform(600000 + 10 * c, 5300040 - 10 * r) for c, r in zip(columns, rows, strict=True)]
+    tiles = cut(path, around=rasters.Around(places, 20, 10))
+    windows = [[40, 25], [21, 16], [0, 0], [80, 50], [0, 50]]  # the fifth place is in the window of the first
+    assert [tile["properties"]["window"] for tile in tiles] == [[*start, 20, 10] for start in windows]
+    assert [tile["id"] for tile in tiles] == [f"scene_{column}_{row}" for column, row in windows]
+    assert {tuple(tile["properties"]["proj:shape"]) for tile in tiles} == {(10, 20)}
+
+
+def test_places_that_no_tile_can_be_cut_around(tmp_path, write_raster, cut):
+    path = write_raster(tmp_path / "scene.tif", bands_of(1, 60, 100), names=["red"])
+    for place in ((15.0, 50.0), (16.4, 91.0), (-164.0, 47.8)):
+        with pytest.raises(RasterError, match=r"scene\.tif: does not contain the place "):
+            cut(path, around=rasters.Around([(16.34, 47.846), place], 20, 10))
+    with pytest.raises(RasterError, match=r"scene\.tif: is of 100 x 60 px, smaller than a tile of 101 x 10 px"):
+        cut(path, around=rasters.Around([(16.34, 47.846)], 101, 10))
+    nowhere = write_raster(tmp_path / "nowhere.tif", bands_of(1, 60, 100), names=["red"], crs=None)
+    with pytest.raises(RasterError, match=r"nowhere\.tif: has no place on a map"):
+        cut(nowhere, around=rasters.Around([(16.34, 47.846)], 20, 10))

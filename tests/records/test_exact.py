@@ -135,7 +135,8 @@ def test_numbers_survive_the_way_through_files_and_an_index(tmp_path):
     (batch,) = jsonl.read_records(str(tmp_path / "in"), None, Skips())
     assert b"".join(map(jsonl.dump, batch.records)) == line
     with make_index(tmp_path / "i.rsr", batch.records) as index:
-        found = Searcher(index, 1, None, exclude_self=False, skips=Skips()).by_id(["18446744073709551616"])
+        searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
+        found = searcher.by_item(searcher.queries.ids(["18446744073709551616"]))
         ((hit,),) = found
     for text in (b'"id":18446744073709551616', b'"cell":36893488147419103233', b'"height":0.1234567890123456789'):
         assert text in hit

@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 from support import batches, binarized, code, code_records, embedding, embedding_records, feature, make_index
+from support_places import tile_at
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
 from rsr_cli.core.search import ask
@@ -32,8 +33,14 @@ def index(tmp_path, rows):
         yield opened
 
 
-def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None) -> Searcher:
-    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips())
+def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None, **settings) -> Searcher:
+    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips(), **settings)
+
+
+def by_id(index, names, **settings):
+    """Ask with items of the index."""
+    asking = searcher(index, **settings)
+    return asking.by_item(asking.queries.ids(names))
 
 
 def parsed(found) -> list[list[dict]]:
@@ -71,7 +78,7 @@ def test_without_itself_an_item_still_has_k_hits(index, rows, k):
 
 def test_equal_vectors_before_the_item_itself_are_hits_and_it_is_not(index):
     """The rows 19 to 29 are equal, so the last one is not among the first 3 + 1 that are found for it."""
-    (hits,) = ids(searcher(index, 3, exclude_self=True).by_id(["t29"]))
+    (hits,) = ids(by_id(index, ["t29"], k=3, exclude_self=True))
     assert hits == ["t19", "t20", "t21"]
 
 
@@ -145,18 +152,18 @@ def test_queries_of_another_space_are_refused_even_where_others_are_skipped(inde
 
 
 def test_codes_are_asked_for_only_where_the_index_has_codes(tmp_path, index):
-    assert searcher(index).kinds == ("embedding",)
+    assert searcher(index).queries.kinds == ("embedding",)
     with make_index(tmp_path / "codes.rsr", [feature("a", code=code(np.zeros(2), 16))]) as codes:
-        assert searcher(codes).kinds == ("code", "embedding")
+        assert searcher(codes).queries.kinds == ("code", "embedding")
     with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as empty:
-        assert searcher(empty).kinds == ("code", "embedding")
+        assert searcher(empty).queries.kinds == ("code", "embedding")
 
 
 def test_embeddings_are_binarized_as_the_codes_of_the_index_were(tmp_path, rows):
     with make_index(tmp_path / "codes.rsr", binarized(embedding_records(rows), "lsh", 20, 3)) as index:
-        by_embedding = list(searcher(index).by_record(batches(embedding_records(rows), searcher(index).kinds)))
+        by_embedding = list(searcher(index).by_record(batches(embedding_records(rows), searcher(index).queries.kinds)))
         by_code = list(searcher(index).by_record(batches(binarized(embedding_records(rows), "lsh", 20, 3))))
-        assert by_embedding == by_code == list(searcher(index).by_id([f"t{i}" for i in range(60)]))
+        assert by_embedding == by_code == list(by_id(index, [f"t{i}" for i in range(60)]))
         planes = np.random.RandomState(3).randn(20, 6)
         bits = rows.astype(float) @ planes.T > 0
         assert [[hit["properties"]["distance"] for hit in hits] for hits in parsed(by_code)] == np.sort(
@@ -209,12 +216,12 @@ def test_ids_ask_as_their_records_do(index, rows):
     for number, record in enumerate(records[::2]):
         record["properties"]["labels"] = [f"c{number % 3}"]
     by_record = list(searcher(index).by_record(batches([records[i] for i in (58, 3, 0)])))
-    assert list(searcher(index).by_id(["t58", "t3", "t0"])) == by_record
+    assert list(by_id(index, ["t58", "t3", "t0"])) == by_record
     assert parsed(by_record)[0][0]["properties"]["query_labels"] == ["c2"]  # 58 / 2 = 29 = 2 modulo 3
 
 
 def test_an_unknown_id_is_refused_when_its_turn_comes(index, rows):
-    found = searcher(index).by_id(["t4", "nobody", "t5"])
+    found = by_id(index, ["t4", "nobody", "t5"])
     assert ids([next(found)]) == [nearest(rows, 4, 5)]
     with pytest.raises(RecordError) as caught:
         next(found)
@@ -223,7 +230,7 @@ def test_an_unknown_id_is_refused_when_its_turn_comes(index, rows):
 
 def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplog):
     skips = Skips(keep_going=True)
-    found = searcher(index, skips=skips).by_id(["nobody", "t4", "nobody else", "t5"])
+    found = by_id(index, ["nobody", "t4", "nobody else", "t5"], skips=skips)
     assert ids(found) == [nearest(rows, 4, 5), nearest(rows, 5, 5)]
     assert skips.count == 2
     assert caplog.messages == [
@@ -235,7 +242,7 @@ def test_an_unknown_id_is_skipped_and_the_others_are_answered(index, rows, caplo
 def test_an_empty_index_has_no_id(tmp_path):
     skips = Skips(keep_going=True)
     with make_index(tmp_path / "empty.rsr", [], allow_empty=True) as index:
-        assert list(searcher(index, skips=skips).by_id(["t0"])) == []
+        assert list(by_id(index, ["t0"], skips=skips)) == []
     assert skips.count == 1
 
 
@@ -360,3 +367,95 @@ def test_a_query_whose_labels_are_nested_too_deeply_is_skipped(tmp_path):
         searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
         with pytest.raises(RecordError, match="labels must be a list of strings"):
             list(searcher.by_record(batches([deep])))
+
+
+# What is left out, and merged ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def neighbours(tmp_path):
+    """An index of two rows of four tiles that touch, at two dates each, which all have the same vector."""
+    records = [
+        tile_at(
+            f"{date}_{col}_{row}",
+            (179.9 + col / 20 - 360 * (col > 1), row / 20, 179.95 + col / 20 - 360 * (col > 1), (row + 1) / 20),
+            np.ones(2),
+        )
+        for date in ("may", "june")
+        for row in range(2)
+        for col in range(4)
+    ]
+    with make_index(tmp_path / "n.rsr", records, "l1") as opened:
+        yield opened
+
+
+def test_what_overlaps_the_query_is_left_out_before_ranking(neighbours):
+    """Neighbours, which touch it, are not, across the antimeridian neither; and k hits come where k are."""
+    query = tile_at("q", (179.95, 0, 180, 0.05), np.ones(2))
+    asked = [query, tile_at("wide", (179.96, 0.01, 180.02, 0.09), np.ones(2)), tile_at("nowhere", None, np.ones(2))]
+    found = ids(searcher(neighbours, 20, exclude_overlap=True).by_record(batches(asked)))
+    everything = ids(searcher(neighbours, 20).by_record(batches([tile_at("q", None, np.ones(2))])))[0]
+    assert found[0] == [name for name in everything if not name.endswith("_1_0")]
+    assert found[1] == [name for name in everything if not name.endswith(("_1_0", "_2_0", "_1_1", "_2_1"))]
+    assert found[2] == everything
+    again = tile_at("q", (179.95, 0, 180, 0.05), np.ones(2))
+    assert ids(searcher(neighbours, 3, exclude_overlap=True).by_record(batches([again]))) == [found[0][:3]]
+
+
+def test_an_item_overlaps_itself_and_its_other_dates(neighbours):
+    (found,) = ids(by_id(neighbours, ["june_2_1"], k=20, exclude_overlap=True))
+    assert len(found) == 14
+    assert not {"june_2_1", "may_2_1"} & {*found}
+
+
+def test_a_query_without_a_place_is_warned_about_once(neighbours, caplog):
+    asked = [tile_at(f"q{i}", None, np.ones(2)) for i in range(2)]
+    list(searcher(neighbours, exclude_overlap=True).by_record(batches(asked)))
+    assert caplog.messages == ["a query states no place, so nothing that overlaps it is left out"]
+
+
+def test_a_query_whose_footprint_cannot_be_read_is_named_or_skipped(neighbours):
+    def asked():
+        records = [tile_at(f"q{i}", (0, 0, 1, 1), np.ones(2)) for i in range(3)]
+        records[1]["geometry"] = {"type": "Polygon", "coordinates": [[["here"]]]}
+        return batches(records)
+
+    assert len(list(searcher(neighbours).by_record(asked()))) == 3  # nothing reads it
+    with pytest.raises(RecordError, match=r"in:2: has a geometry that cannot be read"):
+        list(searcher(neighbours, exclude_overlap=True).by_record(asked()))
+    skips = Skips(keep_going=True)
+    assert len(list(searcher(neighbours, exclude_overlap=True, skips=skips).by_record(asked()))) == 2
+    assert skips.count == 1
+
+
+def test_hits_are_merged_after_they_are_taken(neighbours):
+    searcher = Searcher(neighbours, 6, None, exclude_self=True, skips=Skips(), merge=True)
+    (areas,) = parsed(searcher.by_item(searcher.queries.ids(["may_3_1"])))
+    assert [area["properties"]["tiles"] for area in areas] == [
+        [f"may_{col}_{row}" for row in (0, 1) for col in range(4)][:6]
+    ]
+
+
+def test_items_are_asked_for_by_their_places(neighbours):
+    asking = searcher(neighbours, 1)
+    found = asking.by_item(asking.queries.at([(179.99, 0.01), (180, 0.02), (-179.96, 0.06)]))
+    assert [hit["properties"]["query"] for hits in parsed(found) for hit in hits] == ["may_1_0", "may_2_1"]
+
+
+def test_a_place_that_no_item_holds_is_refused_or_skipped(neighbours, caplog):
+    with pytest.raises(RecordError, match="has no tile that holds 10,10"):
+        list(searcher(neighbours).queries.at([(10, 10)]))
+    skips = Skips(keep_going=True)
+    found = searcher(neighbours, skips=skips).queries.at([(10, 10), (179.99, 0.01)])
+    assert [item.record["id"] for item in found] == ["may_1_0"]
+    assert skips.count == 1
+
+
+def test_only_rows_that_are_kept_are_hits(index, rows):
+    """As filters choose them, beside what a query leaves out itself, and examples."""
+    kept = np.arange(60) % 3 > 0
+    others = [i for i in range(60) if not kept[i]]
+    found = ids(searcher(index, 5, exclude_self=True, kept=[kept]).by_record(batches(embedding_records(rows))))
+    assert found == [nearest(rows, i, 5, but=[i, *others]) for i in range(60)]
+    asking = searcher(index, 5, kept=[kept])
+    assert ids(asking.by_examples(asking.queries.ids(["t7"]), [], "best")) == [nearest(rows, 7, 5, but=[7, *others])]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.encoders import specification, statistics
 from rsr_cli.core.encoders.base import Model
 from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V1, PRITHVI_V2, Statistics
 from rsr_cli.core.encoders.weights import HubFile, TorchFile
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import FingerprintError, UsageError
 
 if TYPE_CHECKING:
     from rsr_cli.core.encoders.base import Encoder
@@ -146,6 +147,30 @@ def load_encoder(settings: EncoderSettings) -> Encoder | Mean:
         The weights cannot be found or do not fit the model.
     """
     return find_model(settings.model).load(settings)
+
+
+def load_as(space: Space, weights: str | None, place: str) -> Encoder | Mean:
+    """Return an encoder that makes the embeddings of a space, as `load_encoder` does.
+
+    Parameters
+    ----------
+    space : Space
+        Of embeddings.
+    weights : str or None
+        The user's choice.
+    place : str
+        The index or file that states the space, for messages.
+
+    Raises
+    ------
+    FingerprintError
+        The embeddings would be in another space.
+    """
+    encoder = load_encoder(replace(specification.parse(space.model or ""), weights=weights))
+    made = encoder.space(space.facts.get("filled") or (), space.facts.get("unit"))
+    if space.fingerprint != made.fingerprint:
+        raise FingerprintError(f"the embeddings would be in another vector space ({made.difference(space)})", place)
+    return encoder
 
 
 def recipe_of(space: Space) -> dict[str, Any]:

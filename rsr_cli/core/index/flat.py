@@ -17,7 +17,7 @@ from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -141,6 +141,63 @@ class Flat:
         found = self._search(queries, k, radius)
         return [(distances, rows + self._first) for distances, rows in found]
 
+    def combined(
+        self,
+        codes: NDArray[np.uint8],
+        weights: NDArray[np.int64],
+        divisor: int,
+        k: int | None = None,
+        radius: float | None = None,
+    ) -> Found:
+        """Find the rows of codes whose weighted sum of distances to several codes is least, by (sum, row).
+
+        Every row is compared: no bound tells which rows a sum of distances can leave out.
+
+        Parameters
+        ----------
+        codes : numpy.ndarray
+            uint8 (m, bytes).
+        weights : numpy.ndarray
+            int64 (m,): that of the distance to each code, times ``divisor``.
+        divisor : int
+            What the sums are divided by, so that they are whole numbers until then.
+        k, radius
+            As in `search`; the radius is one of sums.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The sums, float64 (hits,), and the rows, int64 (hits,).
+        """
+        count = len(self.vectors)
+        wanted = count if k is None else min(k, count)
+        sums, rows = np.empty(0), np.empty(0, np.int64)
+        farthest = np.inf if radius is None else radius
+        for start in range(0, count, RESCORE_ROWS):
+            near = weights @ hammings(codes, self.vectors[start : start + RESCORE_ROWS]) / divisor
+            possible = near <= farthest
+            if self._kept is not None:
+                possible &= self._kept[start : start + RESCORE_ROWS]
+            chosen = np.flatnonzero(possible)
+            sums, rows = np.concatenate([sums, near[chosen]]), np.concatenate([rows, start + chosen])
+            if len(sums) > wanted:
+                order = np.lexsort((rows, sums))[:wanted]
+                sums, rows = sums[order], rows[order]
+                farthest = sums[-1]
+        order = np.lexsort((rows, sums))
+        return sums[order], rows[order] + self._first
+
+    def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them.
+
+        The rows are counted from 0.
+        """
+        vectors = self.vectors[rows]
+        if self._metric == HAMMING:
+            return hammings(queries, vectors).astype(np.float64)
+        wide = (unit(queries) if self._metric == "cosine" else queries).astype(np.float64)
+        return np.array([_distances(self._metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+
     def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
         count = len(self.vectors)
@@ -259,18 +316,20 @@ def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> l
     return results
 
 
-def in_parts(parts: Sequence[Flat], queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+def in_parts(
+    parts: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None
+) -> list[Found]:
     """Search several arrays as if they were one.
 
     Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
     """
     threads = faiss.omp_get_max_threads()
-    if len(queries) < threads:
+    if n_queries < threads:
         parts = [part for whole in parts for part in _divided(whole, threads)]
-    if len(queries) >= threads or len(parts) == 1:
-        return merged([part.search(queries, k, radius) for part in parts], len(queries), k)
+    if n_queries >= threads or len(parts) == 1:
+        return merged([search(part) for part in parts], n_queries, k)
     with ThreadPoolExecutor(min(threads, len(parts)), initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        return merged(list(pool.map(lambda part: part.search(queries, k, radius), parts)), len(queries), k)
+        return merged(list(pool.map(search, parts)), n_queries, k)
 
 
 def _divided(whole: Flat, threads: int) -> list[Flat]:
@@ -279,6 +338,15 @@ def _divided(whole: Flat, threads: int) -> list[Flat]:
     pieces = max(1, min(threads, whole.vectors.nbytes // PART_BYTES))
     size = -(-count // pieces)
     return [whole.part(slice(first, min(first + size, count))) for first in range(0, count, size)]
+
+
+def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the bits that differ between codes (m, bytes) and others (n, bytes): int32 (m, n)."""
+    codes, others = np.ascontiguousarray(codes), np.ascontiguousarray(others)
+    distances = np.empty((len(codes), len(others)), np.int32)
+    operands = map(faiss.swig_ptr, (codes, others))
+    faiss.hammings(*operands, *distances.shape, codes.shape[1], faiss.swig_ptr(distances))  # type: ignore[attr-defined]
+    return distances
 
 
 def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from rsr_cli.core.index.table import Table
 from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -208,6 +208,13 @@ class Index:
         segment = self.segments[bisect_right(self._firsts, row) - 1]
         return segment, row - segment.first
 
+    def find(self, name: str) -> int | None:
+        """Return the row of an id, if the index has it."""
+        for segment in self.segments:
+            for row in segment.rows_of([name]).values():
+                return segment.first + row
+        return None
+
     def row_of(self, name: str) -> int:
         """Return the row of an id.
 
@@ -216,12 +223,12 @@ class Index:
         RecordError
             The index has no such id.
         """
-        for segment in self.segments:
-            for row in segment.rows_of([name]).values():
-                return segment.first + row
-        similar = [each for segment in self.segments for each in segment.table.ids_with(name)][:3]
-        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
-        raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
+        row = self.find(name)
+        if row is None:
+            similar = [each for segment in self.segments for each in segment.table.ids_with(name)][:3]
+            hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+            raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
+        return row
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id of a row and its Feature, without its vector, as text that `table.hit_line` extends."""
@@ -303,21 +310,57 @@ class Index:
         if not len(queries):
             return []
         more = k if k is None or without is None else k + max(map(len, without))
+        found = self._search(kept, lambda part: part.search(queries, more, radius), len(queries), more)
+        if without is None:
+            return found
+        return [_left(*each, rows, k) for each, rows in zip(found, without, strict=True)]
+
+    def combined(
+        self,
+        codes: NDArray[np.uint8],
+        weights: NDArray[np.int64],
+        divisor: int,
+        k: int | None,
+        radius: float | None,
+        kept: Sequence[NDArray[np.bool_] | None] | None,
+        without: NDArray[np.int64],
+    ) -> Found:
+        """Find the rows nearest to several codes together, as `Flat.combined` does; ``without`` may be no hits."""
+        more = k if k is None else k + len(without)
+        (found,) = self._search(kept, lambda part: [part.combined(codes, weights, divisor, more, radius)], 1, more)
+        return _left(*found, without, k)
+
+    def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the distances of queries to some rows, float64 (queries, rows)."""
+        distances = np.empty((len(queries), len(rows)))
+        for segment in self.segments:
+            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
+            if mine.any():
+                flat = Flat(segment.vectors, self.manifest.metric, self.manifest.max_norm)
+                distances[:, mine] = flat.measure(queries, rows[mine] - segment.first)
+        return distances
+
+    def _search(
+        self,
+        kept: Sequence[NDArray[np.bool_] | None] | None,
+        search: Callable[[Flat], list[Found]],
+        n_queries: int,
+        k: int | None,
+    ) -> list[Found]:
+        """Search the rows of all segments that are kept and not deleted, and check that no file was changed."""
         parts = []
         for number, segment in enumerate(self.segments):
             chosen = both(segment.live, None if kept is None else kept[number])
             flat = Flat(segment.vectors, self.manifest.metric, self.manifest.max_norm, chosen, segment.first)
             parts.append(flat)
         try:
-            found = in_parts(parts, queries, more, radius)
+            found = in_parts(parts, search, n_queries, k)
         except IndexFormatError as error:
             error.place = str(self.path)
             raise
         for segment in self.segments:
             segment.check()
-        if without is None:
-            return found
-        return [_left(*each, rows, k) for each, rows in zip(found, without, strict=True)]
+        return found
 
 
 def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:

@@ -6,9 +6,10 @@ from rsr_cli.core.rasters.grids import parse_grid
 from rsr_cli.core.rasters.masks import MaskSettings
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import SceneSettings
-from rsr_cli.core.rasters.windows import Tiler, WindowSettings, offsets
+from rsr_cli.core.rasters.windows import Around, Tiler, WindowSettings, offsets
 
 __all__ = [
+    "Around",
     "ChipWriter",
     "Locator",
     "MaskSettings",

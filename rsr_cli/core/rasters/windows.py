@@ -42,6 +42,23 @@ _Measured = tuple["Record", "float | RecordError"]
 
 
 @dataclass(frozen=True)
+class Around:
+    """Tiles around places, of a size in pixels.
+
+    Attributes
+    ----------
+    places : sequence of tuple of float
+        Longitudes and latitudes in degrees.
+    width_px, height_px : int
+        Of each tile.
+    """
+
+    places: Sequence[tuple[float, float]]
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
 class WindowSettings:
     """How scenes are cut.
 
@@ -59,6 +76,8 @@ class WindowSettings:
     min_valid : float or None
         Least share of valid pixels; 0 keeps every tile and measures none. None is `MIN_VALID` for tiles that are cut,
         and any valid pixel for whole scenes and where edges are padded.
+    around : Around or None
+        Each of its places is the centre of a tile, in place of windows at every stride.
     """
 
     size_px: int = 224
@@ -67,6 +86,7 @@ class WindowSettings:
     whole: bool = False
     grid: MajorTom | None = None
     min_valid: float | None = None
+    around: Around | None = None
 
 
 def offsets(length: int, size: int, stride: int, edge: Edge) -> list[int]:
@@ -229,6 +249,8 @@ class Tiler:
             return iter([[((0, 0, scene.width, scene.height), None)]])
         if settings.grid:
             return _cells(scene, settings.grid, pad=settings.edge == "pad")
+        if settings.around:
+            return iter([[(window, None)] for window in _windows_around(scene, settings.around)])
         size = settings.size_px
         try:
             columns = offsets(scene.width, size, settings.stride_px, settings.edge)
@@ -237,6 +259,31 @@ class Tiler:
             error.place = scene.place
             raise
         return ([((column, row, size, size), None) for column in columns] for row in rows)
+
+
+def _windows_around(scene: Scene, around: Around) -> list[Window]:
+    """Return the windows around places, each once, moved inside where they would reach over the scene's edge.
+
+    Raises
+    ------
+    RasterError
+        The scene has no place on a map, does not contain one of the places, or is smaller than a tile.
+    """
+    if not scene.locate.is_map:
+        raise RasterError("has no place on a map, where a longitude and latitude are found", scene.place, remedy="warp")
+    size, tile = (scene.width, scene.height), (around.width_px, around.height_px)
+    if scene.width < around.width_px or scene.height < around.height_px:
+        sizes = [f"{width} x {height} px" for width, height in (size, tile)]
+        raise RasterError(f"is of {sizes[0]}, smaller than a tile of {sizes[1]}", scene.place)
+    windows: dict[Window, None] = {}
+    lon, lat = zip(*around.places, strict=True)
+    centres = np.transpose(scene.locate.find(lon, lat, size)).round(6)  # on the edge is inside
+    for place, centre in zip(around.places, centres, strict=True):
+        if not ((centre >= 0) & (centre <= size)).all():  # NaN off the map
+            raise RasterError("does not contain the place {:g},{:g}".format(*place), scene.place)
+        start = np.round(centre - np.divide(tile, 2)).clip(0, np.subtract(size, tile)).astype(int).tolist()
+        windows[start[0], start[1], *tile] = None
+    return list(windows)
 
 
 def _cells(scene: Scene, grid: MajorTom, *, pad: bool) -> Iterator[list[_Place]]:

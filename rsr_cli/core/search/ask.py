@@ -1,45 +1,37 @@
-"""Asking an index: queries into hits, the found records with query, rank and distance."""
+"""Asking an index: queries into hits."""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import RecordError, Skips, UsageError, shown
-from rsr_cli.core.index.flat import drop_too_long
-from rsr_cli.core.index.manifest import HAMMING
-from rsr_cli.core.index.table import hit_line
-from rsr_cli.core.records.exact import loads
-from rsr_cli.core.records.fields import HIT_FIELDS, extent_of, gsd_of, id_of, label_list, one_form
-from rsr_cli.core.records.space import KINDS, Kind
+import numpy as np
+
+from rsr_cli.core.errors import RsrError, Skips, UsageError
+from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
+from rsr_cli.core.search.examples import Examples
+from rsr_cli.core.search.hits import area_lines, lines
+from rsr_cli.core.search.places import footprint_of, rows_in
+from rsr_cli.core.search.queries import OVERLAP, Queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch, Record
+    from rsr_cli.core.search.examples import Combine, Kept, Ranked
+    from rsr_cli.core.search.queries import Item
 
 log = logging.getLogger("rsr")
 
 #: Maximum number of candidates in memory; it limits how many queries are searched at once.
 CANDIDATES = 1 << 20
-#: Measures that differ by more are worth a warning.
-RATIO = 1.5
-#: What an index states of its records -> how to measure it of a query, in metres, and the warning if they differ.
-MEASURES = {
-    "gsd": (
-        gsd_of,
-        "a query has a ground sample distance of %s and the index %s: the same object differs in size in pixels, and"
-        " look-alikes may be missed",
-    ),
-    "extent": (
-        extent_of,
-        "a query is a tile of %s on the ground and the index has tiles of %s: the same object takes up a different"
-        " share of the tile, and look-alikes may be missed",
-    ),
-}
+#: More candidates are asked for by this factor, until enough of them are taken.
+GROWTH = 4
 
 
 class Searcher:
@@ -57,11 +49,21 @@ class Searcher:
         Leave the item with the query's own id out.
     skips : Skips
         Asked about queries that cannot be used.
+    exclude_overlap : bool
+        Leave items out whose footprints share area with the query's.
+    diversity : Diversity
+        What the hits of a query must not have in common.
+    merge : bool
+        Merge hits that touch into areas.
+    kept : sequence of numpy.ndarray or None, optional
+        The rows that may be hits, as `Index.search` takes them.
 
     Attributes
     ----------
+    queries : Queries
+        What the index can be asked with.
     selves : int
-        Number of items left out because they have their query's own id.
+        Number of items that were left out because a query, or one of its examples, has their id.
 
     Raises
     ------
@@ -69,119 +71,126 @@ class Searcher:
         The radius is below 0, and no distance of the index can be.
     """
 
-    def __init__(self, index: Index, k: int | None, radius: float | None, *, exclude_self: bool, skips: Skips) -> None:
+    def __init__(
+        self,
+        index: Index,
+        k: int | None,
+        radius: float | None,
+        *,
+        exclude_self: bool,
+        skips: Skips,
+        exclude_overlap: bool = False,
+        diversity: Diversity = ALL,
+        merge: bool = False,
+        kept: Kept = None,
+    ) -> None:
         metric = index.manifest.metric
         if radius is not None and not radius >= 0 and metric != "dot":
             raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
         self._index = index
         self._k = k
         self._radius = radius
+        self._kept = kept
         self._exclude_self = exclude_self
-        self._skips = skips
+        self._exclude_overlap = exclude_overlap
+        self._diversity = diversity
+        self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
+        self.queries = Queries(index, skips, placed=exclude_overlap)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
-        """Search for records with a code or an embedding.
-
-        Parameters
-        ----------
-        batches : iterable of Batch
-            Queries; against an index of codes, embeddings are binarized as the index was.
+        """Search for records with a code or an embedding, see `Queries.batches`.
 
         Yields
         ------
         list of bytes
             The hits of one query, nearest first, as lines of JSON: the found Features with ``query``, ``rank``,
             ``distance`` and, where the query has labels, ``query_labels``.
-
-        Raises
-        ------
-        RecordError
-            A query has no id, malformed labels, no vector that the index compares, or an embedding too long for
-            float32's squares.
-        FingerprintError
-            The queries are of another vector space than the index, or codes against embeddings.
         """
-        known, binarizer = None, None
-        for batch in batches:
-            batch.apply(_check, self._skips)
-            if batch.vectors is None or batch.space is None or not len(batch):
-                continue
-            if known is None:
-                known, binarizer = batch.space, self._index.binarizer_for(batch.space)
-            if self._index.manifest.metric not in (HAMMING, "cosine"):
-                drop_too_long(batch, self._skips)
-            self._compare(batch.records)
-            yield from self._hits(batch.records, binarizer(batch.vectors) if binarizer else batch.vectors)
+        for records, vectors in self.queries.batches(batches):
+            yield from self._hits(records, vectors)
 
-    def by_id(self, names: Sequence[str]) -> Iterator[list[bytes]]:
+    def by_item(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
         """Search for items of the index itself, as `by_record` does."""
-        for name in names:
-            try:
-                row = self._index.row_of(one_form(name))
-                query: Record = loads(self._index.record(row)[1].encode())
-                _check(query)
-            except RecordError as error:
-                error.place = error.place or f"{self._index.path}: {shown(name)}"
-                self._skips(error)
-                continue
-            yield from self._hits([query], self._index.vector(row)[None])
+        for item in items:
+            yield from self._hits([item.record], item.vector[None])
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The vectors to take from queries, in order of preference: codes only against an index of codes."""
-        space = self._index.manifest.space
-        return ("embedding",) if space and space.kind == "embedding" else KINDS
+    def by_examples(self, likes: Iterable[Item], unlikes: Iterable[Item], combine: Combine) -> Iterator[list[bytes]]:
+        """Search for what is like some examples and unlike others, see `Examples`; these are no hits.
 
-    def _compare(self, queries: Sequence[Record]) -> None:
-        """Warn once of each of `MEASURES` in which queries and index differ."""
-        for name, (measure, warning) in MEASURES.items():
-            stated: tuple[float, float] | None = getattr(self._index.manifest, name)
-            if stated is None or name in self._warned:
-                continue
-            least, greatest = stated
-            for found in filter(None, map(measure, queries)):
-                if not least / RATIO <= found <= greatest * RATIO:
-                    low, high = _rounded(least), _rounded(greatest)
-                    has = f"{low} m" if low == high else f"{low} to {high} m"
-                    log.warning(warning, f"{_rounded(found)} m", has)
-                    self._warned.add(name)
-                    break
+        Yields
+        ------
+        list of bytes
+            The hits of the one query, as `by_record` does.
+        """
+        liked, unliked = list(likes), list(unlikes)
+        if not liked:
+            raise RsrError("there is no example of what hits are to be like", remedy="like")
+        examples = Examples(self._index, liked, unliked, combine)
+        self.selves += len(examples.rows)
+        without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
+        chooser = self._choose(lambda k: examples.search(k, self._radius, self._kept, without))
+        if examples.rejected and not chooser.taken:
+            log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
+        yield self._lines(examples.name, examples.labels, chooser.taken)
 
     def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
-        more = self._k if self._k is None or not self._exclude_self else self._k + 1
+        """Yield the hits of some queries."""
         count = self._index.manifest.count
-        step = max(1, CANDIDATES // max(1, count if more is None else min(more, count)))
+        step = max(1, CANDIDATES // max(1, count if self._k is None else min(self._k, count)))
         for start in range(0, len(queries), step):
-            found = self._index.search(values[start : start + step], more, self._radius)
-            for query, (distances, rows) in zip(queries[start : start + step], found, strict=True):
-                yield self._lines(query, distances.tolist(), rows.tolist())
+            some, vectors = queries[start : start + step], values[start : start + step]
+            without = [self._without(query) for query in some]
+            found = self._index.search(vectors, self._k, self._radius, self._kept, without)
+            for query, vector, left_out, first in zip(some, vectors, without, found, strict=True):
+                chooser = self._choose(partial(self._search, vector, left_out), first)
+                yield self._lines(query["id"], query["properties"].get("labels"), chooser.taken)
 
-    def _lines(self, query: Record, distances: list[float], rows: list[int]) -> list[bytes]:
-        """Return one query's hits as lines of JSON."""
-        asked, labels = query["id"], query["properties"].get("labels")
-        own = id_of(query) if self._exclude_self else None
-        lines: list[bytes] = []
-        for distance, row in zip(distances, rows, strict=True):
-            if len(lines) == self._k:
-                break
-            name, text = self._index.record(row)
-            if name == own:
-                self.selves += 1
-                continue
-            values = (asked, len(lines) + 1, distance, labels)
-            added = {field: v for field, v in zip(HIT_FIELDS, values, strict=True) if v is not None}
-            lines.append(hit_line(text, added))
-        return lines
+    def _search(self, vector: NDArray[Any], without: NDArray[np.int64], k: int | None) -> Ranked:
+        """Rank the nearest rows of one query."""
+        ((distances, rows),) = self._index.search(vector[None], k, self._radius, self._kept, [without])
+        return distances, rows, k is None or len(rows) < k
 
+    def _choose(
+        self, search: Callable[[int | None], Ranked], first: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
+    ) -> Chooser:
+        """Take a query's hits from more and more of its nearest rows, of which the first k may be known."""
+        chooser = Chooser(self._index, self._k, self._diversity)
+        width = self._k
+        ranked = search(width) if first is None else (*first, width is None or len(first[1]) < width)
+        while True:
+            distances, rows, ended = ranked
+            if chooser.see(distances, rows) or ended:
+                if chooser.placeless:
+                    self._warn("items without a place are left out, as they may be too near to others")
+                return chooser
+            assert width is not None
+            width *= GROWTH
+            ranked = search(width)
 
-def _check(query: Record) -> None:
-    """Raise RecordError if a query's id or labels cannot be written to its hits."""
-    id_of(query)
-    label_list(query)
+    def _without(self, query: Record) -> NDArray[np.int64]:
+        """Return the rows that may not be hits of a query, sorted."""
+        rows = self._overlapping([query])
+        own = self._index.find(id_of(query)) if self._exclude_self else None
+        if own is None:
+            return rows
+        self.selves += 1
+        return np.union1d(rows, np.array([own]))
 
+    def _overlapping(self, records: Sequence[Record]) -> NDArray[np.int64]:
+        """Return the rows that share area with the footprints of records, if they are to be left out, sorted."""
+        found = [np.empty(0, np.int64)]
+        for record in records if self._exclude_overlap else ():
+            footprint = footprint_of(record)
+            if footprint is not None:
+                found.append(rows_in(self._index, footprint, OVERLAP))
+            else:
+                self._warn("a query states no place, so nothing that overlaps it is left out")
+        return np.unique(np.concatenate(found))
 
-def _rounded(number: float) -> str:
-    """Return a number with four digits that count."""
-    return f"{float(f'{number:.4g}'):g}"
+    def _warn(self, doubt: str) -> None:
+        """Log a doubt about the answers, once."""
+        if doubt not in self._warned:
+            self._warned.add(doubt)
+            log.warning(doubt)

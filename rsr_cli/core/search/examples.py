@@ -1,0 +1,150 @@
+"""One query of several examples: some that the hits are to be like, and some that they are not to be like."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rsr_cli.core.errors import RsrError
+from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
+from rsr_cli.core.records.fields import id_of, label_list
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rsr_cli.core.index.reading import Index
+    from rsr_cli.core.search.queries import Item
+
+Combine = Literal["mean", "best"]
+#: Per segment the rows that may be hits, None for all.
+Kept = Sequence["NDArray[np.bool_] | None"] | None
+#: Distances and rows in the order of (distance, row), and whether no others would follow.
+Ranked = tuple["NDArray[np.float64]", "NDArray[np.int64]", bool]
+#: Examples cancel out if what is left is shorter than this share of the longest one.
+CANCELLED = 1e-6
+#: Letters of a query's id, which is made of its examples' ids.
+NAME_LETTERS = 80
+
+
+class Examples:
+    """A query of several examples.
+
+    - ``mean``, embeddings: the query is the mean of what is like, and if something is unlike twice that mean less the
+      mean of what is unlike (Rocchio 1971, with the weights 1, 1 and 1). For ``cosine`` examples are of unit length.
+    - ``mean``, codes: the same of distances. That of a row is its mean distance to what is like, and if something is
+      unlike twice that less its mean distance to what is unlike, in bits; it may be below 0.
+    - ``best``: the distance of a row is that to the nearest example that it is to be like. A row that is nearer to one
+      that it is not to be like than to every one that it is to be like is no hit.
+
+    Parameters
+    ----------
+    index : Index
+        To be asked.
+    likes, unlikes : sequence of Item
+        The examples; at least one is like.
+    combine : str
+        ``mean`` or ``best``.
+
+    Attributes
+    ----------
+    name : str
+        The query's id: those of the examples, such as ``a+b-c``. One that is too long is cut, and ends with a digest.
+    labels : list of str or None
+        Those that all that is like has.
+    rows : numpy.ndarray
+        int64: rows of the examples in the index, sorted.
+    rejected : bool
+        Whether rows were found that are nearer to what is unlike.
+
+    Raises
+    ------
+    RsrError
+        The examples cancel out, or they are too long for float32 together.
+    """
+
+    def __init__(self, index: Index, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
+        self._index = index
+        self._likes = np.array([item.vector for item in likes])
+        self._unlikes = np.array([item.vector for item in unlikes])
+        self.name = _name(likes, unlikes)
+        self.labels = _common_labels(likes)
+        self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
+        self.rejected = False
+        metric = index.manifest.metric
+        if combine == "best":
+            self.search = self._best
+        elif metric == HAMMING:
+            self.search = self._mean_distance
+        else:
+            self._vector = _rocchio(self._likes, self._unlikes, metric)
+            self.search = self._mean
+
+    def _mean(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+        """Search for the mean of embeddings."""
+        ((distances, rows),) = self._index.search(self._vector, k, radius, kept, [without])
+        return distances, rows, k is None or len(rows) < k
+
+    def _mean_distance(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+        """Search for the codes with the least mean distance."""
+        likes, unlikes = len(self._likes), len(self._unlikes)
+        weights, divisor = np.ones(likes, np.int64), likes
+        codes = self._likes
+        if unlikes:
+            weights = np.repeat((2 * unlikes, -likes), (likes, unlikes))
+            divisor = likes * unlikes
+            codes = np.concatenate([self._likes, self._unlikes])
+        distances, rows = self._index.combined(codes, weights, divisor, k, radius, kept, without)
+        return distances, rows, k is None or len(rows) < k
+
+    def _best(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+        """Search for rows near to any example: the k nearest are among the k nearest to each."""
+        found = self._index.search(self._likes, k, radius, kept, [without] * len(self._likes))
+        distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
+        order = np.lexsort((rows, distances))
+        _, firsts = np.unique(rows[order], return_index=True)
+        order = order[np.sort(firsts)][:k]
+        distances, rows = distances[order], rows[order]
+        ended = k is None or len(rows) < k
+        if len(self._unlikes) and len(rows):
+            rejected = self._index.measure(self._unlikes, rows).min(axis=0) < distances
+            self.rejected |= bool(rejected.any())
+            distances, rows = distances[~rejected], rows[~rejected]
+        return distances, rows, ended
+
+
+def _rocchio(likes: NDArray[np.float32], unlikes: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+    """Return the embedding (1, dim) to search for."""
+    examples = np.concatenate([likes, unlikes.reshape(-1, likes.shape[1])]).astype(np.float64)
+    norms = np.linalg.norm(examples, axis=1, keepdims=True)
+    if metric == "cosine":
+        examples /= np.where(norms > 0, norms, 1)
+        norms = np.minimum(norms, 1)
+    wanted = examples[: len(likes)].mean(axis=0)
+    if len(unlikes):
+        wanted = 2 * wanted - examples[len(likes) :].mean(axis=0)
+    length = np.linalg.norm(wanted)
+    if metric in ("cosine", "dot") and length <= CANCELLED * norms.max():
+        raise RsrError("the examples cancel each other out: their mean has no direction", remedy="other-examples")
+    if length > MAX_NORM:
+        raise RsrError(f"the mean of the examples is {length:.1e} long, too long for float32")
+    return wanted.astype(np.float32)[None]
+
+
+def _name(likes: Sequence[Item], unlikes: Sequence[Item]) -> Any:
+    """Return the id of a query of examples; of a single one as it is written."""
+    if len(likes) == 1 and not unlikes:
+        return likes[0].record["id"]
+    name = "+".join(id_of(item.record) for item in likes) + "".join(f"-{id_of(item.record)}" for item in unlikes)
+    if len(name) <= NAME_LETTERS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: NAME_LETTERS - len(digest) - 3]}...{digest}"
+
+
+def _common_labels(items: Sequence[Item]) -> list[str] | None:
+    """Return the labels that all have, None if there are none."""
+    first, *others = [label_list(item.record) or [] for item in items]
+    return [label for label in first if all(label in labels for labels in others)] or None
