@@ -15,7 +15,6 @@ from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, one_form
 from rsr_cli.core.records.foreign import is_index
-from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -52,6 +51,12 @@ if TYPE_CHECKING:
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
     help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
+@click.option(
+    "--refine",
+    type=click.Choice(["int8", "float16", "float32"]),
+    help="Store embeddings beside the codes, in this type of number, for rsr query --rerank; --metric is theirs."
+    " Records need both, as rsr binarize --keep-embedding writes them.",
+)
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.table
 @options.keep_going
@@ -61,6 +66,7 @@ def index(
     output: str,
     ids: tuple[str, ...],
     metric: str | None,
+    refine: str | None,
     settings: TableSettings,
     skips: Skips,
     **flags: bool,
@@ -69,19 +75,21 @@ def index(
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
     records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless --metric is
-    passed. Several indexes as INPUT are merged. Whatever changes an index, it can be queried meanwhile, and changes at
-    once or not at all. With --overwrite, it stays as it is if no usable record is read, or if a command before rsr
-    index in the pipe fails.
+    passed without --refine. Several indexes as INPUT are merged. Whatever changes an index, it can be queried
+    meanwhile, and changes at once or not at all. With --overwrite, it stays as it is if no usable record is read, or if
+    a command before rsr index in the pipe fails.
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    _check_together(flags, ids, inputs, metric)
+    _check_together(flags, ids, inputs, metric, refine)
     with Progress("records") as progress:
-        for added in _work(inputs, Path(output), ids, metric, settings, skips, progress, **flags):
+        for added in _work(inputs, Path(output), ids, metric, refine, settings, skips, progress, **flags):
             progress.update(added)
 
 
-def _check_together(flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None) -> None:
+def _check_together(
+    flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None, refine: str | None
+) -> None:
     """Check that the flags fit together."""
     modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
     if len(modes) > 1:
@@ -92,8 +100,8 @@ def _check_together(flags: dict[str, bool], ids: Sequence[str], inputs: Sequence
         raise UsageError("pass either --id or INPUT, not both")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
-    if metric and (flags["compact"] or flags["delete"]):
-        raise UsageError("--metric is for records that are added")
+    if (metric or refine) and (flags["compact"] or flags["delete"]):
+        raise UsageError(f"--{'metric' if metric else 'refine'} is for records that are added")
 
 
 def _work(
@@ -101,6 +109,7 @@ def _work(
     path: Path,
     ids: tuple[str, ...],
     metric: str | None,
+    refine: str | None,
     settings: TableSettings,
     skips: Skips,
     progress: Progress,
@@ -134,8 +143,9 @@ def _work(
 
         if len(merged) < len(inputs):
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
-        if metric:
-            raise UsageError("the metric of a merged index is that of its parts; leave --metric out")
+        if metric or refine:
+            what = "metric" if metric else "refine"
+            raise UsageError(f"a merged index is as its parts are; leave --{what} out")
         yield from upkeep.merge(
             [Path(name) for name in inputs],
             path,
@@ -150,16 +160,31 @@ def _work(
         raise UsageError("--replace needs --append, or several indexes")
     from rsr_cli.core.index import build
 
+    if refine:
+        skips.instead["binarize"] = "binarize-keep", {}
+    takes = build.appendable(path, metric, refine) if append else build.taken(metric, refine)
+    batches = _with_recipes(streams.read(inputs, skips, takes.kinds, progress, settings, takes.beside))
     if append:
-        kinds, metric = build.appendable(path, metric)
-        batches = _with_recipes(streams.read(inputs, skips, kinds, progress, settings))
         yield from build.append(
-            batches, path, metric, skips, arguments=arguments, replace_rows=replace, allow_empty=allow_empty
+            batches,
+            path,
+            takes.metric,
+            skips,
+            refine=takes.refine,
+            arguments=arguments,
+            replace_rows=replace,
+            allow_empty=allow_empty,
         )
         return
-    batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
     yield from build.build(
-        batches, path, metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
+        batches,
+        path,
+        takes.metric,
+        skips,
+        refine=takes.refine,
+        arguments=arguments,
+        overwrite=overwrite,
+        allow_empty=allow_empty,
     )
 
 

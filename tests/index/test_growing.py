@@ -87,8 +87,8 @@ class Growing(RuleBasedStateMachine):
         ]
 
     def build(self, path, made, **how):
-        kinds, metric = build.appendable(path, self.metric)
-        return sum(build.append(batches(made, kinds, size=4), path, metric, Skips(), **how))
+        takes = build.appendable(path, self.metric)
+        return sum(build.append(batches(made, takes.kinds, size=4), path, takes.metric, Skips(), **how))
 
     @rule(count=st.integers(1, 12))
     def append(self, count):
@@ -125,9 +125,9 @@ class Growing(RuleBasedStateMachine):
         name = data.draw(st.sampled_from([row["id"] for row in self.rows]))
         made = [*self.made(2), *self.made(1, [name])]
         stored = self.stored(made)
-        kinds, metric = build.appendable(self.path, self.metric)
+        takes = build.appendable(self.path, self.metric)
         skips = Skips(keep_going=True)
-        sum(build.append(batches(made, kinds), self.path, metric, skips))
+        sum(build.append(batches(made, takes.kinds), self.path, takes.metric, skips))
         assert skips.count == 1
         self.rows += stored[:2]
 

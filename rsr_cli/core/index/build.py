@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
 from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
@@ -42,6 +42,7 @@ def build(
     metric: str | None,
     skips: Skips,
     *,
+    refine: str | None = None,
     arguments: Sequence[str] = (),
     overwrite: bool = False,
     allow_empty: bool = False,
@@ -55,13 +56,15 @@ def build(
     Parameters
     ----------
     batches : iterable of Batch
-        Records with vectors of one space.
+        Records with vectors of one space, and those beside them that `taken` states.
     path : Path
         The directory to create.
     metric : str, optional
         ``l1``, ``l2``, ``cosine`` or ``dot``, for embeddings; ``None`` is ``l1``, the paper's.
     skips : Skips
         Asked about records that cannot be indexed.
+    refine : str, optional
+        What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
     arguments : sequence of str
         The command line, for the manifest.
     overwrite : bool
@@ -87,7 +90,7 @@ def build(
     refuse_existing(path, overwrite=overwrite)
 
     def fill(staging: Path) -> Generator[int, None, Manifest]:
-        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips)) as writer:
+        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, refine)) as writer:
             yield from writer.fill(batches)
             if not writer.count and not allow_empty:
                 raise _no_records()
@@ -108,6 +111,7 @@ def append(
     metric: str | None,
     skips: Skips,
     *,
+    refine: str | None = None,
     arguments: Sequence[str] = (),
     replace_rows: bool = False,
     allow_empty: bool = False,
@@ -117,11 +121,11 @@ def append(
     Parameters
     ----------
     batches : iterable of Batch
-        Records with vectors of the index's space.
+        Records with vectors of the index's space, and those beside them that `appendable` states.
     path : Path
         The index; one that does not exist is created.
-    metric : str, optional
-        That of the index, as `appendable` returns it.
+    metric, refine : str, optional
+        Those of the index, as `appendable` returns them.
     skips : Skips
         Asked about records that cannot be indexed, and about those whose id the index has.
     arguments : sequence of str
@@ -150,7 +154,7 @@ def append(
         writers: list[SegmentWriter] = []  # the one that fills the segment, which knows where its rows are from
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            writer = stack.enter_context(contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips)))
+            writer = stack.enter_context(contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, refine)))
             writers.append(writer)
             yield from writer.fill(_fitting(batches, known, path))
             if known is None and not writer.count and not allow_empty:
@@ -175,29 +179,64 @@ def _no_records() -> RsrError:
     return RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
 
 
-def appendable(path: Path, metric: str | None) -> tuple[Sequence[Kind], str | None]:
-    """Return which vectors an index takes, in order of preference, and the metric for them, ``None`` for codes.
+class Taken(NamedTuple):
+    """What an index takes of records.
+
+    Attributes
+    ----------
+    kinds : sequence of str
+        The vectors, in order of preference.
+    beside : str or None
+        The vectors that are to be beside them.
+    metric : str or None
+        Of embeddings, if the user or the index states it.
+    refine : str or None
+        What embeddings beside codes are stored as.
+    """
+
+    kinds: Sequence[Kind]
+    beside: Kind | None
+    metric: str | None
+    refine: str | None
+
+
+def taken(metric: str | None, refine: str | None) -> Taken:
+    """Return what a new index takes, for a metric of embeddings and for embeddings beside codes."""
+    if refine:
+        return Taken(("code",), "embedding", metric, refine)
+    return Taken(("embedding",) if metric else KINDS, None, metric, None)
+
+
+def appendable(path: Path, metric: str | None, refine: str | None = None) -> Taken:
+    """Return what an index takes that is appended to.
 
     Parameters
     ----------
     path : Path
-        The index; one that does not exist takes all.
-    metric : str, optional
-        The metric that is asked for.
+        The index; one that does not exist takes what a new one does.
+    metric, refine : str, optional
+        What is asked for.
 
     Raises
     ------
     UsageError
-        The index has another metric.
+        The index has another metric, or stores other embeddings beside its codes.
     IndexFormatError
         The directory is not an index, or is damaged.
     """
     known = Manifest.read(path) if resolve(path).exists() else None
     if known is None or known.space is None:
-        return ("embedding",) if metric else KINDS, metric
-    if metric not in (None, known.metric):
-        raise UsageError(f"the index compares its vectors by {known.metric}, not {metric}", remedy="no-metric")
-    return (known.space.kind,), None if known.metric == HAMMING else known.metric
+        return taken(metric, refine)
+    own, stored = (known.refine.metric, known.refine.dtype) if known.refine else (known.metric, None)
+    if metric not in (None, own):
+        raise UsageError(f"the index compares its vectors by {own}, not {metric}", remedy="no-metric")
+    if refine and stored is None:
+        raise UsageError("the index stores no embeddings beside its codes", remedy="refine")
+    if refine not in (None, stored):
+        raise UsageError(f"the index stores its embeddings as {stored}, not {refine}", remedy="no-refine")
+    if stored:
+        return taken(own, stored)
+    return Taken((known.space.kind,), None, None if own == HAMMING else own, None)
 
 
 def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
@@ -208,13 +247,16 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     FingerprintError
         They are of different vector spaces.
     UsageError
-        They have different metrics.
+        They have different metrics, or store other embeddings beside their codes.
     """
     if manifest.space is None or other.space is None:
         return
     check_space(manifest.space, other.space, place)
     if manifest.metric != other.metric:
         raise UsageError(f"{place}: compares its vectors by {manifest.metric}, the others by {other.metric}")
+    if manifest.refine != other.refine:
+        mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
+        raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
 
 
 def check_space(mine: Space, theirs: Space, place: str) -> None:

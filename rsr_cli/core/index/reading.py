@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, UsageError
 from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, in_parts
 from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.rerank import Refined, WeightedBits
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.records.space import fingerprint, note_int8
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.codes.base import Binarizer
     from rsr_cli.core.index.flat import Found
+    from rsr_cli.core.index.manifest import Refine
     from rsr_cli.core.records.space import Space
 
 #: Rows whose ids are read at once.
@@ -48,6 +50,8 @@ class Segment:
         The space of its vectors.
     first : int
         Row of the index that is the segment's row 0.
+    refine : Refine, optional
+        What the manifest states of the embeddings beside codes.
 
     Attributes
     ----------
@@ -55,6 +59,8 @@ class Segment:
         Number of rows, with those that are deleted.
     columns : Columns
         The columns to filter by.
+    refined : Refined or None
+        The embeddings beside codes.
 
     Raises
     ------
@@ -64,15 +70,20 @@ class Segment:
         A file is damaged.
     """
 
-    def __init__(self, directory: Path, facts: SegmentFacts, space: Space, first: int = 0) -> None:
+    def __init__(
+        self, directory: Path, facts: SegmentFacts, space: Space, first: int = 0, refine: Refine | None = None
+    ) -> None:
         self.directory = directory
         self.facts = facts
         self.first = first
         self.count = facts.count
         self.columns = Columns(directory, facts.count)
+        self.refined = Refined(directory, facts.count, refine) if refine else None
         self._space = space
-        if not {VECTORS, TABLE} <= facts.files.keys():
-            raise self._damaged(VECTORS, "the manifest does not state its size")
+        needed = (VECTORS, TABLE, *(self.refined.names if self.refined else ()))
+        for name in needed:
+            if name not in facts.files:
+                raise self._damaged(name, "the manifest does not state its size")
         self._opened = {name: (directory / name).stat() for name in facts.files}
         for name, found in self._opened.items():
             if not stat.S_ISREG(found.st_mode):
@@ -141,7 +152,9 @@ class Segment:
 
     def check(self) -> None:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
-        used = (VECTORS, TABLE) if "table" in vars(self) else (VECTORS,)
+        used = [VECTORS]
+        used += [TABLE] if "table" in vars(self) else []
+        used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
         for name in used:
             opened, path = self._opened[name], self.directory / name
             try:
@@ -240,6 +253,19 @@ class Index:
         segment, at = self._at(row)
         vector: NDArray[Any] = np.array(segment.vectors[at])
         return vector
+
+    def embedding(self, row: int) -> NDArray[np.float64]:
+        """Return the embedding that is stored beside the code of a row, float64 (dim,).
+
+        Raises
+        ------
+        UsageError
+            None is.
+        """
+        segment, at = self._at(row)
+        if segment.refined is None:
+            raise UsageError("stores no embeddings of its items beside their codes", str(self.path), remedy="refine")
+        return segment.refined.rows(np.array([at]))[0]
 
     def binarizer_for(self, space: Space) -> Binarizer | None:
         """Check that queries can be compared, and return how to binarize them if they are embeddings against codes.
@@ -340,6 +366,36 @@ class Index:
                 distances[:, mine] = flat.measure(queries, rows[mine] - segment.first)
         return distances
 
+    def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return better distances of a query to some rows of codes, float64 (n,).
+
+        Parameters
+        ----------
+        query : numpy.ndarray
+            If embeddings are stored, one (dim,), whose distances are by their metric; else the values (bits,) whose
+            signs are its code (`Binarizer.values`), whose distances are those of `WeightedBits`.
+        rows : numpy.ndarray
+            int64 (n,).
+
+        Raises
+        ------
+        IndexFormatError
+            A file is damaged, or was changed meanwhile.
+        """
+        found = np.empty(len(rows))
+        weighted = None if self.manifest.refine else WeightedBits(query)
+        for segment in self.segments:
+            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
+            if not mine.any():
+                continue
+            at = rows[mine] - segment.first
+            if weighted:
+                found[mine] = weighted.measure(segment.vectors[at])
+            elif segment.refined:
+                found[mine] = segment.refined.measure(query, at)
+            segment.check()
+        return found
+
     def _search(
         self,
         kept: Sequence[NDArray[np.bool_] | None] | None,
@@ -376,7 +432,7 @@ def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
     for facts in manifest.segments:
         assert manifest.space is not None
         try:
-            segments.append(Segment(directory / facts.name, facts, manifest.space, first))
+            segments.append(Segment(directory / facts.name, facts, manifest.space, first, manifest.refine))
         except FileNotFoundError as error:
             raise IndexFormatError("is missing", str(error.filename), remedy="rebuild") from None
         except OSError as error:

@@ -112,8 +112,9 @@ def compact(path: Path, *, arguments: Sequence[str] = ()) -> Iterator[int]:
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             assert first.space is not None
-            metric = None if first.metric == HAMMING else first.metric
-            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips())) as writer:
+            metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
+            refine = first.refine.dtype if first.refine else None
+            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), refine)) as writer:
                 for segment in index.segments:
                     yield from writer.copy(segment, first.space)
                 writer.finish()

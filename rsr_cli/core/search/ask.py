@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RsrError, Skips, UsageError
+from rsr_cli.core.index.flat import ranked
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
 from rsr_cli.core.search.examples import Examples
@@ -57,6 +58,9 @@ class Searcher:
         Merge hits that touch into areas.
     kept : sequence of numpy.ndarray or None, optional
         The rows that may be hits, as `Index.search` takes them.
+    rerank : int, optional
+        Rank so many of each query's nearest codes again, by the distances of `Index.remeasure`, which the radius and
+        the hits state then. Hits are among these.
 
     Attributes
     ----------
@@ -68,7 +72,7 @@ class Searcher:
     Raises
     ------
     UsageError
-        The radius is below 0, and no distance of the index can be.
+        The radius is below 0, and no distance of the index can be; or it has no codes to rank again.
     """
 
     def __init__(
@@ -83,20 +87,28 @@ class Searcher:
         diversity: Diversity = ALL,
         merge: bool = False,
         kept: Kept = None,
+        rerank: int | None = None,
     ) -> None:
-        metric = index.manifest.metric
+        space, refine = index.manifest.space, index.manifest.refine
+        metric = refine.metric if rerank and refine else index.manifest.metric
+        if rerank and space and space.kind == "embedding":
+            raise UsageError("compares embeddings, exactly: there are no codes to rank again", str(index.path))
+        if rerank:
+            by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
+            log.info("the %d nearest codes of each query are ranked again, by %s", rerank, by)
         if radius is not None and not radius >= 0 and metric != "dot":
             raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
         self._index = index
         self._k = k
         self._radius = radius
         self._kept = kept
+        self._rerank = rerank
         self._exclude_self = exclude_self
         self._exclude_overlap = exclude_overlap
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(index, skips, placed=exclude_overlap)
+        self.queries = Queries(index, skips, placed=exclude_overlap, fine=rerank is not None)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -108,13 +120,13 @@ class Searcher:
             The hits of one query, nearest first, as lines of JSON: the found Features with ``query``, ``rank``,
             ``distance`` and, where the query has labels, ``query_labels``.
         """
-        for records, vectors in self.queries.batches(batches):
-            yield from self._hits(records, vectors)
+        for items in self.queries.batches(batches):
+            yield from self._hits(items)
 
     def by_item(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
         """Search for items of the index itself, as `by_record` does."""
         for item in items:
-            yield from self._hits([item.record], item.vector[None])
+            yield from self._hits([item])
 
     def by_examples(self, likes: Iterable[Item], unlikes: Iterable[Item], combine: Combine) -> Iterator[list[bytes]]:
         """Search for what is like some examples and unlike others, see `Examples`; these are no hits.
@@ -127,7 +139,7 @@ class Searcher:
         liked, unliked = list(likes), list(unlikes)
         if not liked:
             raise RsrError("there is no example of what hits are to be like", remedy="like")
-        examples = Examples(self._index, liked, unliked, combine)
+        examples = Examples(self._index, liked, unliked, combine, self._rerank)
         self.selves += len(examples.rows)
         without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
         chooser = self._choose(lambda k: examples.search(k, self._radius, self._kept, without))
@@ -135,39 +147,48 @@ class Searcher:
             log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
         yield self._lines(examples.name, examples.labels, chooser.taken)
 
-    def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
+    def _hits(self, queries: Sequence[Item]) -> Iterator[list[bytes]]:
         """Yield the hits of some queries."""
         count = self._index.manifest.count
-        step = max(1, CANDIDATES // max(1, count if self._k is None else min(self._k, count)))
+        width, radius = (self._rerank, None) if self._rerank else (self._k, self._radius)
+        step = max(1, CANDIDATES // max(1, count if width is None else min(width, count)))
         for start in range(0, len(queries), step):
-            some, vectors = queries[start : start + step], values[start : start + step]
-            without = [self._without(query) for query in some]
-            found = self._index.search(vectors, self._k, self._radius, self._kept, without)
-            for query, vector, left_out, first in zip(some, vectors, without, found, strict=True):
-                chooser = self._choose(partial(self._search, vector, left_out), first)
-                yield self._lines(query["id"], query["properties"].get("labels"), chooser.taken)
+            some = queries[start : start + step]
+            without = [self._without(query.record) for query in some]
+            vectors = np.array([query.vector for query in some])
+            found = self._index.search(vectors, width, radius, self._kept, without)
+            for query, left_out, (distances, rows) in zip(some, without, found, strict=True):
+                if query.fine is not None:
+                    first = self._again(query.fine, rows)
+                else:
+                    first = distances, rows, width is None or len(rows) < width
+                chooser = self._choose(partial(self._search, query.vector, left_out), first)
+                yield self._lines(query.record["id"], query.record["properties"].get("labels"), chooser.taken)
+
+    def _again(self, fine: NDArray[Any], rows: NDArray[np.int64]) -> Ranked:
+        """Rank the nearest codes of one query again."""
+        rows = np.sort(rows)  # in the order in which they lie on disk
+        return *ranked(self._index.remeasure(fine, rows), rows, self._radius), True
 
     def _search(self, vector: NDArray[Any], without: NDArray[np.int64], k: int | None) -> Ranked:
         """Rank the nearest rows of one query."""
         ((distances, rows),) = self._index.search(vector[None], k, self._radius, self._kept, [without])
         return distances, rows, k is None or len(rows) < k
 
-    def _choose(
-        self, search: Callable[[int | None], Ranked], first: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
-    ) -> Chooser:
+    def _choose(self, search: Callable[[int | None], Ranked], first: Ranked | None = None) -> Chooser:
         """Take a query's hits from more and more of its nearest rows, of which the first k may be known."""
         chooser = Chooser(self._index, self._k, self._diversity)
         width = self._k
-        ranked = search(width) if first is None else (*first, width is None or len(first[1]) < width)
+        ranking = search(width) if first is None else first
         while True:
-            distances, rows, ended = ranked
+            distances, rows, ended = ranking
             if chooser.see(distances, rows) or ended:
                 if chooser.placeless:
                     self._warn("items without a place are left out, as they may be too near to others")
                 return chooser
             assert width is not None
             width *= GROWTH
-            ranked = search(width)
+            ranking = search(width)
 
     def _without(self, query: Record) -> NDArray[np.int64]:
         """Return the rows that may not be hits of a query, sorted."""

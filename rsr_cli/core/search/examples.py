@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rsr_cli.core.errors import RsrError
+from rsr_cli.core.index.flat import ranked
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.records.fields import id_of, label_list
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.flat import Found
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.queries import Item
 
@@ -47,6 +51,9 @@ class Examples:
         The examples; at least one is like.
     combine : str
         ``mean`` or ``best``.
+    rerank : int, optional
+        Rank so many of the nearest codes again, by the distances of `Index.remeasure`; ``mean`` is then that of
+        embeddings, and what ``best`` leaves out is what is nearer to an unlike example by these distances.
 
     Attributes
     ----------
@@ -65,7 +72,9 @@ class Examples:
         The examples cancel out, or they are too long for float32 together.
     """
 
-    def __init__(self, index: Index, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
+    def __init__(
+        self, index: Index, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine, rerank: int | None = None
+    ) -> None:
         self._index = index
         self._likes = np.array([item.vector for item in likes])
         self._unlikes = np.array([item.vector for item in unlikes])
@@ -73,8 +82,18 @@ class Examples:
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
         self.rejected = False
+        self.search: Callable[[int | None, float | None, Kept, NDArray[np.int64]], Ranked]
         metric = index.manifest.metric
-        if combine == "best":
+        if rerank:
+            refine = index.manifest.refine
+            self._rerank = rerank
+            self._fine_likes = np.array([item.fine for item in likes])
+            self._fine_unlikes = np.array([item.fine for item in unlikes])
+            self.search = self._best_again if combine == "best" else self._mean_again
+            if combine == "mean":  # a direction alone decides weights of bits, as it does a cosine
+                by = refine.metric if refine else "cosine"
+                self._vector = _rocchio(self._fine_likes, self._fine_unlikes, by)
+        elif combine == "best":
             self.search = self._best
         elif metric == HAMMING:
             self.search = self._mean_distance
@@ -100,19 +119,44 @@ class Examples:
         return distances, rows, k is None or len(rows) < k
 
     def _best(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
-        """Search for rows near to any example: the k nearest are among the k nearest to each."""
-        found = self._index.search(self._likes, k, radius, kept, [without] * len(self._likes))
-        distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
-        order = np.lexsort((rows, distances))
-        _, firsts = np.unique(rows[order], return_index=True)
-        order = order[np.sort(firsts)][:k]
-        distances, rows = distances[order], rows[order]
+        """Search for rows near to any example, and to none that is unlike."""
+        distances, rows = self._nearest(k, radius, kept, without)
         ended = k is None or len(rows) < k
         if len(self._unlikes) and len(rows):
-            rejected = self._index.measure(self._unlikes, rows).min(axis=0) < distances
-            self.rejected |= bool(rejected.any())
-            distances, rows = distances[~rejected], rows[~rejected]
+            others = self._index.measure(self._unlikes, rows).min(axis=0)
+            distances, rows = self._without_nearer(distances, rows, others)
         return distances, rows, ended
+
+    def _nearest(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Found:
+        """Search for rows near to any example that is like: the k nearest are among the k nearest to each."""
+        found = self._index.search(self._likes, k, radius, kept, [without] * len(self._likes))
+        distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
+        distances, rows = ranked(distances, rows)
+        _, firsts = np.unique(rows, return_index=True)
+        order = np.sort(firsts)[:k]
+        return distances[order], rows[order]
+
+    def _without_nearer(
+        self, distances: NDArray[np.float64], rows: NDArray[np.int64], others: NDArray[np.float64]
+    ) -> Found:
+        """Leave out rows that are nearer to what they are to be unlike."""
+        rejected = others < distances
+        self.rejected |= bool(rejected.any())
+        return distances[~rejected], rows[~rejected]
+
+    def _mean_again(self, _k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+        """Rank the rows with the least mean distances again, by the distance to the mean."""
+        rows = np.sort(self._mean_distance(self._rerank, None, kept, without)[1])
+        return *ranked(self._index.remeasure(self._vector[0], rows), rows, radius), True
+
+    def _best_again(self, _k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+        """Rank rows near to any example again."""
+        rows = np.sort(self._nearest(self._rerank, None, kept, without)[1])
+        distances = np.min([self._index.remeasure(one, rows) for one in self._fine_likes], axis=0)
+        if len(self._fine_unlikes):
+            others = np.min([self._index.remeasure(one, rows) for one in self._fine_unlikes], axis=0)
+            distances, rows = self._without_nearer(distances, rows, others)
+        return *ranked(distances, rows, radius), True
 
 
 def _rocchio(likes: NDArray[np.float32], unlikes: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
