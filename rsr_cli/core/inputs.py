@@ -126,6 +126,15 @@ def map_array(path: Path) -> NDArray[Any]:
     return array
 
 
+def read_scattered(array: NDArray[Any]) -> None:
+    """Tell the system that rows of a mapped array will be read here and there, so that it reads nothing around them."""
+    import mmap
+
+    base: Any = array.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_RANDOM)
+
+
 def note_mapped(path: Path) -> None:
     """Remember the size of a file that is mapped: if it is cut short, reading it is no error but a signal."""
     _mapped[path.absolute()] = path.stat().st_size

@@ -265,7 +265,7 @@ class Index:
         segment, at = self._at(row)
         if segment.refined is None:
             raise UsageError("stores no embeddings of its items beside their codes", str(self.path), remedy="refine")
-        return segment.refined.rows(np.array([at]))[0]
+        return segment.refined.row(at)
 
     def binarizer_for(self, space: Space) -> Binarizer | None:
         """Check that queries can be compared, and return how to binarize them if they are embeddings against codes.

@@ -14,6 +14,7 @@ import numpy as np
 from rsr_cli.core.errors import FingerprintError, IndexFormatError
 from rsr_cli.core.index.columns import ArrayFile, map_checked
 from rsr_cli.core.index.flat import measured, unit
+from rsr_cli.core.inputs import read_scattered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,8 @@ REFINE, SCALES = "refine.npy", "scales.npy"
 INT8_MAX = 127
 #: Bytes of float64 that are computed with at once, which stay in the processor's cache.
 BLOCK_BYTES = 1 << 19
-#: Weights of bits are whole multiples of this, so that their sums are exact in any order.
-WEIGHT_STEP = 2.0**-20
+#: Binary digits of the mean weight of a bit: weights are whole numbers, so that sums are exact in any order.
+WEIGHT_DIGITS = 21
 
 
 class RefineWriter:
@@ -79,23 +80,24 @@ class RefineWriter:
         elif self.dtype == "float16":
             largest = np.abs(values).max(axis=1)
             sound = largest <= np.finfo(np.float16).max
-            batch.keep_sound(sound, lambda i: f"its embedding has values up to {largest[i]:.2g}, and float16", skips)
+            what = "its embedding has values up to {:.2g}, beyond float16's"
+            batch.keep_sound(sound, lambda i: what.format(largest[i]), skips)
 
     def append(self, embeddings: NDArray[np.float32]) -> None:
         """Append embeddings (n, dim)."""
         if self.dtype != "int8":
-            self.copy(embeddings)
+            self.copy(embeddings.astype(self.dtype))
             return
         scales = (np.abs(embeddings).max(axis=1) / INT8_MAX).astype(np.float32)
-        whole = np.rint(embeddings / np.where(scales > 0, scales, 1)[:, None])
+        whole = np.rint(embeddings / np.where(scales > 0, scales, 1).astype(np.float64)[:, None])
         self.copy(whole.clip(-INT8_MAX, INT8_MAX).astype(np.int8), scales)
 
     def copy(self, *arrays: NDArray[Any]) -> None:
         """Append rows as they are stored: values (n, dim), and of int8 scales (n,)."""
         if not self._files:
             self.dim = arrays[0].shape[1]
-            self._files = [ArrayFile(self._directory / REFINE, self.dtype, (self.dim,))]
-            self._files += [ArrayFile(self._directory / SCALES, np.float32)] * (len(arrays) - 1)
+            named = zip((REFINE, SCALES), arrays, strict=False)
+            self._files = [ArrayFile(self._directory / name, rows.dtype, rows.shape[1:]) for name, rows in named]
         for file, rows in zip(self._files, arrays, strict=True):
             file.append(rows)
 
@@ -136,34 +138,50 @@ class Refined:
         """
         return tuple(map_checked(self._directory / name, self._dtypes[name], self._shapes[name]) for name in self.names)
 
-    def rows(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the embeddings of some rows, float64 (n, dim).
+    @cached_property
+    def _scattered(self) -> tuple[NDArray[Any], ...]:
+        """The same, to read a row here and there."""
+        for array in self.arrays:
+            read_scattered(array)
+        return self.arrays
+
+    def row(self, row: int) -> NDArray[np.float64]:
+        """Return the embedding of a row, float64 (dim,); raise IndexFormatError if its values are not finite."""
+        return self._sound(self._rows(np.array([row])))[0]
+
+    def _rows(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the embeddings of some rows, float64 (n, dim)."""
+        values, *scales = (array[rows] for array in self._scattered)
+        wide = values.astype(np.float64)
+        for factors in scales:
+            wide *= np.where(factors >= 0, factors, np.nan)[:, None]
+        return wide
+
+    def _sound(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return numbers that embeddings have, or distances to them; raise IndexFormatError if one is not finite."""
+        if not np.isfinite(numbers).all():
+            where = str(self._directory / self.names[-1])
+            raise IndexFormatError("is damaged: it has values that are not numbers", where, remedy="rebuild")
+        return numbers
+
+    def measure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the distances of a query (dim,) to some rows, float64 (n,), as an index of embeddings measures.
 
         Raises
         ------
         IndexFormatError
-            One has values that are not finite.
+            A file is damaged, or a value is not finite, as a distance to it is not either.
         """
-        values, *scales = (array[rows] for array in self.arrays)
-        wide = values.astype(np.float64)
-        for factors in scales:
-            wide *= np.where(factors >= 0, factors, np.nan)[:, None]
-        if not np.isfinite(wide).all():
-            where = str(self._directory / self.names[-1])
-            raise IndexFormatError("is damaged: it has values that are not numbers", where, remedy="rebuild")
-        return wide
-
-    def measure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the distances of a query (dim,) to some rows, float64 (n,), as an index of embeddings measures."""
         metric, dim = self._refine.metric, self._refine.dim
         if len(query) != dim:
             what = f"is damaged: its embeddings have {dim} dimensions, and the query's {len(query)}"
             raise IndexFormatError(what, str(self._directory / REFINE), remedy="rebuild")
         wide = (unit(query[None])[0] if metric == "cosine" else query).astype(np.float64)
         found = np.empty(len(rows))
-        for some in _blocks(len(rows), dim):
-            found[some] = measured(metric, wide, self.rows(rows[some]))
-        return found
+        with np.errstate(invalid="ignore"):
+            for some in _blocks(len(rows), dim):
+                found[some] = measured(metric, wide, self._rows(rows[some]))
+        return self._sound(found)
 
 
 class WeightedBits:
@@ -180,9 +198,13 @@ class WeightedBits:
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
-        sizes = np.abs(values.astype(np.float64))
-        mean = sizes.mean()
-        weights = np.rint(sizes / mean / WEIGHT_STEP) * WEIGHT_STEP if mean > 0 else np.ones(len(sizes))
+        weights = np.abs(values.astype(np.float64))
+        if weights.any():
+            step = 2.0 ** (np.frexp(weights.mean())[1] - WEIGHT_DIGITS)
+            weights = np.rint(weights / step)
+        else:
+            weights[:] = 1
+        self._unit = len(weights) / weights.sum()
         self._code = np.packbits(values > 0)
         eights = np.pad(weights, (0, -len(weights) % 8)).reshape(-1, 8)
         # The weight of each byte of bits that differ.
@@ -194,7 +216,7 @@ class WeightedBits:
         found = np.empty(len(codes))
         for some in _blocks(*codes.shape):
             found[some] = self._tables[self._bytes, codes[some] ^ self._code].sum(axis=1)
-        return found
+        return found * self._unit
 
 
 def _blocks(count: int, width: int) -> Iterator[slice]:
