@@ -40,6 +40,7 @@ IMPORTERS = {
     "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
     "pyproj": ("rsr_cli.core.records.geometry",),
     "pystac": ("rsr_cli.core.sources.stac",),
+    "cql2": ("rsr_cli.core.search.condition",),
 }
 
 

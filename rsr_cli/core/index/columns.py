@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.files import reason
+from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.facts import outward
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Files that are written in larger pieces are mapped in larger pages.
 BUFFER_BYTES = 1 << 20
+BOXES, TIMES, LABELS, LABEL_ENDS = "bbox.npy", "times.npy", "labels.npy", "label_ends.npy"
+#: Rows that are tested at once, so that they stay in the processor's cache.
+BLOCK_ROWS = 1 << 15
 
 
 class ArrayFile:
@@ -84,10 +91,10 @@ class FilterColumns:
 
     def __init__(self, directory: Path) -> None:
         self.labels: dict[str, int] = {}
-        self._boxes = ArrayFile(directory / "bbox.npy", np.float32, (4,))
-        self._times = ArrayFile(directory / "times.npy", np.int64, (2,))
-        self._labels = ArrayFile(directory / "labels.npy", np.int32)
-        self._ends = ArrayFile(directory / "label_ends.npy", np.int64)
+        self._boxes = ArrayFile(directory / BOXES, np.float32, (4,))
+        self._times = ArrayFile(directory / TIMES, np.int64, (2,))
+        self._labels = ArrayFile(directory / LABELS, np.int32)
+        self._ends = ArrayFile(directory / LABEL_ENDS, np.int64)
 
     def append(self, facts: Facts) -> None:
         """Append the boxes, times and labels of some records."""
@@ -103,3 +110,70 @@ class FilterColumns:
         """Finish the files."""
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
+
+
+class Columns:
+    """The filter columns of an open segment, see `FilterColumns`.
+
+    Each is mapped, and checked, when it is first asked for: the files may come from a stranger. What is asked for may
+    raise IndexFormatError.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The segment.
+    count : int
+        Number of rows that it must have, at least 1.
+    """
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self._directory = directory
+        self._count = count
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """Bounding boxes (n, 4): west, south, east, north in degrees, rounded outward."""
+        return self._mapped(BOXES, np.float32, (self._count, 4))
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        """First and last moments (n, 2) in microseconds since 1970 UTC, `fields.NO_TIME` if unknown."""
+        return self._mapped(TIMES, np.int64, (self._count, 2))
+
+    @cached_property
+    def label_ends(self) -> NDArray[np.int64]:
+        """Where the numbers of each row's labels end (n,) in `labels`; they begin where those before them end."""
+        ends = self._mapped(LABEL_ENDS, np.int64, (self._count,))
+        last = 0
+        for start in range(0, self._count, BLOCK_ROWS):
+            block = ends[start : start + BLOCK_ROWS]
+            if block[0] < last or (block[1:] < block[:-1]).any():
+                raise self.damaged(LABEL_ENDS, "its numbers do not grow")
+            last = block[-1]
+        return ends
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Numbers of the labels of all rows, one row after the other."""
+        total = int(self.label_ends[-1])
+        # a file without values cannot be mapped
+        return self._mapped(LABELS, np.int32, (total,)) if total else np.empty(0, np.int32)
+
+    def _mapped(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Map a file that must be an array of this type and shape."""
+        path = self._directory / name
+        try:
+            array = map_array(path)
+        except FileNotFoundError:
+            raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
+        except OSError as error:
+            raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy="rebuild") from None
+        except ValueError as error:
+            raise self.damaged(name, str(error)) from None
+        if (array.dtype, array.shape) != (dtype, shape) or not array.flags.c_contiguous:
+            raise self.damaged(name, f"it has {array.dtype} {array.shape}, and {np.dtype(dtype)} {shape} is expected")
+        return array.view(np.ndarray)
+
+    def damaged(self, name: str, what: str) -> IndexFormatError:
+        """Return what to raise for a file that is not as it must be."""
+        return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
