@@ -18,6 +18,7 @@ from rsr_cli.core.records.fields import one_form
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.tables import TableSettings
+    from rsr_cli.core.search.filters import Filter
 
 log = logging.getLogger("rsr")
 
@@ -41,6 +42,7 @@ DEFAULT_K = 20  # the paper's
     metavar="ID",
     help="Query with this item of the index. Can be repeated.",
 )
+@options.filters
 @options.table
 @options.keep_going
 @options.verbosity
@@ -54,6 +56,7 @@ def query(
     radius: float | None,
     exclude_self: bool,
     ids: tuple[str, ...],
+    wanted: Filter,
     settings: TableSettings,
     skips: Skips,
 ) -> None:
@@ -61,7 +64,8 @@ def query(
 
     Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
     query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were.
-    Hits at the same distance are in the order of the index.
+    Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
+    that all filters keep.
     """
     if ids and inputs:
         raise UsageError("pass either --id or INPUT, not both")
@@ -77,8 +81,14 @@ def query(
         streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert, space=opened.manifest.space) as out,
         Progress("queries", len(ids) or None) as progress,
     ):
+        kept = wanted.kept(opened.segments)
         searcher = Searcher(
-            opened, DEFAULT_K if k is None and radius is None else k, radius, exclude_self=exclude_self, skips=skips
+            opened,
+            DEFAULT_K if k is None and radius is None else k,
+            radius,
+            exclude_self=exclude_self,
+            skips=skips,
+            kept=kept,
         )
         found = (
             searcher.by_id(ids)
@@ -92,6 +102,8 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
+            if opened.manifest.count and not any(mask is None or mask.any() for mask in kept):
+                why = ": the filter keeps no item of the index"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:

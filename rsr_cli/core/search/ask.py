@@ -16,6 +16,7 @@ from rsr_cli.core.records.space import KINDS, Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.reading import Index
@@ -57,6 +58,8 @@ class Searcher:
         Leave the item with the query's own id out.
     skips : Skips
         Asked about queries that cannot be used.
+    kept : sequence of numpy.ndarray or None, optional
+        Per segment the rows that may be hits, as `Index.search` takes them.
 
     Attributes
     ----------
@@ -69,7 +72,16 @@ class Searcher:
         The radius is below 0, and no distance of the index can be.
     """
 
-    def __init__(self, index: Index, k: int | None, radius: float | None, *, exclude_self: bool, skips: Skips) -> None:
+    def __init__(
+        self,
+        index: Index,
+        k: int | None,
+        radius: float | None,
+        *,
+        exclude_self: bool,
+        skips: Skips,
+        kept: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> None:
         metric = index.manifest.metric
         if radius is not None and not radius >= 0 and metric != "dot":
             raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
@@ -78,6 +90,7 @@ class Searcher:
         self._radius = radius
         self._exclude_self = exclude_self
         self._skips = skips
+        self._kept = kept
         self._warned: set[str] = set()
         self.selves = 0
 
@@ -154,7 +167,7 @@ class Searcher:
         count = self._index.manifest.count
         step = max(1, CANDIDATES // max(1, count if more is None else min(more, count)))
         for start in range(0, len(queries), step):
-            found = self._index.search(values[start : start + step], more, self._radius)
+            found = self._index.search(values[start : start + step], more, self._radius, self._kept)
             for query, (distances, rows) in zip(queries[start : start + step], found, strict=True):
                 yield self._lines(query, distances.tolist(), rows.tolist())
 
