@@ -8,7 +8,7 @@ PYTHON_NEWEST ?= env PYENV_VERSION=3.13 python3.13
 NEWEST = .venv-newest
 # For test-search only: the extra dev of pyproject.toml, without what needs torch or checks style and types.
 SEARCH = .venv-search
-SEARCH_TOOLS = duckdb geopandas hypothesis ir_measures pytest pytest-xdist scipy stac-validator
+SEARCH_TOOLS = duckdb geopandas hypothesis ir_measures pyproj pytest pytest-xdist scipy stac-validator
 # What bench compares the working tree with.
 BASE ?= HEAD
 # Milvus and its client, for bench-paper only; they cannot be installed beside rsr's own packages.

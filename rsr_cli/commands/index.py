@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.tables import TableSettings
+    from rsr_cli.core.search.filters import Filter
+
+log = logging.getLogger("rsr")
 
 
 @click.command(cls=options.Command)
@@ -36,7 +41,9 @@ if TYPE_CHECKING:
     "--replace", is_flag=True, help="With --append or several indexes: let a record replace an earlier one with its id."
 )
 @click.option(
-    "--delete", is_flag=True, help="Delete the items with the ids of the records, or those that --id names, instead."
+    "--delete",
+    is_flag=True,
+    help="Delete the items with the ids of the records instead, those that --id names, or those that all filters keep.",
 )
 @click.option(
     "--id",
@@ -46,6 +53,7 @@ if TYPE_CHECKING:
     metavar="ID",
     help="With --delete: delete this item. Can be repeated.",
 )
+@options.filters("INDEX", "With --delete: delete")
 @click.option("--compact", is_flag=True, help="Make one segment of all, without the deleted items, instead.")
 @click.option(
     "--metric",
@@ -60,6 +68,7 @@ def index(
     inputs: tuple[str, ...],
     output: str,
     ids: tuple[str, ...],
+    wanted: Filter,
     metric: str | None,
     settings: TableSettings,
     skips: Skips,
@@ -75,21 +84,25 @@ def index(
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    _check_together(flags, ids, inputs, metric)
+    _check_together(flags, ids, inputs, metric, wanted)
     with Progress("records") as progress:
-        for added in _work(inputs, Path(output), ids, metric, settings, skips, progress, **flags):
+        for added in _work(inputs, Path(output), ids, wanted, metric, settings, skips, progress, **flags):
             progress.update(added)
 
 
-def _check_together(flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None) -> None:
+def _check_together(
+    flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None, wanted: Filter
+) -> None:
     """Check that the flags fit together."""
     modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
     if len(modes) > 1:
         raise UsageError(f"pass only one of {' and '.join(modes)}")
     if ids and not flags["delete"]:
         raise UsageError("--id names items to --delete")
-    if ids and inputs:
-        raise UsageError("pass either --id or INPUT, not both")
+    if wanted and not flags["delete"]:
+        raise UsageError("filters choose items to --delete")
+    if bool(ids) + bool(inputs) + bool(wanted) > 1:
+        raise UsageError("pass either --id, INPUT or filters")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
     if metric and (flags["compact"] or flags["delete"]):
@@ -100,6 +113,7 @@ def _work(
     inputs: tuple[str, ...],
     path: Path,
     ids: tuple[str, ...],
+    wanted: Filter,
     metric: str | None,
     settings: TableSettings,
     skips: Skips,
@@ -122,11 +136,21 @@ def _work(
     if delete:
         from rsr_cli.core.index import upkeep
 
-        if not ids:
+        if not ids and not wanted:
             batches = streams.read(inputs, skips, progress=progress, settings=settings)
             ids = tuple(name for batch in batches for name in batch.apply(id_of, skips))
         names = list(dict.fromkeys(map(one_form, ids)))
-        yield upkeep.delete(path, lambda opened: upkeep.rows_with_ids(opened, names, skips), arguments=arguments)
+
+        def choose(opened: Index) -> dict[int, list[int]]:
+            if not wanted:
+                return upkeep.rows_with_ids(opened, names, skips)
+            masks = enumerate(wanted.kept(opened.segments))
+            return {number: mask.nonzero()[0].tolist() for number, mask in masks if mask is not None}
+
+        deleted = upkeep.delete(path, choose, arguments=arguments)
+        if wanted and not deleted:
+            log.warning("the filter keeps no item of the index, and nothing was deleted")
+        yield deleted
         return
     merged = [name for name in inputs if is_index(name)]
     if merged:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.search.examples import Combine
+    from rsr_cli.core.search.filters import Filter
     from rsr_cli.core.search.queries import Item, Queries
 
 log = logging.getLogger("rsr")
@@ -139,6 +140,7 @@ DEFAULT_K = 20  # the paper's
     help="Merge hits that touch into areas: the record of the nearest one of each, with the outline and the ids of all"
     " (tiles). -k counts the hits that are merged.",
 )
+@options.filters("QUERY", "Return only")
 @options.table
 @options.keep_going
 @options.verbosity
@@ -163,6 +165,7 @@ def query(
     per_scene: int | None,
     one_per_place: bool,
     merge: bool,
+    wanted: Filter,
     settings: TableSettings,
     skips: Skips,
     **examples: tuple[str, ...],
@@ -171,7 +174,8 @@ def query(
 
     Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
     query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were.
-    Hits at the same distance are in the order of the index.
+    Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
+    that all filters keep.
 
     Items of the index can be queries themselves, by --id or --at, or examples that are one query together: --like and
     --unlike, and their like.
@@ -197,6 +201,7 @@ def query(
         streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert, space=opened.manifest.space) as out,
         Progress("queries", len(ids) or len(places) or (1 if any(examples.values()) else None)) as progress,
     ):
+        kept = wanted.kept(opened.segments)
         searcher = Searcher(
             opened,
             DEFAULT_K if k is None and radius is None else k,
@@ -206,6 +211,7 @@ def query(
             exclude_overlap=exclude_overlap,
             diversity=Diversity(min_distance, per_scene, one_per_place),
             merge=merge,
+            kept=kept,
         )
         queries = searcher.queries
         if raster is not None:
@@ -225,6 +231,8 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
+            if opened.manifest.count and not any(mask is None or mask.any() for mask in kept):
+                why = ": the filter keeps no item of the index"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:

@@ -233,7 +233,7 @@ class Growing(RuleBasedStateMachine):
     def columns_agree(self, index: Index) -> None:
         at = 0
         for segment in index.segments:
-            names = segment.table.labels()
+            names = segment.labels()
             live = np.ones(segment.count, bool) if segment.live is None else segment.live
             for row in live.nonzero()[0].tolist():
                 n = self.rows[at]["n"]

@@ -139,6 +139,10 @@ class Segment:
         found = self.table.rows_of(names) if names else {}
         return {name: row for name, row in found.items() if self.live is None or self.live[row]}
 
+    def labels(self) -> list[str]:
+        """Return the names of the labels in the order of their numbers."""
+        return self.table.labels()
+
     def check(self) -> None:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
         used = (VECTORS, TABLE) if "table" in vars(self) else (VECTORS,)

@@ -104,7 +104,7 @@ class SegmentWriter:
 
     def copy(self, segment: Segment, space: Space) -> Iterator[int]:
         """Append the rows of another segment that are not deleted, and yield how many were since the last time."""
-        names = segment.table.labels()
+        names = segment.labels()
         for first, kept in segment.blocks(ROWS_AT_ONCE):
             if not kept.any():
                 continue
