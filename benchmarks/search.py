@@ -46,9 +46,9 @@ PAGE = HERE.parent / "docs" / "search.md"
 MARKS = "<!-- results -->", "<!-- end of results -->"
 #: What a setting must reach to be taken.
 RECALL = 0.98
-TUNING, MEASURED = 100, 200
+TUNING, MEASURED = 300, 200
 #: Seconds of queries per setting while tuning, and per filter while measuring.
-TUNING_S, MEASURED_S = 3.0, 20.0
+TUNING_S, MEASURED_S = 4.0, 20.0
 FIRST, LAST = (int(np.datetime64(day, "us").astype(int)) for day in ("2015-01-01", "2025-01-01"))
 FILTERS = (
     Filter("time, 10 %", 0.1, until=FIRST + (LAST - FIRST) // 10),
@@ -161,8 +161,10 @@ class Judge:
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
-def run(command: Sequence[str], limit_s: float | None = None, *, watch: bool = False) -> tuple[str, float, float]:
-    """Run a process and all that it starts to its end, or stop it.
+def run(
+    command: Sequence[str], scratch: Path, limit_s: float | None = None, *, watch: bool = False
+) -> tuple[str, float, float]:
+    """Run a process and all that it starts to its end, or stop it; temporary files go to a directory.
 
     Returns
     -------
@@ -174,7 +176,8 @@ def run(command: Sequence[str], limit_s: float | None = None, *, watch: bool = F
     FailedError
         It failed, or passed the limit.
     """
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)} | ({} if watch else {"OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(scratch)}
+    environment |= {} if watch else {"OMP_NUM_THREADS": "1"}
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -227,15 +230,15 @@ def disk_mb(folder: Path) -> float:
 def measure(name: str, data: Path, judge: Judge, options: argparse.Namespace) -> dict[str, Any]:
     """Build one peer, tune it, and ask it cold and warm, without and with the filters."""
     peer = PEERS[name]
-    ours = issubclass(peer, RsrFlat)
-    python = sys.executable if ours else options.peers_python
+    python = sys.executable if peer.ours else options.peers_python
     worker = [*NAMESPACE, python, str(HERE / "peers.py")]
-    folder = data / "built"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder, scratch = data / "built", data / "tmp"
+    for each in (folder, scratch):
+        shutil.rmtree(each, ignore_errors=True)
+        each.mkdir()
 
     def asked(order: Order) -> tuple[dict[str, Any], float]:
-        out, seconds, _ = run([*worker, "ask", name, str(folder), order.dump()], options.limit_s)
+        out, seconds, _ = run([*worker, "ask", name, str(folder), order.dump()], scratch, options.limit_s)
         return json.loads(out.splitlines()[-1]), seconds
 
     def order(start: int, settings: Sequence[int | None], filters: Sequence[Filter | None], **more: Any) -> Order:
@@ -244,7 +247,7 @@ def measure(name: str, data: Path, judge: Judge, options: argparse.Namespace) ->
     facts: dict[str, Any] = {}
     doing = "build"
     try:
-        out, _, peak = run([*worker, "build", name, str(data), str(folder)], options.limit_s, watch=True)
+        out, _, peak = run([*worker, "build", name, str(data), str(folder)], scratch, options.limit_s, watch=True)
         built = json.loads(out.splitlines()[-1])
         facts |= {"build_s": built["seconds"], "build_mb": max(peak, built["peak_mb"]), "disk_mb": disk_mb(folder)}
         doing = "queries"
@@ -280,10 +283,12 @@ def measure(name: str, data: Path, judge: Judge, options: argparse.Namespace) ->
                 "recall": recall,
                 "hits": hits,
             }
-        if ours:
-            facts["asked"]["all"]["process_ms"] = command_ms(
-                peer.command(folder, data / "query.parquet"), folder, options.cold
-            )
+        if issubclass(peer, RsrFlat):
+            whole = []
+            for _ in range(options.cold):
+                forget(folder)
+                whole.append(run(peer.command(folder, data / "query.parquet"), scratch)[1] * 1000)
+            facts["asked"]["all"]["process_ms"] = statistics.median(whole)
     except FailedError as error:
         facts["failed"] = f"{doing}: {error}"
     shutil.rmtree(folder)
@@ -309,15 +314,6 @@ def tune(
             recall, _ = judge.hits(0, each["rows"], kept)
             curves[kept].append({"setting": setting, "ms": statistics.median(each["ms"]), "recall": recall})
     return curves
-
-
-def command_ms(command: Sequence[str], folder: Path, turns: int) -> float:
-    """Return how long a command takes that finds the files of a directory out of the cache, in milliseconds."""
-    took = []
-    for _ in range(turns):
-        forget(folder)
-        took.append(run(command)[1] * 1000)
-    return statistics.median(took)
 
 
 def exponent(rows: Sequence[int], values: Sequence[float]) -> float | None:
@@ -443,34 +439,34 @@ def growth(by_rows: dict[int, list[dict[str, Any]]]) -> str:
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:
-    """Draw warm milliseconds over recall at the largest number of rows, and over rows."""
+    """Draw warm milliseconds over what is missed at the greatest number of rows, and over rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    over_recall, over_rows = figure.subplots(1, 2)
-    most = max(result["rows"] for result in measured["results"] if "asked" in result)
+    over_missed, over_rows = figure.subplots(1, 2)
+    known = [result for result in measured["results"] if result.get("asked")]
+    most = max((result["rows"] for result in known), default=0)
     for count, name in enumerate(PEERS):
-        known = sorted(
-            (result for result in measured["results"] if result["peer"] == name and "asked" in result),
-            key=lambda result: result["rows"],
-        )
-        if not known:
-            continue
+        mine = sorted((result for result in known if result["peer"] == name), key=lambda result: result["rows"])
+        alone = [result["asked"]["all"] for result in mine]
         style = {"color": f"C{count % 10}", "marker": "os^vD<>ph*X"[count % 11], "label": name, "markersize": 5}
-        over_rows.plot([each["rows"] for each in known], [each["asked"]["all"]["warm_ms"] for each in known], **style)
-        if known[-1]["rows"] == most:
-            all_of_it = known[-1]["asked"]["all"]
-            curve = all_of_it["curve"] or [{"recall": all_of_it["recall"], "ms": all_of_it["warm_ms"]}]
-            over_recall.plot([each["recall"] for each in curve], [each["ms"] for each in curve], **style)
-    over_recall.axvline(RECALL, color="grey", linewidth=0.8, linestyle=":")
-    over_recall.set(xlabel=f"recall@{K}, {most:,} codes", ylabel="warm, ms per query", yscale="log")
-    over_rows.set(
-        xlabel="codes", ylabel=f"warm, ms per query, recall of {RECALL} if reached", xscale="log", yscale="log"
-    )
-    over_rows.legend(fontsize=7, loc="upper left")
-    for axes in (over_recall, over_rows):
+        if PEERS[name].ours:
+            style |= {"color": "black", "linewidth": 2.5, "markersize": 8}
+        over_rows.plot([result["rows"] for result in mine], [asked["warm_ms"] for asked in alone], **style)
+        if mine and mine[-1]["rows"] == most:
+            curve = alone[-1]["curve"] or [{"recall": alone[-1]["recall"], "ms": alone[-1]["warm_ms"]}]
+            over_missed.plot([1 - point["recall"] for point in curve], [point["ms"] for point in curve], **style)
+    over_missed.axvline(1 - RECALL, color="grey", linewidth=0.8, linestyle=":")
+    over_missed.set_xscale("symlog", linthresh=1e-3)
+    over_missed.set(
+        xlim=(1, -2e-4), yscale="log", xlabel=f"share of the {K} nearest that is missed, of {most:,} codes",
+        ylabel="warm, ms per query",
+    )  # fmt: skip
+    over_rows.set(xscale="log", yscale="log", xlabel="codes", ylabel="warm, ms per query, at the setting in the table")
+    over_rows.legend(fontsize=7, bbox_to_anchor=(1, 1), loc="upper left")
+    for axes in (over_missed, over_rows):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
