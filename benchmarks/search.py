@@ -380,9 +380,9 @@ def results(measured: dict[str, Any], chart: str) -> str:
 
 def sizes(found: Iterable[dict[str, Any]]) -> str:
     """Return a table of what was built."""
-    keys = "build_s", "build_mb", "disk_mb"
+    keys = "build_s", "build_mb", "disk_mb", "load"
     rows = [[result["peer"], *(number(result.get(key)) for key in keys), result.get("failed", "")] for result in found]
-    return table(["", "build, s", "its memory, MB", "disk, MB", ""], rows)
+    return table(["", "build, s", "its memory, MB", "disk, MB", "load", ""], rows)
 
 
 def queries(found: Iterable[dict[str, Any]], name: str) -> str:
@@ -555,7 +555,8 @@ def measure_rows(rows: int, data: Path, measured: dict[str, Any], options: argpa
             facts = {"failed": f"{failed['failed']} with {failed['rows']:,} codes"}
         else:
             facts = measure(name, data, judge, options)
-        result = {"rows": rows, "peer": name, "day": datetime.date.today().isoformat(), **facts}
+        load, _, _ = os.getloadavg()
+        result = {"rows": rows, "peer": name, "day": datetime.date.today().isoformat(), "load": load, **facts}
         done[rows, name] = result
         measured["results"] = list(done.values())
         options.json.write_bytes(orjson.dumps(measured, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
