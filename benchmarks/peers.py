@@ -355,6 +355,7 @@ class Usearch(Columns):
     setting = "expansion_search"
     settings = (20, 40, 80, 160, 320, 640, 1280)
     exact = False
+    graph: ClassVar[dict[str, int]] = {}
 
     def __init__(self) -> None:
         from usearch import index
@@ -366,7 +367,7 @@ class Usearch(Columns):
 
     def build(self, data: Data, folder: Path) -> None:
         kinds = self._usearch
-        index = kinds.Index(ndim=BITS, metric=kinds.MetricKind.Hamming, dtype=kinds.ScalarKind.B1)
+        index = kinds.Index(ndim=BITS, metric=kinds.MetricKind.Hamming, dtype=kinds.ScalarKind.B1, **self.graph)
         for start, codes, _, _ in data.blocks():
             index.add(np.arange(start, start + len(codes)), codes)
         index.save(str(folder / "index.usearch"))
@@ -384,10 +385,11 @@ class Usearch(Columns):
 
 
 class UsearchExact(Usearch):
-    """The same file, all of whose codes are compared."""
+    """All codes are compared; the graph, which usearch makes in any case, is the least."""
 
     name = "usearch exact"
-    index = "the same, not used"
+    index = "none; a graph of connectivity 2 that is not used"
+    graph: ClassVar[dict[str, int]] = {"connectivity": 2, "expansion_add": 1}
     setting = ""
     settings = (None,)
     exact = True
