@@ -557,7 +557,8 @@ class Milvus(Peer):
         return f"milvus-lite {version('milvus-lite')}"
 
     def open(self, folder: Path) -> None:
-        self._client = self._pymilvus.MilvusClient(str(folder / "rows.db"))
+        # The server reads the whole file before it listens, which takes longer than the 10 s that a client waits.
+        self._client = self._pymilvus.MilvusClient(str(folder / "rows.db"), timeout=600)
         if self._client.has_collection("rows"):
             self._client.load_collection("rows")
 
