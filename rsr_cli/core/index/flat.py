@@ -7,6 +7,7 @@ result. So the ranking is that of a brute-force search by (distance, row), whate
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -16,12 +17,15 @@ from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
+
+    #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
+    Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 #: Candidates of a search by radius alone, before more are asked for.
 FIRST_CANDIDATES = 256
@@ -33,8 +37,15 @@ FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory.
 CANDIDATES = 1 << 22
+#: If a smaller share of the rows may be hits, these are gathered and searched; else more candidates are asked for, and
+#: those that may not be hits are dropped.
+GATHERED_SHARE = 0.1
+#: Bytes of vectors that are gathered at once, which stay in the processor's cache.
+GATHERED_BYTES = 1 << 21
+#: Bytes of vectors that a thread searches for one query.
+PART_BYTES = 1 << 22
 
-_FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
+FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
 
 
 def drop_too_long(batch: Batch, skips: Skips) -> float:
@@ -76,16 +87,32 @@ class Flat:
         ``hamming`` or one of `METRICS`.
     max_norm : float
         Greatest Euclidean norm of an embedding.
+    kept : numpy.ndarray, optional
+        bool (n,): which rows may be hits.
+    first : int
+        Number of the first row.
     """
 
-    def __init__(self, vectors: NDArray[Any], metric: str, max_norm: float) -> None:
-        self._vectors = vectors
-        self._metric = metric
-        self._max_norm = max_norm
+    def __init__(
+        self,
+        vectors: NDArray[Any],
+        metric: str,
+        max_norm: float,
+        kept: NDArray[np.bool_] | None = None,
+        first: int = 0,
+    ) -> None:
+        self.vectors = vectors
+        self.metric = metric
+        self.max_norm = max_norm
+        self.kept = kept
+        self.first = first
 
-    def search(
-        self, queries: NDArray[Any], k: int | None = None, radius: float | None = None
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    def part(self, rows: slice) -> Flat:
+        """Return a search of some of the rows."""
+        kept = None if self.kept is None else self.kept[rows]
+        return Flat(self.vectors[rows], self.metric, self.max_norm, kept, self.first + rows.start)
+
+    def search(self, queries: NDArray[Any], k: int | None = None, radius: float | None = None) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
 
         Parameters
@@ -109,12 +136,22 @@ class Flat:
         IndexFormatError
             A vector has values that are not finite.
         """
-        count = len(self._vectors)
-        wanted = count if k is None else min(k, count)
-        exact = self._metric == HAMMING
-        if self._metric == "cosine":
+        if self.metric == "cosine":
             queries = unit(queries)
+        found = self._search(queries, k, radius)
+        return [(distances, rows + self.first) for distances, rows in found]
+
+    def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+        """Search as `search` does, with rows that are counted from 0."""
+        count = len(self.vectors)
+        left = count if self.kept is None else int(np.count_nonzero(self.kept))
+        wanted = left if k is None else min(k, left)
+        if left < GATHERED_SHARE * count:
+            return self._gathered(queries, wanted, radius)
+        exact = self.metric == HAMMING
         start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
+        if left < count:
+            start = int(1.3 * start * count / left) + SPARE_CANDIDATES
         width = min(count, start)
         farthest = np.inf if radius is None else radius
         results: list[Any] = [None] * len(queries)
@@ -123,17 +160,38 @@ class Flat:
             unsettled = []
             for i, near, rows in self._candidates(queries, open_queries, width):
                 distances, rows, beyond = (
-                    (near.astype(np.float64), rows, float(near[-1])) if exact else self._rescore(queries[i], near, rows)
+                    (near.astype(np.float64), rows, float(near[-1])) if exact else self.rescore(queries[i], near, rows)
                 )
+                if self.kept is not None:
+                    may = self.kept[rows]
+                    distances, rows = distances[may], rows[may]
                 limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
-                if not (width == count or limit < beyond or (exact and width >= wanted)):
+                if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
                     unsettled.append(i)
                     continue
                 hits = min(wanted, np.count_nonzero(distances <= farthest))
                 results[i] = (distances[:hits].copy(), rows[:hits].copy())
             open_queries = np.array(unsettled, dtype=np.intp)
+            if left < count and len(open_queries):  # the nearest rows are others
+                for i, found in zip(unsettled, self._gathered(queries[open_queries], wanted, radius), strict=True):
+                    results[i] = found
+                break
             width = min(count, width * GROWTH)
         return results
+
+    def _gathered(self, queries: NDArray[Any], k: int, radius: float | None) -> list[Found]:
+        """Search the rows that may be hits, copied piece by piece."""
+        assert self.kept is not None
+        chosen = self.kept.nonzero()[0]
+        size = max(1, GATHERED_BYTES // max(1, self.vectors[:1].nbytes))
+        buffer = np.empty((min(size, len(chosen)), self.vectors.shape[1]), self.vectors.dtype)
+        found: list[list[Found]] = []
+        for start in range(0, len(chosen), size):
+            rows = chosen[start : start + size]
+            values = np.take(self.vectors, rows, axis=0, out=buffer[: len(rows)], mode="clip")
+            pieces = Flat(values, self.metric, self.max_norm)._search(queries, k, radius)
+            found.append([(distances, rows[at]) for distances, at in pieces])
+        return merged(found, len(queries), k)
 
     def _candidates(
         self, queries: NDArray[Any], chosen: NDArray[np.intp], k: int
@@ -146,15 +204,15 @@ class Flat:
 
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
-        if self._metric == HAMMING:
-            found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self._vectors, k)
+        if self.metric == HAMMING:
+            found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self.vectors, k)
             return found
-        near, rows = faiss.knn(queries, self._vectors, k, _FAISS_METRIC[self._metric])
+        near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
         if rows.min(initial=0) < 0 or not np.isfinite(near).all():
             raise IndexFormatError("has vectors with values that are not numbers, or too large ones", remedy="rebuild")
         return near, rows
 
-    def _rescore(
+    def rescore(
         self, query: NDArray[np.float32], near: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
         """Measure candidates in float64 and sort them by (distance, row).
@@ -163,11 +221,11 @@ class Flat:
         last one less the greatest rounding error of a float32 sum of dim + 3 products in any order, underflow included
         (Higham 2002, Accuracy and Stability of Numerical Algorithms, sections 2.1 and 3.1).
         """
-        metric = self._metric
+        metric = self.metric
         wide = query.astype(np.float64)
         distances = np.concatenate(
             [
-                _distances(metric, wide, self._vectors[rows[start : start + RESCORE_ROWS]])
+                _distances(metric, wide, self.vectors[rows[start : start + RESCORE_ROWS]])
                 for start in range(0, len(rows), RESCORE_ROWS)
             ]
         )
@@ -176,16 +234,51 @@ class Flat:
         gamma = terms / (1 - terms)
         norm, last = float(np.linalg.norm(wide)), float(near[-1])
         # Of each of two operands, a product and a sum per dimension.
-        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self._max_norm)
+        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self.max_norm)
         if metric == "l1":
             beyond = last * (1 - gamma) - lost
         elif metric == "l2":
-            beyond = max(0.0, last - gamma * (norm + self._max_norm) ** 2 - lost) ** 0.5
+            beyond = max(0.0, last - gamma * (norm + self.max_norm) ** 2 - lost) ** 0.5
         else:
-            beyond = -last - gamma * norm * self._max_norm - lost
+            beyond = -last - gamma * norm * self.max_norm - lost
             if metric == "cosine":  # of unit vectors whose lengths were rounded too
                 beyond += 1 - 8 * FLOAT32_ROUNDING
         return distances[order], rows[order], beyond
+
+
+def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> list[Found]:
+    """Merge what was found in several parts: the nearest rows of each query, in the order of (distance, row)."""
+    if len(found) == 1:
+        return list(found[0])
+    results: list[Found] = []
+    for i in range(n_queries):
+        distances = np.concatenate([part[i][0] for part in found] or [np.empty(0)])
+        rows = np.concatenate([part[i][1] for part in found] or [np.empty(0, np.int64)])
+        order = np.lexsort((rows, distances))[:k]
+        results.append((distances[order], rows[order]))
+    return results
+
+
+def in_parts(parts: Sequence[Flat], queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+    """Search several arrays as if they were one.
+
+    Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
+    """
+    threads = faiss.omp_get_max_threads()
+    if len(queries) < threads:
+        parts = [part for whole in parts for part in _divided(whole, threads)]
+    if len(queries) >= threads or len(parts) == 1:
+        return merged([part.search(queries, k, radius) for part in parts], len(queries), k)
+    with ThreadPoolExecutor(min(threads, len(parts)), initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        return merged(list(pool.map(lambda part: part.search(queries, k, radius), parts)), len(queries), k)
+
+
+def _divided(whole: Flat, threads: int) -> list[Flat]:
+    """Divide an array among threads, unless it is small."""
+    count = len(whole.vectors)
+    pieces = max(1, min(threads, whole.vectors.nbytes // PART_BYTES))
+    size = -(-count // pieces)
+    return [whole.part(slice(first, min(first + size, count))) for first in range(0, count, size)]
 
 
 def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
