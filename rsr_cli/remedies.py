@@ -89,6 +89,8 @@ REMEDIES = {
     "query": "pass the records through rsr query",
     "raw-bands": "make it a raster of its own with gdal_translate",
     "rebuild": "build it again with rsr index",
+    "recall-k": "pass another -k, or --probe in place of --recall",
+    "recall-lower": "pass a lower --recall, or leave it out to search exactly",
     "records": "pass records of tiles to rsr embed",
     "relative": "relative paths start in the directory where rsr tile ran: run this there, or tile absolute paths",
     "remove-index": "remove it first if you want an empty one",

@@ -55,6 +55,8 @@ MEASURED = (*range(1, 21), 50, 100, 200)
 ENOUGH = 0.999
 #: Standard errors that a measured recall must be above the one asked for.
 ERRORS = 2.0
+#: Codes beyond those asked for: of 768 bits few have more at the distance of the last hit.
+SPARE_CODES = 12
 #: Candidates beyond the hits that are asked for before a query is searched exactly.
 MOST_CANDIDATES = 1 << 11
 
@@ -496,7 +498,7 @@ class Partitions:
         results: list[Any] = [None] * len(queries)
         unsettled = list(range(len(queries)))
         while unsettled and wanted and width <= wanted + MOST_CANDIDATES:
-            width += SPARE_CANDIDATES
+            width += SPARE_CODES if self._metric == HAMMING else SPARE_CANDIDATES
             found = zip(unsettled, self._ranked(flat, queries[unsettled], wanted, probe, width), strict=True)
             still = []
             for i, (distances, rows, settled) in found:
@@ -532,21 +534,25 @@ class Partitions:
         for start in range(0, len(queries), step):
             some = np.ascontiguousarray(queries[start : start + step])
             near, rows = self._candidates(some, self._centroids.nearest(some, min(probe, self.count)), width)
-            counts = np.count_nonzero(rows >= 0, axis=1).tolist()
-            for query, measured, candidates, count in zip(some, near, rows, counts, strict=True):
-                may, beyond = candidates[:count], float(measured[-1])
-                if flat.kept is not None:
-                    kept = flat.kept[may]
-                    may = may[kept]
-                if self._metric == HAMMING:
-                    distances = measured[:count].astype(np.float64)
-                    distances = distances if flat.kept is None else distances[kept]
-                elif len(may):
-                    distances, may, beyond = flat.rescore(query, measured[:count], may)
-                else:
-                    distances = np.empty(0)
-                settled = count < width or (len(may) >= k and bool(distances[k - 1] < beyond))
-                yield distances[:k], may[:k] + flat.first, settled
+            may = rows >= 0
+            whole = np.count_nonzero(may, axis=1) < width
+            if flat.kept is not None:
+                may &= flat.kept[rows]
+            counts = np.count_nonzero(may, axis=1)
+            if self._metric == HAMMING:  # faiss orders equal distances as it meets them
+                beyond = near.max(axis=1)
+                order = np.lexsort((rows, near, ~may))[:, :k]
+                near, rows = np.take_along_axis(near, order, axis=1), np.take_along_axis(rows, order, axis=1)
+                settled = whole | ((counts >= k) & (near[:, -1] < beyond))
+                found = zip(near.astype(np.float64), rows + flat.first, counts.tolist(), settled.tolist(), strict=True)
+                yield from ((distances[:count], ranked[:count], sure) for distances, ranked, count, sure in found)
+                continue
+            for i, query in enumerate(some):
+                distances, ranked, beyond = np.empty(0), rows[i, may[i]], 0.0
+                if len(ranked):
+                    distances, ranked, beyond = flat.rescore(query, near[i, rows[i] >= 0], ranked)
+                sure = bool(whole[i] or (len(ranked) >= k and distances[k - 1] < beyond))
+                yield distances[:k], ranked[:k] + flat.first, sure
 
     def search_for(
         self, flat: Flat, queries: NDArray[Any], k: int, recall: float, measured: Recall, spare: int = 0
@@ -606,9 +612,6 @@ class Partitions:
         near, rows = index.search_preassigned(queries, k, lists, None)
         if (rows < -1).any() or (rows >= self._rows).any():
             raise self._damaged(LISTS, "it has numbers beyond the segment's rows")
-        if self._metric == HAMMING:  # faiss orders equal distances as it meets them
-            order = np.lexsort((rows, near))
-            near, rows = np.take_along_axis(near, order, axis=1), np.take_along_axis(rows, order, axis=1)
         return near, rows
 
 
