@@ -331,9 +331,11 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
     for end in ends.tolist():
         members = order[start:end]
         spare = -len(members) % UNIT
-        for block in (vectors[members], members):
-            lists.append(np.ascontiguousarray(block).view(np.uint8).ravel())
-            lists.append(np.zeros(spare * block[:1].nbytes, np.uint8))
+        for first in range(0, len(members), step):  # all rows may be alike, and in one partition
+            lists.append(np.ascontiguousarray(vectors[members[first : first + step]]).view(np.uint8).ravel())
+        lists.append(np.zeros(spare * vectors[:1].nbytes, np.uint8))
+        lists.append(members.view(np.uint8))
+        lists.append(np.zeros(spare * members[:1].nbytes, np.uint8))
         start = end
     lists.close()
     del order
