@@ -29,7 +29,7 @@ from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.partitions import PartitionFacts, Partitions, partitions_of, write_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -38,8 +38,8 @@ RECALL = 0.98
 FLAT_QUERIES = 50
 
 
-def build(folder: Path, rows: int, noise: float, seed: int) -> float:
-    """Write codes and their partitions, unless they are there, and return how long the partitions took, in seconds."""
+def build(folder: Path, rows: int, noise: float, seed: int) -> str:
+    """Write codes and their partitions, unless they are there, and return how long the partitions took."""
     if not (folder / "vectors.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "vectors.npy", rows, noise, seed)
@@ -47,9 +47,9 @@ def build(folder: Path, rows: int, noise: float, seed: int) -> float:
         vectors = np.asarray(np.load(folder / "vectors.npy", mmap_mode="r"))
         started = time.perf_counter()
         facts = write_partitions(folder, Flat(vectors, HAMMING, 0.0), partitions_of(rows), seed)
-        taken = time.perf_counter() - started
-        (folder / "facts.json").write_text(json.dumps({"seconds": taken, "partitions": asdict(facts)}))
-    return float(json.loads((folder / "facts.json").read_text())["seconds"])
+        taken = f"{time.perf_counter() - started:.0f} s with {faiss.omp_get_max_threads()} threads"
+        (folder / "facts.json").write_text(json.dumps({"taken": taken, "partitions": asdict(facts)}))
+    return str(json.loads((folder / "facts.json").read_text())["taken"])
 
 
 def opened(folder: Path) -> tuple[Flat, PartitionFacts, Partitions]:
@@ -78,14 +78,14 @@ def serve_memory(folder: Path, queries: NDArray[np.uint8]) -> None:
     print(json.dumps([first, resident_mb() - before]))
 
 
-def median_ms(work: Callable[[int], Any], count: int) -> float:
-    """Return the median time of calls, in milliseconds."""
-    spent = []
-    for i in range(count):
+def spent(work: Callable[[int], Any], numbers: Iterable[int]) -> list[float]:
+    """Return the time of each of some calls, in milliseconds."""
+    found = []
+    for i in numbers:
         started = time.perf_counter()
         work(i)
-        spent.append(time.perf_counter() - started)
-    return float(np.median(spent)) * 1e3
+        found.append((time.perf_counter() - started) * 1e3)
+    return found
 
 
 def measure(folder: Path, queries: NDArray[np.uint8], *, others: bool) -> None:
@@ -101,8 +101,11 @@ def measure(folder: Path, queries: NDArray[np.uint8], *, others: bool) -> None:
         - stated[k]
         for k in range(1, K + 1)
     }
-    flat_ms = median_ms(lambda i: flat.search(queries[i : i + 1], K), FLAT_QUERIES)
-    ms = median_ms(lambda i: partitions.search(flat, queries[i : i + 1], K, probe), len(queries))
+    turns: tuple[list[list[float]], list[list[float]]] = ([], [])
+    for part in np.array_split(np.arange(len(queries)), FLAT_QUERIES):
+        turns[0].append(spent(lambda i: flat.search(queries[i : i + 1], K), part[:1]))
+        turns[1].append(spent(lambda i: partitions.search(flat, queries[i : i + 1], K, probe), part))
+    flat_ms, ms = (float(np.median(np.concatenate(each))) for each in turns)
     print(
         f"{facts.count} partitions, {probe} searched: recall@{K} {apart[K] + stated[K]:.4f} (stated {stated[K]:.4f});"
         f" recall@1..{K} less the stated one: {min(apart.values()):+.4f} to {max(apart.values()):+.4f}"
@@ -138,7 +141,7 @@ def compare(
         rates["bare"].append(len(queries) / (between - started))
         rates["partitions"].append(len(queries) / (time.perf_counter() - between))
     ours, theirs = np.median(rates["partitions"]), np.median(rates["bare"])
-    ms = median_ms(lambda i: bare.search(queries[i : i + 1], K), len(queries))
+    ms = np.median(spent(lambda i: bare.search(queries[i : i + 1], K), range(len(queries))))
     print(f"batch of {len(queries):,}: {ours:,.0f} per second, faiss IVF {theirs:,.0f}, ratio {ours / theirs:.2f}")
     print(f"one query: faiss IVF in memory {ms:.3f} ms")
 
@@ -155,7 +158,7 @@ def hnsw(vectors: NDArray[np.uint8], queries: NDArray[np.uint8], farthest: NDArr
         graph.hnsw.efSearch = width
         recall = (graph.search(queries, K)[0] <= farthest[:, None]).mean()
         if recall >= RECALL:
-            ms = median_ms(lambda i: graph.search(queries[i : i + 1], K), len(queries))
+            ms = np.median(spent(lambda i: graph.search(queries[i : i + 1], K), range(len(queries))))
             print(
                 f"HNSW, efSearch {width}: recall@{K} {recall:.4f}, {ms:.3f} ms, {flat_ms / ms:.0f} times faster,"
                 f" built in {taken:.0f} s, {size:.0f} bytes per row"
