@@ -187,9 +187,7 @@ def main() -> None:
             print(f"\n{options.rows:,} codes of {DIM} bits, noise {noise:g}, seed {options.seed}", flush=True)
             taken = build(folder, options.rows, noise, options.seed)
             size = sum(file.stat().st_size for file in folder.glob("*.npy")) - (folder / "vectors.npy").stat().st_size
-            print(
-                f"partitions: {taken:.0f} s with {faiss.omp_get_max_threads()} threads, {size / options.rows:.0f} B/row"
-            )
+            print(f"partitions: {taken}, {size / options.rows:.0f} bytes per row")
             queries = codes(Structured(noise, options.seed).queries(options.queries))
             np.save(folder / "queries.npy", queries)
             measure(folder, queries, others=options.others)
