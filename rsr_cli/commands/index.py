@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,12 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.search.filters import Filter
 
 log = logging.getLogger("rsr")
+
+MAX_PARTITIONS = 1 << 20
+
+
+class Partitions(click.ParamType):  # type: ignore[type-arg]
+    """A number of partitions, or ``auto``."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or ``auto``."""
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not (value.isascii() and value.isdecimal() and 0 < int(value) <= MAX_PARTITIONS):
+            self.fail(f"{value!r} is neither auto nor a number from 1 to {MAX_PARTITIONS}", param, ctx)
+        return int(value)
 
 
 @click.command(cls=options.Command)
@@ -60,6 +77,12 @@ log = logging.getLogger("rsr")
     type=click.Choice(["l1", "l2", "cosine", "dot"]),
     help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
+@click.option(
+    "--partitions",
+    type=Partitions(),
+    help="Divide the items into N partitions, of which rsr query --recall searches the nearest; auto is a number that"
+    " suits how many they are.",
+)
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.table
 @options.keep_going
@@ -70,6 +93,7 @@ def index(
     ids: tuple[str, ...],
     wanted: Filter,
     metric: str | None,
+    partitions: Divided,
     settings: TableSettings,
     skips: Skips,
     **flags: bool,
@@ -85,8 +109,10 @@ def index(
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
     _check_together(flags, ids, inputs, metric, wanted)
+    if partitions and flags["delete"]:
+        raise UsageError("--partitions is for items that are added, or for --compact")
     with Progress("records") as progress:
-        for added in _work(inputs, Path(output), ids, wanted, metric, settings, skips, progress, **flags):
+        for added in _work(inputs, Path(output), ids, wanted, metric, partitions, settings, skips, progress, **flags):
             progress.update(added)
 
 
@@ -115,6 +141,7 @@ def _work(
     ids: tuple[str, ...],
     wanted: Filter,
     metric: str | None,
+    partitions: Divided,
     settings: TableSettings,
     skips: Skips,
     progress: Progress,
@@ -131,7 +158,7 @@ def _work(
     if compact:
         from rsr_cli.core.index import upkeep
 
-        yield from upkeep.compact(path, arguments=arguments)
+        yield from upkeep.compact(path, arguments=arguments, partitions=partitions)
         return
     if delete:
         from rsr_cli.core.index import upkeep
@@ -160,6 +187,8 @@ def _work(
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
         if metric:
             raise UsageError("the metric of a merged index is that of its parts; leave --metric out")
+        if partitions:
+            raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
         yield from upkeep.merge(
             [Path(name) for name in inputs],
             path,
@@ -178,12 +207,26 @@ def _work(
         kinds, metric = build.appendable(path, metric)
         batches = _with_recipes(streams.read(inputs, skips, kinds, progress, settings))
         yield from build.append(
-            batches, path, metric, skips, arguments=arguments, replace_rows=replace, allow_empty=allow_empty
+            batches,
+            path,
+            metric,
+            skips,
+            arguments=arguments,
+            replace_rows=replace,
+            allow_empty=allow_empty,
+            partitions=partitions,
         )
         return
     batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
     yield from build.build(
-        batches, path, metric, skips, arguments=arguments, overwrite=overwrite, allow_empty=allow_empty
+        batches,
+        path,
+        metric,
+        skips,
+        arguments=arguments,
+        overwrite=overwrite,
+        allow_empty=allow_empty,
+        partitions=partitions,
     )
 
 

@@ -141,6 +141,14 @@ DEFAULT_K = 20  # the paper's
     " (tiles). -k counts the hits that are merged.",
 )
 @options.filters("QUERY", "Return only")
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Search as many partitions of the index as find this share of the hits, as measured when it was built: 0.98."
+    "  [default: all items are searched]",
+)
+@click.option("--probe", type=click.IntRange(1), metavar="N", help="Search the N nearest partitions of the index.")
 @options.table
 @options.keep_going
 @options.verbosity
@@ -166,6 +174,8 @@ def query(
     one_per_place: bool,
     merge: bool,
     wanted: Filter,
+    recall: float | None,
+    probe: int | None,
     settings: TableSettings,
     skips: Skips,
     **examples: tuple[str, ...],
@@ -188,6 +198,8 @@ def query(
         raise UsageError(f"--{given} is for --raster")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
+    if recall is not None and probe is not None:
+        raise UsageError("--recall chooses how many partitions are searched, as --probe does; leave one out")
     if merge and min_distance:
         raise UsageError("--merge needs hits that touch, and --min-distance leaves them out; leave one out")
     ids = tuple(dict.fromkeys(map(one_form, ids)))
@@ -195,6 +207,7 @@ def query(
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher
     from rsr_cli.core.search.diversity import Diversity
+    from rsr_cli.core.search.scope import Scope
 
     with (
         Index(Path(index)) as opened,
@@ -203,15 +216,13 @@ def query(
     ):
         kept = wanted.kept(opened.segments)
         searcher = Searcher(
-            opened,
+            Scope(opened, radius, kept, probe, recall),
             DEFAULT_K if k is None and radius is None else k,
-            radius,
             exclude_self=exclude_self,
             skips=skips,
             exclude_overlap=exclude_overlap,
             diversity=Diversity(min_distance, per_scene, one_per_place),
             merge=merge,
-            kept=kept,
         )
         queries = searcher.queries
         if raster is not None:

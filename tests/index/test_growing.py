@@ -62,8 +62,11 @@ def vector_of(made: dict, metric: str | None) -> np.ndarray:
 class Growing(RuleBasedStateMachine):
     """An index and the list of rows that it should have."""
 
-    @initialize(metric=st.sampled_from(METRICS), count=st.integers(0, 9))
-    def create(self, metric, count):
+    @initialize(
+        metric=st.sampled_from(METRICS), count=st.integers(0, 9), partitions=st.sampled_from([None, "auto", 2, 5])
+    )
+    def create(self, metric, count, partitions):
+        self.partitions = partitions
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "i.rsr"
         self.metric = metric
@@ -73,7 +76,7 @@ class Growing(RuleBasedStateMachine):
         if count:
             self.append(count)
         else:
-            make_index(self.path, [], allow_empty=True).__exit__()
+            make_index(self.path, [], allow_empty=True, partitions=partitions).__exit__()
 
     def made(self, count: int, names: list[str] | None = None) -> list[dict]:
         numbers = range(self.number, self.number + count)
@@ -88,7 +91,7 @@ class Growing(RuleBasedStateMachine):
 
     def build(self, path, made, **how):
         kinds, metric = build.appendable(path, self.metric)
-        return sum(build.append(batches(made, kinds, size=4), path, metric, Skips(), **how))
+        return sum(build.append(batches(made, kinds, size=4), path, metric, Skips(), partitions=self.partitions, **how))
 
     @rule(count=st.integers(1, 12))
     def append(self, count):
@@ -140,9 +143,9 @@ class Growing(RuleBasedStateMachine):
         assert (gone, skips.count) == (len(names), 1)
         self.rows = [row for row in self.rows if row["id"] not in names]
 
-    @rule()
-    def compact(self):
-        copied = sum(upkeep.compact(self.path))
+    @rule(partitions=st.sampled_from([None, 1, 3]))
+    def compact(self, partitions):
+        copied = sum(upkeep.compact(self.path, partitions=partitions))
         assert copied in (0, len(self.rows))
         assert len(Index(self.path).segments) <= 1
 
@@ -211,9 +214,14 @@ class Growing(RuleBasedStateMachine):
         for k in (1, 3, None):
             ((distances, found),) = index.search(asked, k)
             self.agree_on(ranked[:k], distances, found, live)
+            if k is not None:  # with all partitions
+                ((distances, found),) = index.search(asked, k, probe=100)
+                self.agree_on(ranked[:k], distances, found, live)
         kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
         without = np.array(live[::4], np.int64)
         ((distances, found),) = index.search(asked, 3, None, kept, [without])
+        ((probed, rows),) = index.search(asked, 3, None, kept, [without], probe=100)
+        assert (probed.tolist(), rows.tolist()) == (distances.tolist(), found.tolist())
         chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
         self.agree_on(chosen[:3], distances, found, live)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.errors import RsrError, Skips, UsageError
+from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
 from rsr_cli.core.search.examples import Examples
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch, Record
-    from rsr_cli.core.search.examples import Combine, Kept, Ranked
+    from rsr_cli.core.search.examples import Combine
     from rsr_cli.core.search.queries import Item
+    from rsr_cli.core.search.scope import Ranked, Scope
 
 log = logging.getLogger("rsr")
 
@@ -39,12 +39,10 @@ class Searcher:
 
     Parameters
     ----------
-    index : Index
-        An open index.
+    scope : Scope
+        What is searched.
     k : int or None
         Maximum number of hits per query.
-    radius : float or None
-        Maximum distance of a hit.
     exclude_self : bool
         Leave the item with the query's own id out.
     skips : Skips
@@ -55,8 +53,6 @@ class Searcher:
         What the hits of a query must not have in common.
     merge : bool
         Merge hits that touch into areas.
-    kept : sequence of numpy.ndarray or None, optional
-        The rows that may be hits, as `Index.search` takes them.
 
     Attributes
     ----------
@@ -68,35 +64,30 @@ class Searcher:
     Raises
     ------
     UsageError
-        The radius is below 0, and no distance of the index can be.
+        The scope does not fit the index, see `Scope.check`.
     """
 
     def __init__(
         self,
-        index: Index,
+        scope: Scope,
         k: int | None,
-        radius: float | None,
         *,
         exclude_self: bool,
         skips: Skips,
         exclude_overlap: bool = False,
         diversity: Diversity = ALL,
         merge: bool = False,
-        kept: Kept = None,
     ) -> None:
-        metric = index.manifest.metric
-        if radius is not None and not radius >= 0 and metric != "dot":
-            raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
-        self._index = index
+        scope.check(k)
+        self._scope = scope
+        self._index = scope.index
         self._k = k
-        self._radius = radius
-        self._kept = kept
         self._exclude_self = exclude_self
         self._exclude_overlap = exclude_overlap
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(index, skips, placed=exclude_overlap)
+        self.queries = Queries(scope.index, skips, placed=exclude_overlap)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -127,10 +118,10 @@ class Searcher:
         liked, unliked = list(likes), list(unlikes)
         if not liked:
             raise RsrError("there is no example of what hits are to be like", remedy="like")
-        examples = Examples(self._index, liked, unliked, combine)
+        examples = Examples(self._scope, liked, unliked, combine)
         self.selves += len(examples.rows)
         without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
-        chooser = self._choose(lambda k: examples.search(k, self._radius, self._kept, without))
+        chooser = self._choose(lambda k: examples.search(k, without))
         if examples.rejected and not chooser.taken:
             log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
         yield self._lines(examples.name, examples.labels, chooser.taken)
@@ -142,15 +133,10 @@ class Searcher:
         for start in range(0, len(queries), step):
             some, vectors = queries[start : start + step], values[start : start + step]
             without = [self._without(query) for query in some]
-            found = self._index.search(vectors, self._k, self._radius, self._kept, without)
+            found = self._scope.nearest(vectors, self._k, without)
             for query, vector, left_out, first in zip(some, vectors, without, found, strict=True):
-                chooser = self._choose(partial(self._search, vector, left_out), first)
+                chooser = self._choose(partial(self._scope.ranked, vector[None], without=left_out), first)
                 yield self._lines(query["id"], query["properties"].get("labels"), chooser.taken)
-
-    def _search(self, vector: NDArray[Any], without: NDArray[np.int64], k: int | None) -> Ranked:
-        """Rank the nearest rows of one query."""
-        ((distances, rows),) = self._index.search(vector[None], k, self._radius, self._kept, [without])
-        return distances, rows, k is None or len(rows) < k
 
     def _choose(
         self, search: Callable[[int | None], Ranked], first: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,16 +12,14 @@ from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.records.fields import id_of, label_list
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.queries import Item
+    from rsr_cli.core.search.scope import Ranked, Scope
 
 Combine = Literal["mean", "best"]
-#: Per segment the rows that may be hits, None for all.
-Kept = Sequence["NDArray[np.bool_] | None"] | None
-#: Distances and rows in the order of (distance, row), and whether no others would follow.
-Ranked = tuple["NDArray[np.float64]", "NDArray[np.int64]", bool]
 #: Examples cancel out if what is left is shorter than this share of the longest one.
 CANCELLED = 1e-6
 #: Letters of a query's id, which is made of its examples' ids.
@@ -41,8 +38,8 @@ class Examples:
 
     Parameters
     ----------
-    index : Index
-        To be asked.
+    scope : Scope
+        What is searched.
     likes, unlikes : sequence of Item
         The examples; at least one is like.
     combine : str
@@ -65,15 +62,15 @@ class Examples:
         The examples cancel out, or they are too long for float32 together.
     """
 
-    def __init__(self, index: Index, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
-        self._index = index
+    def __init__(self, scope: Scope, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
+        self._scope = scope
         self._likes = np.array([item.vector for item in likes])
         self._unlikes = np.array([item.vector for item in unlikes])
         self.name = _name(likes, unlikes)
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
         self.rejected = False
-        metric = index.manifest.metric
+        metric = scope.index.manifest.metric
         if combine == "best":
             self.search = self._best
         elif metric == HAMMING:
@@ -82,12 +79,11 @@ class Examples:
             self._vector = _rocchio(self._likes, self._unlikes, metric)
             self.search = self._mean
 
-    def _mean(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _mean(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for the mean of embeddings."""
-        ((distances, rows),) = self._index.search(self._vector, k, radius, kept, [without])
-        return distances, rows, k is None or len(rows) < k
+        return self._scope.ranked(self._vector, k, without)
 
-    def _mean_distance(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _mean_distance(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for the codes with the least mean distance."""
         likes, unlikes = len(self._likes), len(self._unlikes)
         weights, divisor = np.ones(likes, np.int64), likes
@@ -96,12 +92,11 @@ class Examples:
             weights = np.repeat((2 * unlikes, -likes), (likes, unlikes))
             divisor = likes * unlikes
             codes = np.concatenate([self._likes, self._unlikes])
-        distances, rows = self._index.combined(codes, weights, divisor, k, radius, kept, without)
-        return distances, rows, k is None or len(rows) < k
+        return self._scope.combined(codes, weights, divisor, k, without)
 
-    def _best(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _best(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for rows near to any example: the k nearest are among the k nearest to each."""
-        found = self._index.search(self._likes, k, radius, kept, [without] * len(self._likes))
+        found = self._scope.nearest(self._likes, k, [without] * len(self._likes), more=True)
         distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
         order = np.lexsort((rows, distances))
         _, firsts = np.unique(rows[order], return_index=True)
@@ -109,7 +104,7 @@ class Examples:
         distances, rows = distances[order], rows[order]
         ended = k is None or len(rows) < k
         if len(self._unlikes) and len(rows):
-            rejected = self._index.measure(self._unlikes, rows).min(axis=0) < distances
+            rejected = self._scope.index.measure(self._unlikes, rows).min(axis=0) < distances
             self.rejected |= bool(rejected.any())
             distances, rows = distances[~rejected], rows[~rejected]
         return distances, rows, ended
