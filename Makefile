@@ -8,11 +8,13 @@ PYTHON_NEWEST ?= env PYENV_VERSION=3.13 python3.13
 NEWEST = .venv-newest
 # For test-search only: the extra dev of pyproject.toml, without what needs torch or checks style and types.
 SEARCH = .venv-search
-SEARCH_TOOLS = duckdb geopandas hypothesis ir_measures pytest pytest-xdist scipy stac-validator
+SEARCH_TOOLS = duckdb geopandas hypothesis ir_measures pyproj pytest pytest-xdist scipy stac-validator
 # What bench compares the working tree with.
 BASE ?= HEAD
 # Milvus and its client, for bench-paper only; they cannot be installed beside rsr's own packages.
 MILVUS = .venv-milvus
+# The libraries and databases that bench-search compares rsr with.
+PEERS = .venv-peers
 
 # $(call create,ENVIRONMENT,PYTHON,WHAT PIP INSTALLS)
 define create
@@ -24,7 +26,7 @@ endef
 PYTEST = -m pytest --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-newest test-search man completions bench bench-paper clean
+.PHONY: help install demo test test-newest test-search man completions bench bench-paper bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -64,8 +66,12 @@ bench: $(STAMP) ## Measure the speed of the commands beside that of an earlier c
 bench-paper: $(STAMP) $(MILVUS)/.installed ## Time single queries as the paper does, beside faiss and Milvus
 	@$(BIN)/python benchmarks/paper_speed.py --milvus-python $(MILVUS)/bin/python
 
+bench-search: $(STAMP) $(PEERS)/.installed ## Compare searching with other libraries and databases, for docs/search.md
+	@$(BIN)/python benchmarks/search.py --peers-python $(PEERS)/bin/python
+	@$(BIN)/python benchmarks/search.py --page
+
 clean: ## Remove the environments, the demo's files, builds and caches
-	rm -rf .venv $(NEWEST) $(SEARCH) $(MILVUS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(NEWEST) $(SEARCH) $(MILVUS) $(PEERS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several GB, most of it torch; runs again if pyproject.toml or constraints.txt has changed.
@@ -82,4 +88,9 @@ $(SEARCH)/.installed: requirements-search.txt pyproject.toml constraints.txt
 # Its client requires a grpcio that has wheels only up to Python 3.12.
 $(MILVUS)/.installed: benchmarks/milvus-requirements.txt
 	$(call create,$(MILVUS),$(PYTHON),-r $<)
+	@touch $@
+
+# A gigabyte.
+$(PEERS)/.installed: benchmarks/peers-requirements.txt
+	$(call create,$(PEERS),$(PYTHON),-r $<)
 	@touch $@

@@ -48,6 +48,7 @@ from rsr_cli.core.records.jsonl import take_vectors
 from rsr_cli.core.records.space import KINDS, Space, StreamSpace
 from rsr_cli.core.records.streams import read
 from rsr_cli.core.search.ask import Searcher
+from rsr_cli.core.search.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -227,7 +228,7 @@ def serve_local(process: str, folder: Path, nprobe: int) -> None:
             serve({"search": lambda query: opened.search(query[None], K)[0][1]}, queries)
     elif process == "hits":
         with Index(folder / "rsr") as opened:
-            searcher = Searcher(opened, K, None, exclude_self=False, skips=Skips())
+            searcher = Searcher(Scope(opened), K, exclude_self=False, skips=Skips())
 
             def hits(line: bytes) -> list[bytes]:
                 batch = Batch("queries", [1], [orjson.loads(line)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -15,7 +16,7 @@ from rsr_cli.core.files import explained
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -210,10 +211,8 @@ def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]
     """Check what was passed to --bands, see `sensors.check_names`."""
     from rsr_cli.core.sensors import check_names
 
-    try:
+    with _named("--bands"):
         return check_names(names, unused=unused)
-    except UsageError as error:
-        raise UsageError(error.message, "--bands") from None
 
 
 # tile: the file's bands; embed: the model's bands; show: the bands that are displayed.
@@ -274,6 +273,88 @@ def allow_network(function: Callable[P, R]) -> Callable[P, R]:
 
 # query, score.
 exclude_self = click.option("--exclude-self", is_flag=True, help="Ignore hits that have the query's own id.")
+
+
+# query.
+def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Add the options to filter items by to a command, which takes them as ``wanted``, a `Filter`.
+
+    The help begins with what the command does with the items.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        @click.option(
+            "--bbox",
+            metavar="W,S,E,N",
+            help=f"{does} items whose bounding box touches this box, in degrees; W > E across the antimeridian.",
+        )
+        @click.option(
+            "--within",
+            type=File(),
+            metavar="FILE",
+            help=f"{does} items whose footprint lies, all of it, in the polygons of this GeoJSON file.",
+        )
+        @click.option(
+            "--datetime",
+            metavar="TIME[/TIME]",
+            help=f"{does} items of this time, or of an interval as in STAC: 2023-07-01, 2023-06/2023-08, ../2020.",
+        )
+        @click.option(
+            "--label",
+            "labels",
+            envvar=f"RSR_{command}_LABEL",
+            multiple=True,
+            metavar="NAME",
+            help=f"{does} items with this label. Can be repeated; one of them is enough.",
+        )
+        @click.option(
+            "--filter",
+            "cql2",
+            envvar=f"RSR_{command}_FILTER",
+            metavar="CQL2",
+            help=f"{does} items of which this is true, as in --filter 'eo:cloud_cover < 10'.",
+        )
+        @functools.wraps(function)
+        def wrapped(
+            *args: Any,
+            bbox: str | None,
+            within: str | None,
+            datetime: str | None,
+            labels: tuple[str, ...],
+            cql2: str | None,
+            **kwargs: Any,
+        ) -> R:
+            from rsr_cli.core.search.filters import Filter, parse_box, parse_interval
+
+            area, condition = None, None
+            if within is not None:
+                from rsr_cli.core.search.area import Area
+
+                area = Area.read(within)
+            if cql2 is not None:
+                from rsr_cli.core.search.condition import Condition
+
+                with _named("--filter"):
+                    condition = Condition(cql2)
+            with _named("--bbox"):
+                box = None if bbox is None else parse_box(bbox)
+            with _named("--datetime"):
+                interval = None if datetime is None else parse_interval(datetime)
+            return function(*args, wanted=Filter(box, area, interval, labels, condition), **kwargs)  # type: ignore[arg-type]
+
+        return wrapped  # type: ignore[return-value]
+
+    return decorated
+
+
+@contextlib.contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Put the name of an option before a usage error."""
+    try:
+        yield
+    except UsageError as error:
+        error.within(option)
+        raise
 
 
 def verbosity(function: Callable[P, R]) -> Callable[P, R]:

@@ -77,7 +77,8 @@ def test_every_command_but_embed_works(search_only, write_raster, tmp_path):
     assert len(search_only("models").splitlines()) == 1 + len(MODELS)
     assert len((tmp_path / "hits.geojsonl").read_bytes().splitlines()) == 12
     assert {path.name for path in tmp_path.iterdir()} >= {"hits.html", "points.png"}
-    assert len(COMMANDS) == 10  # a new one belongs above
+    assert search_only("check", "i.rsr") == b"i.rsr: OK\n"
+    assert len(COMMANDS) == 11  # a new one belongs above
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ HEAVY = {
 # Library -> the modules, or packages, that may import it; a library that is not here may be imported by all
 IMPORTERS = {
     "click": ("rsr_cli.main", "rsr_cli.options", "rsr_cli.commands"),
-    "rasterio": ("rsr_cli.core.rasters",),
+    "rasterio": ("rsr_cli.core.rasters", "rsr_cli.core.records.geometry"),
     "faiss": ("rsr_cli.core.index",),
     "matplotlib": ("rsr_cli.core.figures.canvas", "rsr_cli.core.figures.map", "rsr_cli.core.figures.plots"),
     "sklearn": ("rsr_cli.core.figures.projection",),
@@ -38,8 +38,8 @@ IMPORTERS = {
     "majortom_eg": ("rsr_cli.core.rasters.grids",),
     "openvino": ("rsr_cli.core.encoders.int8",),
     "pyarrow": ("rsr_cli.core.records", "rsr_cli.core.sources.bigearthnet"),
-    "pyproj": ("rsr_cli.core.records.geometry",),
     "pystac": ("rsr_cli.core.sources.stac",),
+    "cql2": ("rsr_cli.core.search.condition",),
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +21,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.manifest import Divided
+    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.tables import TableSettings
+    from rsr_cli.core.search.filters import Filter
+
+log = logging.getLogger("rsr")
+
+MAX_PARTITIONS = 1 << 20
+
+
+class Partitions(click.ParamType):  # type: ignore[type-arg]
+    """A number of partitions, or ``auto``."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or ``auto``."""
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not (value.isascii() and value.isdecimal() and 0 < int(value) <= MAX_PARTITIONS):
+            self.fail(f"{value!r} is neither auto nor a number from 1 to {MAX_PARTITIONS}", param, ctx)
+        return int(value)
 
 
 @click.command(cls=options.Command)
@@ -35,7 +57,9 @@ if TYPE_CHECKING:
     "--replace", is_flag=True, help="With --append or several indexes: let a record replace an earlier one with its id."
 )
 @click.option(
-    "--delete", is_flag=True, help="Delete the items with the ids of the records, or those that --id names, instead."
+    "--delete",
+    is_flag=True,
+    help="Delete the items with the ids of the records instead, those that --id names, or those that all filters keep.",
 )
 @click.option(
     "--id",
@@ -45,6 +69,7 @@ if TYPE_CHECKING:
     metavar="ID",
     help="With --delete: delete this item. Can be repeated.",
 )
+@options.filters("INDEX", "With --delete: delete")
 @click.option("--compact", is_flag=True, help="Make one segment of all, without the deleted items, instead.")
 @click.option(
     "--metric",
@@ -57,6 +82,12 @@ if TYPE_CHECKING:
     help="Store embeddings beside the codes, in this type of number, for rsr query --rerank; --metric is theirs."
     " Records need both, as rsr binarize --keep-embedding writes them.",
 )
+@click.option(
+    "--partitions",
+    type=Partitions(),
+    help="Divide the items into N partitions, of which rsr query --recall searches the nearest; auto is a number that"
+    " suits how many they are.",
+)
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.table
 @options.keep_going
@@ -65,8 +96,10 @@ def index(
     inputs: tuple[str, ...],
     output: str,
     ids: tuple[str, ...],
+    wanted: Filter,
     metric: str | None,
     refine: str | None,
+    partitions: Divided,
     settings: TableSettings,
     skips: Skips,
     **flags: bool,
@@ -81,14 +114,23 @@ def index(
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    _check_together(flags, ids, inputs, metric, refine)
+    _check_together(flags, ids, inputs, metric, refine, wanted)
+    if partitions and flags["delete"]:
+        raise UsageError("--partitions is for items that are added, or for --compact")
     with Progress("records") as progress:
-        for added in _work(inputs, Path(output), ids, metric, refine, settings, skips, progress, **flags):
+        for added in _work(
+            inputs, Path(output), ids, wanted, metric, refine, partitions, settings, skips, progress, **flags
+        ):
             progress.update(added)
 
 
 def _check_together(
-    flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None, refine: str | None
+    flags: dict[str, bool],
+    ids: Sequence[str],
+    inputs: Sequence[str],
+    metric: str | None,
+    refine: str | None,
+    wanted: Filter,
 ) -> None:
     """Check that the flags fit together."""
     modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
@@ -96,8 +138,10 @@ def _check_together(
         raise UsageError(f"pass only one of {' and '.join(modes)}")
     if ids and not flags["delete"]:
         raise UsageError("--id names items to --delete")
-    if ids and inputs:
-        raise UsageError("pass either --id or INPUT, not both")
+    if wanted and not flags["delete"]:
+        raise UsageError("filters choose items to --delete")
+    if bool(ids) + bool(inputs) + bool(wanted) > 1:
+        raise UsageError("pass either --id, INPUT or filters")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
     if (metric or refine) and (flags["compact"] or flags["delete"]):
@@ -108,8 +152,10 @@ def _work(
     inputs: tuple[str, ...],
     path: Path,
     ids: tuple[str, ...],
+    wanted: Filter,
     metric: str | None,
     refine: str | None,
+    partitions: Divided,
     settings: TableSettings,
     skips: Skips,
     progress: Progress,
@@ -126,16 +172,26 @@ def _work(
     if compact:
         from rsr_cli.core.index import upkeep
 
-        yield from upkeep.compact(path, arguments=arguments)
+        yield from upkeep.compact(path, arguments=arguments, partitions=partitions)
         return
     if delete:
         from rsr_cli.core.index import upkeep
 
-        if not ids:
+        if not ids and not wanted:
             batches = streams.read(inputs, skips, progress=progress, settings=settings)
             ids = tuple(name for batch in batches for name in batch.apply(id_of, skips))
         names = list(dict.fromkeys(map(one_form, ids)))
-        yield upkeep.delete(path, lambda opened: upkeep.rows_with_ids(opened, names, skips), arguments=arguments)
+
+        def choose(opened: Index) -> dict[int, list[int]]:
+            if not wanted:
+                return upkeep.rows_with_ids(opened, names, skips)
+            masks = enumerate(wanted.kept(opened.segments))
+            return {number: mask.nonzero()[0].tolist() for number, mask in masks if mask is not None}
+
+        deleted = upkeep.delete(path, choose, arguments=arguments)
+        if wanted and not deleted:
+            log.warning("the filter keeps no item of the index, and nothing was deleted")
+        yield deleted
         return
     merged = [name for name in inputs if is_index(name)]
     if merged:
@@ -144,8 +200,10 @@ def _work(
         if len(merged) < len(inputs):
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
         if metric or refine:
-            what = "metric" if metric else "refine"
-            raise UsageError(f"a merged index is as its parts are; leave --{what} out")
+            left_out = "metric" if metric else "refine"
+            raise UsageError(f"a merged index compares and stores vectors as its parts do; leave --{left_out} out")
+        if partitions:
+            raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
         yield from upkeep.merge(
             [Path(name) for name in inputs],
             path,
@@ -170,10 +228,11 @@ def _work(
             path,
             takes.metric,
             skips,
-            refine=takes.refine,
             arguments=arguments,
             replace_rows=replace,
             allow_empty=allow_empty,
+            partitions=partitions,
+            refine=takes.refine,
         )
         return
     yield from build.build(
@@ -181,10 +240,11 @@ def _work(
         path,
         takes.metric,
         skips,
-        refine=takes.refine,
         arguments=arguments,
         overwrite=overwrite,
         allow_empty=allow_empty,
+        partitions=partitions,
+        refine=takes.refine,
     )
 
 

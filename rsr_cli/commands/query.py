@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.search.examples import Combine
+    from rsr_cli.core.search.filters import Filter
     from rsr_cli.core.search.queries import Item, Queries
 
 log = logging.getLogger("rsr")
@@ -146,6 +147,15 @@ DEFAULT_K = 20  # the paper's
     help="Merge hits that touch into areas: the record of the nearest one of each, with the outline and the ids of all"
     " (tiles). -k counts the hits that are merged.",
 )
+@options.filters("QUERY", "Return only")
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Search as many partitions of the index as find this share of the hits, as measured when it was built: 0.98."
+    "  [default: all items are searched]",
+)
+@click.option("--probe", type=click.IntRange(1), metavar="N", help="Search the N nearest partitions of the index.")
 @options.table
 @options.keep_going
 @options.verbosity
@@ -171,6 +181,9 @@ def query(
     per_scene: int | None,
     one_per_place: bool,
     merge: bool,
+    wanted: Filter,
+    recall: float | None,
+    probe: int | None,
     settings: TableSettings,
     skips: Skips,
     **examples: tuple[str, ...],
@@ -179,7 +192,8 @@ def query(
 
     Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
     query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were.
-    Hits at the same distance are in the order of the index.
+    Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
+    that all filters keep.
 
     Items of the index can be queries themselves, by --id or --at, or examples that are one query together: --like and
     --unlike, and their like.
@@ -192,6 +206,8 @@ def query(
         raise UsageError(f"--{given} is for --raster")
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
+    if recall is not None and probe is not None:
+        raise UsageError("--recall chooses how many partitions are searched, as --probe does; leave one out")
     if merge and min_distance:
         raise UsageError("--merge needs hits that touch, and --min-distance leaves them out; leave one out")
     k = DEFAULT_K if k is None and radius is None else k
@@ -202,22 +218,22 @@ def query(
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher
     from rsr_cli.core.search.diversity import Diversity
+    from rsr_cli.core.search.scope import Scope
 
     with (
         Index(Path(index)) as opened,
         streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert, space=opened.manifest.space) as out,
         Progress("queries", len(ids) or len(places) or (1 if any(examples.values()) else None)) as progress,
     ):
+        kept = wanted.kept(opened.segments)
         searcher = Searcher(
-            opened,
+            Scope(opened, radius, kept, probe, recall, rerank),
             k,
-            radius,
             exclude_self=exclude_self,
             skips=skips,
             exclude_overlap=exclude_overlap,
             diversity=Diversity(min_distance, per_scene, one_per_place),
             merge=merge,
-            rerank=rerank,
         )
         queries = searcher.queries
         if raster is not None:
@@ -237,6 +253,8 @@ def query(
             progress.update(1)
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
+            if opened.manifest.count and not any(mask is None or mask.any() for mask in kept):
+                why = ": the filter keeps no item of the index"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:

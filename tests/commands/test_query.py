@@ -565,3 +565,94 @@ def test_a_scene_needs_an_index_that_states_sizes_and_how_to_embed(rsr, field, t
     assert rsr("index", "--allow-empty", "-o", "empty.rsr", input=b"", cwd=tmp_path).returncode == 0
     done = rsr("query", "empty.rsr", *asked, cwd=tmp_path)
     assert (done.returncode, b"empty.rsr: is empty, so it does not state how to embed" in done.stderr) == (1, True)
+
+
+@pytest.fixture(scope="module")
+def places(rsr, tmp_path_factory):
+    """A directory with 60 tiles in a row, one per degree and day, an index of them, and the east of it as an area."""
+    folder = tmp_path_factory.mktemp("places")
+    drawn = np.random.default_rng(1).standard_normal((60, 16)).astype(np.float32)
+    records = []
+    for i, vector in enumerate(drawn):
+        record = tile(f"t{i}", vector, [["lake"], ["road"], []][i % 3])
+        ring = [[i, 0], [i + 1, 0], [i + 1, 1], [i, 1], [i, 0]]
+        record |= {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [i, 0, i + 1, 1]}
+        record["properties"] |= {"datetime": f"2023-{7 + i // 30:02}-{1 + i % 30:02}T10:00:00Z", "eo:cloud_cover": i}
+        records.append(record)
+    (folder / "tiles.geojsonl").write_bytes(lines(records))
+    ring = [[30.5, -1], [70, -1], [70, 2], [30.5, 2], [30.5, -1]]
+    (folder / "east.geojson").write_bytes(orjson.dumps({"type": "Polygon", "coordinates": [ring]}))
+    assert rsr("index", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
+    codes = rsr("binarize", "tiles.geojsonl", cwd=folder).stdout
+    assert rsr("index", "-o", "codes.rsr", input=codes, cwd=folder).returncode == 0
+    return folder
+
+
+FILTERS = {
+    "--bbox=10,0.5,20,0.6": lambda i: 9 <= i <= 20,
+    "--bbox=50.5,0,5.5,1": lambda i: i <= 5 or i >= 50,
+    "--within=east.geojson": lambda i: i >= 31,
+    "--datetime=2023-07-11/2023-07-20": lambda i: 10 <= i <= 19,
+    "--datetime=2023-08": lambda i: i >= 30,
+    "--label=lake": lambda i: i % 3 == 0,
+    "--label=lake --label=road": lambda i: i % 3 < 2,
+    "--filter=eo:cloud_cover<7": lambda i: i < 7,
+    "--bbox=5,0,50,1 --within=east.geojson --datetime=../2023-08-15 --label=road --filter=eo:cloud_cover>33": (
+        lambda i: 34 <= i <= 44 and i % 3 == 1
+    ),
+}
+
+
+@pytest.mark.parametrize("options", FILTERS)
+@pytest.mark.parametrize("kind", ["floats", "codes"])
+def test_filtered_hits_are_the_first_of_all_that_the_filter_keeps(rsr, places, kind, options):
+    asked = [f"{kind}.rsr", "tiles.geojsonl"]
+    everything = parsed(rsr("query", *asked, "-k", 60, cwd=places))
+    found = parsed(rsr("query", *asked, "-k", 4, *options.split(), cwd=places))
+    expected = []
+    for i in range(60):
+        kept = [hit for hit in everything[60 * i : 60 * i + 60] if FILTERS[options](int(hit["id"][1:]))][:4]
+        expected += [(hit["id"], hit["properties"]["query"], hit["properties"]["distance"]) for hit in kept]
+    assert [(hit["id"], hit["properties"]["query"], hit["properties"]["distance"]) for hit in found] == expected
+    assert expected
+
+
+def test_a_filter_that_keeps_nothing_is_no_failure(rsr, places):
+    done = rsr("query", "codes.rsr", "--id", "t3", "--id", "t4", "--bbox", "-20,-20,-10,-10", cwd=places)
+    says = (
+        "rsr query: 2 of 2 queries have no hits and are left out of the output: the filter keeps no item of the index\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", says)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--label", "laek"], "no item of the index has the label 'laek'; did you mean 'lake'?"),
+        (
+            ["--filter", "cloud_cover < 5"],
+            "none of 60 items has the property 'cloud_cover'; did you mean 'eo:cloud_cover'?",
+        ),
+    ],
+)
+def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
+    done = rsr("query", "codes.rsr", "--id", "t3", *options, cwd=places)
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (0, f"rsr query: {says}")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bbox", "1,2,3"], "--bbox: '1,2,3' is not west,south,east,north in degrees, such as 9.9,50,10.4,50.2"),
+        (["--datetime", "July"], "--datetime: 'July' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z"),
+        (["--filter", "a =="], "--filter: 'a ==' is not CQL2: it goes wrong at character 4"),
+        (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),
+        (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq"),
+    ],
+)
+def test_filters_that_cannot_be_read(rsr, places, options, says):
+    (places / "tiles.tif").write_bytes(b"II*\0")
+    done = rsr("query", "codes.rsr", "--id", "t3", *options, cwd=places)
+    last = orjson.loads(done.stdout)
+    assert (done.returncode, last["type"], last["message"]) == (2, "Failure", says)
+    assert done.stderr.decode() == f"rsr query: {says}\n"

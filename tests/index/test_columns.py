@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import batches, code, feature
 
-from rsr_cli.core.errors import Skips
+from rsr_cli.core.errors import IndexFormatError, Skips
+from rsr_cli.core.index import columns as columns_module
 from rsr_cli.core.index.build import build
-from rsr_cli.core.index.columns import ArrayFile, outward
+from rsr_cli.core.index.columns import ArrayFile, Columns, outward
 
 DEGREES = st.floats(-180, 180)
 
@@ -22,10 +24,19 @@ DEGREES = st.floats(-180, 180)
 def test_boxes_are_rounded_outward_and_by_no_more_than_a_step(boxes):
     exact = np.array(boxes)
     rounded = outward(exact).astype(np.float64)
+    around = (exact[:, 0] > exact[:, 2]) & (rounded[:, 0] <= rounded[:, 2])
+    assert (rounded[around][:, ::2] == [-180, 180]).all()
+    assert (exact[around, 0] - exact[around, 2] < 4e-5).all()
+    exact, rounded = exact[~around], rounded[~around]
     assert (rounded[:, :2] <= exact[:, :2]).all()
     assert (rounded[:, 2:] >= exact[:, 2:]).all()
     step = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
     assert (np.abs(rounded - exact) <= step).all()
+
+
+def test_a_box_around_the_earth_but_for_a_step_of_float32():
+    boxes = np.array([[179.9, 0, 179.899999999, 1], [-0.0, 0, -1e-46, 1], [10.5, 0, 10, 1], [3, 0, 3, 1]])
+    assert outward(boxes).tolist() == [[-180, 0, 180, 1], [-180, 0, 180, 1], [10.5, 0, 10, 1], [3, 0, 3, 1]]
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1, 2)])
@@ -75,3 +86,81 @@ def test_columns_say_what_the_records_say(tmp_path):
     names = ["forest", "water", "city"]
     of_rows = [[names[n] for n in part] for part in np.split(labels, ends)[:-1]]
     assert of_rows == [["forest", "water"], ["water"], [], [], ["city", "forest"]]
+
+
+@pytest.fixture
+def segment(tmp_path):
+    """The directory of a segment of 5 rows, whose labels are 2, 1, 0, 0 and 1."""
+    records = [feature(f"t{i}", code=code(np.zeros(4), 32)) for i in range(5)]
+    for record, labels in zip(records, (["a", "b"], ["b"], [], [], ["c"]), strict=True):
+        record["properties"]["labels"] = labels
+    sum(build(batches(records), tmp_path / "i.rsr", None, Skips()))
+    return tmp_path / "i.rsr" / "segments" / "000001"
+
+
+def test_columns_are_read_as_numpy_reads_them(segment):
+    columns = Columns(segment, 5)
+    for name, found in (
+        ("bbox", columns.boxes),
+        ("times", columns.times),
+        ("labels", columns.labels),
+        ("label_ends", columns.label_ends),
+    ):
+        expected = np.load(segment / f"{name}.npy")
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_without_any_labels(tmp_path):
+    sum(build(batches([feature("a", code=code(np.zeros(4), 32))]), tmp_path / "i.rsr", None, Skips()))
+    columns = Columns(tmp_path / "i.rsr" / "segments" / "000001", 1)
+    assert (columns.labels.tolist(), columns.label_ends.tolist()) == ([], [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("boxes", np.zeros((5, 4)), r"it has float64 \(5, 4\), and float32 \(5, 4\) is expected"),
+        ("boxes", np.zeros((4, 4), np.float32), r"it has float32 \(4, 4\)"),
+        ("boxes", np.zeros((5, 4), np.float32, order="F"), "is expected"),
+        ("times", np.zeros((5, 2), ">i8"), "it has >i8"),
+        ("label_ends", np.zeros(5, np.int32), "it has int32"),
+        ("label_ends", np.array([2, 3, 1, 3, 4]), "its numbers do not grow"),
+        ("label_ends", np.array([-1, 3, 3, 3, 4]), "its numbers do not grow"),
+        ("label_ends", np.array([2, 3, 3, 3, 3]), r"it has int32 \(4,\), and int32 \(3,\) is expected"),
+        ("labels", np.zeros((4, 1), np.int32), r"it has int32 \(4, 1\)"),
+        ("labels", np.array([None] * 4), "is damaged"),
+        ("boxes", b"", "is damaged"),
+        ("boxes", None, "is missing"),
+    ],
+)
+def test_columns_that_are_not_as_written_are_refused(segment, name, array, says):
+    path = segment / {"boxes": "bbox.npy"}.get(name, f"{name}.npy")
+    path.unlink()
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif array is not None:
+        np.save(path, array)
+    with pytest.raises(IndexFormatError, match=says) as caught:
+        Columns(segment, 5).labels if "label" in name else getattr(Columns(segment, 5), name)
+    assert caught.value.place in {str(path), str(segment / "labels.npy")}
+    assert caught.value.remedy == "rebuild"
+
+
+@pytest.mark.parametrize("place", [3, 4, 5, 7])
+def test_ends_are_checked_across_blocks(segment, monkeypatch, place):
+    monkeypatch.setattr(columns_module, "BLOCK_ROWS", 4)
+    ends = np.arange(1, 9)
+    np.save(segment / "label_ends.npy", ends)
+    assert Columns(segment, 8).label_ends.tolist() == ends.tolist()
+    ends[place] = 0
+    np.save(segment / "label_ends.npy", ends)
+    with pytest.raises(IndexFormatError, match="do not grow"):
+        _ = Columns(segment, 8).label_ends
+
+
+def test_a_named_pipe_is_no_column(segment):
+    (segment / "times.npy").unlink()
+    os.mkfifo(segment / "times.npy")
+    with pytest.raises(IndexFormatError, match="cannot be opened: not a regular file"):
+        _ = Columns(segment, 5).times

@@ -69,8 +69,14 @@ def vector_of(made: dict, metric: str | None) -> np.ndarray:
 class Growing(RuleBasedStateMachine):
     """An index and the list of rows that it should have."""
 
-    @initialize(metric=st.sampled_from(METRICS), refine=st.sampled_from(REFINE), count=st.integers(0, 9))
-    def create(self, metric, refine, count):
+    @initialize(
+        metric=st.sampled_from(METRICS),
+        refine=st.sampled_from(REFINE),
+        count=st.integers(0, 9),
+        partitions=st.sampled_from([None, "auto", 2, 5]),
+    )
+    def create(self, metric, refine, count, partitions):
+        self.partitions = partitions
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "i.rsr"
         self.metric = metric
@@ -81,7 +87,7 @@ class Growing(RuleBasedStateMachine):
         if count:
             self.append(count)
         else:
-            make_index(self.path, [], allow_empty=True).__exit__()
+            make_index(self.path, [], allow_empty=True, partitions=partitions).__exit__()
 
     def made(self, count: int, names: list[str] | None = None) -> list[dict]:
         numbers = range(self.number, self.number + count)
@@ -97,7 +103,8 @@ class Growing(RuleBasedStateMachine):
     def build(self, path, made, **how):
         takes = build.appendable(path, "l2" if self.refine else self.metric, self.refine)
         read = batches(made, takes.kinds, size=4, beside=takes.beside)
-        return sum(build.append(read, path, takes.metric, Skips(), refine=takes.refine, **how))
+        how |= {"partitions": self.partitions, "refine": takes.refine}
+        return sum(build.append(read, path, takes.metric, Skips(), **how))
 
     @rule(count=st.integers(1, 12))
     def append(self, count):
@@ -150,9 +157,9 @@ class Growing(RuleBasedStateMachine):
         assert (gone, skips.count) == (len(names), 1)
         self.rows = [row for row in self.rows if row["id"] not in names]
 
-    @rule()
-    def compact(self):
-        copied = sum(upkeep.compact(self.path))
+    @rule(partitions=st.sampled_from([None, 1, 3]))
+    def compact(self, partitions):
+        copied = sum(upkeep.compact(self.path, partitions=partitions))
         assert copied in (0, len(self.rows))
         assert len(Index(self.path).segments) <= 1
 
@@ -215,18 +222,6 @@ class Growing(RuleBasedStateMachine):
         for number, row in zip(live, rows, strict=True):
             assert index.row_of(row["id"]) == number
         query = np.random.default_rng(5).integers(-3, 4, DIM)
-        bits = (query > 0).astype(int)
-        asked = np.packbits(bits)[None] if self.metric is None else query.astype(np.float32)[None]
-        ranked = brute_force(rows, bits if self.metric is None else query, self.metric) if rows else []
-        for k in (1, 3, None):
-            ((distances, found),) = index.search(asked, k)
-            self.agree_on(ranked[:k], distances, found, live)
-        kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
-        without = np.array(live[::4], np.int64)
-        ((distances, found),) = index.search(asked, 3, None, kept, [without])
-        chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
-        self.agree_on(chosen[:3], distances, found, live)
-
         if self.refine and live:
             values = np.array([np.random.default_rng(row["n"] % 13).integers(-3, 4, DIM) for row in rows])
             again = index.remeasure(query.astype(np.float32), np.array(live))
@@ -234,6 +229,22 @@ class Growing(RuleBasedStateMachine):
             np.testing.assert_allclose(again, expected, atol=0.1 if self.refine == "int8" else 1e-9)
             stored = np.array([index.embedding(row) for row in live])
             np.testing.assert_allclose(stored, values, atol=0.02 if self.refine == "int8" else 0)
+        bits = (query > 0).astype(int)
+        asked = np.packbits(bits)[None] if self.metric is None else query.astype(np.float32)[None]
+        ranked = brute_force(rows, bits if self.metric is None else query, self.metric) if rows else []
+        for k in (1, 3, None):
+            ((distances, found),) = index.search(asked, k)
+            self.agree_on(ranked[:k], distances, found, live)
+            if k is not None:  # with all partitions
+                ((distances, found),) = index.search(asked, k, probe=100)
+                self.agree_on(ranked[:k], distances, found, live)
+        kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
+        without = np.array(live[::4], np.int64)
+        ((distances, found),) = index.search(asked, 3, None, kept, [without])
+        ((probed, rows),) = index.search(asked, 3, None, kept, [without], probe=100)
+        assert (probed.tolist(), rows.tolist()) == (distances.tolist(), found.tolist())
+        chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
+        self.agree_on(chosen[:3], distances, found, live)
 
     def agree_on(self, ranked, distances, found, live):
         np.testing.assert_allclose(distances, [distance for distance, _ in ranked], atol=1e-6)
@@ -251,7 +262,7 @@ class Growing(RuleBasedStateMachine):
     def columns_agree(self, index: Index) -> None:
         at = 0
         for segment in index.segments:
-            names = segment.table.labels()
+            names = segment.labels()
             live = np.ones(segment.count, bool) if segment.live is None else segment.live
             for row in live.nonzero()[0].tolist():
                 n = self.rows[at]["n"]

@@ -17,6 +17,7 @@ from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.queries import Queries
+from rsr_cli.core.search.scope import Scope
 
 
 def test_queries_of_another_space_are_refused_by_both_names(tmp_path):
@@ -199,7 +200,7 @@ def test_a_forged_item_that_cannot_be_asked_for_is_named(tmp_path, one, other):
         table.execute("UPDATE records SET record = replace(record, ?, ?)", (one, other))
     forge(path, lambda: None)
     with pytest.raises((RecordError, IndexFormatError), match=rf"^{path}") as caught, Index(path) as index:
-        list(Searcher(index, 3, None, exclude_self=False, skips=Skips()).by_item(Queries(index, Skips()).ids(["t3"])))
+        list(Searcher(Scope(index), 3, exclude_self=False, skips=Skips()).by_item(Queries(index, Skips()).ids(["t3"])))
     assert "t3" in str(caught.value) or "row 3" in str(caught.value)
 
 

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import batches, code_records, make_index
 
-from rsr_cli.core.errors import RsrError, Skips
+from rsr_cli.core.errors import IndexFormatError, RsrError, Skips
+from rsr_cli.core.index import table
 from rsr_cli.core.index.build import build
 from rsr_cli.core.index.reading import Index
-from rsr_cli.core.index.table import hit_line, stored
+from rsr_cli.core.index.table import Table, hit_line, stored
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
 from rsr_cli.core.records.streams import read
@@ -127,3 +128,24 @@ def test_a_hit_is_its_record_with_properties_added(properties, others, added):
     assert b"\n" not in line[:-1]
     expected = {"type": "Feature", "id": "x", **others, "geometry": None, "properties": {**kept, **added}}
     assert orjson.loads(line) == orjson.loads(dump(expected))
+
+
+def test_many_rows_are_read_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "ROWS_PER_QUERY", 4)
+    records = code_records(np.zeros((30, 4), np.uint8), 32)
+    for number, record in enumerate(records):
+        record["properties"]["n"] = number
+    make_index(tmp_path / "i.rsr", records)
+    opened = Table(tmp_path / "i.rsr" / "segments" / "000001", 30)
+    for rows in ([], [3], [0, 29], [1, 2, 3, 4, 5, 9, 20], list(range(30))):
+        found = list(opened.records(np.array(rows, np.int64)))
+        assert [(name, record["id"], record["properties"]) for name, record in found] == [
+            (f"t{row}", f"t{row}", {"n": row}) for row in rows
+        ]
+    with pytest.raises(IndexFormatError, match="it has no row 30"):
+        list(opened.records(np.array([2, 30, 31])))
+    with sqlite3.connect(tmp_path / "i.rsr" / "segments" / "000001" / "records.sqlite") as database:
+        database.execute("UPDATE records SET record = '{}' WHERE row = 7")
+    opened = Table(tmp_path / "i.rsr" / "segments" / "000001", 30)
+    with pytest.raises(IndexFormatError, match="its row 7 is not a record"):
+        list(opened.records(np.array([6, 7])))

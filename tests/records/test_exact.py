@@ -13,6 +13,7 @@ from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.records import exact, jsonl
 from rsr_cli.core.records.exact import Exact, dumps, loads
 from rsr_cli.core.search.ask import Searcher
+from rsr_cli.core.search.scope import Scope
 
 #: Numbers that neither a double nor an integer of 64 bits holds.
 LONG = [
@@ -135,7 +136,7 @@ def test_numbers_survive_the_way_through_files_and_an_index(tmp_path):
     (batch,) = jsonl.read_records(str(tmp_path / "in"), None, Skips())
     assert b"".join(map(jsonl.dump, batch.records)) == line
     with make_index(tmp_path / "i.rsr", batch.records) as index:
-        searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
+        searcher = Searcher(Scope(index), 1, exclude_self=False, skips=Skips())
         found = searcher.by_item(searcher.queries.ids(["18446744073709551616"]))
         ((hit,),) = found
     for text in (b'"id":18446744073709551616', b'"cell":36893488147419103233', b'"height":0.1234567890123456789'):

@@ -13,6 +13,7 @@ from support_places import tile_at
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
 from rsr_cli.core.search import ask
 from rsr_cli.core.search.ask import Searcher
+from rsr_cli.core.search.scope import Scope
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def index(tmp_path, rows):
         yield opened
 
 
-def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None, **settings) -> Searcher:
-    return Searcher(index, k, radius, exclude_self=exclude_self, skips=skips or Skips(), **settings)
+def searcher(index, k=5, radius=None, *, exclude_self=False, skips=None, kept=None, **settings) -> Searcher:
+    return Searcher(Scope(index, radius, kept), k, exclude_self=exclude_self, skips=skips or Skips(), **settings)
 
 
 def by_id(index, names, **settings):
@@ -184,7 +185,7 @@ def test_no_more_queries_are_searched_at_once_than_fit_the_candidates(index, row
     monkeypatch.setattr(ask, "CANDIDATES", candidates)
     search, numbers = index.search, []
     monkeypatch.setattr(
-        index, "search", lambda queries, *limits: numbers.append(len(queries)) or search(queries, *limits)
+        index, "search", lambda queries, *limits, **how: numbers.append(len(queries)) or search(queries, *limits, **how)
     )
     found = ids(searcher(index, 5).by_record(batches(embedding_records(rows[:12]))))
     assert found == [nearest(rows, i, 5) for i in range(12)]
@@ -359,12 +360,12 @@ def test_a_query_whose_labels_are_nested_too_deeply_is_skipped(tmp_path):
     plain = feature("q", code=code(np.zeros(4), 32))
     with make_index(tmp_path / "i.rsr", records) as index:
         skips = Skips(keep_going=True)
-        searcher = Searcher(index, 1, None, exclude_self=False, skips=skips)
+        searcher = Searcher(Scope(index), 1, exclude_self=False, skips=skips)
         found = [orjson.loads(line) for lines in searcher.by_record(batches([deep, plain])) for line in lines]
         assert [hit["properties"]["query"] for hit in found] == ["q"]
         assert skips.count == 1
         deep["properties"]["code"] = code(np.zeros(4), 32)
-        searcher = Searcher(index, 1, None, exclude_self=False, skips=Skips())
+        searcher = Searcher(Scope(index), 1, exclude_self=False, skips=Skips())
         with pytest.raises(RecordError, match="labels must be a list of strings"):
             list(searcher.by_record(batches([deep])))
 
@@ -429,7 +430,7 @@ def test_a_query_whose_footprint_cannot_be_read_is_named_or_skipped(neighbours):
 
 
 def test_hits_are_merged_after_they_are_taken(neighbours):
-    searcher = Searcher(neighbours, 6, None, exclude_self=True, skips=Skips(), merge=True)
+    searcher = Searcher(Scope(neighbours), 6, exclude_self=True, skips=Skips(), merge=True)
     (areas,) = parsed(searcher.by_item(searcher.queries.ids(["may_3_1"])))
     assert [area["properties"]["tiles"] for area in areas] == [
         [f"may_{col}_{row}" for row in (0, 1) for col in range(4)][:6]

@@ -18,6 +18,7 @@ from rsr_cli.core.search import places
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.diversity import Diversity
 from rsr_cli.core.search.hits import scene_of
+from rsr_cli.core.search.scope import Scope
 
 SPHERE = Geod(a=places.EARTH_M, b=places.EARTH_M)
 SIDE = 0.02  # degrees of a tile
@@ -125,7 +126,7 @@ def same(records, areas, i, j) -> bool:
 def test_hits_are_those_of_the_greedy_rule(index, query, k, radius, min_distance, per_scene, one_per_place):
     opened, records, vectors = index
     diversity = Diversity(min_distance, per_scene, one_per_place)
-    searcher = Searcher(opened, k, radius, exclude_self=False, skips=Skips(), diversity=diversity)
+    searcher = Searcher(Scope(opened, radius), k, exclude_self=False, skips=Skips(), diversity=diversity)
     (lines,) = searcher.by_record(batches([tile_at("q", None, vectors[query])]))
     hits = [orjson.loads(line)["properties"] for line in lines]
     distances = np.abs(vectors - vectors[query]).sum(axis=1)
@@ -140,7 +141,7 @@ def test_queries_together_are_answered_as_alone(index):
 
     def answers(some):
         searcher = Searcher(
-            opened, 7, None, exclude_self=False, skips=Skips(), diversity=Diversity(2500.0, 2, one_per_place=True)
+            Scope(opened), 7, exclude_self=False, skips=Skips(), diversity=Diversity(2500.0, 2, one_per_place=True)
         )
         return list(searcher.by_record(batches(tile_at(f"q{i}", None, vectors[i]) for i in some)))
 
@@ -151,7 +152,7 @@ def test_queries_together_are_answered_as_alone(index):
 def test_items_without_a_place_are_warned_about_once(index, caplog):
     opened, _, vectors = index
     for diversity, warned in ((Diversity(per_scene=5, one_per_place=True), False), (Diversity(1000.0), True)):
-        searcher = Searcher(opened, None, None, exclude_self=False, skips=Skips(), diversity=diversity)
+        searcher = Searcher(Scope(opened), None, exclude_self=False, skips=Skips(), diversity=diversity)
         list(searcher.by_record(batches(tile_at(f"q{i}", None, vectors[i]) for i in range(2))))
         says = "items without a place are left out, as they may be too near to others"
         assert caplog.messages == [says] * warned

@@ -15,6 +15,7 @@ from support_places import tile_at
 from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.index.manifest import MAX_NORM
 from rsr_cli.core.search.ask import Searcher
+from rsr_cli.core.search.scope import Scope
 
 N = 70
 BITS = 20
@@ -96,7 +97,7 @@ def expected(metric, likes, unlikes, combine, k, radius) -> list[tuple[int, floa
 
 
 def found(index, likes, unlikes, combine, k=None, radius=None, **settings) -> list[dict]:
-    searcher = Searcher(index, k, radius, exclude_self=False, skips=Skips(), **settings)
+    searcher = Searcher(Scope(index, radius), k, exclude_self=False, skips=Skips(), **settings)
     sides = (searcher.queries.ids([f"t{i}" for i in side]) for side in (likes, unlikes))
     (lines,) = searcher.by_examples(*sides, combine)
     return [orjson.loads(line) for line in lines]
@@ -155,7 +156,7 @@ def test_the_labels_are_those_that_all_that_is_like_has(tmp_path):
 
 def test_examples_of_files_and_of_the_index_are_one_query(indexes):
     vectors = VALUES["l1"]
-    searcher = Searcher(indexes["l1"], 5, None, exclude_self=False, skips=Skips())
+    searcher = Searcher(Scope(indexes["l1"]), 5, exclude_self=False, skips=Skips())
     stream = [feature("t7", embedding=embedding(vectors[7])), feature("stranger", embedding=embedding(vectors[9]))]
     both = [*searcher.queries.ids(["t3"]), *searcher.queries.records(batches(stream))]
     (lines,) = searcher.by_examples(both, [], "mean")
@@ -186,7 +187,7 @@ def test_examples_that_are_too_long_together_are_an_error(tmp_path):
 def test_without_an_example_there_is_no_query(indexes):
     with pytest.raises(RsrError, match="there is no example of what hits are to be like"):
         found(indexes["l1"], [], [3], "mean")
-    searcher = Searcher(indexes["l1"], 5, None, exclude_self=False, skips=Skips(keep_going=True))
+    searcher = Searcher(Scope(indexes["l1"]), 5, exclude_self=False, skips=Skips(keep_going=True))
     with pytest.raises(RsrError, match="there is no example of what hits are to be like"):
         list(searcher.by_examples(searcher.queries.ids(["nobody"]), [], "mean"))
 
@@ -211,7 +212,7 @@ def test_the_items_within_a_polygon_are_examples(tmp_path):
     from shapely import Polygon
 
     with make_index(tmp_path / "x.rsr", records, "l1") as index:
-        searcher = Searcher(index, 5, None, exclude_self=False, skips=Skips())
+        searcher = Searcher(Scope(index), 5, exclude_self=False, skips=Skips())
         field = Polygon([(2.9, 0.2), (5, 0.2), (5, 0.4), (2.9, 0.4)])  # touches t5 alone
         (lines,) = searcher.by_examples(searcher.queries.within(field, "f.json"), [], "mean")
         hits = [orjson.loads(line) for line in lines]

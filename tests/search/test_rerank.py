@@ -16,6 +16,7 @@ from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.space import Space
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.diversity import Diversity
+from rsr_cli.core.search.scope import Scope
 
 N, DIM = 60, 12
 METRICS = ["l1", "l2", "cosine", "dot"]
@@ -103,8 +104,10 @@ def agree(hits: list[dict], rows: np.ndarray, distances: np.ndarray, k, radius) 
     assert all(a < b for a, b, same in zip(ids, ids[1:], got[:-1] == got[1:], strict=False) if same)
 
 
-def asked(index, queries: np.ndarray, k=None, radius=None, rerank=N, size=300, **settings) -> list[list[dict]]:
-    searcher = Searcher(index, k, radius, exclude_self=False, skips=Skips(), rerank=rerank, **settings)
+def asked(
+    index, queries: np.ndarray, k=None, radius=None, rerank=N, size=300, kept=None, **settings
+) -> list[list[dict]]:
+    searcher = Searcher(Scope(index, radius, kept, rerank=rerank), k, exclude_self=False, skips=Skips(), **settings)
     read = batches([feature(f"q{i}", embedding=embedding(q)) for i, q in enumerate(queries)], ("embedding",), size=size)
     return [[orjson.loads(line) for line in lines] for lines in searcher.by_record(read)]
 
@@ -197,8 +200,8 @@ def test_the_same_hits_whatever_the_batch(indexes, kind):
     assert asked(indexes[kind], asks, 10, rerank=25, size=1) == asked(indexes[kind], asks, 10, rerank=25, size=40)
 
 
-def item(index, name, **settings) -> list[dict]:
-    searcher = Searcher(index, 10, None, skips=Skips(), **{"exclude_self": False} | settings)
+def item(index, name, rerank, *, exclude_self=False) -> list[dict]:
+    searcher = Searcher(Scope(index, rerank=rerank), 10, exclude_self=exclude_self, skips=Skips())
     (lines,) = searcher.by_item(searcher.queries.ids([name]))
     return [orjson.loads(line) for line in lines]
 
@@ -220,7 +223,7 @@ def test_an_item_without_a_stored_embedding_cannot_ask(indexes):
 
 
 def test_codes_cannot_be_ranked_again(indexes):
-    searcher = Searcher(indexes["l1", "int8"], 5, None, exclude_self=False, skips=Skips(), rerank=20)
+    searcher = Searcher(Scope(indexes["l1", "int8"], rerank=20), 5, exclude_self=False, skips=Skips())
     (record,) = binarized(embedding_records(VECTORS[:1]))
     with pytest.raises(RecordError, match="has a code and no embedding: it was binarized already"):
         list(searcher.by_record(batches([record], searcher.queries.kinds)))
@@ -229,7 +232,7 @@ def test_codes_cannot_be_ranked_again(indexes):
 def test_an_index_of_embeddings_has_nothing_to_rank_again(tmp_path):
     index = make_index(tmp_path / "x.rsr", embedding_records(VECTORS), "l1")
     with index, pytest.raises(UsageError, match="compares embeddings, exactly: there are no codes to rank again"):
-        Searcher(index, 5, None, exclude_self=False, skips=Skips(), rerank=20)
+        Searcher(Scope(index, rerank=20), 5, exclude_self=False, skips=Skips())
 
 
 def test_an_index_without_rows_has_no_hits(tmp_path):
@@ -286,14 +289,14 @@ def test_examples_are_ranked_again(indexes, metric, dtype, likes, unlikes, combi
     near = near.round(9)
     nearest = [row for _, row in sorted((near[row], row) for row in LIVE if row not in out)][:n]
     nearest = [row for row in nearest if distances[row] < np.inf]
-    searcher = Searcher(index, 10, None, exclude_self=False, skips=Skips(), rerank=n)
+    searcher = Searcher(Scope(index, rerank=n), 10, exclude_self=False, skips=Skips())
     examples = (searcher.queries.ids([f"t{row}" for row in side]) for side in (likes, unlikes))
     (lines,) = searcher.by_examples(*examples, combine)
     agree([orjson.loads(line) for line in lines], np.array(nearest, int), distances, 10, None)
 
 
 def test_examples_of_a_stream_weigh_bits_by_their_mean(indexes):
-    searcher = Searcher(indexes[None], 8, None, exclude_self=False, skips=Skips(), rerank=N)
+    searcher = Searcher(Scope(indexes[None], rerank=N), 8, exclude_self=False, skips=Skips())
     made = [feature(f"q{i}", embedding=embedding(VECTORS[i])) for i in (1, 2)]
     (lines,) = searcher.by_examples(searcher.queries.records(batches(made, ("embedding",))), [], "mean")
     units = VECTORS[1:3].astype(float) / np.linalg.norm(VECTORS[1:3], axis=1, keepdims=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind, Space
 
@@ -42,10 +43,11 @@ def build(
     metric: str | None,
     skips: Skips,
     *,
-    refine: str | None = None,
     arguments: Sequence[str] = (),
     overwrite: bool = False,
     allow_empty: bool = False,
+    partitions: Divided = None,
+    refine: str | None = None,
 ) -> Iterator[int]:
     """Build an index directory from a stream of records.
 
@@ -63,14 +65,16 @@ def build(
         ``l1``, ``l2``, ``cosine`` or ``dot``, for embeddings; ``None`` is ``l1``, the paper's.
     skips : Skips
         Asked about records that cannot be indexed.
-    refine : str, optional
-        What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
     arguments : sequence of str
         The command line, for the manifest.
     overwrite : bool
         Replace an existing index.
     allow_empty : bool
         Let a stream without records make an empty index, but never replace an index that has rows.
+    partitions : str, int or None
+        Into how many partitions to divide the rows, see `partitions.py`; ``auto`` for a number that suits them.
+    refine : str, optional
+        What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
 
     Yields
     ------
@@ -90,7 +94,7 @@ def build(
     refuse_existing(path, overwrite=overwrite)
 
     def fill(staging: Path) -> Generator[int, None, Manifest]:
-        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, refine)) as writer:
+        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine)) as writer:
             yield from writer.fill(batches)
             if not writer.count and not allow_empty:
                 raise _no_records()
@@ -111,10 +115,11 @@ def append(
     metric: str | None,
     skips: Skips,
     *,
-    refine: str | None = None,
     arguments: Sequence[str] = (),
     replace_rows: bool = False,
     allow_empty: bool = False,
+    partitions: Divided = None,
+    refine: str | None = None,
 ) -> Iterator[int]:
     """Append a stream of records to an index, as a segment of its own.
 
@@ -134,6 +139,8 @@ def append(
         Delete the rows that have the ids of new ones.
     allow_empty : bool
         Create an index without rows, if there is none, from a stream without records.
+    partitions : str, int or None
+        As in `build`; without it, a segment that is large enough is divided if the index is.
 
     Yields
     ------
@@ -154,7 +161,9 @@ def append(
         writers: list[SegmentWriter] = []  # the one that fills the segment, which knows where its rows are from
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            writer = stack.enter_context(contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, refine)))
+            divided = partitions or ("auto" if known and known.partitions else None)
+            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine)
+            writer = stack.enter_context(contextlib.closing(new))
             writers.append(writer)
             yield from writer.fill(_fitting(batches, known, path))
             if known is None and not writer.count and not allow_empty:
@@ -297,7 +306,7 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
                 replace(settled, generation=1).write(directory)
             return
         (final / SEGMENTS).mkdir(exist_ok=True)
-        unpublished = final / SEGMENTS / secrets.token_hex(8)
+        unpublished = final / SEGMENTS / f"{NEW}-{secrets.token_hex(8)}"
         with contextlib.ExitStack() as stack:
             with whole_directory(unpublished) as staging:
                 made = yield from fill(staging)

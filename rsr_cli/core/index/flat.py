@@ -45,7 +45,7 @@ GATHERED_BYTES = 1 << 21
 #: Bytes of vectors that a thread searches for one query.
 PART_BYTES = 1 << 22
 
-_FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
+FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
 
 
 def drop_too_long(batch: Batch, skips: Skips) -> float:
@@ -102,15 +102,15 @@ class Flat:
         first: int = 0,
     ) -> None:
         self.vectors = vectors
-        self._metric = metric
-        self._max_norm = max_norm
-        self._kept = kept
-        self._first = first
+        self.metric = metric
+        self.max_norm = max_norm
+        self.kept = kept
+        self.first = first
 
     def part(self, rows: slice) -> Flat:
         """Return a search of some of the rows."""
-        kept = None if self._kept is None else self._kept[rows]
-        return Flat(self.vectors[rows], self._metric, self._max_norm, kept, self._first + rows.start)
+        kept = None if self.kept is None else self.kept[rows]
+        return Flat(self.vectors[rows], self.metric, self.max_norm, kept, self.first + rows.start)
 
     def search(self, queries: NDArray[Any], k: int | None = None, radius: float | None = None) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
@@ -136,10 +136,10 @@ class Flat:
         IndexFormatError
             A vector has values that are not finite.
         """
-        if self._metric == "cosine":
+        if self.metric == "cosine":
             queries = unit(queries)
         found = self._search(queries, k, radius)
-        return [(distances, rows + self._first) for distances, rows in found]
+        return [(distances, rows + self.first) for distances, rows in found]
 
     def combined(
         self,
@@ -176,8 +176,8 @@ class Flat:
         for start in range(0, count, RESCORE_ROWS):
             near = weights @ hammings(codes, self.vectors[start : start + RESCORE_ROWS]) / divisor
             possible = near <= farthest
-            if self._kept is not None:
-                possible &= self._kept[start : start + RESCORE_ROWS]
+            if self.kept is not None:
+                possible &= self.kept[start : start + RESCORE_ROWS]
             chosen = np.flatnonzero(possible)
             sums, rows = np.concatenate([sums, near[chosen]]), np.concatenate([rows, start + chosen])
             if len(sums) > wanted:
@@ -185,7 +185,7 @@ class Flat:
                 sums, rows = sums[order], rows[order]
                 farthest = sums[-1]
         order = np.lexsort((rows, sums))
-        return sums[order], rows[order] + self._first
+        return sums[order], rows[order] + self.first
 
     def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them.
@@ -193,19 +193,19 @@ class Flat:
         The rows are counted from 0.
         """
         vectors = self.vectors[rows]
-        if self._metric == HAMMING:
+        if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
-        wide = (unit(queries) if self._metric == "cosine" else queries).astype(np.float64)
-        return np.array([measured(self._metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+        wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
+        return np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
 
     def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
         count = len(self.vectors)
-        left = count if self._kept is None else int(np.count_nonzero(self._kept))
+        left = count if self.kept is None else int(np.count_nonzero(self.kept))
         wanted = left if k is None else min(k, left)
         if left < GATHERED_SHARE * count:
             return self._gathered(queries, wanted, radius)
-        exact = self._metric == HAMMING
+        exact = self.metric == HAMMING
         start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
         if left < count:
             start = int(1.3 * start * count / left) + SPARE_CANDIDATES
@@ -217,10 +217,10 @@ class Flat:
             unsettled = []
             for i, near, rows in self._candidates(queries, open_queries, width):
                 distances, rows, beyond = (
-                    (near.astype(np.float64), rows, float(near[-1])) if exact else self._rescore(queries[i], near, rows)
+                    (near.astype(np.float64), rows, float(near[-1])) if exact else self.rescore(queries[i], near, rows)
                 )
-                if self._kept is not None:
-                    may = self._kept[rows]
+                if self.kept is not None:
+                    may = self.kept[rows]
                     distances, rows = distances[may], rows[may]
                 limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
                 if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
@@ -238,15 +238,15 @@ class Flat:
 
     def _gathered(self, queries: NDArray[Any], k: int, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
-        assert self._kept is not None
-        chosen = self._kept.nonzero()[0]
+        assert self.kept is not None
+        chosen = self.kept.nonzero()[0]
         size = max(1, GATHERED_BYTES // max(1, self.vectors[:1].nbytes))
         buffer = np.empty((min(size, len(chosen)), self.vectors.shape[1]), self.vectors.dtype)
         found: list[list[Found]] = []
         for start in range(0, len(chosen), size):
             rows = chosen[start : start + size]
             values = np.take(self.vectors, rows, axis=0, out=buffer[: len(rows)], mode="clip")
-            pieces = Flat(values, self._metric, self._max_norm)._search(queries, k, radius)
+            pieces = Flat(values, self.metric, self.max_norm)._search(queries, k, radius)
             found.append([(distances, rows[at]) for distances, at in pieces])
         return merged(found, len(queries), k)
 
@@ -261,15 +261,15 @@ class Flat:
 
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
-        if self._metric == HAMMING:
+        if self.metric == HAMMING:
             found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self.vectors, k)
             return found
-        near, rows = faiss.knn(queries, self.vectors, k, _FAISS_METRIC[self._metric])
+        near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
         if rows.min(initial=0) < 0 or not np.isfinite(near).all():
             raise IndexFormatError("has vectors with values that are not numbers, or too large ones", remedy="rebuild")
         return near, rows
 
-    def _rescore(
+    def rescore(
         self, query: NDArray[np.float32], near: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
         """Measure candidates in float64 and sort them by (distance, row).
@@ -278,7 +278,7 @@ class Flat:
         last one less the greatest rounding error of a float32 sum of dim + 3 products in any order, underflow included
         (Higham 2002, Accuracy and Stability of Numerical Algorithms, sections 2.1 and 3.1).
         """
-        metric = self._metric
+        metric = self.metric
         wide = query.astype(np.float64)
         distances = np.concatenate(
             [
@@ -291,13 +291,13 @@ class Flat:
         gamma = terms / (1 - terms)
         norm, last = float(np.linalg.norm(wide)), float(near[-1])
         # Of each of two operands, a product and a sum per dimension.
-        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self._max_norm)
+        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self.max_norm)
         if metric == "l1":
             beyond = last * (1 - gamma) - lost
         elif metric == "l2":
-            beyond = max(0.0, last - gamma * (norm + self._max_norm) ** 2 - lost) ** 0.5
+            beyond = max(0.0, last - gamma * (norm + self.max_norm) ** 2 - lost) ** 0.5
         else:
-            beyond = -last - gamma * norm * self._max_norm - lost
+            beyond = -last - gamma * norm * self.max_norm - lost
             if metric == "cosine":  # of unit vectors whose lengths were rounded too
                 beyond += 1 - 8 * FLOAT32_ROUNDING
         return distances[order], rows[order], beyond

@@ -19,7 +19,7 @@ import hashlib
 import math
 import re
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -47,6 +47,10 @@ MAX_GENERATION = 10**15
 EARLIER = frozenset({MANIFEST, "vectors.faiss", "records.sqlite"})
 
 
+#: Into how many partitions rows are divided: ``auto``, a number, or ``None`` for none.
+Divided = Literal["auto"] | int | None
+
+
 def numbered(number: int) -> str:
     """Return the name of a segment or generation."""
     return f"{number:06d}"
@@ -68,6 +72,8 @@ class SegmentFacts:
         Name of the file that lists the deleted rows, if any is.
     deleted : int
         Number of deleted rows.
+    partitions : dict or None
+        What `PartitionFacts` states, if the rows are divided.
     """
 
     name: str
@@ -75,6 +81,7 @@ class SegmentFacts:
     files: dict[str, dict[str, Any]]
     deletions: str | None = None
     deleted: int = 0
+    partitions: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Raise ValueError if a value is of another type, or the name of a file leads elsewhere."""
@@ -91,6 +98,8 @@ class SegmentFacts:
             raise ValueError(f"{self.deleted!r} is not a number of deleted rows")
         if (self.deletions is None) != (not self.deleted) or self.deletions not in (None, *names):
             raise ValueError("a segment does not name the file of its deletions")
+        if not isinstance(self.partitions, dict | None):
+            raise ValueError("the partitions of a segment are not stated")
 
     @property
     def size(self) -> int:
@@ -151,6 +160,8 @@ class Manifest:
         The embeddings beside the codes, if they are stored.
     segments : tuple of SegmentFacts
         In row order; none in an empty index.
+    partitions : str, int or None
+        Into how many partitions a new segment of all rows is divided, ``auto`` for a number that suits it.
     made_with : dict
         Versions.
     arguments : list of str
@@ -167,6 +178,7 @@ class Manifest:
     arguments: list[str]
     extent: tuple[float, float] | None = None
     refine: Refine | None = None
+    partitions: Divided = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -189,6 +201,7 @@ class Manifest:
             gsd=(min(gsds), max(gsds)) if gsds else None,
             extent=(min(extents), max(extents)) if extents else None,
             segments=(*self.segments, *other.segments),
+            partitions=self.partitions or other.partitions,
             made_with=other.made_with,
             arguments=other.arguments,
         )
@@ -290,6 +303,8 @@ class Manifest:
             raise ValueError("max_norm, gsd or extent is out of range")
         if type(self.generation) is not int or not 1 <= self.generation <= MAX_GENERATION:
             raise ValueError("its generation is not a number from 1")
+        if self.partitions not in (None, "auto") and not (type(self.partitions) is int and self.partitions > 0):
+            raise ValueError("its partitions are not a number")
         for segment in self.segments:
             segment.check()
         if len({segment.name for segment in self.segments}) < len(self.segments):

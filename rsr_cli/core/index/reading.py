@@ -15,9 +15,10 @@ from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError,
 from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
-from rsr_cli.core.index.flat import Flat, in_parts
+from rsr_cli.core.index.flat import Flat, in_parts, merged
 from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined, WeightedBits
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.records.space import fingerprint, note_int8
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.codes.base import Binarizer
     from rsr_cli.core.index.flat import Found
-    from rsr_cli.core.index.manifest import Refine
+    from rsr_cli.core.index.partitions import Recall
     from rsr_cli.core.records.space import Space
 
 #: Rows whose ids are read at once.
@@ -46,12 +47,10 @@ class Segment:
         The segment.
     facts : SegmentFacts
         What the manifest states of it.
-    space : Space
-        The space of its vectors.
+    manifest : Manifest
+        That of the index, or of the segments that it will be extended by.
     first : int
         Row of the index that is the segment's row 0.
-    refine : Refine, optional
-        What the manifest states of the embeddings beside codes.
 
     Attributes
     ----------
@@ -70,18 +69,15 @@ class Segment:
         A file is damaged.
     """
 
-    def __init__(
-        self, directory: Path, facts: SegmentFacts, space: Space, first: int = 0, refine: Refine | None = None
-    ) -> None:
+    def __init__(self, directory: Path, facts: SegmentFacts, manifest: Manifest, first: int = 0) -> None:
         self.directory = directory
         self.facts = facts
         self.first = first
         self.count = facts.count
         self.columns = Columns(directory, facts.count)
-        self.refined = Refined(directory, facts.count, refine) if refine else None
-        self._space = space
-        needed = (VECTORS, TABLE, *(self.refined.names if self.refined else ()))
-        for name in needed:
+        self._manifest = manifest
+        self.refined = Refined(directory, facts.count, manifest.refine) if manifest.refine else None
+        for name in (VECTORS, TABLE, *(self.refined.names if self.refined else ())):
             if name not in facts.files:
                 raise self._damaged(name, "the manifest does not state its size")
         self._opened = {name: (directory / name).stat() for name in facts.files}
@@ -96,8 +92,37 @@ class Segment:
     @cached_property
     def vectors(self) -> NDArray[Any]:
         """The vectors, mapped: uint8 (n, bytes) of codes, float32 (n, dim) of embeddings."""
-        dtype = np.uint8 if self._space.kind == "code" else np.float32
-        return map_checked(self.directory / VECTORS, dtype, (self.count, self._space.width))
+        dtype = np.uint8 if self.space.kind == "code" else np.float32
+        return map_checked(self.directory / VECTORS, dtype, (self.count, self.space.width))
+
+    @property
+    def space(self) -> Space:
+        """The space of the vectors."""
+        assert self._manifest.space is not None  # as there are segments
+        return self._manifest.space
+
+    def flat(self, kept: NDArray[np.bool_] | None = None) -> Flat:
+        """Return an exact search of the rows that are not deleted, and kept, bool (n,)."""
+        metric, max_norm = self._manifest.metric, self._manifest.max_norm
+        return Flat(self.vectors, metric, max_norm, both(self.live, kept), self.first)
+
+    @cached_property
+    def recall(self) -> Recall | None:
+        """The recall of the partitions, ``None`` if there are none."""
+        if self.facts.partitions is None:
+            return None
+        try:
+            return PartitionFacts.of(self.facts.partitions).recall
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"its manifest.json is damaged: {error}"
+            raise IndexFormatError(what, str(self.directory), remedy="rebuild") from None
+
+    @cached_property
+    def partitions(self) -> Partitions:
+        """The partitions, if the segment has any."""
+        assert self.recall is not None
+        assert self.facts.partitions is not None
+        return Partitions(self.directory, self.facts.partitions["count"], self.vectors, self._manifest.metric)
 
     @cached_property
     def table(self) -> Table:
@@ -150,10 +175,13 @@ class Segment:
         found = self.table.rows_of(names) if names else {}
         return {name: row for name, row in found.items() if self.live is None or self.live[row]}
 
+    def labels(self) -> list[str]:
+        """Return the names of the labels in the order of their numbers."""
+        return self.table.labels()
+
     def check(self) -> None:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
-        used = [VECTORS]
-        used += [TABLE] if "table" in vars(self) else []
+        used = [VECTORS, *([TABLE] if "table" in vars(self) else []), *([LISTS] if "partitions" in vars(self) else [])]
         used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
         for name in used:
             opened, path = self._opened[name], self.directory / name
@@ -311,6 +339,9 @@ class Index:
         radius: float | None = None,
         kept: Sequence[NDArray[np.bool_] | None] | None = None,
         without: Sequence[NDArray[np.int64]] | None = None,
+        *,
+        probe: int | None = None,
+        recall: float | None = None,
     ) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
 
@@ -322,6 +353,10 @@ class Index:
             For each segment, which rows may be hits: bool (count,), or ``None`` for all. Deleted rows never are.
         without : sequence of numpy.ndarray, optional
             For each query, int64 rows that may not be its hits, sorted.
+        probe : int, optional
+            Search only as many partitions of each segment that has partitions; needs ``k``.
+        recall : float, optional
+            Search as many that the hits have this recall; needs ``k``.
 
         Returns
         -------
@@ -330,16 +365,34 @@ class Index:
 
         Raises
         ------
+        UsageError
+            That recall, or the recall of k hits, was not measured.
         IndexFormatError
             The vectors are damaged, or were changed meanwhile.
         """
         if not len(queries):
             return []
-        more = k if k is None or without is None else k + max(map(len, without))
-        found = self._search(kept, lambda part: part.search(queries, more, radius), len(queries), more)
+        spare = 0 if without is None else max(map(len, without))
+        more = None if k is None else k + spare
+        flats: list[Flat] = []
+        found: list[list[Found]] = []
+        for number, segment in enumerate(self.segments):
+            flat = segment.flat(None if kept is None else kept[number])
+            if segment.recall is None or k is None or (probe is None and recall is None):
+                flats.append(flat)
+            elif probe is not None:
+                found.append(segment.partitions.search(flat, queries, k + spare, probe))
+            elif recall is not None:
+                found.append(segment.partitions.search_for(flat, queries, k, recall, segment.recall, spare))
+        if found and radius is not None:
+            found = [[_within(*each, radius) for each in some] for some in found]
+        if flats:
+            found.append(self._searched(flats, lambda part: part.search(queries, more, radius), len(queries), more))
+        self._check()
+        nearest = merged(found, len(queries), more)
         if without is None:
-            return found
-        return [_left(*each, rows, k) for each, rows in zip(found, without, strict=True)]
+            return nearest
+        return [_left(*each, rows, k) for each, rows in zip(nearest, without, strict=True)]
 
     def combined(
         self,
@@ -353,7 +406,9 @@ class Index:
     ) -> Found:
         """Find the rows nearest to several codes together, as `Flat.combined` does; ``without`` may be no hits."""
         more = k if k is None else k + len(without)
-        (found,) = self._search(kept, lambda part: [part.combined(codes, weights, divisor, more, radius)], 1, more)
+        flats = [segment.flat(None if kept is None else kept[i]) for i, segment in enumerate(self.segments)]
+        (found,) = self._searched(flats, lambda part: [part.combined(codes, weights, divisor, more, radius)], 1, more)
+        self._check()
         return _left(*found, without, k)
 
     def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -362,8 +417,7 @@ class Index:
         for segment in self.segments:
             mine = (rows >= segment.first) & (rows < segment.first + segment.count)
             if mine.any():
-                flat = Flat(segment.vectors, self.manifest.metric, self.manifest.max_norm)
-                distances[:, mine] = flat.measure(queries, rows[mine] - segment.first)
+                distances[:, mine] = segment.flat().measure(queries, rows[mine] - segment.first)
         return distances
 
     def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -396,27 +450,20 @@ class Index:
             segment.check()
         return found
 
-    def _search(
-        self,
-        kept: Sequence[NDArray[np.bool_] | None] | None,
-        search: Callable[[Flat], list[Found]],
-        n_queries: int,
-        k: int | None,
+    def _searched(
+        self, flats: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None
     ) -> list[Found]:
-        """Search the rows of all segments that are kept and not deleted, and check that no file was changed."""
-        parts = []
-        for number, segment in enumerate(self.segments):
-            chosen = both(segment.live, None if kept is None else kept[number])
-            flat = Flat(segment.vectors, self.manifest.metric, self.manifest.max_norm, chosen, segment.first)
-            parts.append(flat)
+        """Search the vectors of some segments."""
         try:
-            found = in_parts(parts, search, n_queries, k)
+            return in_parts(flats, search, n_queries, k)
         except IndexFormatError as error:
             error.place = str(self.path)
             raise
+
+    def _check(self) -> None:
+        """Raise IndexFormatError if a file was changed since it was opened."""
         for segment in self.segments:
             segment.check()
-        return found
 
 
 def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
@@ -430,9 +477,8 @@ def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
     segments: list[Segment] = []
     first = 0
     for facts in manifest.segments:
-        assert manifest.space is not None
         try:
-            segments.append(Segment(directory / facts.name, facts, manifest.space, first, manifest.refine))
+            segments.append(Segment(directory / facts.name, facts, manifest, first))
         except FileNotFoundError as error:
             raise IndexFormatError("is missing", str(error.filename), remedy="rebuild") from None
         except OSError as error:
@@ -446,6 +492,11 @@ def both(some: NDArray[np.bool_] | None, others: NDArray[np.bool_] | None) -> ND
     if some is None or others is None:
         return others if some is None else some
     return some & others
+
+
+def _within(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: float) -> Found:
+    near = distances <= radius
+    return distances[near], rows[near]
 
 
 def _left(distances: NDArray[np.float64], rows: NDArray[np.int64], without: NDArray[np.int64], k: int | None) -> Found:

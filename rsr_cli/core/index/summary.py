@@ -29,7 +29,7 @@ def summarize(path: Path) -> dict[str, Any]:
     with Index(path) as index:
         manifest, summary = index.manifest, Summary(records=index.manifest.count, gsd=index.manifest.gsd)
         for segment in index.segments:
-            columns, names = segment.columns, segment.table.labels()
+            columns, names = segment.columns, segment.labels()
             counts = np.zeros(len(names), np.int64)
             for first, live in segment.blocks(ROWS_AT_ONCE):
                 rows = slice(first, first + len(live))

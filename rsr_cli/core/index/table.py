@@ -23,7 +23,7 @@ from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -45,6 +45,8 @@ _BY_ID = "CREATE UNIQUE INDEX by_id ON records (id)"
 #: Rows per statement. SQLite takes 32,766 values.
 ROWS_AT_ONCE = 8192
 VALUES_AT_ONCE = 3 * ROWS_AT_ONCE
+#: Rows that are read at once.
+ROWS_PER_QUERY = 1000
 _INSERT_MANY = f"INSERT INTO records VALUES {', '.join(['(?, ?, ?)'] * ROWS_AT_ONCE)}"
 #: Where the records from a row on were read, until the next row; the lines follow each other as the rows do.
 _PLACES = "CREATE TEMP TABLE places (row INTEGER PRIMARY KEY, name TEXT, line INTEGER)"
@@ -70,16 +72,16 @@ def stored(record: Record) -> str:
     return dump(record)[:-1].decode()
 
 
-def _is_stored(text: str, name: str) -> bool:
-    """Return whether a text is what `stored` returns for an id: one line, a Feature whose properties come last.
+def _parsed(text: str, name: str) -> Record | None:
+    """Parse a text that is what `stored` returns for an id: one line, a Feature whose properties come last.
 
-    An id that is a number in floating point is not compared: parsing rounds long ones.
+    ``None`` is returned for others. An id that is a number in floating point is not compared: parsing rounds long ones.
     """
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return False
-    return (
+        return None
+    sound = (
         isinstance(record, dict)
         and record.get("type") == "Feature"
         and ((found := record.get("id")) == name or isinstance(found, float) or id_text(found) == name)
@@ -89,6 +91,7 @@ def _is_stored(text: str, name: str) -> bool:
         and "\n" not in text
         and "\r" not in text
     )
+    return record if sound else None
 
 
 def hit_line(text: str, added: dict[str, Any]) -> bytes:
@@ -289,13 +292,30 @@ class Table:
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id and the stored text of a row."""
-        found = self._ask("SELECT id, record FROM records WHERE row = ?", row)
-        if not found:
-            raise self._damaged(f"it has no row {row}")
-        name, text = found[0]
-        if not isinstance(name, str) or not isinstance(text, str) or not _is_stored(text, name):
-            raise self._damaged(f"its row {row} is not a record")
+        ((name, text, _),) = self._read([row])
         return name, text
+
+    def records(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, Record]]:
+        """Yield the ids and the records of rows (n,) in ascending order, several times as fast as one by one.
+
+        Numbers that orjson rounds are rounded.
+        """
+        for start in range(0, len(rows), ROWS_PER_QUERY):
+            for name, _, record in self._read(rows[start : start + ROWS_PER_QUERY].tolist()):
+                yield name, record
+
+    def _read(self, rows: list[int]) -> Iterator[tuple[str, str, Record]]:
+        """Yield the id, the text and the record of rows in ascending order."""
+        marks = ", ".join("?" * len(rows))
+        found = self._ask(f"SELECT row, id, record FROM records WHERE row IN ({marks}) ORDER BY row", *rows)
+        if len(found) != len(rows):
+            missing = min(set(rows).difference(row for row, _, _ in found))
+            raise self._damaged(f"it has no row {missing}")
+        for row, name, text in found:
+            record = _parsed(text, name) if isinstance(name, str) and isinstance(text, str) else None
+            if record is None:
+                raise self._damaged(f"its row {row} is not a record")
+            yield name, text, record
 
     def _ask(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:

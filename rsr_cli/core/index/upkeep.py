@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Segment
 
 
@@ -79,7 +80,7 @@ def _locked(index: Path) -> Iterator[Manifest]:
         yield last or Manifest.read(index)
 
 
-def compact(path: Path, *, arguments: Sequence[str] = ()) -> Iterator[int]:
+def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = None) -> Iterator[int]:
     """Make one segment of all rows of an index that are not deleted, in their order.
 
     The index can be read, and rows can be appended and deleted, meanwhile.
@@ -90,6 +91,8 @@ def compact(path: Path, *, arguments: Sequence[str] = ()) -> Iterator[int]:
         The index.
     arguments : sequence of str
         The command line, for the manifest.
+    partitions : str, int or None
+        As in `build`; without it, the rows are divided as they were.
 
     Yields
     ------
@@ -106,17 +109,19 @@ def compact(path: Path, *, arguments: Sequence[str] = ()) -> Iterator[int]:
     final = resolve(path)
     with Index(path) as index:
         first = index.manifest
-        if len(first.segments) < 2 and not any(segment.deleted for segment in first.segments):
+        is_one = len(first.segments) < 2 and not any(segment.deleted for segment in first.segments)
+        divided = partitions or first.partitions
+        if is_one and divided == first.partitions:
             return
         _check_space(path, first)
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            assert first.space is not None
             metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
             refine = first.refine.dtype if first.refine else None
-            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), refine)) as writer:
+            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine)) as writer:
+                writer.max_norm = first.max_norm
                 for segment in index.segments:
-                    yield from writer.copy(segment, first.space)
+                    yield from writer.copy(segment)
                 writer.finish()
                 return writer.manifest(arguments)
 
@@ -127,7 +132,8 @@ def compact(path: Path, *, arguments: Sequence[str] = ()) -> Iterator[int]:
             gone = _moved(index.segments, open_segments(path / SEGMENTS, last)[:n])
             made = with_deletions(made, open_segments(staging, made), {0: gone} if gone else {}, last.generation + 1)
             if made.segments or last.segments[n:]:
-                return replace(last, segments=(*made.segments, *last.segments[n:]), **made_by(arguments))
+                segments = (*made.segments, *last.segments[n:])
+                return replace(last, segments=segments, partitions=divided, **made_by(arguments))
             return made
 
         yield from change(path, fill, settle)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -14,11 +15,13 @@ import numpy as np
 import rsr_cli
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
-from rsr_cli.core.index.flat import drop_too_long, unit
+from rsr_cli.core.index.flat import Flat, drop_too_long, unit
 from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, Refine, SegmentFacts
+from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
+from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.facts import Fact, Facts, widened
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Space
@@ -43,23 +47,34 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         The directory to create.
-    metric, skips, refine
+    metric, skips, partitions, refine
         As in `build`.
 
     Attributes
     ----------
     count : int
         Number of rows.
+    max_norm : float
+        Greatest Euclidean norm of an embedding.
     """
 
-    def __init__(self, directory: Path, metric: str | None, skips: Skips, refine: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        metric: str | None,
+        skips: Skips,
+        partitions: Divided = None,
+        refine: str | None = None,
+    ) -> None:
         directory.mkdir()
         self._directory = directory
         self._metric = metric
         self._skips = skips
+        self._divided: Divided = partitions
+        self._partitions: dict[str, Any] | None = None
         self._space: Space | None = None
         self.count = 0
-        self._max_norm = 0.0
+        self.max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
         self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
@@ -80,7 +95,7 @@ class SegmentWriter:
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
             if self._metric == "cosine":
                 batch.vectors = unit(batch.vectors)
-            self._max_norm = max(self._max_norm, drop_too_long(batch, self._skips))
+            self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
         if self._refine and len(batch):
             self._refine.prepare(batch, self._skips)
         texts, facts = self._stored(batch)
@@ -108,13 +123,13 @@ class SegmentWriter:
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
 
-    def copy(self, segment: Segment, space: Space) -> Iterator[int]:
+    def copy(self, segment: Segment) -> Iterator[int]:
         """Append the rows of another segment that are not deleted, and yield how many were since the last time."""
-        names = segment.table.labels()
+        names = segment.labels()
         for first, kept in segment.blocks(ROWS_AT_ONCE):
             if not kept.any():
                 continue
-            self._append(segment.vectors[first : first + len(kept)][kept], space)
+            self._append(segment.vectors[first : first + len(kept)][kept], segment.space)
             if self._refine and segment.refined:
                 rows = slice(first, first + len(kept))
                 self._refine.copy(*(array[rows][kept] for array in segment.refined.arrays))
@@ -142,6 +157,7 @@ class SegmentWriter:
         self._close_arrays()
         if self.count:
             np.lib.format.open_memmap(self._directory / IDS, mode="r+").sort()
+        self._partitions = self._divide()
         arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
         with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
             hashed = [pool.submit(facts_of, path) for path in arrays]
@@ -152,6 +168,19 @@ class SegmentWriter:
             for each in synced:
                 each.result()
         self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
+
+    def _divide(self) -> dict[str, Any] | None:
+        """Divide the rows into partitions, and return what the manifest states of them."""
+        count = partitions_of(self.count) if self._divided == "auto" else min(self._divided or 0, self.count)
+        if not count:
+            return None
+        flat = Flat(map_array(self._directory / VECTORS), self.metric, self.max_norm)
+        return asdict(write_partitions(self._directory, flat, count))
+
+    @property
+    def metric(self) -> str:
+        """How the vectors are compared."""
+        return HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
 
     def close(self) -> None:
         """Close the files."""
@@ -165,17 +194,18 @@ class SegmentWriter:
 
     def manifest(self, arguments: Sequence[str]) -> Manifest:
         """Return the manifest of an index of this segment alone."""
-        metric = HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
         stored = self._refine if self.count else None
+        segment = SegmentFacts(self._directory.name, self.count, self._files, partitions=self._partitions)
         return Manifest(
             generation=1,
-            metric=metric,
+            metric=self.metric,
             space=self._space,
-            max_norm=self._max_norm,
+            max_norm=self.max_norm,
             gsd=self._gsd,
             extent=self._extent,
             refine=Refine(stored.dtype, stored.metric, stored.dim) if stored else None,
-            segments=(SegmentFacts(self._directory.name, self.count, self._files),) if self.count else (),
+            segments=(segment,) if self.count else (),
+            partitions=self._divided,
             **made_by(arguments),
         )
 

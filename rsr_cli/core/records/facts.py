@@ -102,12 +102,24 @@ class Facts:
 
 
 def outward(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Round bounding boxes (n, 4) of degrees to float32 such that they contain what they contained."""
-    rounded = boxes.astype(np.float32)
-    low, high = np.float32(-np.inf), np.float32(np.inf)
-    wests_and_souths = np.where(rounded > boxes, np.nextafter(rounded, low), rounded)
-    easts_and_norths = np.where(rounded < boxes, np.nextafter(rounded, high), rounded)
-    return np.concatenate([wests_and_souths[:, :2], easts_and_norths[:, 2:]], axis=1)
+    """Round bounding boxes (n, 4) of degrees to float32 such that they contain what they contained.
+
+    One around the whole Earth but for a step of float32 becomes one around all of it.
+    """
+    rounded = np.concatenate([rounded_down(boxes[:, :2]), rounded_up(boxes[:, 2:])], axis=1)
+    rounded[(boxes[:, 0] > boxes[:, 2]) & (rounded[:, 0] <= rounded[:, 2]), ::2] = -180, 180
+    return rounded
+
+
+def rounded_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the greatest float32 that is not greater, of each value."""
+    rounded = values.astype(np.float32)
+    return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def rounded_up(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the least float32 that is not less, of each value."""
+    return -rounded_down(-values)
 
 
 def widened(known: tuple[float, float] | None, found: NDArray[np.float64]) -> tuple[float, float] | None:

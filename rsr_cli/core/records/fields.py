@@ -180,20 +180,23 @@ def interval_of(record: Record) -> tuple[int, int]:
     if when is not None:
         if not isinstance(when, str):
             raise RecordError(f"has a datetime that is not text: {shown(when)}")
-        moment = _microseconds(when)
+        moment = microseconds(when)
         return moment, moment
     first, last = properties.get("start_datetime"), properties.get("end_datetime")
     if first is last is None:
         return NO_INTERVAL
     return (
-        _microseconds(first) if isinstance(first, str) else NO_TIME,
-        _microseconds(last) if isinstance(last, str) else NO_TIME,
+        microseconds(first) if isinstance(first, str) else NO_TIME,
+        microseconds(last) if isinstance(last, str) else NO_TIME,
     )
 
 
 @lru_cache(maxsize=4096)
-def _microseconds(text: str) -> int:
-    """Convert RFC 3339 to microseconds since 1970, a leap second as the one before; without an offset it is UTC."""
+def microseconds(text: str) -> int:
+    """Convert RFC 3339 to microseconds since 1970, a leap second as the one before; without an offset it is UTC.
+
+    `NO_TIME` is returned for other texts.
+    """
     try:
         moment = datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
     except ValueError:

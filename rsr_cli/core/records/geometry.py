@@ -172,12 +172,12 @@ def is_lonlat(crs: Any) -> bool:
 
 def is_projected(crs: Any) -> bool:
     """Return whether the coordinates of a CRS are lengths, and not degrees; raise RsrError if PROJ does not know it."""
-    from pyproj import CRS
-    from pyproj.exceptions import ProjError
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
 
     try:
         return bool(CRS.from_user_input(crs).is_projected)
-    except ProjError as error:
+    except CRSError as error:
         what = str(error).partition("\n")[0]
         raise RsrError(f"has a CRS that cannot be used: {what}") from None
 
@@ -186,11 +186,12 @@ def to_lonlat(column: pa.Array, crs: Any) -> pa.Array:
     """Return geometries in WKB (n,) of a CRS, which is anything that PROJ reads, in longitude and latitude."""
     import pyarrow as pa
     import shapely
-    from pyproj import Transformer
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
 
-    transformer = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    known, lonlat = CRS.from_user_input(crs), CRS.from_user_input("OGC:CRS84")
     shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False))
-    turned = shapely.transform(shapes, lambda points: np.stack(transformer.transform(*points.T), axis=1))
+    turned = shapely.transform(shapes, lambda points: np.stack(transform(known, lonlat, *points.T), axis=1))
     return pa.array(shapely.to_wkb(turned, byte_order=1, flavor="iso"), pa.binary(), from_pandas=True)
 
 

@@ -80,21 +80,29 @@ class Area:
 
     def of_boxes(self, boxes: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which boxes (n, 4), west > east across the antimeridian, are in the area, and which touch it."""
-        shapes = _boxes(boxes)
-        inside = shapely.covers(self.geometry, shapes)
-        touched = inside.copy()
-        touched[~inside] = shapely.intersects(self.geometry, shapes[~inside])
+        west, south, east, north = boxes.T
+        beyond = (west > east) & (east > -180)  # has a part on the other side of the antimeridian
+        before = ~beyond | (west < 180)
+        inside, touched = np.ones(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_)
+        for some, start, end in (
+            (before, west, np.where(west > east, 180, east)),
+            (beyond, np.full_like(west, -180), east),
+        ):
+            shapes = _rectangles(start[some], south[some], end[some], north[some])
+            inside[some] &= shapely.covers(self.geometry, shapes)
+            touched[some] |= shapely.intersects(self.geometry, shapes)
         return inside, touched
 
     def covers(self, footprints: Sequence[Geometry | None], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which footprints lie in the area, with their edges; one that is ``None`` is its box (n, 4)."""
         shapes = shapely.from_wkb(to_wkb(footprints))
-        without = np.array([footprint is None for footprint in footprints])
-        shapes[without] = _boxes(boxes[without])
         west, _, east, _ = shapely.bounds(shapes).T
         for i in ((west < -180) | (east > 180)).nonzero()[0]:
             shapes[i] = turned(shapes[i])
-        return shapely.covers(self.geometry, shapes)
+        found = shapely.covers(self.geometry, shapes)
+        without = np.array([footprint is None for footprint in footprints])
+        found[without], _ = self.of_boxes(boxes[without])
+        return found
 
 
 def turned(geometry: Any) -> Any:
@@ -112,13 +120,15 @@ def turned(geometry: Any) -> Any:
     return shapely.union_all(parts)
 
 
-def _boxes(boxes: NDArray[np.float64]) -> NDArray[Any]:
-    """Return boxes (n, 4) as geometries (n,), one across the antimeridian as two polygons."""
-    west, south, east, north = boxes.T
+def _rectangles(
+    west: NDArray[np.float64], south: NDArray[np.float64], east: NDArray[np.float64], north: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Return rectangles (n,), as lines or points those that are none, with which a polygon could not be compared."""
     shapes = np.asarray(shapely.box(west, south, east, north), object)
-    for i in (west > east).nonzero()[0]:
-        parts = shapely.box([west[i], -180], south[i], [180, east[i]], north[i])
-        shapes[i] = shapely.multipolygons(parts)
+    flat, point = (west == east) | (south == north), (west == east) & (south == north)
+    corners = np.stack([west, south, east, north], axis=1).reshape(-1, 2, 2)
+    shapes[flat] = shapely.linestrings(corners[flat])
+    shapes[point] = shapely.points(corners[point, 0])
     return shapes
 
 

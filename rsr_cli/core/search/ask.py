@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.errors import RsrError, Skips, UsageError
-from rsr_cli.core.index.flat import ranked
+from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
 from rsr_cli.core.search.examples import Examples
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Batch, Record
-    from rsr_cli.core.search.examples import Combine, Kept, Ranked
+    from rsr_cli.core.search.examples import Combine
     from rsr_cli.core.search.queries import Item
+    from rsr_cli.core.search.scope import Ranked, Scope
 
 log = logging.getLogger("rsr")
 
@@ -40,12 +39,10 @@ class Searcher:
 
     Parameters
     ----------
-    index : Index
-        An open index.
+    scope : Scope
+        What is searched.
     k : int or None
         Maximum number of hits per query.
-    radius : float or None
-        Maximum distance of a hit.
     exclude_self : bool
         Leave the item with the query's own id out.
     skips : Skips
@@ -56,11 +53,6 @@ class Searcher:
         What the hits of a query must not have in common.
     merge : bool
         Merge hits that touch into areas.
-    kept : sequence of numpy.ndarray or None, optional
-        The rows that may be hits, as `Index.search` takes them.
-    rerank : int, optional
-        Rank so many of each query's nearest codes again, by the distances of `Index.remeasure`, which the radius and
-        the hits state then. Hits are among these.
 
     Attributes
     ----------
@@ -72,43 +64,30 @@ class Searcher:
     Raises
     ------
     UsageError
-        The radius is below 0, and no distance of the index can be; or it has no codes to rank again.
+        The scope does not fit the index, see `Scope.check`.
     """
 
     def __init__(
         self,
-        index: Index,
+        scope: Scope,
         k: int | None,
-        radius: float | None,
         *,
         exclude_self: bool,
         skips: Skips,
         exclude_overlap: bool = False,
         diversity: Diversity = ALL,
         merge: bool = False,
-        kept: Kept = None,
-        rerank: int | None = None,
     ) -> None:
-        space, refine = index.manifest.space, index.manifest.refine
-        metric = refine.metric if rerank and refine else index.manifest.metric
-        if rerank and space and space.kind == "embedding":
-            raise UsageError("compares embeddings, exactly: there are no codes to rank again", str(index.path))
-        if rerank:
-            by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
-            log.info("the %d nearest codes of each query are ranked again, by %s", rerank, by)
-        if radius is not None and not radius >= 0 and metric != "dot":
-            raise UsageError(f"a radius of {radius:g} contains nothing: {metric} distances are 0 or more")
-        self._index = index
+        scope.check(k)
+        self._scope = scope
+        self._index = scope.index
         self._k = k
-        self._radius = radius
-        self._kept = kept
-        self._rerank = rerank
         self._exclude_self = exclude_self
         self._exclude_overlap = exclude_overlap
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(index, skips, placed=exclude_overlap, fine=rerank is not None)
+        self.queries = Queries(scope.index, skips, placed=exclude_overlap, fine=scope.rerank is not None)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -139,56 +118,50 @@ class Searcher:
         liked, unliked = list(likes), list(unlikes)
         if not liked:
             raise RsrError("there is no example of what hits are to be like", remedy="like")
-        examples = Examples(self._index, liked, unliked, combine, self._rerank)
+        examples = Examples(self._scope, liked, unliked, combine)
         self.selves += len(examples.rows)
         without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
-        chooser = self._choose(lambda k: examples.search(k, self._radius, self._kept, without))
+        chooser = self._choose(lambda k: examples.search(k, without))
         if examples.rejected and not chooser.taken:
             log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
         yield self._lines(examples.name, examples.labels, chooser.taken)
 
     def _hits(self, queries: Sequence[Item]) -> Iterator[list[bytes]]:
         """Yield the hits of some queries."""
-        count = self._index.manifest.count
-        width, radius = (self._rerank, None) if self._rerank else (self._k, self._radius)
+        count, width = self._index.manifest.count, self._scope.rerank or self._k
         step = max(1, CANDIDATES // max(1, count if width is None else min(width, count)))
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
             without = [self._without(query.record) for query in some]
-            vectors = np.array([query.vector for query in some])
-            found = self._index.search(vectors, width, radius, self._kept, without)
-            for query, left_out, (distances, rows) in zip(some, without, found, strict=True):
-                if query.fine is not None:
-                    first = self._again(query.fine, rows)
-                else:
-                    first = distances, rows, width is None or len(rows) < width
-                chooser = self._choose(partial(self._search, query.vector, left_out), first)
+            for query, left_out, first in zip(some, without, self._first(some, without), strict=True):
+                chooser = self._choose(partial(self._scope.ranked, query.vector[None], without=left_out), first)
                 yield self._lines(query.record["id"], query.record["properties"].get("labels"), chooser.taken)
 
-    def _again(self, fine: NDArray[Any], rows: NDArray[np.int64]) -> Ranked:
-        """Rank the nearest codes of one query again."""
-        rows = np.sort(rows)  # in the order in which they lie on disk
-        return *ranked(self._index.remeasure(fine, rows), rows, self._radius), True
-
-    def _search(self, vector: NDArray[Any], without: NDArray[np.int64], k: int | None) -> Ranked:
-        """Rank the nearest rows of one query."""
-        ((distances, rows),) = self._index.search(vector[None], k, self._radius, self._kept, [without])
-        return distances, rows, k is None or len(rows) < k
+    def _first(self, queries: Sequence[Item], without: Sequence[NDArray[np.int64]]) -> Iterator[Ranked]:
+        """Yield the first k rows of each query's ranking, or all of a shortlist that is ranked again."""
+        vectors = np.array([query.vector for query in queries])
+        if self._scope.rerank:
+            for query, shortlist in zip(queries, self._scope.shortlists(vectors, without), strict=True):
+                assert query.fine is not None
+                yield self._scope.again(query.fine, shortlist)
+            return
+        for distances, rows in self._scope.nearest(vectors, self._k, without):
+            yield distances, rows, self._k is None or len(rows) < self._k
 
     def _choose(self, search: Callable[[int | None], Ranked], first: Ranked | None = None) -> Chooser:
-        """Take a query's hits from more and more of its nearest rows, of which the first k may be known."""
+        """Take a query's hits from more and more of its nearest rows, of which the first ones may be known."""
         chooser = Chooser(self._index, self._k, self._diversity)
         width = self._k
-        ranking = search(width) if first is None else first
+        ranked = search(width) if first is None else first
         while True:
-            distances, rows, ended = ranking
+            distances, rows, ended = ranked
             if chooser.see(distances, rows) or ended:
                 if chooser.placeless:
                     self._warn("items without a place are left out, as they may be too near to others")
                 return chooser
             assert width is not None
             width *= GROWTH
-            ranking = search(width)
+            ranked = search(width)
 
     def _without(self, query: Record) -> NDArray[np.int64]:
         """Return the rows that may not be hits of a query, sorted."""

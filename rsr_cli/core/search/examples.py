@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,19 +14,15 @@ from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.records.fields import id_of, label_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.flat import Found
-    from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.queries import Item
+    from rsr_cli.core.search.scope import Ranked, Scope
 
 Combine = Literal["mean", "best"]
-#: Per segment the rows that may be hits, None for all.
-Kept = Sequence["NDArray[np.bool_] | None"] | None
-#: Distances and rows in the order of (distance, row), and whether no others would follow.
-Ranked = tuple["NDArray[np.float64]", "NDArray[np.int64]", bool]
 #: Examples cancel out if what is left is shorter than this share of the longest one.
 CANCELLED = 1e-6
 #: Letters of a query's id, which is made of its examples' ids.
@@ -43,17 +39,17 @@ class Examples:
     - ``best``: the distance of a row is that to the nearest example that it is to be like. A row that is nearer to one
       that it is not to be like than to every one that it is to be like is no hit.
 
+    If codes are ranked again, the shortlist is that of what is like, by ``best``, or by the mean of distances; then
+    both are those of embeddings.
+
     Parameters
     ----------
-    index : Index
-        To be asked.
+    scope : Scope
+        What is searched.
     likes, unlikes : sequence of Item
         The examples; at least one is like.
     combine : str
         ``mean`` or ``best``.
-    rerank : int, optional
-        Rank so many of the nearest codes again, by the distances of `Index.remeasure`; ``mean`` is then that of
-        embeddings, and what ``best`` leaves out is what is nearer to an unlike example by these distances.
 
     Attributes
     ----------
@@ -72,21 +68,19 @@ class Examples:
         The examples cancel out, or they are too long for float32 together.
     """
 
-    def __init__(
-        self, index: Index, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine, rerank: int | None = None
-    ) -> None:
-        self._index = index
+    def __init__(self, scope: Scope, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
+        self._scope = scope if scope.rerank is None else replace(scope, radius=None)
+        self._radius = scope.radius
         self._likes = np.array([item.vector for item in likes])
         self._unlikes = np.array([item.vector for item in unlikes])
         self.name = _name(likes, unlikes)
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
         self.rejected = False
-        self.search: Callable[[int | None, float | None, Kept, NDArray[np.int64]], Ranked]
-        metric = index.manifest.metric
-        if rerank:
-            refine = index.manifest.refine
-            self._rerank = rerank
+        self.search: Callable[[int | None, NDArray[np.int64]], Ranked]
+        metric = scope.index.manifest.metric
+        if scope.rerank:
+            refine = scope.index.manifest.refine
             self._fine_likes = np.array([item.fine for item in likes])
             self._fine_unlikes = np.array([item.fine for item in unlikes])
             self.search = self._best_again if combine == "best" else self._mean_again
@@ -101,12 +95,11 @@ class Examples:
             self._vector = _rocchio(self._likes, self._unlikes, metric)
             self.search = self._mean
 
-    def _mean(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _mean(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for the mean of embeddings."""
-        ((distances, rows),) = self._index.search(self._vector, k, radius, kept, [without])
-        return distances, rows, k is None or len(rows) < k
+        return self._scope.ranked(self._vector, k, without)
 
-    def _mean_distance(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _mean_distance(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for the codes with the least mean distance."""
         likes, unlikes = len(self._likes), len(self._unlikes)
         weights, divisor = np.ones(likes, np.int64), likes
@@ -115,21 +108,20 @@ class Examples:
             weights = np.repeat((2 * unlikes, -likes), (likes, unlikes))
             divisor = likes * unlikes
             codes = np.concatenate([self._likes, self._unlikes])
-        distances, rows = self._index.combined(codes, weights, divisor, k, radius, kept, without)
-        return distances, rows, k is None or len(rows) < k
+        return self._scope.combined(codes, weights, divisor, k, without)
 
-    def _best(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _best(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Search for rows near to any example, and to none that is unlike."""
-        distances, rows = self._nearest(k, radius, kept, without)
+        distances, rows = self._nearest(k, without)
         ended = k is None or len(rows) < k
         if len(self._unlikes) and len(rows):
-            others = self._index.measure(self._unlikes, rows).min(axis=0)
+            others = self._scope.index.measure(self._unlikes, rows).min(axis=0)
             distances, rows = self._without_nearer(distances, rows, others)
         return distances, rows, ended
 
-    def _nearest(self, k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Found:
+    def _nearest(self, k: int | None, without: NDArray[np.int64]) -> Found:
         """Search for rows near to any example that is like: the k nearest are among the k nearest to each."""
-        found = self._index.search(self._likes, k, radius, kept, [without] * len(self._likes))
+        found = self._scope.nearest(self._likes, k, [without] * len(self._likes), more=True)
         distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
         distances, rows = ranked(distances, rows)
         _, firsts = np.unique(rows, return_index=True)
@@ -144,19 +136,20 @@ class Examples:
         self.rejected |= bool(rejected.any())
         return distances[~rejected], rows[~rejected]
 
-    def _mean_again(self, _k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _mean_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank the rows with the least mean distances again, by the distance to the mean."""
-        rows = np.sort(self._mean_distance(self._rerank, None, kept, without)[1])
-        return *ranked(self._index.remeasure(self._vector[0], rows), rows, radius), True
+        rows = np.sort(self._mean_distance(self._scope.rerank, without)[1])
+        return *ranked(self._scope.index.remeasure(self._vector[0], rows), rows, self._radius), True
 
-    def _best_again(self, _k: int | None, radius: float | None, kept: Kept, without: NDArray[np.int64]) -> Ranked:
+    def _best_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank rows near to any example again."""
-        rows = np.sort(self._nearest(self._rerank, None, kept, without)[1])
-        distances = np.min([self._index.remeasure(one, rows) for one in self._fine_likes], axis=0)
+        rows = np.sort(self._nearest(self._scope.rerank, without)[1])
+        remeasure = self._scope.index.remeasure
+        distances = np.min([remeasure(one, rows) for one in self._fine_likes], axis=0)
         if len(self._fine_unlikes):
-            others = np.min([self._index.remeasure(one, rows) for one in self._fine_unlikes], axis=0)
+            others = np.min([remeasure(one, rows) for one in self._fine_unlikes], axis=0)
             distances, rows = self._without_nearer(distances, rows, others)
-        return *ranked(distances, rows, radius), True
+        return *ranked(distances, rows, self._radius), True
 
 
 def _rocchio(likes: NDArray[np.float32], unlikes: NDArray[np.float32], metric: str) -> NDArray[np.float32]:

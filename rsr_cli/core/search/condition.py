@@ -1,0 +1,142 @@
+"""Conditions on the properties of a record, written in CQL2, the query language of OGC and STAC."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from rsr_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsr_cli.core.records.batch import Record
+
+#: Members of a Feature that CQL2 names like a property.
+_MEMBERS = frozenset({"geometry", "bbox"})
+#: Comparison -> relation of intervals that it is where a date, a whole day, is compared; the latter is negated or not.
+_OF_DAYS = {
+    "<": ("t_before", False),
+    "<=": ("t_after", True),
+    "=": ("t_intersects", False),
+    "<>": ("t_disjoint", False),
+    ">": ("t_after", False),
+    ">=": ("t_before", True),
+}
+_MISSING = object()
+#: Of one condition: what joins, negates or encloses others.
+MAX_PARTS = 1000
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
+_NESTING = re.compile(r"[()*/^+]|\b(?:and|or|not)\b", re.IGNORECASE)
+
+
+class Condition:
+    """A condition in the text encoding of CQL2 (OGC 21-065r2).
+
+    A property is one of the record's ``properties``, else ``id``, ``geometry``, another member of the record, or a path
+    to a member of one, such as ``view.azimuth``. As in SQL, a comparison with a property that is absent or null is
+    neither true nor false, and so is one of values of two types: text is never a number. A date is a whole day.
+
+    Parameters
+    ----------
+    text : str
+        The condition.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The properties that it names.
+
+    Raises
+    ------
+    UsageError
+        It is not CQL2.
+    """
+
+    def __init__(self, text: str) -> None:
+        import cql2
+
+        if _parts(text) > MAX_PARTS:
+            raise UsageError(f"{text[:60]!r}... has more than {MAX_PARTS} parts")
+        self._keys: dict[str, str] = {}
+        try:
+            self._expression = cql2.Expr(self._plain(cql2.parse_text(text).to_json()))
+        except cql2.ParseError as error:
+            raise UsageError(f"{text!r} is not CQL2: {_explained(str(error))}") from None
+        self.names = tuple(self._keys)
+
+    def _plain(self, node: Any) -> Any:
+        """Rewrite CQL2 in JSON such that the library evaluates it as the standard says.
+
+        Properties become keys without dots, which it takes for paths. Times in BETWEEN and IN, and days in comparisons,
+        become what they abbreviate, for it compares these by their text or not at all.
+        """
+        if isinstance(node, list):
+            return [self._plain(each) for each in node]
+        if not isinstance(node, dict) or "type" in node:  # a geometry
+            return node
+        if "property" in node:
+            return {"property": self._keys.setdefault(node["property"], f"p{len(self._keys)}")}
+        if "op" not in node:
+            return {key: self._plain(value) for key, value in node.items()}
+        name, arguments = node["op"], node["args"]
+        if name == "between":
+            value, least, greatest = arguments
+            return self._all("and", (">=", value, least), ("<=", value, greatest))
+        if name == "in" and any(isinstance(item, dict) for item in arguments[1]):
+            return self._all("or", *(("=", arguments[0], item) for item in arguments[1]))
+        if name in _OF_DAYS and any(isinstance(each, dict) and "date" in each for each in arguments):
+            relation, negated = _OF_DAYS[name]
+            found = {"op": relation, "args": self._plain(arguments)}
+            return {"op": "not", "args": [found]} if negated else found
+        return {"op": name, "args": self._plain(arguments)}
+
+    def _all(self, name: str, *comparisons: tuple[str, Any, Any]) -> dict[str, Any]:
+        """Return comparisons joined by ``and`` or ``or``."""
+        return {"op": name, "args": [self._plain({"op": op, "args": [left, right]}) for op, left, right in comparisons]}
+
+    def values(self, name: str, record: Record) -> dict[str, Any]:
+        """Return the values of a record with an id that the condition names and that are there."""
+        found = ((key, _value(key, name, record)) for key in self._keys)
+        return {key: value for key, value in found if value is not _MISSING and value is not None}
+
+    def of(self, values: dict[str, Any]) -> bool | None:
+        """Return whether the condition is true of the values of a record, ``None`` if it is neither true nor false."""
+        try:
+            found: bool = self._expression.matches({self._keys[key]: value for key, value in values.items()})
+        except Exception:  # the library has no narrower one for an expression that is neither
+            return None
+        return found
+
+
+def _value(key: str, name: str, record: Record) -> Any:
+    """Return the value of a property, `_MISSING` if it is not there."""
+    properties = record["properties"]
+    if key == "id":
+        return name
+    if key in _MEMBERS:
+        return record.get(key)
+    if key in properties:
+        return properties[key]
+    if key in record:
+        return record[key]
+    for start in (properties, record):
+        found: Any = start
+        for step in key.split("."):
+            found = found.get(step, _MISSING) if isinstance(found, dict) else _MISSING
+        if found is not _MISSING:
+            return found
+    return _MISSING
+
+
+def _parts(text: str) -> int:
+    """Return how deep a condition may be nested; the library sets no limit, and overflows the stack."""
+    depth = deepest = words = 0
+    for found in _NESTING.findall(_QUOTED.sub("", text)):
+        depth += {"(": 1, ")": -1}.get(found, 0)
+        deepest, words = max(deepest, depth), words + (found not in "()")
+    return deepest + words
+
+
+def _explained(message: str) -> str:
+    """Return where a text is not CQL2, in one line of the parser's message of several."""
+    place = message.split("\n", 1)[0].rpartition(":")[2].strip()
+    return f"it goes wrong at character {place}" if place.isdecimal() else message
