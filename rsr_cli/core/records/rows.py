@@ -530,7 +530,9 @@ def _take_column(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, ski
             if _admit(texts[number], kind, stream, batch, rows, skips):
                 sound |= rows
     for i in np.flatnonzero(missing).tolist():
-        error = no_vector(batch.records[i], kind, None, others=kind in columns.schema.names, beside=stream.is_beside)
+        record = batch.records[i]
+        record["properties"] |= dict.fromkeys(there - {kind}, "in a column")
+        error = no_vector(record, kind, None, others=kind in columns.schema.names, beside=stream.is_beside)
         error.place = batch.place(i)
         skips(error)
     column = columns[kind] if kind in there else None
