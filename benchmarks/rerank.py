@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.flat import Found
+
 K = 20
 SHORTLISTS = (50, 100, 1000)
 DTYPES = ("float32", "float16", "int8")
 QUERIES = 100
-#: Rows of the full scan by weights of bits, which takes long.
-SCANNED = 100_000
 
 
 class Asked(NamedTuple):
@@ -53,75 +54,77 @@ class Asked(NamedTuple):
     relevant: NDArray[np.bool_] | None = None
 
 
-def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str, shortlists: Iterable[int]) -> None:
+def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -> None:
     """Print a table of all ways to search."""
+    n_queries, dim = asked.embeddings.shape
+    codes = Sign(space_of(dim))(asked.embeddings)
+    gone = asked.without or [np.empty(0, np.int64)] * n_queries
+    wanted = K + max(map(len, gone))
     truth: list[NDArray[np.int64]] = []
     lines: list[str] = []
 
-    def add(what: str, bytes_: float, milliseconds: float, found: list[NDArray[np.int64]]) -> None:
+    def add(what: str, bytes_: float, search: Callable[[], Iterable[NDArray[np.int64]]]) -> None:
+        """Add a line of the table: search for at least K rows of each query that may be hits."""
+        began = time.perf_counter()
+        found = list(search())
+        taken = (time.perf_counter() - began) / n_queries * 1000
+        found = [rows[~np.isin(rows, each)][:K] for rows, each in zip(found, gone, strict=True)]
+        truth.extend(() if truth else found)
         shared = [len(np.intersect1d(mine, right)) / len(right) for mine, right in zip(found, truth, strict=True)]
         quality = "" if asked.relevant is None else f" {mean_precision(found, asked.relevant):.3f} |"
-        lines.append(f"| {what} | {bytes_:,.0f} | {milliseconds:.2f} | {np.mean(shared):.3f} |{quality}")
+        lines.append(f"| {what} | {bytes_:,.0f} | {taken:.2f} | {np.mean(shared):.3f} |{quality}")
+
+    def again(index: Index, n: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of shortlists, ranked again."""
+        found = index.search(codes, n, without=asked.without)
+        for embedding, (_, shortlist) in zip(asked.embeddings, found, strict=True):
+            rows = np.sort(shortlist)
+            yield ranked(index.remeasure(embedding, rows), rows)[1]
 
     for dtype in (*DTYPES, None):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "i.rsr"
             made = binarize(batches(), "sign", None, None, keep_embedding=True)
-            sum(build(made, path, metric, Skips(), refine=dtype))
+            count = sum(build(made, path, metric, Skips(), refine=dtype))
             with Index(path) as index:
                 (segment,) = index.segments
-                binarizer = Sign(space_of(asked.embeddings.shape[1]))
-                codes = binarizer(asked.embeddings)
-                sizes = {name: facts["size"] / segment.count for name, facts in segment.facts.files.items()}
+                sizes = {name: facts["size"] / count for name, facts in segment.facts.files.items()}
                 beside = sum(sizes.get(name, 0) for name in ("refine.npy", "scales.npy"))
                 if dtype == "float32":
                     stored = segment.refined.arrays[0]
-                    longest = max(
-                        np.linalg.norm(stored[i : i + 4096], axis=1).max() for i in range(0, len(stored), 4096)
-                    )
-                    flat, most = Flat(stored, metric, float(longest) * 1.001), max(map(len, asked.without or [[]]))
-                    began = time.perf_counter()
-                    exact = flat.search(asked.embeddings, K + most)
-                    taken = (time.perf_counter() - began) / len(codes) * 1000
-                    gone = asked.without or [np.empty(0, np.int64)] * len(codes)
-                    truth += [rows[~np.isin(rows, each)][:K] for (_, rows), each in zip(exact, gone, strict=True)]
-                    add("embeddings, float32, exact", beside, taken, truth)
+                    longest = max(np.linalg.norm(stored[i : i + 4096], axis=1).max() for i in range(0, count, 4096))
+                    flat = Flat(stored, metric, float(longest) * 1.001)
+                    search = partial(rows_of, flat.search, asked.embeddings, wanted)
+                    add("embeddings, float32, exactly", beside, search)
+                by = dtype or "weights of bits"
                 if dtype is None:
-                    began = time.perf_counter()
-                    found = index.search(codes, K, without=asked.without)
-                    taken = (time.perf_counter() - began) / len(codes) * 1000
-                    add("codes", sizes["vectors.npy"], taken, [rows for _, rows in found])
-                for n in shortlists:
-                    began = time.perf_counter()
-                    found = index.search(codes, n, without=asked.without)
-                    again = [
-                        ranked(index.remeasure(one, np.sort(rows)), np.sort(rows))[1][:K]
-                        for one, (_, rows) in zip(asked.embeddings, found, strict=True)
-                    ]
-                    taken = (time.perf_counter() - began) / len(codes) * 1000
-                    what = f"{n} by {dtype}" if dtype else f"{n} by weights of bits"
-                    add(what, sizes["vectors.npy"] + beside, taken, again)
-                if dtype is None:
-                    print(f"a million rows by weights of bits: {scanned(segment.vectors, asked):.1f} ms per query")
+                    search = partial(rows_of, index.search, codes, K, without=asked.without)
+                    add("codes", sizes["vectors.npy"], search)
+                    add(f"codes, all by {by}", sizes["vectors.npy"], partial(scanned, segment.vectors, asked, wanted))
+                for n in SHORTLISTS:
+                    add(f"codes, {n} again by {by}", sizes["vectors.npy"] + beside, partial(again, index, n))
     threads = faiss.omp_get_max_threads()
-    print(f"\n{metric}, {len(asked.embeddings)} queries of {segment.count:,} rows, {threads} thread(s)")
+    print(f"\n{metric}, {n_queries} queries of {count:,} rows, {threads} thread(s)")
     print(f"\n| | bytes per row | ms per query | recall@{K} |{'' if asked.relevant is None else f' map@{K} |'}")
     print(f"|---|--:|--:|--:|{'' if asked.relevant is None else '--:|'}")
     print("\n".join(lines))
 
 
-def scanned(codes: NDArray[np.uint8], asked: Asked) -> float:
-    """Return the milliseconds that faiss takes for a query of a million codes by a table of weights per byte."""
+def rows_of(search: Callable[..., list[Found]], *arguments: Any, **limits: Any) -> list[NDArray[np.int64]]:
+    """Return the rows that a search finds."""
+    return [rows for _, rows in search(*arguments, **limits)]
+
+
+def scanned(codes: NDArray[np.uint8], asked: Asked, k: int) -> list[NDArray[np.int64]]:
+    """Return the k nearest of all rows by weights of bits, which faiss looks up in a table for each byte of a code."""
     patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
     tables = faiss.ProductQuantizer(codes.shape[1] * 8, codes.shape[1], 8)
     faiss.copy_array_to_vector(np.tile(patterns, (codes.shape[1], 1)).ravel(), tables.centroids)
-    some, heaps = np.ascontiguousarray(codes[:SCANNED]), faiss.float_maxheap_array_t()
-    queries = asked.embeddings[:10]
-    distances, rows = np.empty((len(queries), K), np.float32), np.empty((len(queries), K), np.int64)
-    heaps.nh, heaps.k, heaps.val, heaps.ids = len(queries), K, faiss.swig_ptr(distances), faiss.swig_ptr(rows)
-    began = time.perf_counter()
-    tables.search(faiss.swig_ptr(queries), len(queries), faiss.swig_ptr(some), len(some), heaps, True)
-    return (time.perf_counter() - began) / len(queries) * 1000 * 1e6 / len(some)
+    queries, heaps = np.ascontiguousarray(asked.embeddings), faiss.float_maxheap_array_t()
+    distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    heaps.nh, heaps.k, heaps.val, heaps.ids = *rows.shape, faiss.swig_ptr(distances), faiss.swig_ptr(rows)
+    tables.search(faiss.swig_ptr(queries), len(queries), faiss.swig_ptr(codes), len(codes), heaps, True)
+    return list(rows)
 
 
 def mean_precision(found: list[NDArray[np.int64]], relevant: NDArray[np.bool_]) -> float:
@@ -185,7 +188,7 @@ def main() -> None:
         batches, asked = eurosat(Path(options.where))
     else:
         batches, asked = structured(int(options.where), options.noise)
-    compare(batches, asked, options.metric, SHORTLISTS)
+    compare(batches, asked, options.metric)
 
 
 if __name__ == "__main__":

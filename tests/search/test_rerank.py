@@ -254,6 +254,30 @@ def test_hits_that_differ_are_of_the_shortlist(tmp_path):
     assert [hit["id"] for hit in hits] == [f"s{row % 3}_{row}_0" for _, row in sorted(best)]
 
 
+def test_a_shortlist_is_that_of_the_partitions_that_are_searched(tmp_path):
+    """All of them, and of more than was measured, have the shortlist of an exact search."""
+    vectors = np.random.default_rng(9).standard_normal((600, 16)).astype(np.float32)
+    records = binarized(embedding_records(vectors), keep_embedding=True)
+    with make_index(tmp_path / "x.rsr", records, "l2", refine="int8", partitions=6) as index:
+
+        def hits(rerank=50, k=5, radius=None, **limits):
+            scope = Scope(index, radius, rerank=rerank, **limits)
+            searcher = Searcher(scope, k, exclude_self=False, skips=Skips())
+            read = batches(embedding_records(vectors[:30] + 0.1), ("embedding",))
+            return [[orjson.loads(line) for line in lines] for lines in searcher.by_record(read)]
+
+        exact = hits()
+        assert hits(probe=6) == exact
+        assert hits(300, recall=0.9) == hits(300)  # as the recall of 300 hits was not measured
+        some = hits(probe=1)
+        assert some != exact
+        all_some, all_exact = (hits(k=None, **limits) for limits in ({"probe": 1}, {}))
+        assert {len(each) for each in all_exact} == {50}
+        assert {len(each) for each in all_some} <= set(range(1, 51))
+        near = hits(k=None, radius=4.5, probe=6)
+        assert near == [[hit for hit in each if hit["properties"]["distance"] <= 4.5] for each in all_exact]
+
+
 sides = st.lists(st.sampled_from(LIVE.tolist()), max_size=4, unique=True)
 
 
