@@ -31,6 +31,7 @@ REMEDIES = {
     "coarser-grid": "pass a --grid of larger cells",
     "commas": "write it with commas between the fields, a point in decimals, and a line of names first",
     "compact": "one Feature per line is expected, as jq -c . writes them",
+    "compact-segments": "make one segment of all with rsr index --compact",
     "compress": "leave the ending out, or pipe the output through {program}",
     "crs": "write the file again with the CRS that its coordinates are in",
     "csv": "convert it with ogr2ogr -f GeoJSONSeq, or name it *.csv, with commas, if its columns are embeddings",

@@ -165,7 +165,7 @@ class Filter:
             self._check_boxes(segment, mask, open_[mask[open_]])
         if self.area:
             mask &= _in_area(segment, mask, self.area)
-        if self.condition:
+        if self.condition and mask.any():
             rows = mask.nonzero()[0]
             for row, (name, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
                 mask[row] = asked.about(self.condition, name, record)
@@ -174,6 +174,8 @@ class Filter:
     def _check_boxes(self, segment: Segment, mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
         """Decide rows whose float32 box leaves open whether they touch the box, by the boxes of their records."""
         assert self.box
+        if not len(rows):  # the table of most segments need not be opened
+            return
         for row, (_, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
             found = bbox_of(record)
             mask[row] = found is not None and _touch(found, self.box)
@@ -250,10 +252,11 @@ def _compared(
     """
     width = column.shape[1]
     values = column.reshape(-1)
-    least, greatest = (np.tile(np.asarray(limit, column.dtype), BLOCK_ROWS) for limit in (low, high))
-    above, below = np.empty((2, BLOCK_ROWS * width), np.bool_)
-    for start in range(0, len(column), BLOCK_ROWS):
-        block = values[start * width : (start + BLOCK_ROWS) * width]
+    n_rows = min(BLOCK_ROWS, len(column))
+    least, greatest = (np.tile(np.asarray(limit, column.dtype), n_rows) for limit in (low, high))
+    above, below = np.empty((2, n_rows * width), np.bool_)
+    for start in range(0, len(column), n_rows):
+        block = values[start * width : (start + n_rows) * width]
         size = len(block)
         np.greater_equal(block, least[:size], out=above[:size])
         np.less_equal(block, greatest[:size], out=below[:size])
