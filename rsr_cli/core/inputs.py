@@ -159,7 +159,7 @@ def cut_short() -> Path | None:
     for path, size in _mapped.items():
         with contextlib.suppress(OSError):
             if path.stat().st_size < size:
-                return path
+                return path.absolute()
     return None
 
 
