@@ -11,18 +11,20 @@ import difflib
 import logging
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, UsageError, counted
 from rsr_cli.core.index.columns import BLOCK_ROWS, LABELS
+from rsr_cli.core.index.flat import thread_count
 from rsr_cli.core.records.facts import NO_BOX, outward, rounded_down, rounded_up
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
+R = TypeVar("R")
+
+#: Rows that are enough work for a thread.
+ROWS_PER_THREAD = 1 << 18
 Box = tuple[float, float, float, float]
 _LAST_TIME = 2**63 - 1
 #: A year, a month or a day, which is all of it.
@@ -154,15 +160,14 @@ class Filter:
         mask = np.ones(segment.count, np.bool_) if segment.live is None else segment.live.copy()
         if self.interval:
             first, last = self.interval
-            limits = (NO_TIME + 1, first), (last, _LAST_TIME)
-            for block, above, below in _compared(segment.columns.times, *limits, np.uint16):
-                mask[block] &= above & below == _BOTH
+            _in_threads(segment.count, lambda rows: _intersecting(segment.columns.times[rows], first, last, mask[rows]))
         if self.labels:
             mask &= _with_labels(segment, self.labels)
         if self.box:
-            touched, open_ = _touching(segment.columns.boxes, self.box)
-            mask &= touched
-            self._check_boxes(segment, mask, open_[mask[open_]])
+            box = self.box
+            found = _in_threads(segment.count, lambda rows: _touching(segment.columns.boxes[rows], box, mask[rows]))
+            left = np.concatenate([rows.start + some for rows, some in found])
+            self._check_boxes(segment, mask, left[mask[left]])
         if self.area:
             mask &= _in_area(segment, mask, self.area)
         if self.condition and mask.any():
@@ -263,8 +268,27 @@ def _compared(
         yield slice(start, start + size // width), above[:size].view(packed), below[:size].view(packed)
 
 
-def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which boxes (n, 4), rounded outward, touch a box, bool (n,), and the rows that rounding leaves open.
+def _in_threads(count: int, test: Callable[[slice], R]) -> list[tuple[slice, R]]:
+    """Test parts of many rows side by side, and return each part with what the test returned."""
+    threads = thread_count() if count >= 2 * ROWS_PER_THREAD else 1
+    size = -(-count // threads)
+    parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    if threads == 1:
+        return [(part, test(part)) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(zip(parts, pool.map(test, parts), strict=True))
+
+
+def _intersecting(times: NDArray[np.int64], first: int, last: int, mask: NDArray[np.bool_]) -> None:
+    """Clear the mask (n,) of intervals (n, 2) that have no moment in common with another."""
+    for block, above, below in _compared(times, (NO_TIME + 1, first), (last, _LAST_TIME), np.uint16):
+        mask[block] &= above & below == _BOTH
+
+
+def _touching(boxes: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Clear the mask (n,) of boxes (n, 4), rounded outward, that do not touch a box.
+
+    Returns the rows that rounding leaves open.
 
     A value is off by less than a step of float32. So only a box is open that has an edge equal to the limit, rounded to
     float32 such that what passes it may be equal to it.
@@ -277,14 +301,15 @@ def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], 
         limits = [*most.tolist(), *least.tolist()]
         for rows, above, below in _compared(boxes, limits, limits, np.uint32):
             sides = (below & _WEST_SOUTH) | (above & _EAST_NORTH)
-            mask = sides == _ALL
+            sound = sides == _ALL
             across = boxes[rows, 0] > boxes[rows, 2]
             if across.any():  # two boxes, one to 180 degrees and one from there
-                mask |= across & (sides & _SOUTH_NORTH == _SOUTH_NORTH) & (sides & _WEST_EAST != 0)
-            numbers = mask.nonzero()[0]
+                sound |= across & (sides & _SOUTH_NORTH == _SOUTH_NORTH) & (sides & _WEST_EAST != 0)
+            numbers = sound.nonzero()[0]
             open_.append(rows.start + numbers[above[numbers] & below[numbers] != 0])
-            touched[rows] |= mask
-    return touched, np.unique(np.concatenate(open_))
+            touched[rows] |= sound
+    mask &= touched
+    return np.unique(np.concatenate(open_))
 
 
 def _pieces(box: Box) -> list[Box]:
