@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import stat
 from bisect import bisect_right
@@ -418,6 +419,17 @@ class Index:
         """Raise IndexFormatError if a file was changed since it was opened."""
         for segment in self.segments:
             segment.check()
+
+
+@contextlib.contextmanager
+def opened_segments(directory: Path, manifest: Manifest) -> Iterator[list[Segment]]:
+    """Open segments as `open_segments` does, and close them at the end."""
+    segments = open_segments(directory, manifest)
+    try:
+        yield segments
+    finally:
+        for segment in segments:
+            segment.close()
 
 
 def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
