@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -204,6 +205,27 @@ class LonLat(click.ParamType):  # type: ignore[type-arg]
         if not (abs(lon) <= 180 and abs(lat) <= 90):
             self.fail(f"{value!r} is not on the Earth: the longitude is first, from -180 to 180", param, ctx)
         return lon, lat
+
+
+class Box(click.ParamType):  # type: ignore[type-arg]
+    """A box in degrees: ``W,S,E,N``, with W > E across the antimeridian."""
+
+    name = "W,S,E,N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return west, south, east and north; what is no box on the Earth is a usage error."""
+        from rsr_cli.core.errors import RecordError
+        from rsr_cli.core.records.fields import bbox_of
+
+        try:
+            numbers = [float(number) for number in value.split(",")]
+            found = bbox_of({"bbox": numbers}) if all(map(math.isfinite, numbers)) else None
+        except (ValueError, RecordError):
+            found = None
+        if found is None:
+            what = "is not west,south,east,north in degrees, such as 9.9,50,10.4,50.2"
+            self.fail(f"{value!r} {what}", param, ctx)
+        return found
 
 
 def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
