@@ -136,6 +136,9 @@ def test_colours_are_those_of_distances_where_no_labels_are_known():
     labelled, _ = draw_map(Row(ASKED, hits), 0, {})
     assert (colours_of(labelled)["3"], colours_of(labelled)["2"]) == (FRAMES["none"].colour, "#767676")
     assert ">Distance<" not in labelled
+    key = {f">{frame.meaning}<" for frame in FRAMES.values()}  # a page has its own
+    assert {text for text in key if text in draw_maps([Row(ASKED, hits)], "svg", {}).decode()} == {">none<"}
+    assert not [text for text in key if text in labelled]
     same, _ = draw_map(Row(ASKED, [hit("a", places[0], 1, 5), hit("b", places[1], 2, 5)]), 0, {})
     assert len({*colours_of(same).values()}) == 1
 

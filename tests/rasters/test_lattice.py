@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from rasterio import Affine
 from support import feature
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.forms import FIGURES, HEAD_BYTES
-from rsr_cli.core.rasters import Lattice, parse_grid
+from rsr_cli.core.rasters import Lattice, offsets, parse_grid
 
 NORTH_UP = Affine(10, 0, 600000, 0, -10, 5300040)
 ROTATED = Affine.translation(600000, 5300040) @ Affine.rotation(30) @ Affine.scale(10, -15)
@@ -35,7 +39,7 @@ def read(tmp_path, tiles):
 
 
 @pytest.mark.parametrize(
-    ("shape", "crs", "transform", "settings"),
+    ("shape", "crs", "transform", "cutting"),
     [
         ((1000, 1000), "EPSG:32633", NORTH_UP, {"size": 64}),
         ((1000, 1000), "EPSG:32633", NORTH_UP, {"size": 64, "edge": "pad"}),
@@ -46,12 +50,13 @@ def read(tmp_path, tiles):
         ((100, 800), "EPSG:4326", DEGREES, {"size": 50}),
         ((64, 300), SINUSOIDAL, Affine(500, 0, -9e5, 0, -500, 5e6), {"size": 64, "edge": "pad"}),
         ((40, 40), "EPSG:32633", ROTATED, {"size": 40}),
+        ((64, 200), None, NORTH_UP, {"size": 50}),
         ((40, 90), "EPSG:32633", NORTH_UP, {"size": 40}),
     ],
 )
-def test_every_tile_of_a_scene_is_a_pixel_in_its_place(tmp_path, write_raster, cut, shape, crs, transform, settings):
+def test_every_tile_of_a_scene_is_a_pixel_in_its_place(tmp_path, write_raster, cut, shape, crs, transform, cutting):
     scene = write_raster(tmp_path / "scene.tif", np.full(shape, 7, np.uint8), crs=crs, transform=transform)
-    tiles = cut(scene, bands=["red"], min_valid=0, **settings)
+    tiles = cut(scene, bands=["red"], min_valid=0, **cutting)
     raster, missing = read(tmp_path, tiles)
     with raster, rasterio.open(scene) as opened:
         values = raster.read(1)
@@ -59,7 +64,7 @@ def test_every_tile_of_a_scene_is_a_pixel_in_its_place(tmp_path, write_raster, c
         assert missing == 0
         assert np.isnan(raster.nodata)
         windows = np.array([tile["properties"]["window"] for tile in tiles])
-        shifted = settings.get("edge") == "shift"
+        shifted = cutting.get("edge") == "shift"
         counts = [len(np.unique(windows[:, axis])) for axis in (0, 1)]
         assert (raster.width, raster.height) == tuple(counts)
         for number, (column, row, width, height) in enumerate(windows.tolist()):
@@ -68,9 +73,9 @@ def test_every_tile_of_a_scene_is_a_pixel_in_its_place(tmp_path, write_raster, c
             assert values[i, j] == number + 0.25
             if not shifted:
                 np.testing.assert_allclose(raster.xy(i, j), place, rtol=0, atol=1e-9 * abs(place[0]))
-        step = settings.get("stride_px", settings["size"])
+        step = cutting.get("stride_px", cutting["size"])
         pixel = ~opened.transform @ raster.transform
-        expected = [step if count > 1 else settings["size"] for count in counts]
+        expected = [step if count > 1 else cutting["size"] for count in counts]
         np.testing.assert_allclose([pixel.a, pixel.b, pixel.d, pixel.e], [expected[0], 0, 0, expected[1]], atol=1e-6)
 
 
@@ -104,6 +109,24 @@ def test_how_much_of_a_tile_is_its_own(tmp_path, write_raster, cut):
 def tile(name="s_0_0", left=600000.0, top=5300040.0, size=64, **more):
     placed = {"proj:transform": [10.0, 0.0, left, 0.0, -10.0, top], "proj:shape": [size, size]}
     return feature(name, **{"proj:code": "EPSG:32633"} | placed | more)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 32), st.integers(1, 80), st.sampled_from(["drop", "pad", "shift"]), st.integers(), st.data())
+def test_a_tile_is_the_pixel_of_its_number(size, stride, edge, seed, data):
+    """Whatever the stride and the edge: tiles that are a whole number of tiles apart leave as many pixels between."""
+    width, height = (data.draw(st.integers(size, size + 9 * stride)) for _ in range(2))
+    columns, rows = offsets(width, size, stride, edge), offsets(height, size, stride, edge)
+    assume(len(columns) != 2 != len(rows))  # of two, the stride is not known if the second was shifted
+    numbers = np.random.default_rng(abs(seed)).permutation(len(columns) * len(rows)).astype(np.float32)
+    tiles = [tile(f"s_{x}_{y}", 600000.0 + 10 * x, 5300040.0 - 10 * y, size=size) for y in rows for x in columns]
+    written, missing = lay(tiles).geotiff(numbers, "")
+    apart = stride // size if stride % size == 0 else 1
+    expected = np.full([(len(axis) - 1) * apart + 1 for axis in (rows, columns)], np.nan, np.float32)
+    expected[::apart, ::apart] = numbers.reshape(len(rows), len(columns))
+    with rasterio.open(io.BytesIO(written)) as raster:
+        np.testing.assert_array_equal(raster.read(1), expected)
+    assert missing == np.isnan(expected).sum()
 
 
 @pytest.mark.parametrize(

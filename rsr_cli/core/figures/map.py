@@ -123,7 +123,7 @@ def draw_maps(rows: Iterable[Row], form: str, outlines: Outlines) -> bytes:
                 raise RsrError(f"no hit of the query {row.query.name!r} has a footprint in longitude and latitude")
             (name,) = wrap(row.query.name, 0.7 * FIGURE_IN[0], TEXT_PT + 1, 1) or [""]
             axes.set_title(f"{name}: {counted(len(row.hits), 'hit')}", fontsize=TEXT_PT + 1)
-            _draw(axes, row, shapes, outlines, "hit")
+            _draw(axes, row, shapes, outlines, "hit", keyed=True)
         if count:
             what = "footprint in longitude and latitude and is" if count == 1 else "footprints and are"
             log.warning("%s without a %s not on the map", counted(count, "record"), what)
@@ -158,8 +158,11 @@ def _is_area(hit: Hit) -> bool:
     return isinstance(tiles, list) and len(tiles) > 1
 
 
-def _draw(axes: Axes, row: Row, shapes: NDArray[Any], outlines: Outlines, name: str) -> None:
-    """Draw footprints (1 + n,) of a query and its hits; the elements of a hit have the id ``NAME-RANK``."""
+def _draw(axes: Axes, row: Row, shapes: NDArray[Any], outlines: Outlines, name: str, *, keyed: bool = False) -> None:
+    """Draw footprints (1 + n,) of a query and its hits, and what explains their colours, with ``keyed`` of labels too.
+
+    The elements of a hit have the id ``NAME-RANK``.
+    """
     numbered = len(row.hits) <= MOST_NUMBERED
     moved = _unrolled(np.array([*shapes, *outlines.values()], object))
     colours, distances = _colours(row.hits)
@@ -183,8 +186,19 @@ def _draw(axes: Axes, row: Row, shapes: NDArray[Any], outlines: Outlines, name: 
         bar = axes.figure.colorbar(distances, ax=axes, label="Distance", extend=extend)
         assert bar.solids is not None
         bar.solids.set_rasterized(True)
-    if outlines:
-        axes.legend(loc="upper right", fontsize=SMALL_PT)
+    handles, _ = axes.get_legend_handles_labels()
+    if keyed:
+        handles += _frames(row.hits)
+    if handles:
+        axes.legend(handles=handles, loc="upper right", fontsize=SMALL_PT)
+
+
+def _frames(hits: Sequence[Hit]) -> list[Any]:
+    """Return a key of the colours that show how labels agree."""
+    from matplotlib.patches import Patch
+
+    found = {hit.agreement for hit in hits}
+    return [Patch(color=frame.colour, label=frame.meaning) for name, frame in FRAMES.items() if name in found]
 
 
 def _frame(axes: Axes, bounds: NDArray[np.float64]) -> None:
