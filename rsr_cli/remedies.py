@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
     "above": "name the directory above both",
+    "all-hits": "for all that the index has, pass --radius inf to rsr query",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "allow-network": "pass --allow-network if you trust where it comes from",
     "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",
@@ -48,6 +49,7 @@ REMEDIES = {
     "fill-missing": "embed all with the bands that all have, as --model rcf:bands={bands} does, or pass --fill-missing",
     "finer-grid": "pass a --grid of smaller cells, or --edge pad",
     "first-line": "write one before it, such as id,e_1,e_2,e_3, and pass --vector-column e_1..e_3",
+    "footprints": "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride",
     "id": "pass records of rsr tile, or add an id to each",
     "id-column": "if another one has them, name it with --id-column",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
@@ -80,6 +82,7 @@ REMEDIES = {
     "offset": "pass --offset too",
     "offset-unknown": "pass --offset: -1000 if reflectance x 10000 = DN - 1000, else 0",
     "one-product": "put each product into a directory of its own",
+    "one-query": 'pass the hits of one, as grep \'"query":"ID"\' selects them',
     "one-run": "pass the hits of one run at a time",
     "openvino": "install it (pip install openvino), or pass another --precision",
     "other-bands": "embed bands that the tiles have, as --model rcf:bands={bands} does",
@@ -128,6 +131,7 @@ REMEDIES = {
     "truth": "pass to --truth the records that were indexed",
     "unique-ids": "ids must be unique: see rsr tile --id-prefix, or pass --keep-going to leave the later one out",
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
+    "unmerged": "ask again without --merge",
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq",
     "vector-column": "choose it with --vector-column",
