@@ -69,9 +69,9 @@ def read_all(*paths, keep_going=False) -> tuple[list, list[str], Skips]:
     return [r["id"] for b in found for r in b.records], [b.place(i) for b in found for i in range(len(b))], skips
 
 
-def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None) -> Iterator[Batch]:
-    """Lay records out as a reader does, their vectors in a column."""
-    stream, first, remaining = StreamSpace(kinds), 1, iter(records)
+def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None, beside=None) -> Iterator[Batch]:
+    """Lay records out as a reader does, their vectors in a column, or in two with a kind beside another one."""
+    stream, first, remaining = StreamSpace(kinds, beside), 1, iter(records)
     while some := list(islice(remaining, size)):
         batch = Batch("in", list(range(first, first + len(some))), some)
         first += len(some)
@@ -92,26 +92,28 @@ def written(batches: Iterable[Batch]) -> list[dict]:
     """Parse what a writer makes of batches."""
     records = []
     for batch in batches:
-        if batch.vectors is not None:
-            give_vectors(batch.records, batch.vectors, batch.space)
+        for vectors, space in batch.vector_columns:
+            give_vectors(batch.records, vectors, space)
         records += [orjson.loads(dump(record)) for record in batch.records]
     return records
 
 
-def make_index(path, records: list[dict], metric=None, **settings) -> Index:
-    """Build an index of all the records, of their embeddings if there is a metric, and open it."""
-    from rsr_cli.core.index.build import build
+def make_index(path, records: list[dict], metric=None, *, refine=None, **settings) -> Index:
+    """Build an index of all the records, of their embeddings alone if there is a metric and no refine, and open it."""
+    from rsr_cli.core.index.build import build, taken
     from rsr_cli.core.index.reading import Index
 
-    total = sum(build(batches(records, ("embedding",) if metric else KINDS), path, metric, Skips(), **settings))
+    takes = taken(metric, refine)
+    read = batches(records, takes.kinds, beside=takes.beside)
+    total = sum(build(read, path, metric, Skips(), refine=refine, **settings))
     assert total == len(records)
     return Index(path)
 
 
-def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skips=None) -> list[dict]:
+def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skips=None, **keep) -> list[dict]:
     from rsr_cli.core.codes.base import binarize
 
-    return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed))
+    return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed, **keep))
 
 
 def codes_of(vectors: np.ndarray, method: str, bits=None, seed=None) -> list[dict]:

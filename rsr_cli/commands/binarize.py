@@ -39,6 +39,7 @@ _SEEDS = ", ".join(
     help=f"Bits per code; required for {_NEED_BITS}.  [default: the method's]",
 )
 @options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
+@click.option("--keep-embedding", is_flag=True, help="Keep the embedding beside the code, for rsr index --refine.")
 @options.table
 @options.keep_going
 @options.verbosity
@@ -50,17 +51,19 @@ def binarize(
     method: str,
     bits: int | None,
     seed: int | None,
+    keep_embedding: bool,
     settings: TableSettings,
     skips: Skips,
 ) -> None:
     """Turn embeddings into binary codes.
 
-    Reads records with an embedding and writes them with a code in its place. A code is written in base64: its bits
-    packed into bytes, most significant bit first.
+    Reads records with an embedding and writes them with a code in its place, or beside it. A code is written in base64:
+    its bits packed into bytes, most significant bit first.
     """
     from rsr_cli.core.codes.base import binarize
 
     with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out, Progress("records") as progress:
-        for batch in binarize(streams.read(inputs, skips, ("embedding",), progress, settings), method, bits, seed):
+        batches = streams.read(inputs, skips, ("embedding",), progress, settings)
+        for batch in binarize(batches, method, bits, seed, keep_embedding=keep_embedding):
             out.write(batch)
             progress.update(len(batch))

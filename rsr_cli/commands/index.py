@@ -16,7 +16,6 @@ from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, one_form
 from rsr_cli.core.records.foreign import is_index
-from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,6 +77,12 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
     help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
 )
 @click.option(
+    "--refine",
+    type=click.Choice(["int8", "float16", "float32"]),
+    help="Store embeddings beside the codes, in this type of number, for rsr query --rerank; --metric is theirs."
+    " Records need both, as rsr binarize --keep-embedding writes them.",
+)
+@click.option(
     "--partitions",
     type=Partitions(),
     help="Divide the items into N partitions, of which rsr query --recall searches the nearest; auto is a number that"
@@ -93,6 +98,7 @@ def index(
     ids: tuple[str, ...],
     wanted: Filter,
     metric: str | None,
+    refine: str | None,
     partitions: Divided,
     settings: TableSettings,
     skips: Skips,
@@ -102,22 +108,29 @@ def index(
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
     records in an SQLite database, and a manifest. If records have both, their codes are indexed, unless --metric is
-    passed. Several indexes as INPUT are merged. Whatever changes an index, it can be queried meanwhile, and changes at
-    once or not at all. With --overwrite, it stays as it is if no usable record is read, or if a command before rsr
-    index in the pipe fails.
+    passed without --refine. Several indexes as INPUT are merged. Whatever changes an index, it can be queried
+    meanwhile, and changes at once or not at all. With --overwrite, it stays as it is if no usable record is read, or if
+    a command before rsr index in the pipe fails.
     """
     if output == "-":
         raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    _check_together(flags, ids, inputs, metric, wanted)
+    _check_together(flags, ids, inputs, metric, refine, wanted)
     if partitions and flags["delete"]:
         raise UsageError("--partitions is for items that are added, or for --compact")
     with Progress("records") as progress:
-        for added in _work(inputs, Path(output), ids, wanted, metric, partitions, settings, skips, progress, **flags):
+        for added in _work(
+            inputs, Path(output), ids, wanted, metric, refine, partitions, settings, skips, progress, **flags
+        ):
             progress.update(added)
 
 
 def _check_together(
-    flags: dict[str, bool], ids: Sequence[str], inputs: Sequence[str], metric: str | None, wanted: Filter
+    flags: dict[str, bool],
+    ids: Sequence[str],
+    inputs: Sequence[str],
+    metric: str | None,
+    refine: str | None,
+    wanted: Filter,
 ) -> None:
     """Check that the flags fit together."""
     modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
@@ -131,8 +144,8 @@ def _check_together(
         raise UsageError("pass either --id, INPUT or filters")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
-    if metric and (flags["compact"] or flags["delete"]):
-        raise UsageError("--metric is for records that are added")
+    if (metric or refine) and (flags["compact"] or flags["delete"]):
+        raise UsageError(f"--{'metric' if metric else 'refine'} is for records that are added")
 
 
 def _work(
@@ -141,6 +154,7 @@ def _work(
     ids: tuple[str, ...],
     wanted: Filter,
     metric: str | None,
+    refine: str | None,
     partitions: Divided,
     settings: TableSettings,
     skips: Skips,
@@ -185,8 +199,9 @@ def _work(
 
         if len(merged) < len(inputs):
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
-        if metric:
-            raise UsageError("the metric of a merged index is that of its parts; leave --metric out")
+        if metric or refine:
+            left_out = "metric" if metric else "refine"
+            raise UsageError(f"a merged index compares and stores vectors as its parts do; leave --{left_out} out")
         if partitions:
             raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
         yield from upkeep.merge(
@@ -203,30 +218,33 @@ def _work(
         raise UsageError("--replace needs --append, or several indexes")
     from rsr_cli.core.index import build
 
+    if refine:
+        skips.instead["binarize"] = "binarize-keep", {}
+    takes = build.appendable(path, metric, refine) if append else build.taken(metric, refine)
+    batches = _with_recipes(streams.read(inputs, skips, takes.kinds, progress, settings, takes.beside))
     if append:
-        kinds, metric = build.appendable(path, metric)
-        batches = _with_recipes(streams.read(inputs, skips, kinds, progress, settings))
         yield from build.append(
             batches,
             path,
-            metric,
+            takes.metric,
             skips,
             arguments=arguments,
             replace_rows=replace,
             allow_empty=allow_empty,
             partitions=partitions,
+            refine=takes.refine,
         )
         return
-    batches = _with_recipes(streams.read(inputs, skips, ("embedding",) if metric else KINDS, progress, settings))
     yield from build.build(
         batches,
         path,
-        metric,
+        takes.metric,
         skips,
         arguments=arguments,
         overwrite=overwrite,
         allow_empty=allow_empty,
         partitions=partitions,
+        refine=takes.refine,
     )
 
 

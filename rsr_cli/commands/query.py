@@ -42,6 +42,13 @@ DEFAULT_K = 20  # the paper's
 @options.overwrite
 @click.option("-k", type=click.IntRange(1), help="Maximum number of hits per query.  [default: 20; with --radius, all]")
 @click.option("--radius", type=float, help="Return only hits within this distance.")
+@click.option(
+    "--rerank",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rank the N nearest codes of each query again: by the embeddings beside them, if the index stores these (rsr"
+    " index --refine), else by weights of their bits. The query needs an embedding; hits are among the N.",
+)
 # What to ask with, in place of INPUT.
 @click.option(
     "--id",
@@ -160,6 +167,7 @@ def query(
     hilbert: bool,
     k: int | None,
     radius: float | None,
+    rerank: int | None,
     ids: tuple[str, ...],
     places: tuple[tuple[float, float], ...],
     combine: Combine | None,
@@ -202,6 +210,9 @@ def query(
         raise UsageError("--recall chooses how many partitions are searched, as --probe does; leave one out")
     if merge and min_distance:
         raise UsageError("--merge needs hits that touch, and --min-distance leaves them out; leave one out")
+    k = DEFAULT_K if k is None and radius is None else k
+    if rerank and k and rerank < k:
+        raise UsageError(f"--rerank {rerank} leaves fewer hits than -k {k} asks for; pass --rerank {k} or more")
     ids = tuple(dict.fromkeys(map(one_form, ids)))
     skips.instead["embed"] = "as-index", {"index": index}
     from rsr_cli.core.index.reading import Index
@@ -216,8 +227,8 @@ def query(
     ):
         kept = wanted.kept(opened.segments)
         searcher = Searcher(
-            Scope(opened, radius, kept, probe, recall),
-            DEFAULT_K if k is None and radius is None else k,
+            Scope(opened, radius, kept, probe, recall, rerank),
+            k,
             exclude_self=exclude_self,
             skips=skips,
             exclude_overlap=exclude_overlap,

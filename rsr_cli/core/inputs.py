@@ -149,6 +149,15 @@ def map_plain(path: Path, header: bytes, dtype: np.dtype[Any], shape: tuple[int,
     return np.frombuffer(mapped, dtype, count, len(header)).reshape(shape)
 
 
+def read_scattered(array: NDArray[Any]) -> None:
+    """Tell the system that rows of a mapped array will be read here and there, so that it reads nothing around them."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    if base is not None:
+        base.madvise(mmap.MADV_RANDOM)
+
+
 def note_mapped(path: Path) -> None:
     """Remember the size of a file that is mapped: if it is cut short, reading it is no error but a signal."""
     _mapped[path] = path.stat().st_size

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
+import duckdb
+import geopandas
 import numpy as np
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from support import bits_of, embedding, embedding_records, failure_in, feature
 
@@ -115,3 +120,46 @@ def test_what_has_no_embedding_is_named_with_what_helps(rsr, lines, drawn):
     done = rsr("binarize", input=codes)
     says = b"<stdin>:1: has a code and no embedding: it was binarized already; pass the records as rsr embed wrote them"
     assert (done.returncode, done.stderr) == (1, b"rsr binarize: " + says + b", before rsr binarize\n")
+
+
+def test_an_embedding_is_kept_beside_its_code_as_it_came(rsr, lines, drawn):
+    sent = embedding_records(drawn)
+    sent[3]["properties"]["embedding"] |= {"filled": ["nir08"]}
+    sent = sent[3:4]
+    (record,) = parsed(rsr("binarize", "--keep-embedding", input=lines(sent)))
+    assert bits_of(record) == (drawn[3] > 0).astype(int).tolist()
+    assert record["properties"].pop("code")["of"] == "emb"
+    assert record == sent[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_kept_embedding_has_its_type_of_number(rsr, lines, drawn, dtype):
+    made = embedding(drawn[0]) | {"dtype": dtype, "data": base64.b64encode(drawn[0].astype(dtype).tobytes()).decode()}
+    (record,) = parsed(rsr("binarize", "--keep-embedding", input=lines([feature("a", embedding=made)])))
+    assert record["properties"]["embedding"] == made
+
+
+def test_embeddings_of_others_are_kept_with_the_space_that_they_were_given(rsr, tmp_path, lines, drawn):
+    """So that whoever reads them need not be told again."""
+    record = feature("a", embedding=drawn[0].tolist())
+    made = rsr("binarize", "--keep-embedding", "--space", "mine", input=lines([record])).stdout
+    (kept,) = [orjson.loads(line)["properties"] for line in made.splitlines()]
+    assert kept["embedding"]["fingerprint"] == kept["code"]["of"]
+    assert base64.b64decode(kept["embedding"]["data"]) == drawn[0].tobytes()
+    assert rsr("index", "--refine", "int8", "-o", "x.rsr", input=made, cwd=tmp_path).returncode == 0
+
+
+def test_both_go_through_parquet_and_back_bit_for_bit(rsr, tmp_path, lines, drawn):
+    (tmp_path / "e.geojsonl").write_bytes(lines(embedding_records(drawn)))
+    made = {}
+    for source, target in (("e.geojsonl", "both.geojsonl"), ("e.geojsonl", "both.parquet"), ("both.parquet", "again")):
+        assert rsr("binarize", "--keep-embedding", source, "-o", target, cwd=tmp_path).returncode == 0
+        made[target] = (tmp_path / target).read_bytes()
+    assert made["again"] == made["both.geojsonl"]
+    frame = geopandas.read_parquet(tmp_path / "both.parquet")
+    assert np.array_equal(np.stack(frame.embedding), drawn)
+    assert [np.unpackbits(np.frombuffer(code, np.uint8))[:24].tolist() for code in frame.code] == (drawn > 0).tolist()
+    query = f"SELECT min(len(embedding)), max(octet_length(code)), count(*) FROM '{tmp_path}/both.parquet'"
+    assert duckdb.execute(query).fetchone() == (24, 3, 30)
+    (footer,) = {pq.read_metadata(tmp_path / "both.parquet").metadata[b"emb"]}
+    assert orjson.loads(footer)["dimensions"] == 24

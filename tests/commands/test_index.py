@@ -6,8 +6,10 @@ import hashlib
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from support import code, code_records, embedding, embedding_records, feature
+from support import binarized, code, code_records, embedding, embedding_records, feature
 
 from rsr_cli.core.encoders.statistics import PRITHVI_BANDS
 from rsr_cli.core.index.reading import Index
@@ -216,3 +218,94 @@ def test_the_manifest_states_the_command_line_the_files_and_the_recipe(rsr, tmp_
     for name, stated in segment["files"].items():
         content = (folder / name).read_bytes()
         assert stated == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Records with embeddings and the codes that were made of them."""
+    vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    return binarized(embedding_records(vectors), keep_embedding=True)
+
+
+@pytest.mark.parametrize("name", ["in.geojsonl", "in.parquet"])
+def test_embeddings_are_stored_beside_codes(rsr, tmp_path, lines, both, name):
+    (tmp_path / "lines").write_bytes(lines(both))
+    assert rsr("binarize", "--keep-embedding", "lines", "-o", name, cwd=tmp_path).returncode == 0
+    made = rsr("index", name, "--refine", "float32", "--metric", "cosine", "-o", "x.rsr", cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, b"")
+    stored = np.load(tmp_path / "x.rsr/segments/000001/refine.npy")
+    vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    np.testing.assert_allclose(stored, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rtol=1e-6)
+    assert b"refine      dtype float32, metric cosine, dim 16\n" in rsr("info", "x.rsr", cwd=tmp_path).stdout
+    appended = rsr("index", "--append", "--replace", name, "-o", "x.rsr", cwd=tmp_path)
+    compacted = rsr("index", "--compact", "-o", "x.rsr", cwd=tmp_path)
+    assert (appended.returncode, compacted.returncode, rsr("check", "x.rsr", cwd=tmp_path).returncode) == (0, 0, 0)
+    (segment,) = (tmp_path / "x.rsr/segments").iterdir()
+    assert np.array_equal(np.load(segment / "refine.npy"), stored)
+
+
+@pytest.mark.parametrize("ending", ["geojsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [
+        ("embedding", "1: has no code; pass the stream through rsr binarize --keep-embedding"),
+        ("code", "1: has no embedding beside its code; pass --keep-embedding to rsr binarize"),
+    ],
+)
+def test_one_vector_of_two_is_not_enough(rsr, tmp_path, lines, both, ending, keep, says):
+    (tmp_path / "lines").write_bytes(lines(both))
+    name, other = f"in.{ending}", "code" if keep == "embedding" else "embedding"
+    if ending == "geojsonl":
+        records = [record | {"properties": {keep: record["properties"][keep]}} for record in both]
+        (tmp_path / name).write_bytes(lines(records))
+    else:
+        assert rsr("binarize", "--keep-embedding", "lines", "-o", "both.parquet", cwd=tmp_path).returncode == 0
+        table = pq.read_table(tmp_path / "both.parquet")
+        pq.write_table(table.drop([other, f"{other}_space"]), tmp_path / name)
+    done = rsr("index", name, "--refine", "int8", "-o", "x.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr.decode()) == (1, f"rsr index: {name}:{says}\n")
+    assert not (tmp_path / "x.rsr").exists()
+
+
+@pytest.mark.parametrize("ending", ["geojsonl", "parquet"])
+def test_rows_without_one_of_the_two_are_left_out_with_keep_going(rsr, tmp_path, lines, both, ending):
+    records = [record | {"properties": dict(record["properties"])} for record in both]
+    del records[4]["properties"]["code"], records[9]["properties"]["embedding"]
+    (tmp_path / "in.geojsonl").write_bytes(lines(records))
+    if ending == "parquet":
+        (tmp_path / "lines").write_bytes(lines(both))
+        assert rsr("binarize", "--keep-embedding", "lines", "-o", "both.parquet", cwd=tmp_path).returncode == 0
+        table = pq.read_table(tmp_path / "both.parquet")
+        for name, row in (("code", 4), ("embedding", 9)):
+            values = table[name].to_pylist()
+            values[row] = None
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+        pq.write_table(table, tmp_path / "in.parquet")
+    done = rsr("index", f"in.{ending}", "--refine", "float32", "--keep-going", "-o", "x.rsr", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.count(b"; skipped\n") == 2
+    vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    assert np.array_equal(np.load(tmp_path / "x.rsr/segments/000001/refine.npy"), np.delete(vectors, [4, 9], axis=0))
+    codes = np.load(tmp_path / "x.rsr/segments/000001/vectors.npy")
+    assert np.array_equal(codes, np.packbits(np.delete(vectors, [4, 9], axis=0) > 0, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--refine", "int4"], "'int4' is not one of 'int8', 'float16', 'float32'"),
+        (["--refine", "int8", "--append"], "the index stores its embeddings as float16, not int8; leave --refine out"),
+        (["--metric", "l2", "--append"], "the index compares its vectors by l1, not l2; leave --metric out"),
+        (["--refine", "int8", "--compact"], "--refine is for records that are added"),
+        (["--refine", "int8", "--delete"], "--refine is for records that are added"),
+        (["--refine", "int8", "x.rsr"], "a merged index compares and stores vectors as its parts do; leave --refine"),
+    ],
+)
+def test_what_is_stored_beside_codes_is_decided_once(rsr, tmp_path, lines, both, arguments, says):
+    made = rsr("index", "--refine", "float16", "-o", "x.rsr", input=lines(both), cwd=tmp_path)
+    assert made.returncode == 0
+    done = rsr("index", *arguments, "-o", "x.rsr" if "x.rsr" not in arguments else "y.rsr", input=b"", cwd=tmp_path)
+    (line,) = done.stderr.decode().splitlines()
+    assert says in line
+    assert done.returncode == 2

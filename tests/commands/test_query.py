@@ -71,6 +71,10 @@ def lake(rsr, tmp_path_factory, vectors):
     codes = rsr("binarize", "tiles.geojsonl", "--method", "lsh", "--bits", "96", "--seed", "5", cwd=folder).stdout
     (folder / "codes.geojsonl").write_bytes(codes)
     assert rsr("index", "codes.geojsonl", "-o", "codes.rsr", cwd=folder).returncode == 0
+    both = rsr(
+        "binarize", "--keep-embedding", "tiles.geojsonl", "--method", "lsh", "--bits", "96", "--seed", "5", cwd=folder
+    )
+    assert rsr("index", "--refine", "float32", "-o", "both.rsr", input=both.stdout, cwd=folder).returncode == 0
     return folder
 
 
@@ -155,13 +159,79 @@ def test_radius_gives_all_within_and_k_the_first_of_them(rsr, lake, vectors, kin
     assert [h["id"] for h in hits] == [f"t{j}" for j in within[:5]]
 
 
-@pytest.mark.parametrize("kind", ["floats", "codes"])
-def test_the_same_bytes_whatever_the_threads_and_the_batches(rsr, lake, kind):
-    whole = rsr("query", f"{kind}.rsr", "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "1"}).stdout
-    assert whole == rsr("query", f"{kind}.rsr", "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "4"}).stdout
+@pytest.mark.parametrize("asked", ["floats.rsr", "codes.rsr", "codes.rsr --rerank 60", "both.rsr --rerank 60"])
+def test_the_same_bytes_whatever_the_threads_and_the_batches(rsr, lake, asked):
+    query = ["query", *asked.split()]
+    whole = rsr(*query, "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "1"}).stdout
+    assert whole == rsr(*query, "tiles.geojsonl", cwd=lake, env={"OMP_NUM_THREADS": "4"}).stdout
     tiles = (lake / "tiles.geojsonl").read_bytes().splitlines(keepends=True)
-    single = b"".join(rsr("query", f"{kind}.rsr", input=line, cwd=lake).stdout for line in tiles[48:53])
+    single = b"".join(rsr(*query, input=line, cwd=lake).stdout for line in tiles[48:53])
     assert single == b"".join(whole.splitlines(keepends=True)[48 * 20 : 53 * 20])
+
+
+def reranked(rsr, lake, *options) -> list[tuple[str, float]]:
+    hits = parsed(rsr("query", "both.rsr", *options, cwd=lake))
+    return [(hit["id"], hit["properties"]["distance"]) for hit in hits]
+
+
+@pytest.mark.parametrize("n", [20, 60, 200])
+def test_a_shortlist_is_ranked_again_by_the_embeddings(rsr, lake, vectors, n):
+    bits, floats = brute(lake, vectors, "codes")[7], brute(lake, vectors, "floats")[7]
+    nearest = sorted(range(200), key=lambda row: (bits[row], row))[:n]
+    expected = sorted((floats[row], row) for row in nearest)[:20]
+    found = reranked(rsr, lake, "--id", "t7", "--rerank", n)
+    assert [name for name, _ in found] == [f"t{row}" for _, row in expected]
+    np.testing.assert_allclose([distance for _, distance in found], [distance for distance, _ in expected], rtol=1e-12)
+    (lake / "one").write_bytes((lake / "tiles.geojsonl").read_bytes().splitlines(keepends=True)[7])
+    assert reranked(rsr, lake, "one", "--rerank", n) == found
+    radius = expected[4][0]
+    assert reranked(rsr, lake, "one", "--rerank", n, "--radius", radius * (1 + 1e-9)) == found[:5]
+
+
+def test_all_codes_ranked_again_are_hits_of_the_embeddings(rsr, lake):
+    """By each way to ask, and by filters; a shortlist that has all rows leaves out none."""
+    for options in (
+        ["tiles.geojsonl"],
+        ["tiles.geojsonl", "--exclude-self", "-k", "5", "--label", "c1"],
+        ["--id", "t3", "--id", "t60", "--label", "c2"],
+        ["--like", "t3", "--like", "t9", "--unlike", "t4", "--combine", "best"],
+        ["--like", "t3", "--like", "t9", "--unlike", "t4"],
+    ):
+        floats = rsr("query", "floats.rsr", *options, cwd=lake)
+        assert floats.returncode == 0
+        assert rsr("query", "both.rsr", *options, "--rerank", "200", cwd=lake).stdout == floats.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["both.rsr", "--id", "t1", "--rerank", "19"], "--rerank 19 leaves fewer hits than -k 20 asks for; pass --rer"),
+        (["both.rsr", "--id", "t1", "--rerank", "4", "-k", "5"], "--rerank 4 leaves fewer hits than -k 5 asks for"),
+        (
+            ["floats.rsr", "--id", "t1", "--rerank", "50"],
+            "floats.rsr: compares embeddings, exactly: there are no codes",
+        ),
+        (["codes.rsr", "--id", "t1", "--rerank", "50"], "codes.rsr: stores no embeddings of its items beside their co"),
+        (
+            ["both.rsr", "--id", "t1", "--rerank", "50", "--radius", "-1"],
+            "a radius of -1 contains nothing: l1 distances",
+        ),
+        (["both.rsr", "--id", "t1", "--rerank", "0"], "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_ranked_again_is_wrong_usage(rsr, lake, options, says):
+    done = rsr("query", *options, cwd=lake)
+    (line,) = done.stderr.decode().splitlines()
+    assert says in line
+    assert done.returncode == 2
+
+
+def test_codes_cannot_ask_for_a_shortlist_that_is_ranked_again(rsr, lake):
+    done = rsr("query", "both.rsr", "codes.geojsonl", "--rerank", "50", cwd=lake)
+    says = (
+        b"rsr query: codes.geojsonl:1: has a code and no embedding: it was binarized already; pass the records as rsr"
+    )
+    assert (done.returncode, done.stderr.startswith(says)) == (1, True)
 
 
 def test_queries_that_cannot_be_asked(rsr, lake):

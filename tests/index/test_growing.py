@@ -21,14 +21,21 @@ from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
 
 METRICS = [None, "l1", "l2", "cosine", "dot"]
+#: What embeddings beside codes are stored as, which are compared by L2.
+REFINE = [None, "int8", "float16", "float32"]
 DIM = 8
 
 
 def record(name: str, number: int, metric: str | None) -> dict:
-    """A record whose vector is one of a few, so that distances tie, and whose place, time and labels vary."""
+    """A record whose vector is one of a few, so that distances tie, and whose place, time and labels vary.
+
+    One with a code has an embedding beside it.
+    """
     rng = np.random.default_rng(number % 13)
     values = rng.integers(-3, 4, DIM)
-    vector = {"code": code(np.packbits(values > 0), DIM)} if metric is None else {"embedding": embedding(values)}
+    vector = {"embedding": embedding(values)}
+    if metric is None:
+        vector["code"] = code(np.packbits(values > 0), DIM)
     made = feature(name, n=number, labels=[f"l{number % 3}", f"m{number % 5}"], **vector)
     made["bbox"] = [number % 300 - 150.25, number % 70, number % 300 - 149, number % 70 + 1.5]
     made["properties"]["datetime"] = f"2023-01-{number % 28 + 1:02}T00:00:00Z"
@@ -63,13 +70,17 @@ class Growing(RuleBasedStateMachine):
     """An index and the list of rows that it should have."""
 
     @initialize(
-        metric=st.sampled_from(METRICS), count=st.integers(0, 9), partitions=st.sampled_from([None, "auto", 2, 5])
+        metric=st.sampled_from(METRICS),
+        refine=st.sampled_from(REFINE),
+        count=st.integers(0, 9),
+        partitions=st.sampled_from([None, "auto", 2, 5]),
     )
-    def create(self, metric, count, partitions):
+    def create(self, metric, refine, count, partitions):
         self.partitions = partitions
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "i.rsr"
         self.metric = metric
+        self.refine = refine if metric is None else None
         self.rows: list[dict] = []
         self.number = 0
         self.readers: list[tuple[Index, list[dict]]] = []
@@ -90,8 +101,10 @@ class Growing(RuleBasedStateMachine):
         ]
 
     def build(self, path, made, **how):
-        kinds, metric = build.appendable(path, self.metric)
-        return sum(build.append(batches(made, kinds, size=4), path, metric, Skips(), partitions=self.partitions, **how))
+        takes = build.appendable(path, "l2" if self.refine else self.metric, self.refine)
+        read = batches(made, takes.kinds, size=4, beside=takes.beside)
+        how |= {"partitions": self.partitions, "refine": takes.refine}
+        return sum(build.append(read, path, takes.metric, Skips(), **how))
 
     @rule(count=st.integers(1, 12))
     def append(self, count):
@@ -128,9 +141,10 @@ class Growing(RuleBasedStateMachine):
         name = data.draw(st.sampled_from([row["id"] for row in self.rows]))
         made = [*self.made(2), *self.made(1, [name])]
         stored = self.stored(made)
-        kinds, metric = build.appendable(self.path, self.metric)
+        takes = build.appendable(self.path, None if self.refine else self.metric)
         skips = Skips(keep_going=True)
-        sum(build.append(batches(made, kinds), self.path, metric, skips))
+        read = batches(made, takes.kinds, beside=takes.beside)
+        sum(build.append(read, self.path, takes.metric, skips, refine=takes.refine))
         assert skips.count == 1
         self.rows += stored[:2]
 
@@ -208,6 +222,13 @@ class Growing(RuleBasedStateMachine):
         for number, row in zip(live, rows, strict=True):
             assert index.row_of(row["id"]) == number
         query = np.random.default_rng(5).integers(-3, 4, DIM)
+        if self.refine and live:
+            values = np.array([np.random.default_rng(row["n"] % 13).integers(-3, 4, DIM) for row in rows])
+            again = index.remeasure(query.astype(np.float32), np.array(live))
+            expected = np.linalg.norm(values - query, axis=1)
+            np.testing.assert_allclose(again, expected, atol=0.1 if self.refine == "int8" else 1e-9)
+            stored = np.array([index.embedding(row) for row in live])
+            np.testing.assert_allclose(stored, values, atol=0.02 if self.refine == "int8" else 0)
         bits = (query > 0).astype(int)
         asked = np.packbits(bits)[None] if self.metric is None else query.astype(np.float32)[None]
         ranked = brute_force(rows, bits if self.metric is None else query, self.metric) if rows else []

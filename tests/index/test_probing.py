@@ -30,8 +30,8 @@ def records(n, seed=0) -> list[dict]:
 
 
 def append(path, n, seed):
-    kinds, metric = build.appendable(path, None)
-    return sum(build.append(batches(records(n, seed), kinds), path, metric, Skips()))
+    takes = build.appendable(path, None)
+    return sum(build.append(batches(records(n, seed), takes.kinds), path, takes.metric, Skips()))
 
 
 def test_a_segment_has_its_own_partitions_and_compaction_makes_one(tmp_path):

@@ -88,8 +88,12 @@ class Binarizer(ABC):
         return Space("code", self.bits, "uint8", fingerprint(hashed), {**made_by, **facts}, recipe)
 
     @abstractmethod
+    def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Return the numbers whose signs are the bits, (n, bits), of embeddings, float32 (n, dim)."""
+
     def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the bits of embeddings, float32 (n, dim), as bool (n, bits)."""
+        """Return the bits, bool (n, bits), of embeddings, float32 (n, dim): 1 where the value is above 0."""
+        return self.values(embeddings) > 0
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Binarize and pack.
@@ -107,8 +111,10 @@ class Binarizer(ABC):
         return np.packbits(self.signs(embeddings), axis=1)
 
 
-def binarize(batches: Iterable[Batch], method: str, bits: int | None, seed: int | None) -> Iterator[Batch]:
-    """Replace each record's embedding with a code.
+def binarize(
+    batches: Iterable[Batch], method: str, bits: int | None, seed: int | None, *, keep_embedding: bool = False
+) -> Iterator[Batch]:
+    """Replace each record's embedding with a code, or put a code beside it.
 
     Parameters
     ----------
@@ -116,6 +122,8 @@ def binarize(batches: Iterable[Batch], method: str, bits: int | None, seed: int 
         Records with embeddings of one space; they are changed in place.
     method, bits, seed
         As in `registry.METHODS` and `Binarizer`.
+    keep_embedding : bool
+        Keep the embeddings, as `Batch.beside`.
 
     Yields
     ------
@@ -134,5 +142,7 @@ def binarize(batches: Iterable[Batch], method: str, bits: int | None, seed: int 
         if batch.space is None or batch.vectors is None:
             continue
         binarizer = binarizer or made(batch.space, bits, seed)
+        if keep_embedding:
+            batch.beside = batch.vectors, batch.space
         batch.vectors, batch.space = binarizer(batch.vectors), binarizer.space
         yield batch

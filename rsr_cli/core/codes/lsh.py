@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,6 @@ class LSH(Binarizer):
         # RandomState, not Generator: the paper's numbers come from this stream of numbers.
         return np.random.RandomState(self.seed).randn(self.bits, self.dim)
 
-    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the bits, as `Binarizer.signs` says."""
-        return embeddings @ self._planes.T > 0
+    def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Return the numbers whose signs are the bits, as `Binarizer.values` says."""
+        return embeddings @ self._planes.T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rsr_cli.core.codes.base import Binarizer
 from rsr_cli.core.errors import UsageError
@@ -22,6 +22,6 @@ class Sign(Binarizer):
             raise UsageError(f"sign makes one bit per dimension, {self.dim} here, not {bits}", remedy="bits-method")
         return self.dim
 
-    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the bits, as `Binarizer.signs` says."""
-        return embeddings > 0
+    def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Return the numbers whose signs are the bits, as `Binarizer.values` says."""
+        return embeddings

@@ -23,7 +23,8 @@ class Trivial(Binarizer):
             raise UsageError(f"trivial needs a number of bits that divides the {self.dim} dimensions, not {bits}")
         return bits
 
-    def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the bits, as `Binarizer.signs` says."""
-        means: NDArray[Any] = embeddings.reshape(len(embeddings), self.dim // self.bits, self.bits).mean(axis=1)
-        return means > 0
+    def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Return the numbers whose signs are the bits, as `Binarizer.values` says."""
+        shape = len(embeddings), self.dim // self.bits, self.bits
+        means: NDArray[np.floating[Any]] = embeddings.reshape(shape).mean(axis=1)
+        return means

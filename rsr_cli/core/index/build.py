@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
 from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
@@ -47,6 +47,7 @@ def build(
     overwrite: bool = False,
     allow_empty: bool = False,
     partitions: Divided = None,
+    refine: str | None = None,
 ) -> Iterator[int]:
     """Build an index directory from a stream of records.
 
@@ -57,7 +58,7 @@ def build(
     Parameters
     ----------
     batches : iterable of Batch
-        Records with vectors of one space.
+        Records with vectors of one space, and those beside them that `taken` states.
     path : Path
         The directory to create.
     metric : str, optional
@@ -72,6 +73,8 @@ def build(
         Let a stream without records make an empty index, but never replace an index that has rows.
     partitions : str, int or None
         Into how many partitions to divide the rows, see `partitions.py`; ``auto`` for a number that suits them.
+    refine : str, optional
+        What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
 
     Yields
     ------
@@ -91,7 +94,7 @@ def build(
     refuse_existing(path, overwrite=overwrite)
 
     def fill(staging: Path) -> Generator[int, None, Manifest]:
-        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, partitions)) as writer:
+        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine)) as writer:
             yield from writer.fill(batches)
             if not writer.count and not allow_empty:
                 raise _no_records()
@@ -116,17 +119,18 @@ def append(
     replace_rows: bool = False,
     allow_empty: bool = False,
     partitions: Divided = None,
+    refine: str | None = None,
 ) -> Iterator[int]:
     """Append a stream of records to an index, as a segment of its own.
 
     Parameters
     ----------
     batches : iterable of Batch
-        Records with vectors of the index's space.
+        Records with vectors of the index's space, and those beside them that `appendable` states.
     path : Path
         The index; one that does not exist is created.
-    metric : str, optional
-        That of the index, as `appendable` returns it.
+    metric, refine : str, optional
+        Those of the index, as `appendable` returns them.
     skips : Skips
         Asked about records that cannot be indexed, and about those whose id the index has.
     arguments : sequence of str
@@ -158,7 +162,7 @@ def append(
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             divided = partitions or ("auto" if known and known.partitions else None)
-            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided)
+            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine)
             writer = stack.enter_context(contextlib.closing(new))
             writers.append(writer)
             yield from writer.fill(_fitting(batches, known, path))
@@ -187,29 +191,64 @@ def _no_records() -> RsrError:
     return RsrError("no usable record was read, and the index would be empty", remedy="allow-empty")
 
 
-def appendable(path: Path, metric: str | None) -> tuple[Sequence[Kind], str | None]:
-    """Return which vectors an index takes, in order of preference, and the metric for them, ``None`` for codes.
+class Taken(NamedTuple):
+    """What an index takes of records.
+
+    Attributes
+    ----------
+    kinds : sequence of str
+        The vectors, in order of preference.
+    beside : str or None
+        The vectors that are to be beside them.
+    metric : str or None
+        Of embeddings, if the user or the index states it.
+    refine : str or None
+        What embeddings beside codes are stored as.
+    """
+
+    kinds: Sequence[Kind]
+    beside: Kind | None
+    metric: str | None
+    refine: str | None
+
+
+def taken(metric: str | None, refine: str | None) -> Taken:
+    """Return what a new index takes, for a metric of embeddings and for embeddings beside codes."""
+    if refine:
+        return Taken(("code",), "embedding", metric, refine)
+    return Taken(("embedding",) if metric else KINDS, None, metric, None)
+
+
+def appendable(path: Path, metric: str | None, refine: str | None = None) -> Taken:
+    """Return what an index takes that is appended to.
 
     Parameters
     ----------
     path : Path
-        The index; one that does not exist takes all.
-    metric : str, optional
-        The metric that is asked for.
+        The index; one that does not exist takes what a new one does.
+    metric, refine : str, optional
+        What is asked for.
 
     Raises
     ------
     UsageError
-        The index has another metric.
+        The index has another metric, or stores other embeddings beside its codes.
     IndexFormatError
         The directory is not an index, or is damaged.
     """
     known = Manifest.read(path) if resolve(path).exists() else None
     if known is None or known.space is None:
-        return ("embedding",) if metric else KINDS, metric
-    if metric not in (None, known.metric):
-        raise UsageError(f"the index compares its vectors by {known.metric}, not {metric}", remedy="no-metric")
-    return (known.space.kind,), None if known.metric == HAMMING else known.metric
+        return taken(metric, refine)
+    own, stored = (known.refine.metric, known.refine.dtype) if known.refine else (known.metric, None)
+    if metric not in (None, own):
+        raise UsageError(f"the index compares its vectors by {own}, not {metric}", remedy="no-metric")
+    if refine and stored is None:
+        raise UsageError("the index stores no embeddings beside its codes", remedy="refine")
+    if refine not in (None, stored):
+        raise UsageError(f"the index stores its embeddings as {stored}, not {refine}", remedy="no-refine")
+    if stored:
+        return taken(own, stored)
+    return Taken((known.space.kind,), None, None if own == HAMMING else own, None)
 
 
 def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
@@ -220,13 +259,16 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     FingerprintError
         They are of different vector spaces.
     UsageError
-        They have different metrics.
+        They have different metrics, or store other embeddings beside their codes.
     """
     if manifest.space is None or other.space is None:
         return
     check_space(manifest.space, other.space, place)
     if manifest.metric != other.metric:
         raise UsageError(f"{place}: compares its vectors by {manifest.metric}, the others by {other.metric}")
+    if manifest.refine != other.refine:
+        mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
+        raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
 
 
 def check_space(mine: Space, theirs: Space, place: str) -> None:

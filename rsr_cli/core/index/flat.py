@@ -196,7 +196,7 @@ class Flat:
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
         wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
-        return np.array([_distances(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+        return np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
 
     def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
@@ -282,7 +282,7 @@ class Flat:
         wide = query.astype(np.float64)
         distances = np.concatenate(
             [
-                _distances(metric, wide, self.vectors[rows[start : start + RESCORE_ROWS]])
+                measured(metric, wide, self.vectors[rows[start : start + RESCORE_ROWS]])
                 for start in range(0, len(rows), RESCORE_ROWS)
             ]
         )
@@ -346,6 +346,13 @@ def _divided(whole: Flat, threads: int) -> list[Flat]:
     return [whole.part(slice(first, min(first + size, count))) for first in range(0, count, size)]
 
 
+def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: float | None = None) -> Found:
+    """Return rows and their distances in the order of (distance, row), those that are no farther than a radius."""
+    order = np.lexsort((rows, distances))
+    near = order if radius is None else order[distances[order] <= radius]
+    return distances[near], rows[near]
+
+
 def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return the bits that differ between codes (m, bytes) and others (n, bytes): int32 (m, n)."""
     codes, others = np.ascontiguousarray(codes), np.ascontiguousarray(others)
@@ -355,7 +362,8 @@ def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
     return distances
 
 
-def _distances(metric: str, query: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the distances of a query (dim,) to embeddings (n, dim), float64 (n,), each computed alone."""
     if metric == "l1":
         return np.abs(vectors - query).sum(axis=1)
     if metric == "l2":

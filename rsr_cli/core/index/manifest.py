@@ -6,6 +6,7 @@ lake.rsr/
   generations/          manifests that were replaced, as long as readers may hold them
   segments/NAME/        files never change once a manifest names them
     vectors.npy         uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
+    refine.npy          int8, float16 or float32 (n, dim): the embeddings beside codes; scales.npy of int8
     records.sqlite      ids and records
     ids.npy             uint32 (n,): digests of the ids, sorted
     bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
@@ -26,7 +27,7 @@ from rsr_cli.core.errors import IndexFormatError, RecordError
 from rsr_cli.core.files import reason, whole_file
 from rsr_cli.core.inputs import open_regular, read_file
 from rsr_cli.core.records.foreign import has_records
-from rsr_cli.core.records.space import Space
+from rsr_cli.core.records.space import MAX_SIZE, Space
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -38,6 +39,8 @@ VECTORS, TABLE = "vectors.npy", "records.sqlite"
 HAMMING = "hamming"
 #: Metrics of embeddings, the default first.
 METRICS = ("l1", "l2", "cosine", "dot")
+#: What embeddings beside codes may be stored as.
+REFINE_DTYPES = ("int8", "float16", "float32")
 MAX_NORM = 1e18  # its square, and the square of a difference, are float32
 MAX_GENERATION = 10**15
 #: What an index of an earlier schema consists of, so that it can be replaced.
@@ -105,6 +108,35 @@ class SegmentFacts:
 
 
 @dataclass(frozen=True)
+class Refine:
+    """The embeddings that an index stores beside its codes, which were made of them.
+
+    Attributes
+    ----------
+    dtype : str
+        One of `REFINE_DTYPES`.
+    metric : str
+        One of `METRICS`.
+    dim : int
+        Their dimensions.
+    """
+
+    dtype: str
+    metric: str
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, {self.dim} dimensions, {self.metric}"
+
+    def check(self) -> None:
+        """Raise ValueError if a value is unknown or of another type."""
+        if self.dtype not in REFINE_DTYPES or self.metric not in METRICS:
+            raise ValueError(f"its embeddings are {self.dtype!r}, compared by {self.metric!r}, which is unknown")
+        if type(self.dim) is not int or not 1 <= self.dim <= MAX_SIZE:
+            raise ValueError(f"its embeddings have {self.dim!r} dimensions")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of ``manifest.json``.
 
@@ -124,6 +156,8 @@ class Manifest:
         Least and greatest ground sample distance of the records, in metres; ``None`` if none states it.
     extent : tuple of float or None
         Least and greatest extent of their tiles on the ground, likewise (`extent_of`); an older index states none.
+    refine : Refine or None
+        The embeddings beside the codes, if they are stored.
     segments : tuple of SegmentFacts
         In row order; none in an empty index.
     partitions : str, int or None
@@ -143,6 +177,7 @@ class Manifest:
     made_with: dict[str, str]
     arguments: list[str]
     extent: tuple[float, float] | None = None
+    refine: Refine | None = None
     partitions: Divided = None
     schema_version: int = SCHEMA_VERSION
 
@@ -161,6 +196,7 @@ class Manifest:
             self,
             metric=other.metric,
             space=self.space or other.space,
+            refine=self.refine or other.refine,
             max_norm=max(self.max_norm, other.max_norm),
             gsd=(min(gsds), max(gsds)) if gsds else None,
             extent=(min(extents), max(extents)) if extents else None,
@@ -234,6 +270,7 @@ class Manifest:
             facts["segments"] = tuple(SegmentFacts(**segment) for segment in facts["segments"])
             facts["gsd"] = tuple(facts["gsd"]) if facts["gsd"] else None
             facts["extent"] = tuple(facts["extent"]) if facts.get("extent") else None
+            facts["refine"] = Refine(**facts["refine"]) if facts.get("refine") else None
             if facts.pop("deletions", None):  # of the whole index, which no version has written
                 raise ValueError("it states deletions of no segment")
             manifest = cls(**facts)
@@ -254,6 +291,10 @@ class Manifest:
             raise ValueError("metric, space and segments do not fit together")
         if self.metric not in (HAMMING, *METRICS):
             raise ValueError(f"its metric {self.metric!r} is unknown")
+        if self.refine is not None:
+            self.refine.check()
+            if self.space is None or self.metric != HAMMING:
+                raise ValueError("it states embeddings beside codes that it has not")
         ranges = [found for found in self.ranges if found is not None]
         metres = [number for found in ranges for number in found]
         if not _are([self.max_norm, *metres], int, float) or any(len(found) != 2 for found in ranges):

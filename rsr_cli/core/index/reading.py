@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, UsageError
 from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
@@ -21,6 +21,7 @@ from rsr_cli.core.index.flat import Flat, in_parts, merged
 from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
+from rsr_cli.core.index.rerank import Refined, WeightedBits
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.records.space import fingerprint, note_int8
 
@@ -61,6 +62,8 @@ class Segment:
         Number of rows, with those that are deleted.
     columns : Columns
         The columns to filter by.
+    refined : Refined or None
+        The embeddings beside codes.
 
     Raises
     ------
@@ -77,8 +80,10 @@ class Segment:
         self.count = facts.count
         self.columns = Columns(directory, facts.count)
         self._manifest = manifest
-        if not {VECTORS, TABLE} <= facts.files.keys():
-            raise self._damaged(VECTORS, "the manifest does not state its size")
+        self.refined = Refined(directory, facts.count, manifest.refine) if manifest.refine else None
+        for name in (VECTORS, TABLE, *(self.refined.names if self.refined else ())):
+            if name not in facts.files:
+                raise self._damaged(name, "the manifest does not state its size")
         self._opened = {name: (directory / name).stat() for name in facts.files}
         for name, found in self._opened.items():
             if not stat.S_ISREG(found.st_mode):
@@ -181,6 +186,7 @@ class Segment:
     def check(self) -> None:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
         used = [VECTORS, *([TABLE] if "table" in vars(self) else []), *([LISTS] if "partitions" in vars(self) else [])]
+        used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
         for name in used:
             opened, path = self._opened[name], self.directory / name
             try:
@@ -279,6 +285,19 @@ class Index:
         segment, at = self._at(row)
         vector: NDArray[Any] = np.array(segment.vectors[at])
         return vector
+
+    def embedding(self, row: int) -> NDArray[np.float64]:
+        """Return the embedding that is stored beside the code of a row, float64 (dim,).
+
+        Raises
+        ------
+        UsageError
+            None is.
+        """
+        segment, at = self._at(row)
+        if segment.refined is None:
+            raise UsageError("stores no embeddings of its items beside their codes", str(self.path), remedy="refine")
+        return segment.refined.row(at)
 
     def binarizer_for(self, space: Space) -> Binarizer | None:
         """Check that queries can be compared, and return how to binarize them if they are embeddings against codes.
@@ -404,6 +423,36 @@ class Index:
             if mine.any():
                 distances[:, mine] = segment.flat().measure(queries, rows[mine] - segment.first)
         return distances
+
+    def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return better distances of a query to some rows of codes, float64 (n,).
+
+        Parameters
+        ----------
+        query : numpy.ndarray
+            If embeddings are stored, one (dim,), whose distances are by their metric; else the values (bits,) whose
+            signs are its code (`Binarizer.values`), whose distances are those of `WeightedBits`.
+        rows : numpy.ndarray
+            int64 (n,).
+
+        Raises
+        ------
+        IndexFormatError
+            A file is damaged, or was changed meanwhile.
+        """
+        found = np.empty(len(rows))
+        weighted = None if self.manifest.refine else WeightedBits(query)
+        for segment in self.segments:
+            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
+            if not mine.any():
+                continue
+            at = rows[mine] - segment.first
+            if weighted:
+                found[mine] = weighted.measure(segment.vectors[at])
+            elif segment.refined:
+                found[mine] = segment.refined.measure(query, at)
+            segment.check()
+        return found
 
     def _searched(
         self, flats: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ def summarize(path: Path) -> dict[str, Any]:
         size = sum(segment.size for segment in manifest.segments)
         made = {
             "metric": manifest.metric,
+            **({"refine": asdict(manifest.refine)} if manifest.refine else {}),
             "generation": manifest.generation,
             "segments": len(manifest.segments),
             "deleted": sum(segment.deleted for segment in manifest.segments),

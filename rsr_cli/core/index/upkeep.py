@@ -116,8 +116,9 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         _check_space(path, first)
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            metric = None if first.metric == HAMMING else first.metric
-            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided)) as writer:
+            metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
+            refine = first.refine.dtype if first.refine else None
+            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine)) as writer:
                 writer.max_norm = first.max_norm
                 for segment in index.segments:
                     yield from writer.copy(segment)

@@ -17,8 +17,9 @@ from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
 from rsr_cli.core.index.ids import digests
-from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, Refine, SegmentFacts
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
+from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
 from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.facts import Fact, Facts, widened
@@ -46,7 +47,7 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         The directory to create.
-    metric, skips, partitions
+    metric, skips, partitions, refine
         As in `build`.
 
     Attributes
@@ -57,7 +58,14 @@ class SegmentWriter:
         Greatest Euclidean norm of an embedding.
     """
 
-    def __init__(self, directory: Path, metric: str | None, skips: Skips, partitions: Divided = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        metric: str | None,
+        skips: Skips,
+        partitions: Divided = None,
+        refine: str | None = None,
+    ) -> None:
         directory.mkdir()
         self._directory = directory
         self._metric = metric
@@ -71,6 +79,7 @@ class SegmentWriter:
         self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
+        self._refine = RefineWriter(directory, refine, metric or METRICS[0]) if refine else None
         self._columns = FilterColumns(directory)
         self._ids = ArrayFile(directory / IDS, np.uint64)
         self._table = TableWriter(directory, checks=skips.keep_going)
@@ -87,6 +96,8 @@ class SegmentWriter:
             if self._metric == "cosine":
                 batch.vectors = unit(batch.vectors)
             self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
+        if self._refine and len(batch):
+            self._refine.prepare(batch, self._skips)
         texts, facts = self._stored(batch)
         if batch.vectors is None or batch.space is None or facts is None:
             return 0
@@ -97,6 +108,8 @@ class SegmentWriter:
         if not len(batch):
             return 0
         self._append(batch.vectors, batch.space)
+        if self._refine and batch.beside:
+            self._refine.append(batch.beside[0])
         self._columns.append(facts)
         self._ids.append(digests(facts.ids))
         self._gsd, self._extent = widened(self._gsd, facts.gsds), widened(self._extent, facts.extents)
@@ -117,6 +130,9 @@ class SegmentWriter:
             if not kept.any():
                 continue
             self._append(segment.vectors[first : first + len(kept)][kept], segment.space)
+            if self._refine and segment.refined:
+                rows = slice(first, first + len(kept))
+                self._refine.copy(*(array[rows][kept] for array in segment.refined.arrays))
             self._columns.copy(segment.columns, names, first, kept)
             self._ids.append(digests(segment.ids(first, kept)))
             self._table.copy(self.count, segment.directory / TABLE, first, kept)
@@ -172,12 +188,13 @@ class SegmentWriter:
         self._table.close()
 
     def _close_arrays(self) -> None:
-        for each in (self._vectors, self._columns, self._ids):
+        for each in (self._vectors, self._refine, self._columns, self._ids):
             if each is not None:
                 each.close()
 
     def manifest(self, arguments: Sequence[str]) -> Manifest:
         """Return the manifest of an index of this segment alone."""
+        stored = self._refine if self.count else None
         segment = SegmentFacts(self._directory.name, self.count, self._files, partitions=self._partitions)
         return Manifest(
             generation=1,
@@ -186,6 +203,7 @@ class SegmentWriter:
             max_norm=self.max_norm,
             gsd=self._gsd,
             extent=self._extent,
+            refine=Refine(stored.dtype, stored.metric, stored.dim) if stored else None,
             segments=(segment,) if self.count else (),
             partitions=self._divided,
             **made_by(arguments),

@@ -72,9 +72,11 @@ class Batch:
     ----------
     size : int
         Bytes of the input that were read for the records.
+    beside : tuple of numpy.ndarray and Space, or None
+        A second column of vectors: embeddings, float32 (n, dim), beside the codes that were made of them.
     """
 
-    __slots__ = ("_records", "lines", "name", "size", "space", "vectors")
+    __slots__ = ("_records", "beside", "lines", "name", "size", "space", "vectors")
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class Batch:
         self.vectors = vectors
         self.space = space
         self.size = 0
+        self.beside: tuple[NDArray[Any], Space] | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -114,6 +117,12 @@ class Batch:
         """Return the input and line of record ``i``, for messages."""
         return f"{self.name}:{self.lines[i]}"
 
+    @property
+    def vector_columns(self) -> list[tuple[NDArray[Any], Space]]:
+        """Each column of vectors with its space, in the order in which records have them: embeddings before codes."""
+        own = [] if self.vectors is None or self.space is None else [(self.vectors, self.space)]
+        return own if self.beside is None else [self.beside, *own]
+
     def keep(self, chosen: Sequence[int]) -> None:
         """Drop all records but the chosen ones."""
         if len(chosen) == len(self):
@@ -123,6 +132,9 @@ class Batch:
         self._records = [records[i] for i in chosen] if isinstance(records, list) else records.take(chosen)
         if self.vectors is not None:
             self.vectors = self.vectors[list(chosen)]
+        if self.beside is not None:
+            values, space = self.beside
+            self.beside = values[list(chosen)], space
 
     def keep_sound(self, sound: NDArray[np.bool_], wrong: Callable[[int], str], skips: Skips) -> None:
         """Drop records that are not sound, bool (n,), if ``skips`` lets them go; ``wrong`` says why one is not."""
@@ -133,7 +145,7 @@ class Batch:
         self.keep(sound.nonzero()[0].tolist())
 
     def set_vectors(self, values: NDArray[Any], space: Space, skips: Skips) -> None:
-        """Take vectors (n, width) of a space, and drop records whose vector cannot be used.
+        """Take vectors (n, width) of a space, beside those that are there, and drop records whose vector is unusable.
 
         Raises
         ------
@@ -142,14 +154,16 @@ class Batch:
         """
         import numpy as np
 
-        self.space = space
         if space.kind == "embedding":
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
                 values = values.astype(np.float32, copy=False)
             sound, wrong = np.isfinite(values).all(axis=1), "its embedding holds NaN or infinite values"
         else:
             sound, wrong = values[:, -1] & space.padding == 0, f"its code has more than {space.size} bits"
-        self.vectors = values
+        if self.vectors is None:
+            self.vectors, self.space = values, space
+        else:
+            self.beside = values, space
         self.keep_sound(sound, lambda _: wrong, skips)
 
     def apply(self, function: Callable[[Record], R], skips: Skips) -> list[R]:

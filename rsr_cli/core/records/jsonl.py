@@ -240,8 +240,8 @@ class RecordWriter:
 
     def write(self, batch: Batch) -> None:
         """Write a batch, which gets its vectors back into its records, and flush it."""
-        if batch.vectors is not None and batch.space is not None:
-            give_vectors(batch.records, batch.vectors, batch.space)
+        for vectors, space in batch.vector_columns:
+            give_vectors(batch.records, vectors, space)
         self.write_lines(batch.apply(dump, self._skips))
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
@@ -291,7 +291,7 @@ def dump(record: Record) -> bytes:
 
 
 def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: TableSettings = NOTHING_STATED) -> None:
-    """Move the vectors of a batch from its records into its column, and drop records without a usable one.
+    """Move the vectors of a batch from its records into its columns, and drop records without usable ones.
 
     Raises
     ------
@@ -300,6 +300,12 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
     FingerprintError
         A vector is of another space than the stream's first one.
     """
+    for each in stream.columns:
+        _take_column(batch, each, skips, settings)
+
+
+def _take_column(batch: Batch, stream: StreamSpace, skips: Skips, settings: TableSettings) -> None:
+    """Move the vectors of one kind."""
     import numpy as np
 
     kind = stream.kind_in(batch.records)
@@ -310,7 +316,7 @@ def take_vectors(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
         if kind == "embedding" and _is_of_others(found):
             found = _stated(found, settings)
         if not isinstance(found, dict):
-            raise no_vector(record, kind, found, others=stream.space is not None)
+            raise no_vector(record, kind, found, others=stream.space is not None, beside=stream.is_beside)
         n_bytes = stream.admit(found, kind)
         try:
             raw = b64decode(found["data"], validate=True)
@@ -377,11 +383,16 @@ def _int8(data: Any) -> NDArray[Any]:
     return np.frombuffer(raw, np.int8)
 
 
-def no_vector(record: Record, kind: Kind, found: Any, *, others: bool) -> RecordError:
-    """Return what to raise for a record without a vector of this kind, which others of its stream have or do not."""
+def no_vector(record: Record, kind: Kind, found: Any, *, others: bool, beside: bool = False) -> RecordError:
+    """Return what to raise for a record without a vector of this kind.
+
+    ``others`` of its stream may have one, and it may be asked for ``beside`` another one, which the record has.
+    """
     properties = record["properties"]
     if found is not None:
         return RecordError(f"its {kind} is no object that states its vector space and data: {shown(found)}")
+    if beside:
+        return RecordError(f"has no {kind} beside its code", remedy="keep-embedding")
     if kind == "code" and properties.get("embedding") is not None:
         return RecordError("has no code", remedy="binarize")
     if kind == "embedding" and properties.get("code") is not None:

@@ -181,9 +181,9 @@ class RecordWriter:
             rows = self._columns_of(batch)
         self._types |= geometry_types(rows["geometry"])
         self._box = _widened(self._box, rows["bbox"])
-        if batch.vectors is not None and batch.space is not None:
-            rows = _with_vectors(rows, batch.vectors, batch.space)
-            self._spaces.add(batch.space)
+        for vectors, space in batch.vector_columns:
+            rows = _with_vectors(rows, vectors, space)
+            self._spaces.add(space)
         if self._writer is None:
             self._open(rows.schema)
         if self._sorter:
@@ -250,15 +250,14 @@ class RecordWriter:
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
         ours: dict[str, Any] = {"members": layout.members, "nulls": sorted(layout.nulls)}
         footer = {"geo": geo, FOOTER: ours}
-        if len(self._spaces) == 1:
-            footer |= _emb(*self._spaces)
+        embeddings = [space for space in self._spaces if space.kind == "embedding"]
+        if len(embeddings) == 1:
+            footer |= _emb(*embeddings)
         return {key: orjson.dumps(value).decode() for key, value in footer.items()}
 
 
 def _emb(space: Space) -> dict[str, Any]:
     """Return the fields of STAC's embedding extension as a footer, where other products state their model too."""
-    if space.kind == "code":
-        return {}
     model = {"model": {"id": space.model}} if space.model else {}
     return {"emb": {"version": "0.0.1", "type": "chip", "dimensions": space.size, "data_type": space.dtype, **model}}
 

@@ -507,7 +507,15 @@ def _centred(read: pa.RecordBatch, boxes: NDArray[np.float64]) -> bool:
 
 
 def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, skips: Skips) -> None:
-    """Take the vectors of a batch from its columns, and drop rows without a usable one."""
+    """Take the vectors of a batch from its columns, and drop rows without usable ones."""
+    first = batch.lines[0]
+    for each in stream.columns:
+        left = columns if len(batch) == len(columns) else columns.take(as_column(np.array(batch.lines) - first))
+        _take_column(batch, left, each, skips)
+
+
+def _take_column(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, skips: Skips) -> None:
+    """Take the vectors of one kind."""
     there = {kind for kind in KINDS if kind in columns.schema.names and columns[kind].null_count < len(batch)}
     kind = stream.kind_in([{"properties": dict.fromkeys(there, True)}])
     stated = SPACES[kind]
@@ -522,7 +530,9 @@ def _take_vectors(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, sk
             if _admit(texts[number], kind, stream, batch, rows, skips):
                 sound |= rows
     for i in np.flatnonzero(missing).tolist():
-        error = no_vector(batch.records[i], kind, None, others=kind in columns.schema.names)
+        record = batch.records[i]
+        record["properties"] |= dict.fromkeys(there - {kind}, "in a column")
+        error = no_vector(record, kind, None, others=kind in columns.schema.names, beside=stream.is_beside)
         error.place = batch.place(i)
         skips(error)
     column = columns[kind] if kind in there else None

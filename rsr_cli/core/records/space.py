@@ -209,15 +209,27 @@ class StreamSpace:
     ----------
     kinds : sequence of str
         The vectors to take, in order of preference: the first one that any of the first records has is taken.
+    beside : str, optional
+        A kind to take beside that one.
 
     Attributes
     ----------
     space : Space or None
         Of the first vector.
+    is_beside : bool
+        Whether the vectors are beside others.
+    columns : tuple of StreamSpace
+        This one, and that of the vectors beside it.
     """
 
-    def __init__(self, kinds: Sequence[Kind]) -> None:
+    def __init__(self, kinds: Sequence[Kind], beside: Kind | None = None) -> None:
         self._kinds = kinds
+        self.is_beside = False
+        self.columns: tuple[StreamSpace, ...] = (self,)
+        if beside:
+            other = StreamSpace((beside,))
+            other.is_beside = True
+            self.columns = (self, other)
         self._kind: Kind | None = None
         self._is_mixed = False
         self.space: Space | None = None

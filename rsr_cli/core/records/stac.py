@@ -87,8 +87,8 @@ class RecordWriter:
         RecordError
             A record states no time, has no geometry that an Item may have, or the id of an earlier one.
         """
-        if batch.vectors is not None and batch.space is not None:
-            give_vectors(batch.records, batch.vectors, batch.space)
+        for vectors, space in batch.vector_columns:
+            give_vectors(batch.records, vectors, space)
         self._output.write(self._separated(batch.apply(self._item, self._skips)))
 
     def write_lines(self, lines: Iterable[bytes]) -> None:

@@ -69,6 +69,7 @@ def read(
     vectors: Sequence[Kind] = (),
     progress: Progress | None = None,
     settings: TableSettings = NOTHING_STATED,
+    beside: Kind | None = None,
 ) -> Iterator[Batch]:
     """Read records from files and stdin.
 
@@ -85,6 +86,8 @@ def read(
         Is given the sizes of the files and of what was read of them.
     settings : TableSettings
         What the user states about embeddings that others made.
+    beside : str, optional
+        A kind of vector to take beside these; every record must have both.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def read(
     FingerprintError
         Vectors are of two spaces.
     """
-    stream = StreamSpace(vectors) if vectors else None
+    stream = StreamSpace(vectors, beside) if vectors else None
     sources = [
         (path, _codec(path), replace(settings, root="" if path == given else given))
         for given in inputs or ("-",)

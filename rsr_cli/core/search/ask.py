@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Searcher:
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(scope.index, skips, placed=exclude_overlap)
+        self.queries = Queries(scope.index, skips, placed=exclude_overlap, fine=scope.rerank is not None)
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -99,13 +99,13 @@ class Searcher:
             The hits of one query, nearest first, as lines of JSON: the found Features with ``query``, ``rank``,
             ``distance`` and, where the query has labels, ``query_labels``.
         """
-        for records, vectors in self.queries.batches(batches):
-            yield from self._hits(records, vectors)
+        for items in self.queries.batches(batches):
+            yield from self._hits(items)
 
     def by_item(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
         """Search for items of the index itself, as `by_record` does."""
         for item in items:
-            yield from self._hits([item.record], item.vector[None])
+            yield from self._hits([item])
 
     def by_examples(self, likes: Iterable[Item], unlikes: Iterable[Item], combine: Combine) -> Iterator[list[bytes]]:
         """Search for what is like some examples and unlike others, see `Examples`; these are no hits.
@@ -126,25 +126,33 @@ class Searcher:
             log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
         yield self._lines(examples.name, examples.labels, chooser.taken)
 
-    def _hits(self, queries: Sequence[Record], values: NDArray[Any]) -> Iterator[list[bytes]]:
+    def _hits(self, queries: Sequence[Item]) -> Iterator[list[bytes]]:
         """Yield the hits of some queries."""
-        count = self._index.manifest.count
-        step = max(1, CANDIDATES // max(1, count if self._k is None else min(self._k, count)))
+        count, width = self._index.manifest.count, self._scope.rerank or self._k
+        step = max(1, CANDIDATES // max(1, count if width is None else min(width, count)))
         for start in range(0, len(queries), step):
-            some, vectors = queries[start : start + step], values[start : start + step]
-            without = [self._without(query) for query in some]
-            found = self._scope.nearest(vectors, self._k, without)
-            for query, vector, left_out, first in zip(some, vectors, without, found, strict=True):
-                chooser = self._choose(partial(self._scope.ranked, vector[None], without=left_out), first)
-                yield self._lines(query["id"], query["properties"].get("labels"), chooser.taken)
+            some = queries[start : start + step]
+            without = [self._without(query.record) for query in some]
+            for query, left_out, first in zip(some, without, self._first(some, without), strict=True):
+                chooser = self._choose(partial(self._scope.ranked, query.vector[None], without=left_out), first)
+                yield self._lines(query.record["id"], query.record["properties"].get("labels"), chooser.taken)
 
-    def _choose(
-        self, search: Callable[[int | None], Ranked], first: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
-    ) -> Chooser:
-        """Take a query's hits from more and more of its nearest rows, of which the first k may be known."""
+    def _first(self, queries: Sequence[Item], without: Sequence[NDArray[np.int64]]) -> Iterator[Ranked]:
+        """Yield the first k rows of each query's ranking, or all of a shortlist that is ranked again."""
+        vectors = np.array([query.vector for query in queries])
+        if self._scope.rerank:
+            for query, shortlist in zip(queries, self._scope.shortlists(vectors, without), strict=True):
+                assert query.fine is not None
+                yield self._scope.again(query.fine, shortlist)
+            return
+        for distances, rows in self._scope.nearest(vectors, self._k, without):
+            yield distances, rows, self._k is None or len(rows) < self._k
+
+    def _choose(self, search: Callable[[int | None], Ranked], first: Ranked | None = None) -> Chooser:
+        """Take a query's hits from more and more of its nearest rows, of which the first ones may be known."""
         chooser = Chooser(self._index, self._k, self._diversity)
         width = self._k
-        ranked = search(width) if first is None else (*first, width is None or len(first[1]) < width)
+        ranked = search(width) if first is None else first
         while True:
             distances, rows, ended = ranked
             if chooser.see(distances, rows) or ended:

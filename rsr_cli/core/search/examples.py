@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rsr_cli.core.errors import RsrError
+from rsr_cli.core.index.flat import ranked
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.records.fields import id_of, label_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.flat import Found
     from rsr_cli.core.search.queries import Item
     from rsr_cli.core.search.scope import Ranked, Scope
 
@@ -35,6 +38,9 @@ class Examples:
       unlike twice that less its mean distance to what is unlike, in bits; it may be below 0.
     - ``best``: the distance of a row is that to the nearest example that it is to be like. A row that is nearer to one
       that it is not to be like than to every one that it is to be like is no hit.
+
+    If codes are ranked again, the shortlist is that of what is like, by ``best``, or by the mean of distances; then
+    both are those of embeddings.
 
     Parameters
     ----------
@@ -63,15 +69,25 @@ class Examples:
     """
 
     def __init__(self, scope: Scope, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
-        self._scope = scope
+        self._scope = scope if scope.rerank is None else replace(scope, radius=None)
+        self._radius = scope.radius
         self._likes = np.array([item.vector for item in likes])
         self._unlikes = np.array([item.vector for item in unlikes])
         self.name = _name(likes, unlikes)
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
         self.rejected = False
+        self.search: Callable[[int | None, NDArray[np.int64]], Ranked]
         metric = scope.index.manifest.metric
-        if combine == "best":
+        if scope.rerank:
+            refine = scope.index.manifest.refine
+            self._fine_likes = np.array([item.fine for item in likes])
+            self._fine_unlikes = np.array([item.fine for item in unlikes])
+            self.search = self._best_again if combine == "best" else self._mean_again
+            if combine == "mean":  # a direction alone decides weights of bits, as it does a cosine
+                by = refine.metric if refine else "cosine"
+                self._vector = _rocchio(self._fine_likes, self._fine_unlikes, by)
+        elif combine == "best":
             self.search = self._best
         elif metric == HAMMING:
             self.search = self._mean_distance
@@ -95,19 +111,45 @@ class Examples:
         return self._scope.combined(codes, weights, divisor, k, without)
 
     def _best(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
-        """Search for rows near to any example: the k nearest are among the k nearest to each."""
-        found = self._scope.nearest(self._likes, k, [without] * len(self._likes), more=True)
-        distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
-        order = np.lexsort((rows, distances))
-        _, firsts = np.unique(rows[order], return_index=True)
-        order = order[np.sort(firsts)][:k]
-        distances, rows = distances[order], rows[order]
+        """Search for rows near to any example, and to none that is unlike."""
+        distances, rows = self._nearest(k, without)
         ended = k is None or len(rows) < k
         if len(self._unlikes) and len(rows):
-            rejected = self._scope.index.measure(self._unlikes, rows).min(axis=0) < distances
-            self.rejected |= bool(rejected.any())
-            distances, rows = distances[~rejected], rows[~rejected]
+            others = self._scope.index.measure(self._unlikes, rows).min(axis=0)
+            distances, rows = self._without_nearer(distances, rows, others)
         return distances, rows, ended
+
+    def _nearest(self, k: int | None, without: NDArray[np.int64]) -> Found:
+        """Search for rows near to any example that is like: the k nearest are among the k nearest to each."""
+        found = self._scope.nearest(self._likes, k, [without] * len(self._likes), more=True)
+        distances, rows = (np.concatenate(each) for each in zip(*found, strict=True))
+        distances, rows = ranked(distances, rows)
+        _, firsts = np.unique(rows, return_index=True)
+        order = np.sort(firsts)[:k]
+        return distances[order], rows[order]
+
+    def _without_nearer(
+        self, distances: NDArray[np.float64], rows: NDArray[np.int64], others: NDArray[np.float64]
+    ) -> Found:
+        """Leave out rows that are nearer to what they are to be unlike."""
+        rejected = others < distances
+        self.rejected |= bool(rejected.any())
+        return distances[~rejected], rows[~rejected]
+
+    def _mean_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
+        """Rank the rows with the least mean distances again, by the distance to the mean."""
+        rows = np.sort(self._mean_distance(self._scope.rerank, without)[1])
+        return *ranked(self._scope.index.remeasure(self._vector[0], rows), rows, self._radius), True
+
+    def _best_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
+        """Rank rows near to any example again."""
+        rows = np.sort(self._nearest(self._scope.rerank, without)[1])
+        remeasure = self._scope.index.remeasure
+        distances = np.min([remeasure(one, rows) for one in self._fine_likes], axis=0)
+        if len(self._fine_unlikes):
+            others = np.min([remeasure(one, rows) for one in self._fine_unlikes], axis=0)
+            distances, rows = self._without_nearer(distances, rows, others)
+        return *ranked(distances, rows, self._radius), True
 
 
 def _rocchio(likes: NDArray[np.float32], unlikes: NDArray[np.float32], metric: str) -> NDArray[np.float32]:

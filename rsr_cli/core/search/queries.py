@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rsr_cli.core.errors import RecordError, Skips, shown
@@ -55,11 +56,14 @@ class Item(NamedTuple):
         uint8 (bytes,) of a code, float32 (dim,) of an embedding.
     row : int or None
         In the index, if it has an item with this id.
+    fine : numpy.ndarray or None
+        What `Index.remeasure` measures from, where codes are ranked again.
     """
 
     record: Record
     vector: NDArray[Any]
     row: int | None
+    fine: NDArray[Any] | None = None
 
 
 class Queries:
@@ -73,19 +77,22 @@ class Queries:
         Asked about queries that cannot be used.
     placed : bool
         Queries are used by their footprints too, so that one which cannot be read is an error.
+    fine : bool
+        Codes are ranked again, so that queries need embeddings.
     """
 
-    def __init__(self, index: Index, skips: Skips, *, placed: bool = False) -> None:
+    def __init__(self, index: Index, skips: Skips, *, placed: bool = False, fine: bool = False) -> None:
         self._index = index
         self._skips = skips
         self._placed = placed
+        self._fine = fine
         self._warned: set[str] = set()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The vectors to take from queries, in order of preference: codes only against an index of codes."""
+        """The vectors to take from queries, in order of preference: codes only if nothing else is compared."""
         space = self._index.manifest.space
-        return ("embedding",) if space and space.kind == "embedding" else KINDS
+        return ("embedding",) if self._fine or (space and space.kind == "embedding") else KINDS
 
     def size_px(self) -> tuple[int, int]:
         """Return the width and height in pixels of the first item of the index, to cut queries of the same size.
@@ -105,8 +112,8 @@ class Queries:
             raise RecordError(what, str(self._index.path), remedy="cut-at")
         return shape[1], shape[0]
 
-    def batches(self, batches: Iterable[Batch]) -> Iterator[tuple[list[Record], NDArray[Any]]]:
-        """Yield records of a stream and their vectors; embeddings are binarized as the codes of the index were.
+    def batches(self, batches: Iterable[Batch]) -> Iterator[list[Item]]:
+        """Yield the records of a stream in batches; embeddings are binarized as the codes of the index were.
 
         Raises
         ------
@@ -126,13 +133,17 @@ class Queries:
             if self._index.manifest.metric not in (HAMMING, "cosine"):
                 drop_too_long(batch, self._skips)
             self._compare(batch.records)
-            yield batch.records, binarizer(batch.vectors) if binarizer else batch.vectors
+            vectors = binarizer(batch.vectors) if binarizer else batch.vectors
+            fine: Iterable[Any] = repeat(None) if not self._fine else batch.vectors
+            if self._fine and binarizer and not self._index.manifest.refine:
+                fine = (binarizer.values(one[None])[0] for one in batch.vectors)  # the same whatever the batch
+            yield [Item(*each) for each in zip(batch.records, vectors, repeat(None), fine)]
 
     def records(self, batches: Iterable[Batch]) -> Iterator[Item]:
-        """Yield the records of a stream one by one, as `batches` does."""
-        for records, vectors in self.batches(batches):
-            for record, vector in zip(records, vectors, strict=True):
-                yield Item(record, vector, self._index.find(id_of(record)))
+        """Yield the records of a stream one by one, as `batches` does, with their rows."""
+        for items in self.batches(batches):
+            for item in items:
+                yield item._replace(row=self._index.find(id_of(item.record)))
 
     def ids(self, names: Sequence[str]) -> Iterator[Item]:
         """Yield items of the index by their ids.
@@ -180,7 +191,7 @@ class Queries:
             error.place = error.place or f"{self._index.path}: {place}"
             self._skips(error)
             return
-        yield Item(record, self._index.vector(row), row)
+        yield Item(record, self._index.vector(row), row, self._index.embedding(row) if self._fine else None)
 
     def _check(self, query: Record) -> None:
         """Raise RecordError if a query's id, labels or footprint cannot be used."""

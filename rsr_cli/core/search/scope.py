@@ -1,16 +1,19 @@
-"""An index, and what limits its hits: a radius, filters, and how many partitions are searched."""
+"""An index, and what decides its hits: a radius, filters, how many partitions are searched, and what is reranked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.index.flat import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.flat import Found
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
     #: Distances and rows in the order of (distance, row), and whether no others would follow.
     Ranked = tuple[NDArray[np.float64], NDArray[np.int64], bool]
+
+
+log = logging.getLogger("rsr")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Scope:
         Number of partitions to search, ``None`` for all.
     recall : float or None
         Recall that as many partitions are searched for.
+    rerank : int or None
+        Rank so many of each query's nearest codes again, by the distances of `Index.remeasure`. Hits are among these,
+        and the radius is one of these distances.
     """
 
     index: Index
@@ -43,6 +52,7 @@ class Scope:
     kept: Sequence[NDArray[np.bool_] | None] | None = None
     probe: int | None = None
     recall: float | None = None
+    rerank: int | None = None
 
     def check(self, k: int | None) -> None:
         """Check that the index can be searched so for k hits.
@@ -50,10 +60,17 @@ class Scope:
         Raises
         ------
         UsageError
-            The radius is below 0, and no distance of the index can be; or the index has no partitions, or that recall
-            was not measured.
+            The radius is below 0, and no distance of the index can be; or the index has no codes to rank again, no
+            partitions, or that recall was not measured.
         """
-        metric = self.index.manifest.metric
+        space, refine = self.index.manifest.space, self.index.manifest.refine
+        metric = refine.metric if self.rerank and refine else self.index.manifest.metric
+        if self.rerank:
+            if space and space.kind == "embedding":
+                what = "compares embeddings, exactly: there are no codes to rank again"
+                raise UsageError(what, str(self.index.path))
+            by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
+            log.info("the %d nearest codes of each query are ranked again, by %s", self.rerank, by)
         if self.radius is not None and not self.radius >= 0 and metric != "dot":
             raise UsageError(f"a radius of {self.radius:g} contains nothing: {metric} distances are 0 or more")
         if self.probe is None and self.recall is None:
@@ -61,9 +78,9 @@ class Scope:
         measured = [segment.recall for segment in self.index.segments if segment.recall is not None]
         if not measured and self.index.manifest.partitions is None:
             raise UsageError(f"{self.index.path} has no partitions", remedy="partitions")
-        if k is None:
+        if k is None and self.rerank is None:
             raise UsageError("partitions are searched for a number of hits, and not for all", remedy="k")
-        if self.recall is not None:
+        if self.recall is not None and self.rerank is None and k is not None:
             for each in measured:
                 each.probe_for(self.recall, k)
 
@@ -86,6 +103,15 @@ class Scope:
         """Rank at least the k nearest rows of one query (1, width)."""
         ((distances, rows),) = self.nearest(vector, k, [without], more=True)
         return distances, rows, k is None or len(rows) < k
+
+    def shortlists(self, vectors: NDArray[Any], without: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """Find the rows of each query to rank again, int64, sorted, which is how they lie on disk."""
+        found = replace(self, radius=None).nearest(vectors, self.rerank, without, more=True)
+        return [np.sort(rows[: self.rerank]) for _, rows in found]
+
+    def again(self, fine: NDArray[Any], rows: NDArray[np.int64]) -> Ranked:
+        """Rank a shortlist by what `Index.remeasure` measures from ``fine``."""
+        return *ranked(self.index.remeasure(fine, rows), rows, self.radius), True
 
     def combined(
         self,
