@@ -232,7 +232,7 @@ def serve_local(process: str, folder: Path, nprobe: int) -> None:
 
             def hits(line: bytes) -> list[bytes]:
                 batch = Batch("queries", [1], [orjson.loads(line)])
-                take_vectors(batch, StreamSpace(searcher.kinds), Skips())
+                take_vectors(batch, StreamSpace(searcher.queries.kinds), Skips())
                 return next(searcher.by_record([batch]))
 
             asked = (folder / "queries.geojsonl").read_bytes().splitlines()

@@ -160,15 +160,17 @@ class RsrFlat(Peer):
 
     name = "rsr"
     index = "flat, and the records"
-    filtering = ""
+    filtering = "before, by the columns of times and boxes"
     ours = True
+    partitions: ClassVar[Sequence[str]] = ()
 
     def __init__(self) -> None:
         import faiss  # noqa: F401 - rsr imports it as it first searches, and no peer's imports count
 
         from rsr_cli.core.index.reading import Index
+        from rsr_cli.core.search.filters import Filter as RsrFilter
 
-        self._open = Index
+        self._open, self._filter = Index, RsrFilter
 
     def version(self) -> str:
         from rsr_cli import __version__
@@ -177,18 +179,34 @@ class RsrFlat(Peer):
 
     def build(self, data: Data, folder: Path) -> None:
         rsr = [sys.executable, "-m", "rsr_cli.main"]
-        subprocess.run([*rsr, "index", "-q", data.folder / "in.parquet", "-o", folder / "lake.rsr"], check=True)
+        where = [data.folder / "in.parquet", "-o", folder / "lake.rsr"]
+        subprocess.run([*rsr, "index", "-q", *self.partitions, *where], check=True)
 
     def open(self, folder: Path) -> None:
         self._index = self._open(folder / "lake.rsr")
 
     def ask(self, code: NDArray[np.uint8], setting: int | None, kept: Filter | None) -> Sequence[int]:
-        return self._index.search(code[None], K)[0][1]
+        mask = None
+        if kept is not None:
+            box = None if kept.box is None else tuple(kept.box)
+            interval = None if kept.until is None else (0, kept.until - 1)
+            mask = self._filter(box=box, interval=interval).kept(self._index.segments)
+        return self._index.search(code[None], K, kept=mask, probe=setting)[0][1]
 
     @staticmethod
     def command(folder: Path, query: Path) -> list[str]:
         """Return what a user types for one query."""
         return [sys.executable, "-m", "rsr_cli.main", "query", "-q", str(folder / "lake.rsr"), str(query), "-k", str(K)]
+
+
+class RsrPartitions(RsrFlat):
+    """The same with partitions, of which a query searches the nearest."""
+
+    name = "rsr partitions"
+    index = "partitions, and the records"
+    setting = "probe"
+    settings = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+    partitions = ("--partitions", "auto")
 
 
 class Columns(Peer):
@@ -642,6 +660,7 @@ PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         RsrFlat,
+        RsrPartitions,
         FaissFlat,
         FaissIvf,
         FaissHnsw,

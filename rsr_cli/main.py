@@ -30,7 +30,7 @@ COMMANDS = {
     "index": "Build an index of embeddings or codes, or change one.",
     "query": "Find the nearest items in an index.",
     "score": "Compute retrieval metrics for hits.",
-    "show": "Draw queries and their hits as thumbnails.",
+    "show": "Draw queries and their hits as thumbnails or on maps.",
     "plot": "Plot embeddings or codes as points, laid out by t-SNE.",
     "info": "Describe an index or a file of records.",
     "check": "Check the files of an index against their checksums.",

@@ -207,6 +207,21 @@ class LonLat(click.ParamType):  # type: ignore[type-arg]
         return lon, lat
 
 
+class Box(click.ParamType):  # type: ignore[type-arg]
+    """A box in degrees: ``W,S,E,N``, with W > E across the antimeridian."""
+
+    name = "W,S,E,N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return west, south, east and north; what is no box on the Earth is a usage error."""
+        from rsr_cli.core.search.filters import parse_box
+
+        try:
+            return parse_box(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(error.message, param, ctx)
+
+
 def band_names(names: Sequence[str], *, unused: bool = False) -> tuple[str, ...]:
     """Check what was passed to --bands, see `sensors.check_names`."""
     from rsr_cli.core.sensors import check_names
@@ -285,7 +300,7 @@ def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         @click.option(
             "--bbox",
-            metavar="W,S,E,N",
+            type=Box(),
             help=f"{does} items whose bounding box touches this box, in degrees; W > E across the antimeridian.",
         )
         @click.option(
@@ -317,14 +332,14 @@ def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R
         @functools.wraps(function)
         def wrapped(
             *args: Any,
-            bbox: str | None,
+            bbox: tuple[float, float, float, float] | None,
             within: str | None,
             datetime: str | None,
             labels: tuple[str, ...],
             cql2: str | None,
             **kwargs: Any,
         ) -> R:
-            from rsr_cli.core.search.filters import Filter, parse_box, parse_interval
+            from rsr_cli.core.search.filters import Filter, parse_interval
 
             area, condition = None, None
             if within is not None:
@@ -336,11 +351,9 @@ def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R
 
                 with _named("--filter"):
                     condition = Condition(cql2)
-            with _named("--bbox"):
-                box = None if bbox is None else parse_box(bbox)
             with _named("--datetime"):
                 interval = None if datetime is None else parse_interval(datetime)
-            return function(*args, wanted=Filter(box, area, interval, labels, condition), **kwargs)  # type: ignore[arg-type]
+            return function(*args, wanted=Filter(bbox, area, interval, labels, condition), **kwargs)  # type: ignore[arg-type]
 
         return wrapped  # type: ignore[return-value]
 

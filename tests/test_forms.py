@@ -73,7 +73,7 @@ def test_only_a_file_of_its_own_form_is_replaced(tmp_path, kind, form):
 
 
 @pytest.mark.parametrize("driver", ["GTiff", "COG", "PNG", "JPEG", "JP2OpenJPEG", "VRT", "HFA", "netCDF", "ENVI"])
-@pytest.mark.parametrize("form", ["records", "table", "html", "pdf"])
+@pytest.mark.parametrize("form", ["records", "table", "html", "pdf", "tif"])
 def test_no_raster_is_replaced(tmp_path, write_raster, driver, form):
     import rasterio
     import rasterio.shutil
@@ -149,6 +149,12 @@ def test_every_command_that_writes_a_file_keeps_the_rasters(rsr, tmp_path, write
         (tmp_path / name).write_bytes(before)
         assert rsr("show", "hits", "-o", name, "--overwrite", cwd=tmp_path).returncode == 1
         assert (tmp_path / name).read_bytes() == before
+    done = rsr("show", "--map", "hits", "-o", "scene.tif", "--overwrite", cwd=tmp_path)
+    assert (done.returncode, b"scene.tif: exists and is not a similarity map; it is not replaced" in done.stderr) == (
+        1,
+        True,
+    )
+    assert (tmp_path / "scene.tif").read_bytes() == before
     assert rsr("index", "drawn", "-o", "scene.tif", "--overwrite", cwd=tmp_path).returncode == 1
     assert (tmp_path / "scene.tif").read_bytes() == before
 

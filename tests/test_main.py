@@ -26,7 +26,7 @@ RSR = [sys.executable, "-m", "rsr_cli.main"]
     [
         (["qeury"], "rsr: no such command 'qeury'; did you mean 'query'?"),
         (["foo"], "rsr: no such command 'foo'; see rsr --help"),
-        (["query", "--exlude-self"], "rsr query: no such option '--exlude-self'; did you mean '--exclude-self'?"),
+        (["query", "--min-distence"], "rsr query: no such option '--min-distence'; did you mean '--min-distance'?"),
         (["binarize", "--lsh"], "rsr binarize: no such option '--lsh'; see rsr binarize --help"),
         (["query"], "rsr query: missing argument 'INDEX'; see rsr query --help"),
         (

@@ -114,7 +114,7 @@ def test_the_page_keeps_its_text_and_has_a_row_per_peer_and_table(bench, rig, me
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     recall = f"{measured['faiss IVF']['asked']['all']['recall']:.3f}"
     assert sum(row[0] == "faiss IVF" and row[-2] == recall and row[-1] == "20.0" for row in rows) >= 1
-    assert ["rsr", "not measured", *[""] * 7] in rows
+    assert sum(row[0] == "rsr" and row[-1] == "20.0" for row in rows) > 1  # with filters too
     assert measured["usearch"]["failed"] in [row[-1] for row in rows if row[0] == "usearch"]
     for block in text.split("\n\n"):
         if block.startswith("|"):

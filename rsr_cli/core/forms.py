@@ -49,11 +49,14 @@ RUN = Form("a run file", re.compile(rb"\s*\S+[ \t]+Q0[ \t]+\S+[ \t]+\S+[ \t]+\S+
 QRELS = Form("a qrels file", re.compile(rb"\s*\S+[ \t]+\S+[ \t]+\S+[ \t]+-?\d+[ \t\r]*(\n|\Z)"))
 #: A table; text that is a record, a raster (VRT), a page or a PDF file is none.
 TABLE = Form("a table", re.compile(rb'(?!\s*(<|%PDF|\x1e|\{\s*"type"))[^\0-\x08\x0e-\x1f]*\Z'))
+#: Description in the first bytes of a similarity map, which no scene has.
+SIMILARITY_MAP = "similarity map by rsr"
 #: Ending of a figure's name -> its format.
 FIGURES = {
     "html": Form("a page of HTML", re.compile(rb"\s*<(!doctype\s+)?html\b", re.IGNORECASE)),
     "png": Form("a PNG file", re.compile(rb"\x89PNG\r\n\x1a\n")),
     "pdf": Form("a PDF file", re.compile(rb"%PDF-")),
+    "tif": Form("a similarity map", re.compile(rb"(II\*\0|MM\0\*).*" + SIMILARITY_MAP.encode(), re.DOTALL)),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
+import mmap
 import os
 import stat
 import sys
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import FileIO
 
+    import numpy as np
     from numpy.typing import NDArray
 
 PIPE_BYTES = 1 << 17
@@ -126,18 +129,38 @@ def map_array(path: Path) -> NDArray[Any]:
     return array
 
 
+def map_plain(path: Path, header: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Map a numpy array (``.npy``) whose header is known, ``None`` if it has another, or not as many values.
+
+    Raises
+    ------
+    OSError
+        It is not a regular file, or cannot be opened.
+    """
+    import numpy as np
+
+    count = math.prod(shape)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not count or size != len(header) + count * dtype.itemsize or file.read(len(header)) != header:
+            return None
+        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    _mapped[path] = size
+    return np.frombuffer(mapped, dtype, count, len(header)).reshape(shape)
+
+
 def read_scattered(array: NDArray[Any]) -> None:
     """Tell the system that rows of a mapped array will be read here and there, so that it reads nothing around them."""
-    import mmap
-
-    base: Any = array.base
-    if isinstance(base, mmap.mmap):
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    if base is not None:
         base.madvise(mmap.MADV_RANDOM)
 
 
 def note_mapped(path: Path) -> None:
     """Remember the size of a file that is mapped: if it is cut short, reading it is no error but a signal."""
-    _mapped[path.absolute()] = path.stat().st_size
+    _mapped[path] = path.stat().st_size
 
 
 def cut_short() -> Path | None:
@@ -145,7 +168,7 @@ def cut_short() -> Path | None:
     for path, size in _mapped.items():
         with contextlib.suppress(OSError):
             if path.stat().st_size < size:
-                return path
+                return path.absolute()
     return None
 
 

@@ -713,7 +713,11 @@ def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--bbox", "1,2,3"], "--bbox: '1,2,3' is not west,south,east,north in degrees, such as 9.9,50,10.4,50.2"),
+        (
+            ["--bbox", "1,2,3"],
+            "invalid value for '--bbox': '1,2,3' is not west,south,east,north in degrees, such as 9.9,50,10.4,50.2;"
+            " see rsr query --help",
+        ),
         (["--datetime", "July"], "--datetime: 'July' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z"),
         (["--filter", "a =="], "--filter: 'a ==' is not CQL2: it goes wrong at character 4"),
         (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from PIL import Image
 from scipy import ndimage
+from support import embedding
 
 from rsr_cli.core.figures.gallery import FRAMES
 
@@ -118,7 +119,7 @@ def test_the_user_s_settings_do_not_change_the_bytes(tmp_path, show, name):
 
 
 ERRORS = [
-    (["hits.geojsonl", "-o", "x.svg"], 2, "'x.svg' must end in .png, .pdf or .html, which chooses the format"),
+    (["hits.geojsonl", "-o", "x.svg"], 2, "'x.svg' must end in .png, .pdf, .html or .tif, which chooses the format"),
     (["hits.geojsonl", "-o", "-"], 2, "'-' must end in"),
     (["--tsne", "hits.geojsonl", "-o", "x.png"], 2, "--tsne is now rsr plot;"),
     (["--sample", "30", "hits.geojsonl", "-o", "x.png"], 2, "--sample is now an option of rsr plot;"),
@@ -149,6 +150,23 @@ ERRORS = [
         "twice.geojsonl:9: the query 'asked' has two hits of rank 1; pass the hits of one run at a time",
     ),
     (["empty.geojsonl", "-o", "x.html"], 1, "no hits came in, so there is nothing to draw"),
+    (["empty.geojsonl", "--map", "-o", "x.png"], 1, "no hits came in, so there is nothing to draw"),
+    (["empty.geojsonl", "--map", "-o", "x.tif"], 1, "no hits came in, so there is nothing to draw"),
+    (["hits.geojsonl", "-o", "x.tif"], 2, "a .tif file is a map: pass --map"),
+    (["hits.geojsonl", "--map", "-o", "x.html"], 2, "a page of HTML has maps: leave --map out"),
+    (["hits.geojsonl", "-k", 51, "-o", "x.png"], 2, "-k is at most 50 without --map"),
+    (["hits.geojsonl", "--bbox", "0,0,1,1", "-o", "x.png"], 2, "--bbox is not for a figure of thumbnails"),
+    (["hits.geojsonl", "--map", "--bands", "red", "-o", "x.png"], 2, "--bands is not for maps"),
+    (["hits.geojsonl", "--map", "--stretch", "1,2", "-o", "x.pdf"], 2, "--stretch is not for maps"),
+    (["hits.geojsonl", "--map", "-k", 3, "-o", "x.tif"], 2, "-k is not for a raster"),
+    (["hits.geojsonl", "--map", "--bbox", "0,1,1,0", "-o", "x.png"], 2, "is not west,south,east,north in degrees"),
+    (["hits.geojsonl", "--map", "--bbox", "0,1,nan,2", "-o", "x.png"], 2, "is not west,south,east,north in degrees"),
+    (["hits.geojsonl", "--within", "there.png", "-o", "x.html"], 2, "there.png: has no polygon"),
+    (
+        ["hits.geojsonl", "--map", "-o", "x.tif"],
+        1,
+        "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride",
+    ),
 ]
 
 
@@ -338,3 +356,80 @@ def test_odd_records_are_drawn(rsr, gallery, hits, lines):
         "rsr show: the figure's font lacks 1 character, drawn as boxes; an HTML page shows all\n"
         "rsr show: queries are drawn without a thumbnail; pass --queries with the file of their records\n",
     )
+
+
+@pytest.fixture(scope="module")
+def scene(rsr, tmp_path_factory, write_raster, cut, lines):
+    """Tiles of a scene of 5 x 6, which overlap, in an index `i.rsr`, with the vectors as float64 by id."""
+    folder = tmp_path_factory.mktemp("map")
+    tiles = cut(write_raster(folder / "s.tif", np.ones((60, 70), np.uint8)), bands=["red"], size=20, stride_px=10)
+    rng = np.random.default_rng(3)
+    vectors = {tile["id"]: rng.normal(size=8).astype(np.float32) for tile in tiles}
+    for tile in tiles:
+        tile["properties"]["embedding"] = embedding(vectors[tile["id"]])
+    (folder / "tiles").write_bytes(lines(tiles))
+    done = rsr("index", "--metric", "l2", "tiles", "-o", "i.rsr", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, {name: vector.astype(float) for name, vector in vectors.items()}
+
+
+def test_a_similarity_map_has_the_distance_of_every_tile(rsr, scene, tmp_path):
+    folder, vectors = scene
+    hits = rsr("query", "i.rsr", "--id", "s_20_30", "--radius", "inf", cwd=folder).stdout
+    done = rsr("show", "--map", "-o", "x.tif", input=hits, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    distances = {hit["id"]: hit["properties"]["distance"] for hit in map(json.loads, hits.splitlines())}
+    assert distances.keys() == vectors.keys()
+    with rasterio.open(tmp_path / "x.tif") as raster, rasterio.open(folder / "s.tif") as opened:
+        values = raster.read(1)
+        assert (values.shape, raster.crs, raster.res) == ((5, 6), opened.crs, (100, 100))
+        for name, vector in vectors.items():
+            column, row = map(int, name.split("_")[1:])
+            i, j = raster.index(*opened.transform @ (column + 10, row + 10))
+            assert values[i, j] == np.float32(distances[name])
+            np.testing.assert_allclose(values[i, j], np.linalg.norm(vector - vectors["s_20_30"]), rtol=1e-5)
+    first = (tmp_path / "x.tif").read_bytes()
+    assert rsr("show", "--map", "-o", "x.tif", input=hits, cwd=tmp_path).returncode == 1
+    done = rsr("show", "--map", "-o", "x.tif", "--overwrite", input=hits, cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "x.tif").read_bytes()) == (0, first)
+
+
+def test_hits_that_end_early_leave_pixels_without_a_distance(rsr, scene, tmp_path):
+    folder, _ = scene
+    hits = rsr("query", "i.rsr", "--id", "s_20_30", "-k", 25, cwd=folder).stdout
+    done = rsr("show", "--map", "-o", "x.tif", input=hits, cwd=tmp_path)
+    with rasterio.open(tmp_path / "x.tif") as raster:
+        values = raster.read(1)
+    assert np.isfinite(values).sum() == 25
+    says = f"rsr show: {values.size - 25} of {values.size} pixels have no hit and are NaN"
+    assert (done.returncode, done.stderr.decode().startswith(says)) == (0, True)
+
+
+def test_hits_of_several_queries_are_named(rsr, scene, tmp_path):
+    folder, _ = scene
+    hits = rsr("query", "i.rsr", "--id", "s_20_30", "--id", "s_0_0", "-k", 4, cwd=folder).stdout
+    done = rsr("show", "--map", "-o", "x.tif", input=hits, cwd=tmp_path)
+    says = "<stdin>:5: is a hit of the query 's_0_0', and the first one is of 's_20_30'; pass the hits of one, as grep"
+    assert (done.returncode, says in done.stderr.decode(), len(done.stderr.splitlines())) == (1, True, 1)
+    assert list(tmp_path.iterdir()) == []
+    assert rsr("show", "--map", "-o", "x.png", input=hits, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.pdf", "x.html"])
+def test_maps_of_areas_with_the_filter(rsr, scene, tmp_path, name):
+    folder, _ = scene
+    areas = rsr("query", "i.rsr", "--id", "s_20_30", "-k", 9, "--merge", cwd=folder).stdout
+    assert any(len(area["properties"]["tiles"]) > 1 for area in map(json.loads, areas.splitlines()))
+    box = json.loads(areas.splitlines()[0])["bbox"]
+    polygon = {"type": "Polygon", "coordinates": [[[16, 47], [17, 47], [17, 48], [16, 47]]]}
+    (tmp_path / "lake.geojson").write_text(json.dumps(polygon))
+    flags = ["--bands", "red"] if name == "x.html" else ["--map"]
+    flags += ["--bbox", ",".join(map(str, box)), "--within", "lake.geojson", "--queries", folder / "tiles", "-o", name]
+    done = rsr("show", *flags, input=areas, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    drawn = (tmp_path / name).read_bytes()
+    if name == "x.html":
+        assert {">--bbox<", ">lake.geojson<"} <= set(re.findall(r">[^<>]+<", drawn.decode()))
+    env = {"HOME": str(tmp_path / "home"), "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1000"}
+    assert rsr("show", *flags, "--overwrite", input=areas, cwd=tmp_path, env=env).returncode == 0
+    assert (tmp_path / name).read_bytes() == drawn

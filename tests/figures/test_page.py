@@ -28,7 +28,7 @@ def write(hits, queries=None):
     if queries:
         collected.read_queries(str(queries))
     agreements = collected.agreements()
-    return b"".join(write_page(collected.rows(("red", "green", "blue"), (2, 98)), "a note", agreements)).decode()
+    return b"".join(write_page(collected.rows(("red", "green", "blue"), (2, 98)), "a note", agreements, {})).decode()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from rsr_cli.core.errors import IndexFormatError, RecordError, Skips
 from rsr_cli.core.index import build, integrity, upkeep
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
+from rsr_cli.core.search.condition import Condition
+from rsr_cli.core.search.filters import Filter, parse_interval
 
 METRICS = [None, "l1", "l2", "cosine", "dot"]
 #: What embeddings beside codes are stored as, which are compared by L2.
@@ -37,9 +39,31 @@ def record(name: str, number: int, metric: str | None) -> dict:
     if metric is None:
         vector["code"] = code(np.packbits(values > 0), DIM)
     made = feature(name, n=number, labels=[f"l{number % 3}", f"m{number % 5}"], **vector)
-    made["bbox"] = [number % 300 - 150.25, number % 70, number % 300 - 149, number % 70 + 1.5]
-    made["properties"]["datetime"] = f"2023-01-{number % 28 + 1:02}T00:00:00Z"
+    made["bbox"] = [west_of(number), number % 70, west_of(number) + 1.25, number % 70 + 1.5]
+    made["properties"]["datetime"] = f"2023-01-{day_of(number):02}T00:00:00Z"
     return made
+
+
+def west_of(n: int) -> float:
+    return n % 300 - 150.25
+
+
+def day_of(n: int) -> int:
+    return n % 28 + 1
+
+
+#: Filters, and which records they keep, by their number.
+FILTERS = [
+    (Filter(box=(-150, 3, -140, 9)), lambda n: west_of(n) <= -140 and west_of(n) + 1.25 >= -150 and 1.5 <= n % 70 <= 9),
+    (Filter(box=(140, -9, -149, 90)), lambda n: west_of(n) + 1.25 >= 140 or west_of(n) <= -149),
+    (Filter(interval=parse_interval("2023-01-05/2023-01-09")), lambda n: 5 <= day_of(n) <= 9),
+    (Filter(labels=("l1", "m4")), lambda n: n % 3 == 1 or n % 5 == 4),
+    (Filter(condition=Condition("n >= 3 AND n < 40")), lambda n: 3 <= n < 40),
+    (
+        Filter(box=(-160, 0, 160, 30), interval=parse_interval("../2023-01-20"), labels=("l0", "l2")),
+        lambda n: west_of(n) <= 160 and n % 70 <= 30 and day_of(n) <= 20 and n % 3 != 1,
+    ),
+]
 
 
 def brute_force(rows: list[dict], query: np.ndarray, metric: str | None) -> list[tuple[float, int]]:
@@ -241,10 +265,18 @@ class Growing(RuleBasedStateMachine):
         kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
         without = np.array(live[::4], np.int64)
         ((distances, found),) = index.search(asked, 3, None, kept, [without])
-        ((probed, rows),) = index.search(asked, 3, None, kept, [without], probe=100)
-        assert (probed.tolist(), rows.tolist()) == (distances.tolist(), found.tolist())
+        ((probed, probed_rows),) = index.search(asked, 3, None, kept, [without], probe=100)
+        assert (probed.tolist(), probed_rows.tolist()) == (distances.tolist(), found.tolist())
         chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
         self.agree_on(chosen[:3], distances, found, live)
+        for wanted, keeps in FILTERS:
+            chosen = [(distance, row) for distance, row in ranked if keeps(rows[row]["n"])]
+            masks = wanted.kept(index.segments)
+            for probe in (None, 100):
+                ((distances, found),) = index.search(asked, 3, None, masks, probe=probe)
+                self.agree_on(chosen[:3], distances, found, live)
+            ((distances, found),) = index.search(asked, None, 6.0, masks)
+            self.agree_on([each for each in chosen if each[0] <= 6.0], distances, found, live)
 
     def agree_on(self, ranked, distances, found, live):
         np.testing.assert_allclose(distances, [distance for distance, _ in ranked], atol=1e-6)
@@ -266,9 +298,8 @@ class Growing(RuleBasedStateMachine):
             live = np.ones(segment.count, bool) if segment.live is None else segment.live
             for row in live.nonzero()[0].tolist():
                 n = self.rows[at]["n"]
-                west = n % 300 - 150.25
-                assert segment.columns.boxes[row].tolist() == [west, n % 70, n % 300 - 149, n % 70 + 1.5]
-                day = np.datetime64(f"2023-01-{n % 28 + 1:02}", "us").astype(int)
+                assert segment.columns.boxes[row].tolist() == [west_of(n), n % 70, west_of(n) + 1.25, n % 70 + 1.5]
+                day = np.datetime64(f"2023-01-{day_of(n):02}", "us").astype(int)
                 assert segment.columns.times[row].tolist() == [day, day]
                 one = np.zeros(segment.count - row, bool)
                 one[0] = True

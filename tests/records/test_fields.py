@@ -21,6 +21,7 @@ from rsr_cli.core.records.fields import (
     interval_of,
     label_list,
     one_form,
+    scene_of,
 )
 
 
@@ -290,3 +291,20 @@ def test_labels_of_another_type_are_refused(labels):
     with pytest.raises(RecordError) as caught:
         label_list(feature("x", labels=labels))
     assert str(caught.value) == f"its labels must be a list of strings, and are {labels!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "expected"),
+    [
+        ("S2A_T33UUP_0_64", {}, (None, "S2A_T33UUP")),
+        ("scene_-32_-64", {}, (None, "scene")),
+        ("S2A_MAJORTOM-10-451U_946L", {"grid:code": "MAJORTOM-10-451U_946L"}, (None, "S2A")),
+        ("S2A_1_2_MAJORTOM-10-451U_946L", {"grid:code": "MAJORTOM-10-451U_946L"}, (None, "S2A_1_2")),
+        ("S2A_0_64", {"grid:code": "MGRS-33UUP", "collection": "l2a"}, ("l2a", "S2A")),
+        ("lake_3", {}, (None, "lake_3")),
+        ("lake", {"grid:code": None}, (None, "lake")),
+        (17, {}, (None, "17")),
+    ],
+)
+def test_the_scene_of_a_tile_is_known_by_its_id(name, properties, expected):
+    assert scene_of({"id": name, "properties": properties}) == expected

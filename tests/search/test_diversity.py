@@ -17,7 +17,6 @@ from rsr_cli.core.errors import Skips
 from rsr_cli.core.search import places
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.diversity import Diversity
-from rsr_cli.core.search.hits import scene_of
 from rsr_cli.core.search.scope import Scope
 
 SPHERE = Geod(a=places.EARTH_M, b=places.EARTH_M)
@@ -156,20 +155,3 @@ def test_items_without_a_place_are_warned_about_once(index, caplog):
         list(searcher.by_record(batches(tile_at(f"q{i}", None, vectors[i]) for i in range(2))))
         says = "items without a place are left out, as they may be too near to others"
         assert caplog.messages == [says] * warned
-
-
-@pytest.mark.parametrize(
-    ("name", "properties", "expected"),
-    [
-        ("S2A_T33UUP_0_64", {}, (None, "S2A_T33UUP")),
-        ("scene_-32_-64", {}, (None, "scene")),
-        ("S2A_MAJORTOM-10-451U_946L", {"grid:code": "MAJORTOM-10-451U_946L"}, (None, "S2A")),
-        ("S2A_1_2_MAJORTOM-10-451U_946L", {"grid:code": "MAJORTOM-10-451U_946L"}, (None, "S2A_1_2")),
-        ("S2A_0_64", {"grid:code": "MGRS-33UUP", "collection": "l2a"}, ("l2a", "S2A")),
-        ("lake_3", {}, (None, "lake_3")),
-        ("lake", {"grid:code": None}, (None, "lake")),
-        (17, {}, (None, "17")),
-    ],
-)
-def test_the_scene_of_a_tile_is_known_by_its_id(name, properties, expected):
-    assert scene_of({"id": name, "properties": properties}) == expected

@@ -30,6 +30,8 @@ def kept(tmp_path, monkeypatch):
     """Return a function that indexes records, and returns the numbers of those that a filter keeps."""
     monkeypatch.setattr(filters, "BLOCK_ROWS", 8)
     monkeypatch.setattr(columns, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(filters, "ROWS_PER_THREAD", 5)  # more rows than 9 are divided
+    monkeypatch.setattr(filters, "thread_count", lambda: 3)
     indexes = {}
 
     def ask(records, wanted) -> list[int]:

@@ -15,7 +15,7 @@ from rsr_cli.core.scoring.evaluation import query_and_rank
 from rsr_cli.core.sensors.base import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -139,10 +139,12 @@ class Gallery:
     ----------
     rows : int
         Maximum number of queries; the first ones are kept.
-    k : int
-        Maximum number of hits per query; those of the lowest ranks are kept.
+    k : int or None
+        Maximum number of hits per query; those of the lowest ranks are kept. None keeps all.
     skips : Skips
         Asked about records that cannot be shown.
+    keep : callable, optional
+        What to keep of a record, in place of all of it.
 
     Attributes
     ----------
@@ -151,10 +153,13 @@ class Gallery:
         are displayed if none are asked for (BandError).
     """
 
-    def __init__(self, rows: int, k: int, skips: Skips) -> None:
+    def __init__(
+        self, rows: int, k: int | None, skips: Skips, keep: Callable[[Record], Record] = lambda record: record
+    ) -> None:
         self._rows = rows
         self._k = k
         self._skips = skips
+        self._keep = keep
         self._found: dict[str, tuple[Item, dict[int, Hit]]] = {}
         self.without_thumbnail: dict[type[RecordError], list[RecordError]] = {RasterError: [], BandError: []}
 
@@ -181,14 +186,14 @@ class Gallery:
         distance = record["properties"].get("distance")
         hits[rank] = Hit(
             name=id_of(record),
-            record=record,
+            record=self._keep(record),
             place=place,
             labels=labels,
             query=query,
             rank=rank,
             distance=distance if isinstance(distance, int | float) else None,
         )
-        if len(hits) > self._k:
+        if self._k is not None and len(hits) > self._k:
             del hits[max(hits)]
 
     def read_queries(self, path: str, settings: TableSettings = NOTHING_STATED) -> int:
@@ -221,7 +226,7 @@ class Gallery:
         if query is None or query.record is not None:
             return
         labels = _labels(record, "labels")
-        query.record, query.place = record, place
+        query.record, query.place = self._keep(record), place
         query.labels = labels if query.labels is None else query.labels
 
     @property

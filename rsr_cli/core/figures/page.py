@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.figures.gallery import Agreement, Row
+    from rsr_cli.core.figures.map import Outlines
 
 
-def write_page(rows: Iterable[Row], note: str, agreements: set[Agreement | None]) -> Iterator[bytes]:
+def write_page(
+    rows: Iterable[Row], note: str, agreements: set[Agreement | None], outlines: Outlines
+) -> Iterator[bytes]:
     """Fill in page.html, row by row.
 
     Parameters
@@ -32,6 +35,8 @@ def write_page(rows: Iterable[Row], note: str, agreements: set[Agreement | None]
         How the thumbnails were made; empty without any.
     agreements : set of str or None
         Those of all hits, which the key of the frames explains.
+    outlines : Outlines
+        What to outline on each map besides footprints.
 
     Yields
     ------
@@ -42,7 +47,7 @@ def write_page(rows: Iterable[Row], note: str, agreements: set[Agreement | None]
         loader=PackageLoader("rsr_cli.core.figures", ""), autoescape=True, trim_blocks=True, finalize=_shown
     )
     templates.filters["png"] = _png
-    sections = ({"row": row, "map": draw_map(row, number)} for number, row in enumerate(rows))
+    sections = ({"row": row, "map": draw_map(row, number, outlines)} for number, row in enumerate(rows))
     template = templates.get_template("page.html")
     frames = FRAMES if agreements - {None} else {}
     facts = {"frames": frames, "unknown": None in agreements, "note": note}

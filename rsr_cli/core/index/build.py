@@ -14,7 +14,7 @@ from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remov
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
-from rsr_cli.core.index.reading import open_segments
+from rsr_cli.core.index.reading import opened_segments
 from rsr_cli.core.index.writer import SegmentWriter
 from rsr_cli.core.records.space import KINDS, note_int8
 
@@ -171,15 +171,18 @@ def append(
             return writer.manifest(arguments)
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
-            if last is None or not made.segments:
-                return made if last is None else None
+            if last is None and known is None:
+                return made
+            last = last or Manifest.read(path)  # which says why it could not be read
+            if not made.segments:
+                return None
             check_fits(last, made, str(path))
-            segments = [*open_segments(path / SEGMENTS, last), *open_segments(staging, made)]
-            repeats = find_repeats(segments, len(last.segments))
-            gone = settle_repeats(
-                repeats, skips, lambda repeat: writers[0].place(repeat.row), replace_rows=replace_rows
-            )
-            return with_deletions(last.extended(made), segments, gone, last.generation + 1)
+            with opened_segments(path / SEGMENTS, last) as old, opened_segments(staging, made) as new:
+                repeats = find_repeats([*old, *new], len(old))
+                gone = settle_repeats(
+                    repeats, skips, lambda repeat: writers[0].place(repeat.row), replace_rows=replace_rows
+                )
+                return with_deletions(last.extended(made), [*old, *new], gone, last.generation + 1)
 
         yield from change(path, fill, settle)
 

@@ -425,7 +425,7 @@ class Partitions:
         mapped = map_checked(directory / LISTS, np.uint8, (int(room.sum()) * self._row_bytes,))
         starts = (room.cumsum() - room) * self._row_bytes
         self._room, self._starts, self._bytes = room, starts, np.asarray(mapped)
-        self._offset = int(mapped.offset)  # type: ignore[attr-defined]
+        self._offset = (directory / LISTS).stat().st_size - mapped.nbytes
 
     def _damaged(self, name: str, what: str) -> IndexFormatError:
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")

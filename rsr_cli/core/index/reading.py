@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import stat
 from bisect import bisect_right
 from functools import cached_property
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Rows whose ids are read at once.
 ROWS_AT_ONCE = 1 << 16
+#: Files of a segment that may be open at once, and other files of the process.
+FILES_PER_SEGMENT, SPARE_FILES = 8, 256
 
 
 class Segment:
@@ -466,6 +470,17 @@ class Index:
             segment.check()
 
 
+@contextlib.contextmanager
+def opened_segments(directory: Path, manifest: Manifest) -> Iterator[list[Segment]]:
+    """Open segments as `open_segments` does, and close them at the end."""
+    segments = open_segments(directory, manifest)
+    try:
+        yield segments
+    finally:
+        for segment in segments:
+            segment.close()
+
+
 def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
     """Open the segments that a manifest names below a directory.
 
@@ -476,6 +491,7 @@ def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
     """
     segments: list[Segment] = []
     first = 0
+    _allow_files(FILES_PER_SEGMENT * len(manifest.segments))
     for facts in manifest.segments:
         try:
             segments.append(Segment(directory / facts.name, facts, manifest, first))
@@ -485,6 +501,14 @@ def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
             raise IndexFormatError(f"cannot be opened: {reason(error)}", str(directory)) from None
         first += facts.count
     return segments
+
+
+def _allow_files(count: int) -> None:
+    """Let this process have as many files open as it needs, if the system allows it: a mapped one is an open one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES if hard == resource.RLIM_INFINITY else min(hard, count + SPARE_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def both(some: NDArray[np.bool_] | None, others: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

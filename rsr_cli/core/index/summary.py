@@ -48,6 +48,7 @@ def summarize(path: Path) -> dict[str, Any]:
             "generation": manifest.generation,
             "segments": len(manifest.segments),
             "deleted": sum(segment.deleted for segment in manifest.segments),
+            "partitions": sum(each.partitions["count"] for each in manifest.segments if each.partitions),
             "made_with": manifest.made_with,
         }
         return {"type": "index", "bytes": size, **summary.as_dict(), **made, "arguments": manifest.arguments}

@@ -15,7 +15,7 @@ from rsr_cli.core.index.build import NEW, change, check_fits, resolve, told
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import publish, retire, writing
 from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, Manifest
-from rsr_cli.core.index.reading import Index, open_segments
+from rsr_cli.core.index.reading import Index, opened_segments
 from rsr_cli.core.index.writer import SegmentWriter, made_by
 
 if TYPE_CHECKING:
@@ -129,8 +129,9 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
             n = len(first.segments)
             if last is None or [each.name for each in last.segments[:n]] != [each.name for each in first.segments]:
                 raise OutputError("was replaced by another process meanwhile", str(path))
-            gone = _moved(index.segments, open_segments(path / SEGMENTS, last)[:n])
-            made = with_deletions(made, open_segments(staging, made), {0: gone} if gone else {}, last.generation + 1)
+            with opened_segments(path / SEGMENTS, last) as now, opened_segments(staging, made) as new:
+                gone = _moved(index.segments, now[:n])
+                made = with_deletions(made, new, {0: gone} if gone else {}, last.generation + 1)
             if made.segments or last.segments[n:]:
                 segments = (*made.segments, *last.segments[n:])
                 return replace(last, segments=segments, partitions=divided, **made_by(arguments))
@@ -235,16 +236,21 @@ def merge(
             return made
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
-            new = open_segments(staging, made)
-            earlier = open_segments(output / SEGMENTS, last) if last and append else []
-            if last and append:
-                check_fits(last, made, str(output))
-                made = last.extended(made)
-            repeats = find_repeats([*earlier, *new], len(earlier))
-            gone = settle_repeats(
-                repeats, skips, lambda repeat: froms[repeat.segment - len(earlier)], replace_rows=replace_rows
-            )
-            return with_deletions(made, [*earlier, *new], gone, last.generation + 1 if last else 1)
+            old = last if append else None
+            if old:
+                check_fits(old, made, str(output))
+            with contextlib.ExitStack() as opened:
+                segments = opened.enter_context(opened_segments(output / SEGMENTS, old)) if old else []
+                start = len(segments)
+                segments = [*segments, *opened.enter_context(opened_segments(staging, made))]
+                gone = settle_repeats(
+                    find_repeats(segments, start),
+                    skips,
+                    lambda repeat: froms[repeat.segment - start],
+                    replace_rows=replace_rows,
+                )
+                made = old.extended(made) if old else made
+                return with_deletions(made, segments, gone, last.generation + 1 if last else 1)
 
         yield from change(output, fill, settle)
     if exists:

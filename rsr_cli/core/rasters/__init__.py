@@ -3,6 +3,7 @@
 from rsr_cli.core.rasters.chips import ChipWriter
 from rsr_cli.core.rasters.footprints import Locator
 from rsr_cli.core.rasters.grids import parse_grid
+from rsr_cli.core.rasters.lattice import Lattice
 from rsr_cli.core.rasters.masks import MaskSettings
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import SceneSettings
@@ -11,6 +12,7 @@ from rsr_cli.core.rasters.windows import Around, Tiler, WindowSettings, offsets
 __all__ = [
     "Around",
     "ChipWriter",
+    "Lattice",
     "Locator",
     "MaskSettings",
     "SceneSettings",

@@ -27,6 +27,8 @@ _TEXT = frozenset({str})
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 #: By this many degrees a corner may be off the Earth, as coordinates are rounded.
 ROUNDING_DEGREES = 1e-6
+#: Where in its scene a tile is, at the end of its id.
+_WINDOW = re.compile(r"_-?\d+_-?\d+$")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?=[.Z+-]|$)")
 
 
@@ -62,6 +64,18 @@ def one_form(text: str) -> str:
     whole = _WHOLE.fullmatch(text) if ".0" in text else None
     text = whole[1] if whole else text
     return "0" if text == "-0" else text
+
+
+def scene_of(record: Record) -> tuple[str | None, str]:
+    """Return what identifies the scene of a tile: its collection, and its id without the place in the scene.
+
+    The end of an id that is not the scene's is ``_`` and the ``grid:code``, or the column and row, ``_col_row``. A
+    record whose id ends otherwise, such as an image that is one tile, is a scene of its own.
+    """
+    properties = record["properties"]
+    name = id_of(record)
+    scene = name.removesuffix(f"_{properties.get('grid:code')}")
+    return properties.get("collection"), scene if scene != name else _WINDOW.sub("", name)
 
 
 def is_tile(record: Record) -> bool:

@@ -37,7 +37,7 @@ class Diversity:
         Least great-circle distance between the centres of two hits' footprints, in metres, see `places.metres`. A
         record without a place is no hit then, since it may be anywhere.
     per_scene : int or None
-        Greatest number of hits of one scene, see `hits.scene_of`.
+        Greatest number of hits of one scene, see `fields.scene_of`.
     one_per_place : bool
         Only the nearest of hits whose footprints are the same: those with the same ``grid:code``, or if not both have
         one, those that share more than half of the larger one's area.

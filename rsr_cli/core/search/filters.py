@@ -11,18 +11,20 @@ import difflib
 import logging
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, UsageError, counted
 from rsr_cli.core.index.columns import BLOCK_ROWS, LABELS
+from rsr_cli.core.index.flat import thread_count
 from rsr_cli.core.records.facts import NO_BOX, outward, rounded_down, rounded_up
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
+R = TypeVar("R")
+
+#: Rows that are enough work for a thread.
+ROWS_PER_THREAD = 1 << 18
 Box = tuple[float, float, float, float]
 _LAST_TIME = 2**63 - 1
 #: A year, a month or a day, which is all of it.
@@ -154,18 +160,17 @@ class Filter:
         mask = np.ones(segment.count, np.bool_) if segment.live is None else segment.live.copy()
         if self.interval:
             first, last = self.interval
-            limits = (NO_TIME + 1, first), (last, _LAST_TIME)
-            for block, above, below in _compared(segment.columns.times, *limits, np.uint16):
-                mask[block] &= above & below == _BOTH
+            _in_threads(segment.count, lambda rows: _intersecting(segment.columns.times[rows], first, last, mask[rows]))
         if self.labels:
             mask &= _with_labels(segment, self.labels)
         if self.box:
-            touched, open_ = _touching(segment.columns.boxes, self.box)
-            mask &= touched
-            self._check_boxes(segment, mask, open_[mask[open_]])
+            box = self.box
+            found = _in_threads(segment.count, lambda rows: _touching(segment.columns.boxes[rows], box, mask[rows]))
+            left = np.concatenate([rows.start + some for rows, some in found])
+            self._check_boxes(segment, mask, left[mask[left]])
         if self.area:
             mask &= _in_area(segment, mask, self.area)
-        if self.condition:
+        if self.condition and mask.any():
             rows = mask.nonzero()[0]
             for row, (name, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
                 mask[row] = asked.about(self.condition, name, record)
@@ -174,6 +179,8 @@ class Filter:
     def _check_boxes(self, segment: Segment, mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
         """Decide rows whose float32 box leaves open whether they touch the box, by the boxes of their records."""
         assert self.box
+        if not len(rows):  # the table of most segments need not be opened
+            return
         for row, (_, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
             found = bbox_of(record)
             mask[row] = found is not None and _touch(found, self.box)
@@ -250,18 +257,38 @@ def _compared(
     """
     width = column.shape[1]
     values = column.reshape(-1)
-    least, greatest = (np.tile(np.asarray(limit, column.dtype), BLOCK_ROWS) for limit in (low, high))
-    above, below = np.empty((2, BLOCK_ROWS * width), np.bool_)
-    for start in range(0, len(column), BLOCK_ROWS):
-        block = values[start * width : (start + BLOCK_ROWS) * width]
+    n_rows = min(BLOCK_ROWS, len(column))
+    least, greatest = (np.tile(np.asarray(limit, column.dtype), n_rows) for limit in (low, high))
+    above, below = np.empty((2, n_rows * width), np.bool_)
+    for start in range(0, len(column), n_rows):
+        block = values[start * width : (start + n_rows) * width]
         size = len(block)
         np.greater_equal(block, least[:size], out=above[:size])
         np.less_equal(block, greatest[:size], out=below[:size])
         yield slice(start, start + size // width), above[:size].view(packed), below[:size].view(packed)
 
 
-def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which boxes (n, 4), rounded outward, touch a box, bool (n,), and the rows that rounding leaves open.
+def _in_threads(count: int, test: Callable[[slice], R]) -> list[tuple[slice, R]]:
+    """Test parts of many rows side by side, and return each part with what the test returned."""
+    threads = thread_count() if count >= 2 * ROWS_PER_THREAD else 1
+    size = -(-count // threads)
+    parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    if threads == 1:
+        return [(part, test(part)) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(zip(parts, pool.map(test, parts), strict=True))
+
+
+def _intersecting(times: NDArray[np.int64], first: int, last: int, mask: NDArray[np.bool_]) -> None:
+    """Clear the mask (n,) of intervals (n, 2) that have no moment in common with another."""
+    for block, above, below in _compared(times, (NO_TIME + 1, first), (last, _LAST_TIME), np.uint16):
+        mask[block] &= above & below == _BOTH
+
+
+def _touching(boxes: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Clear the mask (n,) of boxes (n, 4), rounded outward, that do not touch a box.
+
+    Returns the rows that rounding leaves open.
 
     A value is off by less than a step of float32. So only a box is open that has an edge equal to the limit, rounded to
     float32 such that what passes it may be equal to it.
@@ -274,14 +301,15 @@ def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], 
         limits = [*most.tolist(), *least.tolist()]
         for rows, above, below in _compared(boxes, limits, limits, np.uint32):
             sides = (below & _WEST_SOUTH) | (above & _EAST_NORTH)
-            mask = sides == _ALL
+            sound = sides == _ALL
             across = boxes[rows, 0] > boxes[rows, 2]
             if across.any():  # two boxes, one to 180 degrees and one from there
-                mask |= across & (sides & _SOUTH_NORTH == _SOUTH_NORTH) & (sides & _WEST_EAST != 0)
-            numbers = mask.nonzero()[0]
+                sound |= across & (sides & _SOUTH_NORTH == _SOUTH_NORTH) & (sides & _WEST_EAST != 0)
+            numbers = sound.nonzero()[0]
             open_.append(rows.start + numbers[above[numbers] & below[numbers] != 0])
-            touched[rows] |= mask
-    return touched, np.unique(np.concatenate(open_))
+            touched[rows] |= sound
+    mask &= touched
+    return np.unique(np.concatenate(open_))
 
 
 def _pieces(box: Box) -> list[Box]:

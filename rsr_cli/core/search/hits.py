@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import shapely
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.index.table import hit_line
 from rsr_cli.core.records.exact import loads
-from rsr_cli.core.records.fields import HIT_FIELDS, bbox_of, gsd_of, id_of, interval_of
+from rsr_cli.core.records.fields import HIT_FIELDS, bbox_of, gsd_of, interval_of, scene_of
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.search.places import centre_of, footprint_of
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 DEGREE_DIGITS = 7
 #: Metres of a degree of latitude, at least.
 DEGREE_M = 110_574
-#: Where in its scene a tile is, at the end of its id.
-_WINDOW = re.compile(r"_-?\d+_-?\d+$")
 #: Latitude at which the map ends on which footprints touch.
 MAP_END = 89.999
 
@@ -83,18 +80,6 @@ class Hit:
     def centre(self) -> NDArray[np.float64] | None:
         """The centre of the footprint as a unit vector, None without a place."""
         return None if self.footprint is None else centre_of(self.footprint)
-
-
-def scene_of(record: Record) -> tuple[str | None, str]:
-    """Return what identifies the scene of a tile: its collection, and its id without the place in the scene.
-
-    The end of an id that is not the scene's is ``_`` and the ``grid:code``, or the column and row, ``_col_row``. A
-    record whose id ends otherwise, such as an image that is one tile, is a scene of its own.
-    """
-    properties = record["properties"]
-    name = id_of(record)
-    scene = name.removesuffix(f"_{properties.get('grid:code')}")
-    return properties.get("collection"), scene if scene != name else _WINDOW.sub("", name)
 
 
 def lines(asked: Any, labels: list[str] | None, hits: Sequence[Hit]) -> list[bytes]:
