@@ -76,12 +76,17 @@ def open_regular(path: Path) -> FileIO:
     OSError
         It is another kind of file, such as a named pipe or a device, or cannot be opened.
     """
+    return os.fdopen(_open_regular(path)[0], "rb", buffering=0)
+
+
+def _open_regular(path: Path) -> tuple[int, int]:
+    """Open a regular file, and return its descriptor and size; raise OSError as `open_regular` does."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb", buffering=0)
-    is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        return descriptor, found.st_size
     os.close(descriptor)
-    if is_directory:
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
@@ -140,11 +145,14 @@ def map_plain(path: Path, header: bytes, dtype: np.dtype[Any], shape: tuple[int,
     import numpy as np
 
     count = math.prod(shape)
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if not count or size != len(header) + count * dtype.itemsize or file.read(len(header)) != header:
+    descriptor, size = _open_regular(path)
+    try:
+        is_plain = size == len(header) + count * dtype.itemsize and os.read(descriptor, len(header)) == header
+        if not count or not is_plain:
             return None
-        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
     _mapped[path] = size
     return np.frombuffer(mapped, dtype, count, len(header)).reshape(shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import stat
 from bisect import bisect_right
@@ -84,7 +85,7 @@ class Segment:
         for name in (VECTORS, TABLE, *(self.refined.names if self.refined else ())):
             if name not in facts.files:
                 raise self._damaged(name, "the manifest does not state its size")
-        self._opened = {name: (directory / name).stat() for name in facts.files}
+        self._opened = {name: os.stat(os.path.join(directory, name)) for name in facts.files}  # noqa: PTH116, PTH118  thousands
         for name, found in self._opened.items():
             if not stat.S_ISREG(found.st_mode):
                 what = "is a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
