@@ -162,7 +162,7 @@ class Filter:
             first, last = self.interval
             _in_threads(segment.count, lambda rows: _intersecting(segment.columns.times[rows], first, last, mask[rows]))
         if self.labels:
-            mask &= _with_labels(segment, self.labels)
+            _with_labels(segment, self.labels, mask)
         if self.box:
             box = self.box
             found = _in_threads(segment.count, lambda rows: _touching(segment.columns.boxes[rows], box, mask[rows]))
@@ -325,25 +325,31 @@ def _touch(one: Box, other: Box) -> bool:
     )
 
 
-def _with_labels(segment: Segment, names: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which rows of a segment have one of the labels."""
+def _with_labels(segment: Segment, names: Sequence[str], mask: NDArray[np.bool_]) -> None:
+    """Clear the mask (count,) of rows of a segment that have none of the labels."""
     wanted = np.array([name in names for name in segment.labels()], np.bool_)
     labels, ends = segment.columns.labels, segment.columns.label_ends
-    mask = np.zeros(segment.count, np.bool_)
     if not wanted.any():
-        return mask
-    start = 0
-    for first in range(0, segment.count, BLOCK_ROWS):
-        block = ends[first : first + BLOCK_ROWS]
-        numbers = labels[start : block[-1]].view(np.uint32)  # a negative number is none
-        passed = np.zeros(len(numbers) + 1, np.int64)  # how many of the wanted labels come before each place
-        try:
-            np.cumsum(wanted[numbers], out=passed[1:])
-        except IndexError:
-            raise segment.columns.damaged(LABELS, "it has numbers without a name") from None
-        mask[first : first + len(block)] = np.diff(passed[block - start], prepend=0) > 0
-        start = block[-1]
-    return mask
+        mask[:] = False
+        return
+
+    def test(rows: slice) -> None:
+        start = int(ends[rows.start - 1]) if rows.start else 0
+        for first in range(rows.start, rows.stop, BLOCK_ROWS):
+            block = ends[first : min(first + BLOCK_ROWS, rows.stop)]
+            numbers = labels[start : block[-1]].view(np.uint32)  # a negative number is none
+            try:
+                found = wanted[numbers]
+            except IndexError:
+                raise segment.columns.damaged(LABELS, "it has numbers without a name") from None
+            if len(found) != len(block) or (np.diff(block, prepend=start) != 1).any():  # not one label each
+                passed = np.zeros(len(found) + 1, np.int32)  # how many of the wanted labels come before each place
+                np.cumsum(found, out=passed[1:])
+                found = np.diff(passed[block - start], prepend=np.int32(0)) > 0
+            mask[first : first + len(block)] &= found
+            start = int(block[-1])
+
+    _in_threads(segment.count, test)
 
 
 def _in_area(segment: Segment, mask: NDArray[np.bool_], area: Area) -> NDArray[np.bool_]:
