@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from support import batches, code, feature
 
 from rsr_cli.core.errors import IndexFormatError, Skips
-from rsr_cli.core.index import columns as columns_module
 from rsr_cli.core.index.build import build
 from rsr_cli.core.index.columns import ArrayFile, Columns, outward
 
@@ -122,11 +121,9 @@ def test_rows_without_any_labels(tmp_path):
     [
         ("boxes", np.zeros((5, 4)), r"it has float64 \(5, 4\), and float32 \(5, 4\) is expected"),
         ("boxes", np.zeros((4, 4), np.float32), r"it has float32 \(4, 4\)"),
-        ("boxes", np.zeros((5, 4), np.float32, order="F"), "is expected"),
         ("times", np.zeros((5, 2), ">i8"), "it has >i8"),
         ("label_ends", np.zeros(5, np.int32), "it has int32"),
-        ("label_ends", np.array([2, 3, 1, 3, 4]), "its numbers do not grow"),
-        ("label_ends", np.array([-1, 3, 3, 3, 4]), "its numbers do not grow"),
+        ("label_ends", np.arange(10)[::2], r"it has int32 \(4,\), and int32 \(8,\) is expected"),
         ("label_ends", np.array([2, 3, 3, 3, 3]), r"it has int32 \(4,\), and int32 \(3,\) is expected"),
         ("labels", np.zeros((4, 1), np.int32), r"it has int32 \(4, 1\)"),
         ("labels", np.array([None] * 4), "is damaged"),
@@ -147,16 +144,34 @@ def test_columns_that_are_not_as_written_are_refused(segment, name, array, says)
     assert caught.value.remedy == "rebuild"
 
 
-@pytest.mark.parametrize("place", [3, 4, 5, 7])
-def test_ends_are_checked_across_blocks(segment, monkeypatch, place):
-    monkeypatch.setattr(columns_module, "BLOCK_ROWS", 4)
-    ends = np.arange(1, 9)
+@pytest.mark.parametrize(("row", "end"), [(0, -1), (2, 1), (3, 0), (3, -5)])
+def test_ends_that_do_not_grow_are_refused_where_they_are_used(segment, row, end):
+    ends = np.array([2, 3, 3, 3, 4])
+    every = np.ones(5, bool)
     np.save(segment / "label_ends.npy", ends)
-    assert Columns(segment, 8).label_ends.tolist() == ends.tolist()
-    ends[place] = 0
+    assert Columns(segment, 5).labels_of(0, every, 9)[1].tolist() == [2, 1, 0, 0, 1]
+    ends[row] = end
     np.save(segment / "label_ends.npy", ends)
     with pytest.raises(IndexFormatError, match="do not grow"):
-        _ = Columns(segment, 8).label_ends
+        Columns(segment, 5).labels_of(0, every, 9)
+    if row < 4 and end < 0:
+        with pytest.raises(IndexFormatError, match="do not grow"):
+            Columns(segment, 5).labels_of(row + 1, every[row + 1 :], 9)
+
+
+def test_columns_lie_one_after_the_other_and_those_of_an_older_index_row_by_row(segment):
+    for name, stored in (("boxes", "bbox.npy"), ("times", "times.npy")):
+        written = np.load(segment / stored)
+        assert written.flags.f_contiguous
+        mapped = getattr(Columns(segment, 5), name)
+        np.testing.assert_array_equal(mapped, written)
+        assert mapped[:, 0].flags.c_contiguous
+        np.save(segment / stored, np.ascontiguousarray(written))
+        older = getattr(Columns(segment, 5), name)
+        assert older.flags.c_contiguous
+        np.testing.assert_array_equal(older, written)
+        np.save(segment / stored, np.repeat(written, 2, axis=1)[:, ::2])  # back in the order of columns or rows
+    assert not list(segment.glob(".*"))
 
 
 def test_a_named_pipe_is_no_column(segment):

@@ -16,7 +16,7 @@ from shapely.geometry import mapping
 from support import code_records, make_index
 
 from rsr_cli.core.errors import IndexFormatError, UsageError
-from rsr_cli.core.index import columns
+from rsr_cli.core.index.reading import Index
 from rsr_cli.core.search import filters
 from rsr_cli.core.search.area import Area
 from rsr_cli.core.search.condition import Condition
@@ -29,9 +29,6 @@ FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthChec
 def kept(tmp_path, monkeypatch):
     """Return a function that indexes records, and returns the numbers of those that a filter keeps."""
     monkeypatch.setattr(filters, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(columns, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(filters, "ROWS_PER_THREAD", 5)  # more rows than 9 are divided
-    monkeypatch.setattr(filters, "thread_count", lambda: 3)
     indexes = {}
 
     def ask(records, wanted) -> list[int]:
@@ -224,14 +221,26 @@ def test_a_label_that_no_record_has_is_named(kept, caplog):
     ]
 
 
+def test_ends_of_labels_of_a_damaged_index(kept, tmp_path):
+    records = [{"properties": {"labels": ["a", "b", "c"][: i % 3]}} for i in range(30)]
+    kept(records, Filter(labels=("a",)))
+    path = next(tmp_path.glob("*.rsr/segments/*/label_ends.npy"))
+    ends = np.load(path)
+    for row in (3, 7, 8, 15, 28):
+        for end in (-1, 0, 10**9):
+            forged = ends.copy()
+            forged[row] = end
+            np.save(path, forged)
+            with Index(path.parents[2]) as index, pytest.raises(IndexFormatError, match="do not grow"):
+                Filter(labels=("a",)).kept(index.segments)
+
+
 def test_labels_of_a_damaged_index(kept, tmp_path):
     kept([{"properties": {"labels": ["a", "b"]}}, {"properties": {"labels": ["a"]}}], Filter(labels=("a",)))
     path = next(tmp_path.glob("*.rsr/segments/*/labels.npy"))
     whole = path.read_bytes()
     for number in (2, -1):
         path.write_bytes(whole[:-4] + np.int32(number).tobytes())
-        from rsr_cli.core.index.reading import Index
-
         with Index(path.parents[2]) as index, pytest.raises(IndexFormatError, match="numbers without a name"):
             Filter(labels=("a",)).kept(index.segments)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
+import tempfile
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -26,15 +28,13 @@ if TYPE_CHECKING:
 BOXES, TIMES, LABELS, LABEL_ENDS, IDS = "bbox.npy", "times.npy", "labels.npy", "label_ends.npy", "ids.npy"
 #: Files that are written in larger pieces are mapped in larger pages.
 BUFFER_BYTES = 1 << 20
-#: Rows that are tested at once, so that they stay in the processor's cache.
-BLOCK_ROWS = 1 << 15
 
 
 @lru_cache(maxsize=1024)
-def array_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Return the header of a ``.npy`` file."""
+def array_header(dtype: np.dtype[Any], shape: tuple[int, ...], *, by_column: bool = False) -> bytes:
+    """Return the header of a ``.npy`` file, whose values are in the order of rows or of columns."""
     header = io.BytesIO()
-    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    facts = {"descr": dtype.str, "fortran_order": by_column, "shape": shape}
     np.lib.format.write_array_header_1_0(header, facts)
     return header.getvalue()
 
@@ -77,6 +77,47 @@ class ArrayFile:
                 self._file.write(self._header())
 
 
+class ColumnFile:
+    """A ``.npy`` file (n, width) that grows along its first axis, and has one column after the other.
+
+    A test of one column then reads that column alone.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file to write.
+    dtype : numpy.dtype
+        Of the values.
+    width : int
+        Number of columns.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, width: int) -> None:
+        self._path = path
+        self._dtype = np.dtype(dtype)
+        self._count = 0
+        # unnamed, so that nothing of them can stay
+        self._columns = [tempfile.TemporaryFile(dir=path.parent) for _ in range(width)]  # noqa: SIM115
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows (n, width)."""
+        self._count += len(rows)
+        for file, column in zip(self._columns, np.ascontiguousarray(rows.T, self._dtype), strict=True):
+            file.write(column.data)
+
+    def close(self) -> None:
+        """Write the file."""
+        if not self._columns:
+            return
+        with self._path.open("xb", BUFFER_BYTES) as whole:
+            whole.write(array_header(self._dtype, (self._count, len(self._columns)), by_column=True))
+            for file in self._columns:
+                file.seek(0)
+                shutil.copyfileobj(file, whole, BUFFER_BYTES)
+                file.close()
+        self._columns = []
+
+
 class FilterColumns:
     """Writes the columns to filter by.
 
@@ -98,8 +139,8 @@ class FilterColumns:
 
     def __init__(self, directory: Path) -> None:
         self.labels: dict[str, int] = {}
-        self._boxes = ArrayFile(directory / BOXES, np.float32, (4,))
-        self._times = ArrayFile(directory / TIMES, np.int64, (2,))
+        self._boxes = ColumnFile(directory / BOXES, np.float32, 4)
+        self._times = ColumnFile(directory / TIMES, np.int64, 2)
         self._labels = ArrayFile(directory / LABELS, np.int32)
         self._ends = ArrayFile(directory / LABEL_ENDS, np.int64)
 
@@ -155,31 +196,24 @@ class Columns:
     @cached_property
     def boxes(self) -> NDArray[np.float32]:
         """float32 (n, 4): west, south, east, north, rounded outward, west > east across the antimeridian; or NaN."""
-        return self._mapped(BOXES, np.float32, (self._count, 4))
+        return self._mapped(BOXES, np.float32, (self._count, 4), by_column=True)
 
     @cached_property
     def times(self) -> NDArray[np.int64]:
         """int64 (n, 2): first and last moment in microseconds since 1970 UTC, `fields.NO_TIME` if unknown."""
-        return self._mapped(TIMES, np.int64, (self._count, 2))
+        return self._mapped(TIMES, np.int64, (self._count, 2), by_column=True)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """int32: the numbers of the labels of all rows, one row after the other."""
-        total = int(self.label_ends[-1])
+        total = max(0, int(self.label_ends[-1]))
         # a file without values cannot be mapped
         return self._mapped(LABELS, np.int32, (total,)) if total else np.empty(0, np.int32)
 
     @cached_property
     def label_ends(self) -> NDArray[np.int64]:
-        """int64 (n,): where the labels of each row end."""
-        ends = self._mapped(LABEL_ENDS, np.int64, (self._count,))
-        last = 0
-        for start in range(0, self._count, BLOCK_ROWS):
-            block = ends[start : start + BLOCK_ROWS]
-            if block[0] < last or (block[1:] < block[:-1]).any():
-                raise self.damaged(LABEL_ENDS, "its numbers do not grow")
-            last = block[-1]
-        return ends
+        """int64 (n,): where the labels of each row end; that they ascend is checked where they are used."""
+        return self._mapped(LABEL_ENDS, np.int64, (self._count,))
 
     @cached_property
     def ids(self) -> NDArray[np.uint64]:
@@ -198,21 +232,23 @@ class Columns:
         """
         begin = int(self.label_ends[first - 1]) if first else 0
         counts = np.diff(self.label_ends[first : first + len(kept)], prepend=begin)
+        if begin < 0 or counts.min() < 0:
+            raise self.damaged(LABEL_ENDS, "its numbers do not grow")
         numbers = self.labels[begin : begin + int(counts.sum())][np.repeat(kept, counts)]
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < n_labels:
             raise self.damaged(LABELS, "it has labels without a name")
         return numbers, counts[kept]
 
-    def _mapped(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        return map_checked(self._directory / name, dtype, shape)
+    def _mapped(self, name: str, dtype: DTypeLike, shape: tuple[int, ...], *, by_column: bool = False) -> NDArray[Any]:
+        return map_checked(self._directory / name, dtype, shape, by_column=by_column)
 
     def damaged(self, name: str, what: str) -> IndexFormatError:
         """Return what to raise for a file that is not as it must be."""
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
 
 
-def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map an array of an index.
+def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, by_column: bool = False) -> NDArray[Any]:
+    """Map an array of an index, whose values are in the order of rows, or may be in that of columns.
 
     Raises
     ------
@@ -220,9 +256,10 @@ def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray
         It is missing, damaged, or of another dtype or shape.
     """
     try:
-        found = map_plain(path, array_header(np.dtype(dtype), shape), np.dtype(dtype), shape)
+        header = array_header(np.dtype(dtype), shape, by_column=by_column)
+        found = map_plain(path, header, np.dtype(dtype), shape[::-1] if by_column else shape)
         if found is not None:  # several times as fast, for indexes of many segments
-            return found
+            return found.T if by_column else found
         found = map_array(path)
     except FileNotFoundError:
         raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
@@ -231,7 +268,8 @@ def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray
         raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy=remedy) from None
     except ValueError as error:
         raise IndexFormatError(f"is damaged: {error}", str(path), remedy="rebuild") from None
-    if (found.dtype, found.shape) != (np.dtype(dtype), shape) or not found.flags.c_contiguous:
+    is_ordered = found.flags.c_contiguous or (by_column and found.flags.f_contiguous)
+    if (found.dtype, found.shape) != (np.dtype(dtype), shape) or not is_ordered:
         what = f"it has {found.dtype} {found.shape}, and {np.dtype(dtype)} {shape} is expected"
         raise IndexFormatError(f"is damaged: {what}", str(path), remedy="rebuild")
     return found

@@ -316,12 +316,6 @@ def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> l
     return results
 
 
-def thread_count() -> int:
-    """Return how many threads faiss uses, and so the searches and filters around it."""
-    count: int = faiss.omp_get_max_threads()
-    return count
-
-
 def in_parts(
     parts: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None
 ) -> list[Found]:
@@ -329,7 +323,7 @@ def in_parts(
 
     Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
     """
-    threads = thread_count()
+    threads = faiss.omp_get_max_threads()
     if n_queries < threads:
         parts = [part for whole in parts for part in _divided(whole, threads)]
     if n_queries >= threads or len(parts) == 1:

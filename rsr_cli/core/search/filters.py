@@ -11,22 +11,20 @@ import difflib
 import logging
 import math
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, UsageError, counted
-from rsr_cli.core.index.columns import BLOCK_ROWS, LABELS
-from rsr_cli.core.index.flat import thread_count
+from rsr_cli.core.index.columns import LABEL_ENDS, LABELS
 from rsr_cli.core.records.facts import NO_BOX, outward, rounded_down, rounded_up
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Record
@@ -35,20 +33,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-R = TypeVar("R")
-
-#: Rows that are enough work for a thread.
-ROWS_PER_THREAD = 1 << 18
+#: Rows that are tested at once, so that they stay in the processor's cache.
+BLOCK_ROWS = 1 << 18
+#: So many labels are looked for one after the other.
+FEW_LABELS = 8
 Box = tuple[float, float, float, float]
 _LAST_TIME = 2**63 - 1
 #: A year, a month or a day, which is all of it.
 _PERIOD = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
 DAY_LETTERS = len("2023-06-10")
-#: Bytes of what `_compared` packs, of times and of boxes.
-_BOTH = 0x0101
-_ALL, _WEST_SOUTH, _EAST_NORTH, _WEST_EAST, _SOUTH_NORTH = np.array(
-    [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 0, 1]], np.uint8
-).view(np.uint32)[:, 0]
 
 
 def parse_box(text: str) -> Box:
@@ -160,14 +153,12 @@ class Filter:
         mask = np.ones(segment.count, np.bool_) if segment.live is None else segment.live.copy()
         if self.interval:
             first, last = self.interval
-            _in_threads(segment.count, lambda rows: _intersecting(segment.columns.times[rows], first, last, mask[rows]))
+            _intersecting(segment.columns.times, first, last, mask)
         if self.labels:
             _with_labels(segment, self.labels, mask)
         if self.box:
-            box = self.box
-            found = _in_threads(segment.count, lambda rows: _touching(segment.columns.boxes[rows], box, mask[rows]))
-            left = np.concatenate([rows.start + some for rows, some in found])
-            self._check_boxes(segment, mask, left[mask[left]])
+            open_ = _touching(segment.columns.boxes, self.box, mask)
+            self._check_boxes(segment, mask, open_[mask[open_]])
         if self.area:
             mask &= _in_area(segment, mask, self.area)
         if self.condition and mask.any():
@@ -238,78 +229,53 @@ class _Asked:
             )
 
 
-def _compared(
-    column: NDArray[Any], low: Sequence[float], high: Sequence[float], packed: DTypeLike
-) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
-    """Compare the values of each row (n, width) with one limit per place from below, and one from above.
-
-    Whole blocks are compared as if they were one row, since a short inner loop takes several times as long.
-
-    Yields
-    ------
-    slice
-        The rows of a block.
-    numpy.ndarray
-        A number (rows,) of the type ``packed``, whose bytes are 1 where a value is at least ``low``, else 0. It is used
-        again for the next block.
-    numpy.ndarray
-        The same where a value is at most ``high``.
-    """
-    width = column.shape[1]
-    values = column.reshape(-1)
-    n_rows = min(BLOCK_ROWS, len(column))
-    least, greatest = (np.tile(np.asarray(limit, column.dtype), n_rows) for limit in (low, high))
-    above, below = np.empty((2, n_rows * width), np.bool_)
-    for start in range(0, len(column), n_rows):
-        block = values[start * width : (start + n_rows) * width]
-        size = len(block)
-        np.greater_equal(block, least[:size], out=above[:size])
-        np.less_equal(block, greatest[:size], out=below[:size])
-        yield slice(start, start + size // width), above[:size].view(packed), below[:size].view(packed)
-
-
-def _in_threads(count: int, test: Callable[[slice], R]) -> list[tuple[slice, R]]:
-    """Test parts of many rows side by side, and return each part with what the test returned."""
-    threads = thread_count() if count >= 2 * ROWS_PER_THREAD else 1
-    size = -(-count // threads)
-    parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
-    if threads == 1:
-        return [(part, test(part)) for part in parts]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(zip(parts, pool.map(test, parts), strict=True))
+def _blocks(count: int) -> Iterator[slice]:
+    """Yield blocks of rows that stay in the processor's cache."""
+    return (slice(first, min(first + BLOCK_ROWS, count)) for first in range(0, count, BLOCK_ROWS))
 
 
 def _intersecting(times: NDArray[np.int64], first: int, last: int, mask: NDArray[np.bool_]) -> None:
     """Clear the mask (n,) of intervals (n, 2) that have no moment in common with another."""
-    for block, above, below in _compared(times, (NO_TIME + 1, first), (last, _LAST_TIME), np.uint16):
-        mask[block] &= above & below == _BOTH
+    starts, ends = times.T
+    for block in _blocks(len(times)):
+        mask[block] &= (starts[block] <= last) & (ends[block] >= first) & (starts[block] != NO_TIME)
 
 
 def _touching(boxes: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Clear the mask (n,) of boxes (n, 4), rounded outward, that do not touch a box.
 
-    Returns the rows that rounding leaves open.
-
     A value is off by less than a step of float32. So only a box is open that has an edge equal to the limit, rounded to
     float32 such that what passes it may be equal to it.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64: the rows that rounding leaves open.
     """
-    touched = np.zeros(len(boxes), np.bool_)
+    # a box's west and south may be at most these, its east and north at least those
+    limits = [
+        (*rounded_down(np.array([east, north])), *rounded_up(np.array([west, south])))
+        for west, south, east, north in _pieces(box)
+    ]
     open_ = []
-    for west, south, east, north in _pieces(box):
-        # a box's west and south may be at most these, its east and north at least those
-        most, least = rounded_down(np.array([east, north])), rounded_up(np.array([west, south]))
-        limits = [*most.tolist(), *least.tolist()]
-        for rows, above, below in _compared(boxes, limits, limits, np.uint32):
-            sides = (below & _WEST_SOUTH) | (above & _EAST_NORTH)
-            sound = sides == _ALL
-            across = boxes[rows, 0] > boxes[rows, 2]
-            if across.any():  # two boxes, one to 180 degrees and one from there
-                sound |= across & (sides & _SOUTH_NORTH == _SOUTH_NORTH) & (sides & _WEST_EAST != 0)
-            numbers = sound.nonzero()[0]
-            open_.append(rows.start + numbers[above[numbers] & below[numbers] != 0])
-            touched[rows] |= sound
-    mask &= touched
-    return np.unique(np.concatenate(open_))
+    for block in _blocks(len(boxes)):
+        west, south, east, north = boxes[block].T
+        across = west > east
+        is_across = bool(across.any())
+        touched, doubtful = np.zeros((2, len(west)), np.bool_)
+        for most_east, most_north, least_west, least_south in limits:
+            left, right = west <= most_east, east >= least_west
+            # two boxes, one to 180 degrees and one from there
+            sides = (left & right) | (across & (left | right)) if is_across else left & right
+            sides &= south <= most_north
+            sides &= north >= least_south
+            touched |= sides
+            if sides.any():
+                edges = (west == most_east) | (south == most_north) | (east == least_west) | (north == least_south)
+                doubtful |= edges & sides
+        open_.append(block.start + doubtful.nonzero()[0])
+        mask[block] &= touched
+    return np.concatenate(open_)
 
 
 def _pieces(box: Box) -> list[Box]:
@@ -327,29 +293,32 @@ def _touch(one: Box, other: Box) -> bool:
 
 def _with_labels(segment: Segment, names: Sequence[str], mask: NDArray[np.bool_]) -> None:
     """Clear the mask (count,) of rows of a segment that have none of the labels."""
-    wanted = np.array([name in names for name in segment.labels()], np.bool_)
+    known = segment.labels()
+    wanted = np.array([name in names for name in known], np.bool_)
+    numbers = wanted.nonzero()[0].tolist()
     labels, ends = segment.columns.labels, segment.columns.label_ends
-    if not wanted.any():
-        mask[:] = False
-        return
 
-    def test(rows: slice) -> None:
-        start = int(ends[rows.start - 1]) if rows.start else 0
-        for first in range(rows.start, rows.stop, BLOCK_ROWS):
-            block = ends[first : min(first + BLOCK_ROWS, rows.stop)]
-            numbers = labels[start : block[-1]].view(np.uint32)  # a negative number is none
-            try:
-                found = wanted[numbers]
-            except IndexError:
-                raise segment.columns.damaged(LABELS, "it has numbers without a name") from None
-            if len(found) != len(block) or (np.diff(block, prepend=start) != 1).any():  # not one label each
-                passed = np.zeros(len(found) + 1, np.int32)  # how many of the wanted labels come before each place
-                np.cumsum(found, out=passed[1:])
-                found = np.diff(passed[block - start], prepend=np.int32(0)) > 0
-            mask[first : first + len(block)] &= found
-            start = int(block[-1])
-
-    _in_threads(segment.count, test)
+    start = 0
+    for rows in _blocks(segment.count):
+        block = ends[rows]
+        some = labels[max(0, start) : block[-1]]
+        if len(some) and not 0 <= some.min() <= some.max() < len(known):
+            raise segment.columns.damaged(LABELS, "it has numbers without a name")
+        if len(numbers) <= FEW_LABELS:
+            found = np.zeros(len(some), np.bool_)
+            for number in numbers:
+                found |= some == number
+        else:
+            found = wanted[some]
+        counts = np.diff(block, prepend=start)
+        if len(found) != len(block) or (counts != 1).any():
+            if start < 0 or counts.min() < 0 or int(block[-1]) - start != len(found):
+                raise segment.columns.damaged(LABEL_ENDS, "its numbers do not grow")
+            passed = np.zeros(len(found) + 1, np.int32)  # how many of the wanted labels come before each place
+            np.cumsum(found, out=passed[1:])
+            found = np.diff(passed[block - start], prepend=np.int32(0)) > 0
+        mask[rows] &= found
+        start = int(block[-1])
 
 
 def _in_area(segment: Segment, mask: NDArray[np.bool_], area: Area) -> NDArray[np.bool_]:
@@ -360,9 +329,11 @@ def _in_area(segment: Segment, mask: NDArray[np.bool_], area: Area) -> NDArray[n
     west, south, east, north = outward(np.array([area.box]))[0]
     within = np.zeros(segment.count, np.bool_)
     boxes = segment.columns.boxes
-    for rows, above, below in _compared(boxes, (west, south) * 2, (east, north) * 2, np.uint32):
+    for rows in _blocks(segment.count):
+        wests, souths, easts, norths = boxes[rows].T
+        possible = (wests >= west) & (easts <= east) & (souths >= south) & (norths <= north)
         # of two boxes the edge at 180 degrees is in no limits, and may be all that one of them has
-        possible = (above & below == _ALL) | (boxes[rows, 0] > boxes[rows, 2])
+        possible |= wests > easts
         numbers = rows.start + (mask[rows] & possible).nonzero()[0]
         if not len(numbers):
             continue
