@@ -6,13 +6,14 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
 from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
-from rsr_cli.core.index.generations import place, publish, writing
+from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import opened_segments
 from rsr_cli.core.index.writer import SegmentWriter
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     #: Decides, while no other process writes, what becomes of the index: from its manifest, that of the new segments,
     #: and their directory it returns the next manifest, or None if nothing changes.
     Settle = Callable[[Manifest | None, Manifest, Path], Manifest | None]
-
-#: Start of the name of a new segment, until it has its number.
-NEW = "new"
 
 
 def build(
@@ -293,12 +291,26 @@ def resolve(path: Path) -> Path:
     if final.exists():
         names = {entry.name for entry in final.iterdir()} if final.is_dir() else set()
         names = {name for name in names if not name.startswith(PREFIX)}
-        elsewhere = any((final / name).is_symlink() for name in (SEGMENTS, GENERATIONS))
-        if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS} or elsewhere:
+        if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS}:
             raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
+        _check_kinds(final)
         if not os.access(final, os.W_OK):
             raise OutputError("cannot write: permission denied", str(path))
     return final
+
+
+def _check_kinds(index: Path) -> None:
+    """Raise OutputError unless all that is written to or removed is in an index itself, and not where a link leads."""
+    for folder in (index, index / SEGMENTS, index / GENERATIONS):
+        entries: list[Path] = []
+        with contextlib.suppress(FileNotFoundError):
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PREFIX)]
+        for entry in entries:
+            kind = "directory" if entry.name in (SEGMENTS, GENERATIONS) or folder.name == SEGMENTS else "regular file"
+            with contextlib.suppress(FileNotFoundError):  # another process writes, and has removed it
+                mode = entry.lstat().st_mode
+                if not (stat.S_ISDIR(mode) if kind == "directory" else stat.S_ISREG(mode)):
+                    raise OutputError(f"cannot write: it is not a {kind}", str(entry))
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ import numpy as np
 
 from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.files import refuse_existing
-from rsr_cli.core.index.build import NEW, change, check_fits, resolve, told
+from rsr_cli.core.index.build import change, check_fits, resolve, told
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
-from rsr_cli.core.index.generations import publish, retire, writing
+from rsr_cli.core.index.generations import NEW, publish, retire, writing
 from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import Index, opened_segments
 from rsr_cli.core.index.writer import SegmentWriter, made_by
