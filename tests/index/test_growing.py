@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -265,6 +268,47 @@ class Growing(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _without_waiting_for_disks(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def of_many_segments(tmp_path):
+    """An index of more segments than files can be open in `limited`."""
+    made = [record(f"t{i}", i, None) for i in range(100)]
+    for i, each in enumerate(made):
+        make_index(tmp_path / f"{i}.rsr", [each]).__exit__()
+    path = tmp_path / "i.rsr"
+    sum(upkeep.merge([tmp_path / f"{i}.rsr" for i in range(100)], path, Skips()))
+    return path
+
+
+def limited(*arguments, records=()) -> subprocess.CompletedProcess:
+    command = ["bash", "-c", 'ulimit -n 80; exec "$@"', "bash", sys.executable, "-m", "rsr_cli.main", *arguments]
+    return subprocess.run(command, input=b"".join(orjson.dumps(each) + b"\n" for each in records), capture_output=True)
+
+
+def test_an_index_of_more_segments_than_files_can_be_open_is_changed(of_many_segments):
+    path = of_many_segments
+    changed = [record("t70", 500, None), record("new", 501, None)]
+    query = limited("query", path, records=[record("q", 5, None)])
+    assert query.stderr.endswith(b"too many open files; make one segment of all with rsr index --compact\n")
+    done = [
+        limited("index", "--append", "--replace", "-o", path, records=changed),
+        limited("index", "--delete", "-o", path, "--id", "t7", "--id", "t99"),
+        limited("info", "--json", path),
+        limited("index", "--compact", "-o", path),
+        limited("query", path, "-k", "1000", records=[record("q", 5, None)]),
+    ]
+    assert [(each.returncode, each.stderr) for each in done] == [(0, b"")] * 5
+    names = [f"t{i}" for i in range(100) if i not in (7, 99)] + ["new"]
+    assert orjson.loads(done[2].stdout)["records"] == len(names)
+    assert sorted(orjson.loads(line)["id"] for line in done[4].stdout.splitlines()) == sorted(names)
+    assert Index(path).record(98)[0] == "new"
+
+
+def test_a_table_that_cannot_be_opened_for_too_many_files_is_no_damaged_one(of_many_segments):
+    deleted = limited("index", "--delete", "-o", of_many_segments, "--label", "l1")
+    assert deleted.returncode == 1
+    assert re.search(rb"cannot be opened: too many open files; make one .* rsr index --compact\n$", deleted.stderr)
 
 
 class TestGrowing(Growing.TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 from functools import cached_property, lru_cache
@@ -16,7 +17,7 @@ from rsr_cli.core.inputs import map_array, map_plain
 from rsr_cli.core.records.facts import outward
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
@@ -211,6 +212,18 @@ class Columns:
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
 
 
+@contextlib.contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """Turn the errors of opening a file of an index into ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
+    except OSError as error:
+        remedy = "compact-segments" if error.errno == errno.EMFILE else None
+        raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy=remedy) from None
+
+
 def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
     """Map an array of an index.
 
@@ -220,15 +233,11 @@ def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray
         It is missing, damaged, or of another dtype or shape.
     """
     try:
-        found = map_plain(path, array_header(np.dtype(dtype), shape), np.dtype(dtype), shape)
-        if found is not None:  # several times as fast, for indexes of many segments
-            return found
-        found = map_array(path)
-    except FileNotFoundError:
-        raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
-    except OSError as error:
-        remedy = "compact-segments" if error.errno == errno.EMFILE else None
-        raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy=remedy) from None
+        with opening(path):
+            found = map_plain(path, array_header(np.dtype(dtype), shape), np.dtype(dtype), shape)
+            if found is not None:  # several times as fast, for indexes of many segments
+                return found
+            found = map_array(path)
     except ValueError as error:
         raise IndexFormatError(f"is damaged: {error}", str(path), remedy="rebuild") from None
     if (found.dtype, found.shape) != (np.dtype(dtype), shape) or not found.flags.c_contiguous:

@@ -52,13 +52,20 @@ def find_repeats(segments: Sequence[Segment], start: int) -> list[Repeat]:
     repeats: list[Repeat] = []
     for number in range(max(1, start), len(segments)):
         segment = segments[number]
-        both = [common(segment.digests, earlier.digests) for earlier in segments[:number]]
+        is_last = number == len(segments) - 1  # then files are closed, as there may be more than can be open
+        both = []
+        for earlier in segments[:number]:
+            both.append(common(segment.digests, earlier.digests))
+            if is_last:
+                earlier.close()
         sought = np.unique(np.concatenate(both))
         rows = _rows_with(segment, sought) if len(sought) else {}
         for before, shared in enumerate(both):
             if len(shared):
                 found = segments[before].rows_of(list(rows))
                 repeats += [Repeat(name, number, rows[name], before, row) for name, row in found.items()]
+                if is_last:
+                    segments[before].close()
     return sorted(repeats, key=lambda repeat: repeat[1:])
 
 
@@ -121,7 +128,8 @@ def with_deletions(
     for number, gone in rows.items():
         segment, facts = segments[number], changed[number]
         deleted = np.union1d(segment.deleted, np.fromiter(gone, np.int64))
-        if len(deleted) == len(segment.deleted):
+        segment.close()
+        if len(deleted) == facts.deleted:
             continue
         path = segment.directory / f"deleted-{numbered(generation)}.npy"
         while path.exists():  # such as one that is linked from another index

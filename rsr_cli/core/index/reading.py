@@ -194,9 +194,12 @@ class Segment:
         return IndexFormatError(f"is damaged: {what}", str(self.directory / name), remedy="rebuild")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files. They are opened again if they are asked for."""
         if "table" in vars(self):
             self.table.close()
+        for name in ("table", "vectors", "partitions", "deleted", "digests"):
+            vars(self).pop(name, None)
+        self.columns = Columns(self.directory, self.count)
 
 
 class Index:

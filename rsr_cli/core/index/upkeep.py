@@ -67,6 +67,7 @@ def rows_with_ids(index: Index, ids: Sequence[str], skips: Skips) -> dict[int, l
         if found := segment.rows_of(list(missing)):
             rows[number] = list(found.values())
             missing = {name: None for name in missing if name not in found}
+        segment.close()
     for name in missing:
         skips(RecordError(f"has no item with the id {name!r}", str(index.path)))
     return rows
@@ -121,6 +122,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
                 writer.max_norm = first.max_norm
                 for segment in index.segments:
                     yield from writer.copy(segment)
+                    segment.close()  # there may be more segments than files that can be open
                 writer.finish()
                 return writer.manifest(arguments)
 
@@ -163,6 +165,8 @@ def _moved(segments: Sequence[Segment], now: Sequence[Segment]) -> list[int]:
         gone = np.setdiff1d(later.deleted, segment.deleted)
         rows += (first + gone - np.searchsorted(segment.deleted, gone)).tolist()
         first += segment.count - len(segment.deleted)
+        segment.close()
+        later.close()
     return rows
 
 
