@@ -131,6 +131,8 @@ def _check_together(
         raise UsageError("pass either --id, INPUT or filters")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
+    if flags["replace"] and (flags["compact"] or flags["delete"]):
+        raise UsageError("--replace is for records that are added")
     if metric and (flags["compact"] or flags["delete"]):
         raise UsageError("--metric is for records that are added")
 

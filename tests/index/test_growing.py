@@ -311,6 +311,37 @@ def test_a_table_that_cannot_be_opened_for_too_many_files_is_no_damaged_one(of_m
     assert re.search(rb"cannot be opened: too many open files; make one .* rsr index --compact\n$", deleted.stderr)
 
 
+def test_compacting_a_damaged_index_names_it(tmp_path, recwarn):
+    path = tmp_path / "i.rsr"
+    make_index(path, [record("a", 1, None)]).__exit__()
+    columns = path / "segments" / "000001" / "ids.npy"
+    array = np.load(columns)
+    np.save(columns, array + 1)  # so that the next record with this id is taken for a new one
+    sum(build.append(batches([record("a", 2, None)]), path, None, Skips()))
+    with pytest.raises(IndexFormatError, match=r"i\.rsr: is damaged: the id 'a' occurs twice"):
+        sum(upkeep.compact(path))
+    other = tmp_path / "j.rsr"
+    make_index(other, [record(f"t{i}", i, "l2") for i in range(20)], "l2").__exit__()
+    vectors = other / "segments" / "000001" / "vectors.npy"
+    array = np.load(vectors)
+    array[3, 1] = np.inf
+    np.save(vectors, array)
+    with pytest.raises(IndexFormatError, match=r"j\.rsr: has vectors with values that are not numbers"):
+        sum(upkeep.compact(other, partitions=3))
+    assert recwarn.list == []
+
+
+def test_an_infinite_box_of_a_damaged_index_is_described_without_a_warning(tmp_path, recwarn):
+    path = tmp_path / "i.rsr"
+    make_index(path, [record("a", 1, None)]).__exit__()
+    columns = path / "segments" / "000001" / "bbox.npy"
+    array = np.load(columns)
+    array[0] = np.inf
+    np.save(columns, array)
+    assert summarize(path)["records"] == 1
+    assert recwarn.list == []
+
+
 class TestGrowing(Growing.TestCase):
     settings = settings(
         max_examples=40,

@@ -151,7 +151,7 @@ def append(
         The directory is not an index, or cannot be written.
     """
     known = Manifest.read(path) if resolve(path).exists() else None
-    with contextlib.ExitStack() as stack:
+    with told(path), contextlib.ExitStack() as stack:
         writers: list[SegmentWriter] = []  # the one that fills the segment, which knows where its rows are from
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
@@ -224,7 +224,8 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
         return
     check_space(manifest.space, other.space, place)
     if manifest.metric != other.metric:
-        raise UsageError(f"{place}: compares its vectors by {manifest.metric}, the others by {other.metric}")
+        what = f"vectors compared by {other.metric} cannot be in one index with those compared by {manifest.metric}"
+        raise UsageError(f"{place}: {what}")
 
 
 def check_space(mine: Space, theirs: Space, place: str) -> None:

@@ -267,7 +267,7 @@ class Index:
         """
         row = self.find(name)
         if row is None:
-            similar = [each for segment in self.segments for each in segment.table.ids_with(name)][:3]
+            similar = [each for some in self.segments for each in some.rows_of(some.table.ids_with(name))][:3]
             hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
             raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
         return row

@@ -201,7 +201,7 @@ class TableWriter:
         Raises
         ------
         RsrError
-            An id occurs twice.
+            An id occurs twice; IndexFormatError if the rows are copied ones.
         """
         self._inserting.result()
         left = zip(*[iter(self._waiting)] * 3, strict=True)
@@ -214,6 +214,8 @@ class TableWriter:
             name, _ = self._database.execute(
                 "SELECT id, min(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
             ).fetchone()
+            if self._run is None:  # of rows that were copied
+                raise IndexFormatError(f"is damaged: the id {name!r} occurs twice", remedy="rebuild") from None
             rows = self._database.execute("SELECT row FROM records WHERE id = ? ORDER BY row LIMIT 2", (name,))
             _, (again,) = rows.fetchall()
             raise RsrError(self.twice(name), self.place(again), remedy="unique-ids") from None

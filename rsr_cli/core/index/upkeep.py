@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.files import refuse_existing
 from rsr_cli.core.index.build import change, check_fits, resolve, told
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
@@ -120,10 +120,14 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
             metric = None if first.metric == HAMMING else first.metric
             with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided)) as writer:
                 writer.max_norm = first.max_norm
-                for segment in index.segments:
-                    yield from writer.copy(segment)
-                    segment.close()  # there may be more segments than files that can be open
-                writer.finish()
+                try:
+                    for segment in index.segments:
+                        yield from writer.copy(segment)
+                        segment.close()  # there may be more segments than files that can be open
+                    writer.finish()
+                except IndexFormatError as error:
+                    error.place = error.place or str(path)
+                    raise
                 return writer.manifest(arguments)
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
@@ -234,12 +238,14 @@ def merge(
                     number += 1
                     yield segment.count - segment.facts.deleted
                 made = made.extended(replace(index.manifest, segments=tuple(segments)))
-            if not made.segments:
+            if not made.segments and not (append and exists):
                 raise RsrError("the indexes have no rows", str(output), remedy="remove-index" if exists else None)
             return made
 
-        def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
+        def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
             old = last if append else None
+            if not made.segments:
+                return None
             if old:
                 check_fits(old, made, str(output))
             with contextlib.ExitStack() as opened:
