@@ -244,6 +244,28 @@ def test_two_processes_that_append_at_once_both_do(tmp_path):
             assert [each for each in ids if each[0] == name] == [f"{name}{i}_{j}" for i in range(15) for j in range(3)]
 
 
+def test_two_processes_that_create_an_index_by_appending_both_do(tmp_path):
+    path = tmp_path / "i.rsr"
+    streams = {}
+    for name in "xy":
+        records = code_records(np.zeros((2, 1), np.uint8), 8, [f"{name}0", f"{name}1"])
+        work = build.append((each for each in batches(records, size=1)), path, None, Skips())
+        next(work)  # it has read a record
+        streams[name] = work
+    other = build.build(batches(code_records(np.zeros((2, 1), np.uint8), 8)), path, None, Skips())
+    next(other)
+    merging = upkeep.merge([made(tmp_path / "part.rsr", "z").path], path, Skips())
+    next(merging)
+    assert [sum(work) for work in streams.values()] == [1, 1]
+    for work in (other, merging):
+        with pytest.raises(OutputError, match="was created by another process meanwhile"):
+            sum(work)
+    with Index(path) as index:
+        assert [index.record(row)[0] for row in range(index.manifest.count)] == ["x0", "x1", "y0", "y1"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["i.rsr", "part.rsr"]
+    assert segments(path) == ["000001", "000002"]
+
+
 def test_compacting_beside_writers_keeps_what_they_do(tmp_path):
     path = tmp_path / "i.rsr"
     made(path, "a", "b", "c").__exit__()

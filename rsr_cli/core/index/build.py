@@ -96,6 +96,8 @@ def build(
             return writer.manifest(arguments)
 
     def settle(last: Manifest | None, made: Manifest, _: Path) -> Manifest:
+        if last is not None and not overwrite:
+            raise created_meanwhile(path)
         rows = counted(last.count, "row") if last else "an index that cannot be read"
         if replaces and (last is None or last.count) and not made.count:
             raise RsrError(f"no usable record was read, and {rows} would be lost", str(path), remedy="remove-index")
@@ -258,11 +260,14 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
     final = resolve(path)
     with told(path):
         if not final.exists():
-            with whole_directory(final) as directory:
-                (directory / SEGMENTS).mkdir()
-                made = yield from fill(directory / SEGMENTS)
-                settled = settle(None, made, directory / SEGMENTS) or made
-                settled = place(settled, directory / SEGMENTS, directory / SEGMENTS, 1)
+            with contextlib.suppress(_CreatedMeanwhile), whole_directory(final) as directory:
+                segments = directory / SEGMENTS
+                segments.mkdir()
+                made = yield from fill(segments)
+                if (final / MANIFEST).exists():
+                    yield from change(path, lambda staging: _filled(segments, made, staging), settle)
+                    raise _CreatedMeanwhile
+                settled = place(settle(None, made, segments) or made, segments, segments, 1)
                 replace(settled, generation=1).write(directory)
             return
         (final / SEGMENTS).mkdir(exist_ok=True)
@@ -277,6 +282,23 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
                     publish(final, last, manifest, unpublished)
             finally:
                 remove(unpublished)
+
+
+class _CreatedMeanwhile(Exception):  # noqa: N818
+    """Another process has created the index, and the segments were added to it."""
+
+
+def _filled(segments: Path, made: Manifest, staging: Path) -> Generator[int, None, Manifest]:
+    """Move segments that were written into another directory, and return their manifest, as a `Fill` does."""
+    yield from ()
+    for entry in segments.iterdir():
+        entry.rename(staging / entry.name)
+    return made
+
+
+def created_meanwhile(path: Path) -> OutputError:
+    """Return what to raise for an index that was not there, and is not to be changed."""
+    return OutputError("was created by another process meanwhile", str(path))
 
 
 def resolve(path: Path) -> Path:
@@ -320,7 +342,7 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError("was created by another process meanwhile", str(path)) from None
+        raise created_meanwhile(path) from None
     except (OSError, sqlite3.Error) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"cannot write: {what.lower()}", str(path)) from None

@@ -11,7 +11,7 @@ import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.files import refuse_existing
-from rsr_cli.core.index.build import change, check_fits, resolve, told
+from rsr_cli.core.index.build import change, check_fits, created_meanwhile, resolve, told
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import NEW, publish, retire, writing
 from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, Manifest
@@ -244,6 +244,8 @@ def merge(
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
             old = last if append else None
+            if last is not None and not (append or overwrite):
+                raise created_meanwhile(output)
             if not made.segments:
                 return None
             if old:
