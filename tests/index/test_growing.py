@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import batches, code, embedding, feature, make_index
+from support import batches, code, code_records, embedding, feature, make_index
 
 from rsr_cli.core.errors import IndexFormatError, RecordError, Skips
-from rsr_cli.core.index import build, integrity, upkeep
+from rsr_cli.core.index import build, deletions, integrity, upkeep
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
 
@@ -309,6 +310,22 @@ def test_a_table_that_cannot_be_opened_for_too_many_files_is_no_damaged_one(of_m
     deleted = limited("index", "--delete", "-o", of_many_segments, "--label", "l1")
     assert deleted.returncode == 1
     assert re.search(rb"cannot be opened: too many open files; make one .* rsr index --compact\n$", deleted.stderr)
+
+
+def test_replacing_takes_memory_for_the_numbers_of_rows_and_not_for_their_ids(tmp_path, monkeypatch):
+    monkeypatch.setattr(deletions, "ROWS_AT_ONCE", 500)
+    names = [f"{i:0100}" for i in range(20_000)]
+    for name in ("i.rsr", "j.rsr"):
+        make_index(tmp_path / name, code_records(np.zeros((len(names), 1), np.uint8), 8, names)).__exit__()
+    with Index(tmp_path / "i.rsr") as first, Index(tmp_path / "j.rsr") as second:
+        segments = [*first.segments, *second.segments]
+        tracemalloc.start()
+        found = deletions.find_repeats(segments, 1)
+        gone = deletions.settle_repeats(found, Skips(), lambda _: "", replace_rows=True)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert gone == {0: list(range(len(names)))}
+    assert peak < 100 * len(names)
 
 
 def test_compacting_a_damaged_index_names_it(tmp_path, recwarn):

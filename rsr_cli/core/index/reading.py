@@ -121,6 +121,8 @@ class Segment:
         """The partitions, if the segment has any."""
         assert self.recall is not None
         assert self.facts.partitions is not None
+        if LISTS not in self.facts.files:
+            raise self._damaged(LISTS, "the manifest does not state its size")
         return Partitions(self.directory, self.facts.partitions["count"], self.vectors, self._manifest.metric)
 
     @cached_property
