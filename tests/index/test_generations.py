@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,18 @@ def test_a_reader_in_another_process_is_waited_for_and_one_that_was_killed_is_no
 def _is_open(pid: int, path: Path) -> bool:
     links = Path(f"/proc/{pid}/fd")
     return any(os.path.realpath(link) == str(path) for link in links.iterdir())
+
+
+def test_a_reader_waits_for_a_lock_and_does_not_ask_for_it_again_and_again(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    opened = []
+    monkeypatch.setattr(Manifest, "open", lambda *given, of=Manifest.open: opened.append(given) or of(*given))
+    with (path / "manifest.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.5, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        Index(path).__exit__()
+    assert len(opened) == 1
 
 
 def test_what_was_deleted_stays_for_a_reader(tmp_path):

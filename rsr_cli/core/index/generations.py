@@ -54,15 +54,16 @@ def hold(index: Path) -> tuple[Manifest, FileIO]:
     while True:
         manifest, file = Manifest.open(index, index / MANIFEST)
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile, maybe to be built again
-            if _lock(file, fcntl.LOCK_SH) and os.path.samestat(os.fstat(file.fileno()), (index / MANIFEST).stat()):
+            _lock(file, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(file.fileno()), (index / MANIFEST).stat()):
                 return manifest, file
         file.close()
 
 
 def _lock(file: FileIO, kind: int) -> bool:
-    """Lock a file, if there are locks; return False if another process holds it in another way."""
+    """Lock a file, if there are locks; return False if another process holds it and is not to be waited for."""
     try:
-        fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
+        fcntl.flock(file.fileno(), kind)
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
@@ -175,7 +176,7 @@ def _is_held(old: Path, index: Path) -> bool:
     if not shows_locks and (index / MANIFEST).stat().st_ctime - old.stat().st_ctime < GRACE_S:
         return True
     with open_regular(old) as file:
-        return not _lock(file, fcntl.LOCK_EX)
+        return not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_local(path: Path) -> bool:
