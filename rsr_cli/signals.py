@@ -56,8 +56,6 @@ def heed(end_stream: Callable[[int, str], None]) -> None:
     global _end_stream
     _end_stream = end_stream
     heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in heeded:
-        signal.signal(number, _stop)
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)  # Python writes the number of each signal to it, at once
@@ -66,6 +64,8 @@ def heed(end_stream: Callable[[int, str], None]) -> None:
     # What is raised in a library's callback ends here.
     sys.excepthook = _except_ours(sys.excepthook)
     sys.unraisablehook = _except_ours(sys.unraisablehook)
+    for number in heeded:  # now that what they raise, which may be at once, is handled
+        signal.signal(number, _stop)
 
 
 def received() -> int | None:

@@ -258,6 +258,15 @@ while time.monotonic() < until:
 """
 
 
+def test_a_pipe_with_the_name_of_a_temporary_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / f"{PREFIX}0.tmp")
+    script = (
+        "import sys; from pathlib import Path; from rsr_cli.core.files import _remove_stale as f; f(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True, timeout=60)
+    assert names(tmp_path) == []
+
+
 def test_a_directory_that_others_take_for_stale_is_created_again(tmp_path):
     """Between its creation and its lock, a directory looks like one of a dead process."""
     command = [sys.executable, "-c", CLEANER, tmp_path]

@@ -254,3 +254,19 @@ with open("mapped", "rb") as file, whole_file(Path("out")):
         tmp_path / "mapped"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mapped"]
+
+
+@pytest.mark.parametrize("at", ["threading.Thread.start", "ctypes.CDLL.__init__", "logging.Logger.addHandler"])
+def test_a_signal_as_the_program_starts_is_no_traceback(tmp_path, at):
+    script = (
+        "import ctypes, logging, os, signal, threading\nfrom rsr_cli.main import main\n"
+        f"original = {at}\n"
+        "def interrupted(*given, **named):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return original(*given, **named)\n"
+        f"{at} = interrupted\n"
+        "main(['info', 'x'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=tmp_path, timeout=60)
+    assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert b"Traceback" not in done.stderr

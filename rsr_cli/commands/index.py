@@ -18,7 +18,7 @@ from rsr_cli.core.records.fields import id_of, one_form
 from rsr_cli.core.records.foreign import is_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.index.manifest import Divided
@@ -144,6 +144,8 @@ def _check_together(
         raise UsageError("pass either --id, INPUT or filters")
     if flags["compact"] and inputs:
         raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
+    if flags["replace"] and (flags["compact"] or flags["delete"]):
+        raise UsageError("--replace is for records that are added")
     if (metric or refine) and (flags["compact"] or flags["delete"]):
         raise UsageError(f"--{'metric' if metric else 'refine'} is for records that are added")
 
@@ -182,11 +184,11 @@ def _work(
             ids = tuple(name for batch in batches for name in batch.apply(id_of, skips))
         names = list(dict.fromkeys(map(one_form, ids)))
 
-        def choose(opened: Index) -> dict[int, list[int]]:
+        def choose(opened: Index) -> Mapping[int, Iterable[int]]:
             if not wanted:
                 return upkeep.rows_with_ids(opened, names, skips)
             masks = enumerate(wanted.kept(opened.segments))
-            return {number: mask.nonzero()[0].tolist() for number, mask in masks if mask is not None}
+            return {number: mask.nonzero()[0] for number, mask in masks if mask is not None}
 
         deleted = upkeep.delete(path, choose, arguments=arguments)
         if wanted and not deleted:

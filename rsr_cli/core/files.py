@@ -259,7 +259,8 @@ def _remove_stale(parent: Path) -> None:
             if not (entry.name.startswith(PREFIX) and entry.name.endswith(".tmp")):
                 continue
             with contextlib.suppress(OSError):
-                descriptor = os.open(entry, os.O_RDWR if entry.is_file() else os.O_RDONLY)
+                kind = os.O_RDWR if entry.is_file() else os.O_RDONLY
+                descriptor = os.open(entry, kind | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # it may be a pipe
                 try:
                     if _lock(descriptor, wait=False):
                         remove(entry)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 
 import numpy as np
 import orjson
@@ -115,6 +117,8 @@ def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_
         (["-o", "-"], "an index is a directory and cannot be written to stdout; pass its name to -o"),
         (["-o", "i.rsr", "--metric", "hamming"], "'hamming' is not one of 'l1', 'l2', 'cosine', 'dot'"),
         (["-o", "i.rsr", "--bits", "8"], "no such option"),
+        (["-o", "i.rsr", "--delete", "--replace"], "--replace is for records that are added"),
+        (["-o", "i.rsr", "--compact", "--replace"], "--replace is for records that are added"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, arguments, says):
@@ -309,3 +313,50 @@ def test_what_is_stored_beside_codes_is_decided_once(rsr, tmp_path, lines, both,
     (line,) = done.stderr.decode().splitlines()
     assert says in line
     assert done.returncode == 2
+
+
+def test_what_is_deleted_is_not_suggested(rsr, tmp_path, lines):
+    records = code_records(np.zeros((2, 4), np.uint8), 32, ["t1", "at10"])
+    assert rsr("index", "-o", "i.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    assert rsr("index", "--delete", "-o", "i.rsr", "--id", "t1", cwd=tmp_path).returncode == 0
+    done = rsr("query", "i.rsr", "--id", "t1", cwd=tmp_path)
+    assert done.stderr == b"rsr query: i.rsr: has no item with the id 't1'; did you mean 'at10'?\n"
+
+
+def test_merging_names_the_metrics_that_differ(rsr, tmp_path, lines):
+    for metric in ("l1", "l2"):
+        records = [{**each, "id": f"{metric}-{each['id']}"} for each in embedding_records(np.ones((1, 4)))]
+        assert rsr("index", "-o", metric, "--metric", metric, input=lines(records), cwd=tmp_path).returncode == 0
+    done = rsr("index", "l1", "l2", "-o", "i.rsr", cwd=tmp_path)
+    says = b"rsr index: l2: vectors compared by l2 cannot be in one index with those compared by l1\n"
+    assert (done.returncode, done.stderr) == (2, says)
+
+
+def test_appending_an_empty_index_changes_nothing(rsr, tmp_path, lines):
+    assert rsr("index", "-o", "empty", "--allow-empty", input=b"", cwd=tmp_path).returncode == 0
+    records = code_records(np.zeros((2, 4), np.uint8), 32)
+    assert rsr("index", "-o", "i.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    before = (tmp_path / "i.rsr" / "manifest.json").read_bytes()
+    done = rsr("index", "--append", "empty", "-o", "i.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "i.rsr" / "manifest.json").read_bytes() == before
+    done = rsr("index", "--overwrite", "empty", "-o", "i.rsr", cwd=tmp_path)
+    assert (done.returncode, b"the indexes have no rows; remove it first" in done.stderr) == (1, True)
+
+
+def test_a_disk_that_is_full_as_files_are_closed_is_one_line_that_names_the_index(tmp_path, lines):
+    """A file of more than 150 bytes cannot be written, and what is buffered is written as it is closed."""
+    script = (
+        "import resource, sys; from rsr_cli.main import main; import rsr_cli.core.index.build as b\n"
+        "add = b.SegmentWriter.add\n"
+        "def full(*given):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
+        "    return add(*given)\n"
+        "b.SegmentWriter.add = full\n"
+        "main(sys.argv[1:])\n"
+    )
+    records = lines(code_records(np.zeros((40, 4), np.uint8), 32))
+    command = [sys.executable, "-c", script, "index", "--append", "-o", "i.rsr"]
+    done = subprocess.run(command, input=records, capture_output=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, b"rsr index: i.rsr: cannot write: file too large\n")
+    assert list(tmp_path.iterdir()) == []

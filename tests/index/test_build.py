@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import orjson
 import pytest
 from support import batches, code_records, embedding, feature, make_index
 
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, OutputError, RecordError, RsrError, Skips
-from rsr_cli.core.index.build import build
+from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.files import remove
+from rsr_cli.core.index import upkeep
+from rsr_cli.core.index.build import append, build
 from rsr_cli.core.index.reading import Index
 
 
@@ -65,14 +70,70 @@ def test_overwrite_does_not_remove_what_is_no_index(tmp_path):
     assert (precious / "thesis.tex").exists()
 
 
-def test_overwrite_does_not_empty_what_an_index_links_to(tmp_path):
-    make_index(tmp_path / "i.rsr", code_records(np.zeros((1, 4), np.uint8), 32))
-    (tmp_path / "i.rsr" / "segments").rename(tmp_path / "precious")
-    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
-    (tmp_path / "i.rsr" / "segments").symlink_to(tmp_path / "precious")
-    with pytest.raises(OutputError, match="is not an index"):
-        make_index(tmp_path / "i.rsr", code_records(np.zeros((1, 4), np.uint8), 32), overwrite=True)
-    assert (tmp_path / "precious" / "thesis.tex").exists()
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "lock", "segments", "segments/000001", "generations", "generations/000001.json"]
+)
+def test_nothing_is_changed_where_a_link_in_an_index_leads(tmp_path, name):
+    path, precious = tmp_path / "i.rsr", tmp_path / "precious"
+    records = code_records(np.zeros((2, 4), np.uint8), 32)
+    make_index(path, records).__exit__()
+    linked = path / name
+    linked.parent.mkdir(exist_ok=True)
+    if linked.exists():
+        linked.rename(precious)
+    elif "." in name:
+        precious.write_text("years of work")
+    elif name == "generations":
+        precious.mkdir()
+    if precious.is_dir():
+        (precious / "thesis.tex").write_text("years of work")
+    linked.symlink_to(precious)
+    before = _found(precious)
+    add = code_records(np.ones((1, 4), np.uint8), 32, ["added"])
+    for change in (
+        lambda: make_index(path, add, overwrite=True),
+        lambda: sum(append(batches(add), path, None, Skips())),
+        lambda: upkeep.delete(path, lambda _: {0: [1]}),
+        lambda: sum(upkeep.compact(path, partitions=1)),
+        lambda: sum(upkeep.merge([path], path, Skips(), overwrite=True)),
+    ):
+        with pytest.raises(OutputError, match=r"is not a (directory|regular file)"):
+            change()
+    assert _found(precious) == before
+
+
+def _found(path: Path) -> dict[Path, tuple[int, int]]:
+    """The files at and below a path that may not exist, with their times and sizes."""
+    found = {entry: entry.stat() for entry in [*path.parent.glob(path.name), *path.rglob("*")]}
+    return {entry: (each.st_mtime_ns, each.st_size) for entry, each in found.items()}
+
+
+def _make_pipe(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("manifest.json", _make_pipe),
+        ("lock", Path.mkdir),
+        ("lock", _make_pipe),
+        ("segments", Path.touch),
+        ("segments/000009", Path.touch),
+        ("generations", Path.touch),
+        ("generations/000001.json", Path.mkdir),
+        ("generations/000001.json", _make_pipe),
+    ],
+)
+def test_an_index_with_files_of_another_kind_is_refused(tmp_path, name, make):
+    path = tmp_path / "i.rsr"
+    make_index(path, code_records(np.zeros((1, 4), np.uint8), 32)).__exit__()
+    entry = path / name
+    entry.parent.mkdir(exist_ok=True)
+    remove(entry)
+    make(entry)
+    with pytest.raises(OutputError, match=f"{name}: cannot write: it is not a (directory|regular file)"):
+        make_index(path, code_records(np.zeros((1, 4), np.uint8), 32), overwrite=True)
 
 
 def test_a_damaged_index_is_replaced_and_one_that_cannot_be_read_is_kept(tmp_path):
@@ -83,7 +144,7 @@ def test_a_damaged_index_is_replaced_and_one_that_cannot_be_read_is_kept(tmp_pat
     (path / "manifest.json").rename(tmp_path / "kept")
     (path / "manifest.json").mkdir()  # cannot be read as a file, whoever tries
     before = sorted(path.rglob("*"))
-    with pytest.raises(IndexFormatError, match=r"manifest\.json cannot be read: is a directory"):
+    with pytest.raises(OutputError, match=r"manifest\.json: cannot write: it is not a regular file"):
         make_index(path, code_records(np.zeros((4, 4), np.uint8), 32), overwrite=True)
     assert sorted(path.rglob("*")) == before
 

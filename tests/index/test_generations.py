@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import batches, code_records, make_index
 
-from rsr_cli.core.errors import OutputError, Skips
+from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
 from rsr_cli.core.index import build, generations, upkeep
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
@@ -74,6 +78,18 @@ def _is_open(pid: int, path: Path) -> bool:
     return any(os.path.realpath(link) == str(path) for link in links.iterdir())
 
 
+def test_a_reader_waits_for_a_lock_and_does_not_ask_for_it_again_and_again(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    opened = []
+    monkeypatch.setattr(Manifest, "open", lambda *given, of=Manifest.open: opened.append(given) or of(*given))
+    with (path / "manifest.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.5, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        Index(path).__exit__()
+    assert len(opened) == 1
+
+
 def test_what_was_deleted_stays_for_a_reader(tmp_path):
     path = tmp_path / "i.rsr"
     made(path, "a", "b", "c").__exit__()
@@ -108,9 +124,74 @@ def test_a_file_system_without_links_keeps_a_copy(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     with Index(path) as index:
-        append(path, "b")
-        assert index.manifest.generation == 1
+        make_index(path, code_records(np.zeros((1, 1), np.uint8), 8, ["b"]), overwrite=True).__exit__()
+        assert index.record(0)[0] == "a"  # whose table is opened only now
     assert Manifest.read(path).generation == 2
+    monkeypatch.setattr(generations, "GRACE_S", 0)  # as if the day had passed
+    append(path, "c")
+    assert segments(path) == ["000002", "000003"]
+
+
+def test_what_no_writer_made_is_not_removed(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    kept = [
+        path / "segments" / "000001" / "notes.npy",
+        path / "segments" / "notes" / "a",
+        path / "generations" / "b.json",
+    ]
+    left = [
+        path / "segments" / "000009" / "c",
+        path / "segments" / "new-0a" / "d",
+        path / "generations" / "000000.json",
+    ]
+    for file in kept + left:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    append(path, "b")
+    assert [file.exists() for file in kept + left] == [True] * 3 + [False] * 3
+
+
+def test_nothing_is_removed_that_an_unreadable_generation_may_name(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    with Index(path):
+        make_index(path, code_records(np.zeros((1, 1), np.uint8), 8, ["b"]), overwrite=True).__exit__()
+        (path / "generations" / "000001.json").write_text("{}")  # such as one of another version
+        append(path, "c")
+        assert segments(path) == ["000001", "000002", "000003"]
+    append(path, "d")
+    assert segments(path) == ["000002", "000003", "000004"]
+
+
+def test_a_change_stands_though_what_it_replaced_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(generations, "_is_held", refuse)
+    append(path, "b")
+    assert Manifest.read(path).count == 2
+    assert caplog.messages == [f"{path}: what is no longer needed cannot be removed: permission denied"]
+
+
+@pytest.mark.parametrize("number", [10**15, "9" * 16])
+def test_an_index_never_becomes_one_that_cannot_be_read(tmp_path, number):
+    path = tmp_path / "i.rsr"
+    made(path, "a").__exit__()
+    last = Manifest.read(path)
+    if isinstance(number, str):
+        (path / "segments" / "000001").rename(path / "segments" / number)
+        replace(last, segments=(replace(last.segments[0], name=number),)).write(path)
+    else:
+        replace(last, generation=number).write(path)
+    with pytest.raises(IndexFormatError, match="cannot be changed any more"):
+        append(path, "b")
+    with Index(path) as index:
+        assert index.record(0)[0] == "a"
+    assert len(segments(path)) == 1
 
 
 def test_file_systems_are_told_apart(tmp_path):
@@ -120,6 +201,23 @@ def test_file_systems_are_told_apart(tmp_path):
     assert kinds["/proc"] == "proc"
     above = max((mount for mount in kinds if tmp_path.is_relative_to(mount)), key=len)
     assert generations.is_local(tmp_path) == (kinds[above] in generations.LOCAL)
+
+
+def test_mounts_of_any_name_are_told_apart(tmp_path):
+    """On Linux with user namespaces: the last of two mounts counts, and a name may be no UTF-8."""
+    script = (
+        "import subprocess, sys\nfrom pathlib import Path\nfrom rsr_cli.core.index.generations import is_local\n"
+        "for name in (b'm\\xff n', b'tab\\tnew\\nline'):\n"
+        "    path = Path(sys.argv[1]) / name.decode(errors='surrogateescape')\n"
+        "    path.mkdir()\n"
+        "    for kind in ('tmpfs', 'proc', 'tmpfs', 'proc'):\n"
+        "        subprocess.run(['mount', '-t', kind, kind, path], check=True)\n"
+        "        assert is_local(path) == (kind == 'tmpfs'), kind\n"
+    )
+    unshared = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"]
+    if shutil.which("unshare") is None or subprocess.run([*unshared, "mount", "-t", "proc", "p", "/proc"]).returncode:
+        pytest.skip("there are no user namespaces")
+    subprocess.run([*unshared, sys.executable, "-c", script, tmp_path], check=True)
 
 
 def test_an_index_that_cannot_be_written_is_asked_and_nothing_is_written(rsr, tmp_path):
@@ -158,6 +256,28 @@ def test_two_processes_that_append_at_once_both_do(tmp_path):
         assert (len(ids), len(set(ids)), index.manifest.generation) == (91, 91, 31)
         for name in "xy":
             assert [each for each in ids if each[0] == name] == [f"{name}{i}_{j}" for i in range(15) for j in range(3)]
+
+
+def test_two_processes_that_create_an_index_by_appending_both_do(tmp_path):
+    path = tmp_path / "i.rsr"
+    streams = {}
+    for name in "xy":
+        records = code_records(np.zeros((2, 1), np.uint8), 8, [f"{name}0", f"{name}1"])
+        work = build.append((each for each in batches(records, size=1)), path, None, Skips())
+        next(work)  # it has read a record
+        streams[name] = work
+    other = build.build(batches(code_records(np.zeros((2, 1), np.uint8), 8)), path, None, Skips())
+    next(other)
+    merging = upkeep.merge([made(tmp_path / "part.rsr", "z").path], path, Skips())
+    next(merging)
+    assert [sum(work) for work in streams.values()] == [1, 1]
+    for work in (other, merging):
+        with pytest.raises(OutputError, match="was created by another process meanwhile"):
+            sum(work)
+    with Index(path) as index:
+        assert [index.record(row)[0] for row in range(index.manifest.count)] == ["x0", "x1", "y0", "y1"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["i.rsr", "part.rsr"]
+    assert segments(path) == ["000001", "000002"]
 
 
 def test_compacting_beside_writers_keeps_what_they_do(tmp_path):

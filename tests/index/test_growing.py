@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import batches, code, embedding, feature, make_index
+from support import batches, code, code_records, embedding, feature, make_index
 
 from rsr_cli.core.errors import IndexFormatError, RecordError, Skips
-from rsr_cli.core.index import build, integrity, upkeep
+from rsr_cli.core.index import build, deletions, integrity, upkeep
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
 from rsr_cli.core.search.condition import Condition
@@ -317,6 +321,94 @@ class Growing(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _without_waiting_for_disks(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def of_many_segments(tmp_path):
+    """An index of more segments than files can be open in `limited`."""
+    made = [record(f"t{i}", i, None) for i in range(100)]
+    for i, each in enumerate(made):
+        make_index(tmp_path / f"{i}.rsr", [each]).__exit__()
+    path = tmp_path / "i.rsr"
+    sum(upkeep.merge([tmp_path / f"{i}.rsr" for i in range(100)], path, Skips()))
+    return path
+
+
+def limited(*arguments, records=()) -> subprocess.CompletedProcess:
+    command = ["bash", "-c", 'ulimit -n 80; exec "$@"', "bash", sys.executable, "-m", "rsr_cli.main", *arguments]
+    return subprocess.run(command, input=b"".join(orjson.dumps(each) + b"\n" for each in records), capture_output=True)
+
+
+def test_an_index_of_more_segments_than_files_can_be_open_is_changed(of_many_segments):
+    path = of_many_segments
+    changed = [record("t70", 500, None), record("new", 501, None)]
+    query = limited("query", path, records=[record("q", 5, None)])
+    assert query.stderr.endswith(b"too many open files; make one segment of all with rsr index --compact\n")
+    done = [
+        limited("index", "--append", "--replace", "-o", path, records=changed),
+        limited("index", "--delete", "-o", path, "--id", "t7", "--id", "t99"),
+        limited("info", "--json", path),
+        limited("index", "--compact", "-o", path),
+        limited("query", path, "-k", "1000", records=[record("q", 5, None)]),
+    ]
+    assert [(each.returncode, each.stderr) for each in done] == [(0, b"")] * 5
+    names = [f"t{i}" for i in range(100) if i not in (7, 99)] + ["new"]
+    assert orjson.loads(done[2].stdout)["records"] == len(names)
+    assert sorted(orjson.loads(line)["id"] for line in done[4].stdout.splitlines()) == sorted(names)
+    assert Index(path).record(98)[0] == "new"
+
+
+def test_a_table_that_cannot_be_opened_for_too_many_files_is_no_damaged_one(of_many_segments):
+    deleted = limited("index", "--delete", "-o", of_many_segments, "--label", "l1")
+    assert deleted.returncode == 1
+    assert re.search(rb"cannot be opened: too many open files; make one .* rsr index --compact\n$", deleted.stderr)
+
+
+def test_replacing_takes_memory_for_the_numbers_of_rows_and_not_for_their_ids(tmp_path, monkeypatch):
+    monkeypatch.setattr(deletions, "ROWS_AT_ONCE", 500)
+    names = [f"{i:0100}" for i in range(20_000)]
+    for name in ("i.rsr", "j.rsr"):
+        make_index(tmp_path / name, code_records(np.zeros((len(names), 1), np.uint8), 8, names)).__exit__()
+    with Index(tmp_path / "i.rsr") as first, Index(tmp_path / "j.rsr") as second:
+        segments = [*first.segments, *second.segments]
+        tracemalloc.start()
+        found = deletions.find_repeats(segments, 1)
+        gone = deletions.settle_repeats(found, Skips(), lambda _: "", replace_rows=True)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert gone == {0: list(range(len(names)))}
+    assert peak < 100 * len(names)
+
+
+def test_compacting_a_damaged_index_names_it(tmp_path, recwarn):
+    path = tmp_path / "i.rsr"
+    make_index(path, [record("a", 1, None)]).__exit__()
+    columns = path / "segments" / "000001" / "ids.npy"
+    array = np.load(columns)
+    np.save(columns, array + 1)  # so that the next record with this id is taken for a new one
+    sum(build.append(batches([record("a", 2, None)]), path, None, Skips()))
+    with pytest.raises(IndexFormatError, match=r"i\.rsr: is damaged: the id 'a' occurs twice"):
+        sum(upkeep.compact(path))
+    other = tmp_path / "j.rsr"
+    make_index(other, [record(f"t{i}", i, "l2") for i in range(20)], "l2").__exit__()
+    vectors = other / "segments" / "000001" / "vectors.npy"
+    array = np.load(vectors)
+    array[3, 1] = np.inf
+    np.save(vectors, array)
+    with pytest.raises(IndexFormatError, match=r"j\.rsr: has vectors with values that are not numbers"):
+        sum(upkeep.compact(other, partitions=3))
+    assert recwarn.list == []
+
+
+def test_an_infinite_box_of_a_damaged_index_is_described_without_a_warning(tmp_path, recwarn):
+    path = tmp_path / "i.rsr"
+    make_index(path, [record("a", 1, None)]).__exit__()
+    columns = path / "segments" / "000001" / "bbox.npy"
+    array = np.load(columns)
+    array[0] = np.inf
+    np.save(columns, array)
+    assert summarize(path)["records"] == 1
+    assert recwarn.list == []
 
 
 class TestGrowing(Growing.TestCase):

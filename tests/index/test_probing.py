@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
@@ -9,6 +11,7 @@ from support import batches, code_records, make_index
 
 from rsr_cli.core.errors import IndexFormatError, Skips, UsageError
 from rsr_cli.core.index import build, partitions, upkeep
+from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.search.scope import Scope
 
@@ -104,6 +107,20 @@ def test_partitions_that_the_manifest_does_not_state_well_are_refused(tmp_path):
         (path / "manifest.json").write_bytes(orjson.dumps(manifest))
         with pytest.raises(IndexFormatError, match="is damaged"), Index(path) as index:
             index.search(codes(1), 5, probe=1)
+
+
+def test_partitions_whose_file_the_manifest_does_not_state_are_refused(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 256, (40, 4), dtype=np.uint8)
+    make_index(tmp_path / "i.rsr", code_records(codes, 32), partitions=3).__exit__()
+    manifest = Manifest.read(tmp_path / "i.rsr")
+    (facts,) = manifest.segments
+    files = {name: stated for name, stated in facts.files.items() if name != "partitions.npy"}
+    replace(manifest, segments=(replace(facts, files=files),)).write(tmp_path / "i.rsr")
+    with (
+        Index(tmp_path / "i.rsr") as index,
+        pytest.raises(IndexFormatError, match=r"partitions\.npy: is damaged: the manifest does not state its size"),
+    ):
+        index.search(codes[:1], 3, probe=1)
 
 
 def test_the_commands_divide_and_probe(rsr, tmp_path):

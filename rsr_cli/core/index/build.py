@@ -6,13 +6,14 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
 from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
-from rsr_cli.core.index.generations import place, publish, writing
+from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import opened_segments
 from rsr_cli.core.index.writer import SegmentWriter
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     #: Decides, while no other process writes, what becomes of the index: from its manifest, that of the new segments,
     #: and their directory it returns the next manifest, or None if nothing changes.
     Settle = Callable[[Manifest | None, Manifest, Path], Manifest | None]
-
-#: Start of the name of a new segment, until it has its number.
-NEW = "new"
 
 
 def build(
@@ -101,6 +99,8 @@ def build(
             return writer.manifest(arguments)
 
     def settle(last: Manifest | None, made: Manifest, _: Path) -> Manifest:
+        if last is not None and not overwrite:
+            raise created_meanwhile(path)
         rows = counted(last.count, "row") if last else "an index that cannot be read"
         if replaces and (last is None or last.count) and not made.count:
             raise RsrError(f"no usable record was read, and {rows} would be lost", str(path), remedy="remove-index")
@@ -157,7 +157,7 @@ def append(
         The directory is not an index, or cannot be written.
     """
     known = Manifest.read(path) if resolve(path).exists() else None
-    with contextlib.ExitStack() as stack:
+    with told(path), contextlib.ExitStack() as stack:
         writers: list[SegmentWriter] = []  # the one that fills the segment, which knows where its rows are from
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
@@ -265,7 +265,8 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
         return
     check_space(manifest.space, other.space, place)
     if manifest.metric != other.metric:
-        raise UsageError(f"{place}: compares its vectors by {manifest.metric}, the others by {other.metric}")
+        what = f"vectors compared by {other.metric} cannot be in one index with those compared by {manifest.metric}"
+        raise UsageError(f"{place}: {what}")
     if manifest.refine != other.refine:
         mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
         raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
@@ -301,11 +302,14 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
     final = resolve(path)
     with told(path):
         if not final.exists():
-            with whole_directory(final) as directory:
-                (directory / SEGMENTS).mkdir()
-                made = yield from fill(directory / SEGMENTS)
-                settled = settle(None, made, directory / SEGMENTS) or made
-                settled = place(settled, directory / SEGMENTS, directory / SEGMENTS, 1)
+            with contextlib.suppress(_CreatedMeanwhile), whole_directory(final) as directory:
+                segments = directory / SEGMENTS
+                segments.mkdir()
+                made = yield from fill(segments)
+                if (final / MANIFEST).exists():
+                    yield from change(path, lambda staging: _filled(segments, made, staging), settle)
+                    raise _CreatedMeanwhile
+                settled = place(settle(None, made, segments) or made, segments, segments, 1)
                 replace(settled, generation=1).write(directory)
             return
         (final / SEGMENTS).mkdir(exist_ok=True)
@@ -322,6 +326,23 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
                 remove(unpublished)
 
 
+class _CreatedMeanwhile(Exception):  # noqa: N818
+    """Another process has created the index, and the segments were added to it."""
+
+
+def _filled(segments: Path, made: Manifest, staging: Path) -> Generator[int, None, Manifest]:
+    """Move segments that were written into another directory, and return their manifest, as a `Fill` does."""
+    yield from ()
+    for entry in segments.iterdir():
+        entry.rename(staging / entry.name)
+    return made
+
+
+def created_meanwhile(path: Path) -> OutputError:
+    """Return what to raise for an index that was not there, and is not to be changed."""
+    return OutputError("was created by another process meanwhile", str(path))
+
+
 def resolve(path: Path) -> Path:
     """Return what a path is when links are followed: an index that can be written, or nothing.
 
@@ -335,12 +356,26 @@ def resolve(path: Path) -> Path:
     if final.exists():
         names = {entry.name for entry in final.iterdir()} if final.is_dir() else set()
         names = {name for name in names if not name.startswith(PREFIX)}
-        elsewhere = any((final / name).is_symlink() for name in (SEGMENTS, GENERATIONS))
-        if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS} or elsewhere:
+        if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS}:
             raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
+        _check_kinds(final)
         if not os.access(final, os.W_OK):
             raise OutputError("cannot write: permission denied", str(path))
     return final
+
+
+def _check_kinds(index: Path) -> None:
+    """Raise OutputError unless all that is written to or removed is in an index itself, and not where a link leads."""
+    for folder in (index, index / SEGMENTS, index / GENERATIONS):
+        entries: list[Path] = []
+        with contextlib.suppress(FileNotFoundError):
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PREFIX)]
+        for entry in entries:
+            kind = "directory" if entry.name in (SEGMENTS, GENERATIONS) or folder.name == SEGMENTS else "regular file"
+            with contextlib.suppress(FileNotFoundError):  # another process writes, and has removed it
+                mode = entry.lstat().st_mode
+                if not (stat.S_ISDIR(mode) if kind == "directory" else stat.S_ISREG(mode)):
+                    raise OutputError(f"cannot write: it is not a {kind}", str(entry))
 
 
 @contextlib.contextmanager
@@ -349,7 +384,7 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError("was created by another process meanwhile", str(path)) from None
+        raise created_meanwhile(path) from None
     except (OSError, sqlite3.Error) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"cannot write: {what.lower()}", str(path)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import shutil
@@ -18,7 +19,7 @@ from rsr_cli.core.inputs import map_array, map_plain
 from rsr_cli.core.records.facts import outward
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
@@ -105,17 +106,19 @@ class ColumnFile:
         for file, column in zip(self._columns, np.ascontiguousarray(rows.T, self._dtype), strict=True):
             file.write(column.data)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Write the file."""
-        if not self._columns:
-            return
         with self._path.open("xb", BUFFER_BYTES) as whole:
             whole.write(array_header(self._dtype, (self._count, len(self._columns)), by_column=True))
             for file in self._columns:
                 file.seek(0)
                 shutil.copyfileobj(file, whole, BUFFER_BYTES)
-                file.close()
-        self._columns = []
+        self.close()
+
+    def close(self) -> None:
+        """Drop what was not written to the file."""
+        for file in self._columns:
+            file.close()
 
 
 class FilterColumns:
@@ -167,8 +170,14 @@ class FilterColumns:
         self._ends.append(self._labels.count + counts.cumsum())
         self._labels.append(mine[numbers])
 
+    def finish(self) -> None:
+        """Write the files."""
+        self._boxes.finish()
+        self._times.finish()
+        self.close()
+
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         for column in (self._boxes, self._times, self._labels, self._ends):
             column.close()
 
@@ -247,6 +256,18 @@ class Columns:
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
 
 
+@contextlib.contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """Turn the errors of opening a file of an index into ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
+    except OSError as error:
+        remedy = "compact-segments" if error.errno == errno.EMFILE else None
+        raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy=remedy) from None
+
+
 def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, by_column: bool = False) -> NDArray[Any]:
     """Map an array of an index, whose values are in the order of rows, or may be in that of columns.
 
@@ -256,16 +277,12 @@ def map_checked(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, by_colu
         It is missing, damaged, or of another dtype or shape.
     """
     try:
-        header = array_header(np.dtype(dtype), shape, by_column=by_column)
-        found = map_plain(path, header, np.dtype(dtype), shape[::-1] if by_column else shape)
-        if found is not None:  # several times as fast, for indexes of many segments
-            return found.T if by_column else found
-        found = map_array(path)
-    except FileNotFoundError:
-        raise IndexFormatError("is missing", str(path), remedy="rebuild") from None
-    except OSError as error:
-        remedy = "compact-segments" if error.errno == errno.EMFILE else None
-        raise IndexFormatError(f"cannot be opened: {reason(error)}", str(path), remedy=remedy) from None
+        with opening(path):
+            header = array_header(np.dtype(dtype), shape, by_column=by_column)
+            found = map_plain(path, header, np.dtype(dtype), shape[::-1] if by_column else shape)
+            if found is not None:  # several times as fast, for indexes of many segments
+                return found.T if by_column else found
+            found = map_array(path)
     except ValueError as error:
         raise IndexFormatError(f"is damaged: {error}", str(path), remedy="rebuild") from None
     is_ordered = found.flags.c_contiguous or (by_column and found.flags.f_contiguous)

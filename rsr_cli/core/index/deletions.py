@@ -15,7 +15,7 @@ from rsr_cli.core.index.manifest import numbered
 from rsr_cli.core.index.writer import facts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,31 +47,38 @@ class Repeat(NamedTuple):
     earlier_row: int
 
 
-def find_repeats(segments: Sequence[Segment], start: int) -> list[Repeat]:
-    """Return the ids of segments from one on that an earlier segment has too, deleted rows aside, in row order."""
-    repeats: list[Repeat] = []
+def find_repeats(segments: Sequence[Segment], start: int) -> Iterator[Repeat]:
+    """Yield the ids of segments from one on that an earlier segment has too, deleted rows aside, in row order."""
     for number in range(max(1, start), len(segments)):
         segment = segments[number]
-        both = [common(segment.digests, earlier.digests) for earlier in segments[:number]]
+        is_last = number == len(segments) - 1  # then files are closed, as there may be more than can be open
+        both = []
+        for earlier in segments[:number]:
+            both.append(common(segment.digests, earlier.digests))
+            if is_last:
+                earlier.close()
         sought = np.unique(np.concatenate(both))
-        rows = _rows_with(segment, sought) if len(sought) else {}
-        for before, shared in enumerate(both):
-            if len(shared):
-                found = segments[before].rows_of(list(rows))
-                repeats += [Repeat(name, number, rows[name], before, row) for name, row in found.items()]
-    return sorted(repeats, key=lambda repeat: repeat[1:])
+        for rows in _rows_with(segment, sought) if len(sought) else ():
+            repeats: list[Repeat] = []
+            for before, shared in enumerate(both):
+                if len(shared):
+                    found = segments[before].rows_of(list(rows))
+                    repeats += [Repeat(name, number, rows[name], before, row) for name, row in found.items()]
+                    if is_last:
+                        segments[before].close()
+            yield from sorted(repeats, key=lambda repeat: repeat[1:])
 
 
-def _rows_with(segment: Segment, sought: NDArray[np.uint64]) -> dict[str, int]:
-    """Return the rows of those ids of a segment whose digest is among some sorted ones."""
-    rows: dict[str, int] = {}
+def _rows_with(segment: Segment, sought: NDArray[np.uint64]) -> Iterator[dict[str, int]]:
+    """Yield, a block of rows at a time, the rows of those ids of a segment whose digest is among some sorted ones."""
     for first, live in segment.blocks(ROWS_AT_ONCE):
         names = segment.ids(first, live)
         mine = digests(names)
         at = np.minimum(np.searchsorted(sought, mine), len(sought) - 1)
         numbers = first + live.nonzero()[0]
-        rows.update((names[i], int(numbers[i])) for i in (sought[at] == mine).nonzero()[0].tolist())
-    return rows
+        rows = {names[i]: int(numbers[i]) for i in (sought[at] == mine).nonzero()[0].tolist()}
+        if rows:
+            yield rows
 
 
 def settle_repeats(
@@ -121,7 +128,8 @@ def with_deletions(
     for number, gone in rows.items():
         segment, facts = segments[number], changed[number]
         deleted = np.union1d(segment.deleted, np.fromiter(gone, np.int64))
-        if len(deleted) == len(segment.deleted):
+        segment.close()
+        if len(deleted) == facts.deleted:
             continue
         path = segment.directory / f"deleted-{numbered(generation)}.npy"
         while path.exists():  # such as one that is linked from another index

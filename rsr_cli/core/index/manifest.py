@@ -37,6 +37,8 @@ SCHEMA_VERSION = 2
 MANIFEST, SEGMENTS, LOCK, GENERATIONS = "manifest.json", "segments", "lock", "generations"
 VECTORS, TABLE = "vectors.npy", "records.sqlite"
 HAMMING = "hamming"
+#: Pattern of the name of a segment or generation.
+NAME = "[0-9]{6,16}"
 #: Metrics of embeddings, the default first.
 METRICS = ("l1", "l2", "cosine", "dot")
 #: What embeddings beside codes may be stored as.
@@ -85,7 +87,7 @@ class SegmentFacts:
 
     def check(self) -> None:
         """Raise ValueError if a value is of another type, or the name of a file leads elsewhere."""
-        if not isinstance(self.name, str) or not re.fullmatch(r"[0-9]{6,16}", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
             raise ValueError(f"{self.name!r} is not the name of a segment")
         if type(self.count) is not int or self.count < 1:
             raise ValueError(f"{self.count!r} is not a number of rows")
@@ -212,7 +214,17 @@ class Manifest:
         return self.gsd, self.extent
 
     def write(self, index: Path) -> None:
-        """Replace the manifest of an index, atomically."""
+        """Replace the manifest of an index, atomically.
+
+        Raises
+        ------
+        IndexFormatError
+            It is not one that could be read, as its numbers would be too large.
+        """
+        try:
+            self.check()
+        except (ValueError, RecordError) as error:
+            raise IndexFormatError(f"cannot be changed any more: {error}", str(index), remedy="rebuild") from None
         with whole_file(index / MANIFEST, overwrite=True) as file:
             facts = asdict(self)
             file.write(orjson.dumps({**facts, "sha256": _digest(facts)}, option=orjson.OPT_INDENT_2))
@@ -302,7 +314,7 @@ class Manifest:
         if not 0 <= self.max_norm <= MAX_NORM or not all(0 < number < math.inf for number in metres):
             raise ValueError("max_norm, gsd or extent is out of range")
         if type(self.generation) is not int or not 1 <= self.generation <= MAX_GENERATION:
-            raise ValueError("its generation is not a number from 1")
+            raise ValueError(f"its generation is not a number from 1 to {MAX_GENERATION}")
         if self.partitions not in (None, "auto") and not (type(self.partitions) is int and self.partitions > 0):
             raise ValueError("its partitions are not a number")
         for segment in self.segments:

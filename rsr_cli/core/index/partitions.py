@@ -269,8 +269,9 @@ def learn(sample: NDArray[Any], metric: str, count: int, rng: np.random.Generato
     grid = None
     if metric != HAMMING:
         wide = sample.astype(np.float64)
-        origin = wide.mean(axis=0)
-        spread = np.sqrt(np.square(wide - origin).mean()) * 4 / _levels(sample.shape[1])  # beyond 4 deviations is 4
+        with np.errstate(invalid="ignore"):  # of an index with values that are not numbers
+            origin = wide.mean(axis=0)
+            spread = np.sqrt(np.square(wide - origin).mean()) * 4 / _levels(sample.shape[1])  # beyond 4 deviations is 4
         grid = np.stack([origin, np.full_like(origin, spread or 1)])
     points = np.ascontiguousarray(Centroids(sample[:0], grid, metric).points(sample))
     distinct = np.unique(points.view(np.dtype((np.void, points[:1].nbytes))), return_index=True)[1]

@@ -127,6 +127,8 @@ class Segment:
         """The partitions, if the segment has any."""
         assert self.recall is not None
         assert self.facts.partitions is not None
+        if LISTS not in self.facts.files:
+            raise self._damaged(LISTS, "the manifest does not state its size")
         return Partitions(self.directory, self.facts.partitions["count"], self.vectors, self._manifest.metric)
 
     @cached_property
@@ -201,9 +203,12 @@ class Segment:
         return IndexFormatError(f"is damaged: {what}", str(self.directory / name), remedy="rebuild")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files. They are opened again if they are asked for."""
         if "table" in vars(self):
             self.table.close()
+        for name in ("table", "vectors", "partitions", "deleted", "digests"):
+            vars(self).pop(name, None)
+        self.columns = Columns(self.directory, self.count)
 
 
 class Index:
@@ -271,7 +276,7 @@ class Index:
         """
         row = self.find(name)
         if row is None:
-            similar = [each for segment in self.segments for each in segment.table.ids_with(name)][:3]
+            similar = [each for some in self.segments for each in some.rows_of(some.table.ids_with(name))][:3]
             hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
             raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
         return row

@@ -38,6 +38,7 @@ def summarize(path: Path) -> dict[str, Any]:
             for name, count in zip(names, counts.tolist(), strict=True):
                 if count:
                     summary.labels[name] += count
+            segment.close()
         if manifest.space:
             stated = orjson.dumps(manifest.space.as_property()).decode()
             summary.spaces[manifest.space.kind, stated] = manifest.count

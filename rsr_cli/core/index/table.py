@@ -17,7 +17,9 @@ from urllib.parse import quote
 import orjson
 
 from rsr_cli.core.errors import IndexFormatError, RsrError
+from rsr_cli.core.index.columns import opening
 from rsr_cli.core.index.manifest import TABLE
+from rsr_cli.core.inputs import open_regular
 from rsr_cli.core.records.fields import HIT_FIELDS, id_text
 from rsr_cli.core.records.jsonl import dump
 from rsr_cli.core.records.space import KINDS
@@ -199,7 +201,7 @@ class TableWriter:
         Raises
         ------
         RsrError
-            An id occurs twice.
+            An id occurs twice; IndexFormatError if the rows are copied ones.
         """
         self._inserting.result()
         left = zip(*[iter(self._waiting)] * 3, strict=True)
@@ -212,6 +214,8 @@ class TableWriter:
             name, _ = self._database.execute(
                 "SELECT id, min(row) FROM records GROUP BY id HAVING count(*) > 1 ORDER BY 2 LIMIT 1"
             ).fetchone()
+            if self._run is None:  # of rows that were copied
+                raise IndexFormatError(f"is damaged: the id {name!r} occurs twice", remedy="rebuild") from None
             rows = self._database.execute("SELECT row FROM records WHERE id = ? ORDER BY row LIMIT 2", (name,))
             _, (again,) = rows.fetchall()
             raise RsrError(self.twice(name), self.place(again), remedy="unique-ids") from None
@@ -235,10 +239,8 @@ class Table:
 
     Raises
     ------
-    FileNotFoundError
-        The file is missing.
     IndexFormatError
-        It cannot be read.
+        The file is missing, or cannot be read.
     """
 
     def __init__(self, directory: Path, count: int) -> None:
@@ -253,7 +255,8 @@ class Table:
             if self._ask("SELECT (SELECT min(row) FROM records), (SELECT max(row) FROM records)") != [(0, count - 1)]:
                 raise self._damaged(f"its rows are not those from 0 to {count - 1}")
         except (sqlite3.Error, IndexFormatError) as error:
-            self._path.stat()  # raises FileNotFoundError, where SQLite does not say what is wrong
+            with opening(self._path):  # raises what is wrong, where SQLite does not say it
+                open_regular(self._path).close()
             raise error if isinstance(error, IndexFormatError) else self._unreadable(error) from None
 
     def close(self) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.errors import OutputError, RecordError, RsrError, Skips
+from rsr_cli.core.errors import IndexFormatError, OutputError, RecordError, RsrError, Skips
 from rsr_cli.core.files import refuse_existing
-from rsr_cli.core.index.build import NEW, change, check_fits, resolve, told
+from rsr_cli.core.index.build import change, check_fits, created_meanwhile, resolve, told
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
-from rsr_cli.core.index.generations import publish, retire, writing
+from rsr_cli.core.index.generations import NEW, publish, retire, writing
 from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import Index, opened_segments
 from rsr_cli.core.index.writer import SegmentWriter, made_by
@@ -67,6 +67,7 @@ def rows_with_ids(index: Index, ids: Sequence[str], skips: Skips) -> dict[int, l
         if found := segment.rows_of(list(missing)):
             rows[number] = list(found.values())
             missing = {name: None for name in missing if name not in found}
+        segment.close()
     for name in missing:
         skips(RecordError(f"has no item with the id {name!r}", str(index.path)))
     return rows
@@ -120,9 +121,14 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
             refine = first.refine.dtype if first.refine else None
             with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine)) as writer:
                 writer.max_norm = first.max_norm
-                for segment in index.segments:
-                    yield from writer.copy(segment)
-                writer.finish()
+                try:
+                    for segment in index.segments:
+                        yield from writer.copy(segment)
+                        segment.close()  # there may be more segments than files that can be open
+                    writer.finish()
+                except IndexFormatError as error:
+                    error.place = error.place or str(path)
+                    raise
                 return writer.manifest(arguments)
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
@@ -164,6 +170,8 @@ def _moved(segments: Sequence[Segment], now: Sequence[Segment]) -> list[int]:
         gone = np.setdiff1d(later.deleted, segment.deleted)
         rows += (first + gone - np.searchsorted(segment.deleted, gone)).tolist()
         first += segment.count - len(segment.deleted)
+        segment.close()
+        later.close()
     return rows
 
 
@@ -231,12 +239,16 @@ def merge(
                     number += 1
                     yield segment.count - segment.facts.deleted
                 made = made.extended(replace(index.manifest, segments=tuple(segments)))
-            if not made.segments:
+            if not made.segments and not (append and exists):
                 raise RsrError("the indexes have no rows", str(output), remedy="remove-index" if exists else None)
             return made
 
-        def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
+        def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
             old = last if append else None
+            if last is not None and not (append or overwrite):
+                raise created_meanwhile(output)
+            if not made.segments:
+                return None
             if old:
                 check_fits(old, made, str(output))
             with contextlib.ExitStack() as opened:

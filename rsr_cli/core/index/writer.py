@@ -154,6 +154,7 @@ class SegmentWriter:
 
     def finish(self) -> None:
         """Complete the files, and check that every id is unique, if that was not done with each record."""
+        self._columns.finish()
         self._close_arrays()
         if self.count:
             np.lib.format.open_memmap(self._directory / IDS, mode="r+").sort()

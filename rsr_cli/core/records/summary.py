@@ -84,8 +84,9 @@ class Summary:
         known = boxes[~np.isnan(boxes[:, 0])].astype(np.float64)
         if len(known):
             west, south, east, north = known.T
-            begin = west % 360
-            end = begin + np.where(west > east, east - west + 360, east - west)
+            with np.errstate(invalid="ignore"):  # of an index with infinite ones
+                begin = west % 360
+                end = begin + np.where(west > east, east - west + 360, east - west)
             low = np.array([np.where(west > east, -180, west).min(), south.min(), begin.min()])
             high = np.array([np.where(west > east, 180, east).max(), north.max(), end.max()])
             if self.sides is not None:
