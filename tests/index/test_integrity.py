@@ -6,10 +6,12 @@ import random
 from typing import TYPE_CHECKING
 
 import numpy as np
+import orjson
 import pytest
 from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.index import integrity, upkeep
+from rsr_cli.core.index.writer import facts_of
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import IndexFormatError
@@ -76,3 +78,22 @@ def test_the_command_names_all_and_fails(rsr, tmp_path):
     assert all("is damaged: it has not the sha256 that the manifest states; build it again" in line for line in lines)
     assert rsr("check", "nowhere", cwd=tmp_path).returncode == 1
     assert rsr("check", cwd=tmp_path).returncode == 2
+
+
+def test_partitions_that_list_a_row_twice_are_found(tmp_path, lake):
+    path = tmp_path / "p.rsr"
+    codes = np.random.default_rng(0).integers(0, 256, (50, 4), dtype=np.uint8)
+    make_index(path, code_records(codes, 32), partitions=1).__exit__()
+    assert damage_of(path) == []
+    lists = path / "segments" / "000001" / "partitions.npy"
+    data = np.load(lists)
+    rows = data[-56 * 8 :].view(np.int64)  # room for a multiple of 8 rows
+    assert sorted(rows[:50].tolist()) == list(range(50))
+    rows[7] = rows[6]
+    np.save(lists, data)
+    manifest = orjson.loads((path / "manifest.json").read_bytes())
+    del manifest["sha256"]
+    manifest["segments"][0]["files"]["partitions.npy"] = facts_of(lists)
+    (path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    (error,) = damage_of(path)
+    assert "a row is in none of the partitions, or in two" in error.message

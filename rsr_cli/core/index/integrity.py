@@ -9,6 +9,7 @@ from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.manifest import SEGMENTS
+from rsr_cli.core.index.reading import opened_segments
 from rsr_cli.core.inputs import open_regular
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def check(path: Path, report: Callable[[IndexFormatError], None]) -> Iterator[int]:
-    """Read all files of an index, and report each that is not as it was written.
+    """Read all files of an index, and report each that is not as it was written, or whose partitions lack a row.
 
     Parameters
     ----------
@@ -39,6 +40,12 @@ def check(path: Path, report: Callable[[IndexFormatError], None]) -> Iterator[in
         The directory is not an index, or its manifest is damaged.
     """
     manifest, held = generations.hold(path)
+    damaged: list[IndexFormatError] = []
+
+    def note(error: IndexFormatError) -> None:
+        damaged.append(error)
+        report(error)
+
     with held:
         for segment in manifest.segments:
             for name, stated in segment.files.items():
@@ -51,13 +58,22 @@ def check(path: Path, report: Callable[[IndexFormatError], None]) -> Iterator[in
                             size += len(block)
                             yield len(block)
                 except FileNotFoundError:
-                    report(IndexFormatError("is missing", str(place), remedy="rebuild"))
+                    note(IndexFormatError("is missing", str(place), remedy="rebuild"))
                 except OSError as error:
-                    report(IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild"))
+                    note(IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild"))
                 else:
                     if size != stated["size"]:
                         what = f"it has {size} bytes and the manifest {stated['size']}"
-                        report(IndexFormatError(f"is damaged: {what}", str(place), remedy="rebuild"))
+                        note(IndexFormatError(f"is damaged: {what}", str(place), remedy="rebuild"))
                     elif digest.hexdigest() != stated.get("sha256"):
                         what = "is damaged: it has not the sha256 that the manifest states"
-                        report(IndexFormatError(what, str(place), remedy="rebuild"))
+                        note(IndexFormatError(what, str(place), remedy="rebuild"))
+        if damaged:
+            return
+        with opened_segments(path / SEGMENTS, manifest) as segments:
+            for opened in segments:
+                try:
+                    if opened.recall is not None:
+                        opened.partitions.check_rows()
+                except IndexFormatError as error:
+                    report(error)
