@@ -50,7 +50,8 @@ REMEDIES = {
     "fill-missing": "embed all with the bands that all have, as --model rcf:bands={bands} does, or pass --fill-missing",
     "finer-grid": "pass a --grid of smaller cells, or --edge pad",
     "first-line": "write one before it, such as id,e_1,e_2,e_3, and pass --vector-column e_1..e_3",
-    "footprints": "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride",
+    "footprints": "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride: "
+    "rsr query --datetime or --filter selects a scene",
     "id": "pass records of rsr tile, or add an id to each",
     "id-column": "if another one has them, name it with --id-column",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
