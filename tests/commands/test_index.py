@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 
 import numpy as np
 import orjson
@@ -138,8 +139,8 @@ def test_overwriting_is_not_suggested_for_what_is_no_index(rsr, tmp_path):
     (tmp_path / "file").write_text("years of work")
     for name in ("precious", "file"):
         done = rsr("index", "-o", name, input=b"broken", cwd=tmp_path)
-        says = f"rsr index: {name}: exists and is not an index, or has other files in it; it is not replaced\n"
-        assert (done.returncode, done.stderr.decode()) == (1, says)
+        says = "exists and is not an index, or has other files in it; it is not replaced; pass another name to -o"
+        assert (done.returncode, done.stderr.decode()) == (1, f"rsr index: {name}: {says}\n")
 
 
 def test_codes_are_preferred_and_a_metric_asks_for_the_embeddings(rsr, tmp_path, lines):
@@ -309,3 +310,37 @@ def test_what_is_stored_beside_codes_is_decided_once(rsr, tmp_path, lines, both,
     (line,) = done.stderr.decode().splitlines()
     assert says in line
     assert done.returncode == 2
+
+
+def test_items_are_deleted_by_the_beginning_of_their_ids(rsr, tmp_path, lines):
+    records = code_records(np.zeros((4, 4), np.uint8), 32)
+    for name, record in zip(("may_0", "may_64", "june_0", "mayor_0"), records, strict=True):
+        record["id"] = name
+    assert rsr("index", "-o", "x.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    done = rsr("index", "--delete", "--id", "may_*", "-o", "x.rsr", cwd=tmp_path)
+    says = "has no item with the id 'may_*'; to delete the items whose ids begin so, pass --filter"
+    assert (done.returncode, says in done.stderr.decode()) == (1, True)
+    begins = "id LIKE 'may\\_%'"
+    done = rsr("index", "--delete", "--filter", begins, "-o", "x.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Index(tmp_path / "x.rsr") as index:
+        assert [index.find(name) is None for name in ("may_0", "may_64", "june_0", "mayor_0")] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+    told = dict(line.split(None, 1) for line in rsr("info", "x.rsr", cwd=tmp_path).stdout.decode().splitlines())
+    assert shlex.split(told["arguments"]) == ["rsr", "index", "--delete", "--filter", begins, "-o", "x.rsr"]
+    done = rsr("index", "--delete", "--filter", begins, "-o", "x.rsr", cwd=tmp_path)
+    assert done.stderr == b"rsr index: no item of the index matches the filters, and nothing was deleted\n"
+
+
+def test_a_merged_index_states_how_it_was_merged(rsr, tmp_path, lines):
+    for name in ("a", "b"):
+        records = [record | {"id": f"{name}{record['id']}"} for record in code_records(np.zeros((2, 4), np.uint8), 32)]
+        assert rsr("index", "-o", f"{name}.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    for arguments in (["a.rsr", "b.rsr", "-o", "c.rsr"], ["b.rsr", "--append", "-o", "a.rsr"]):
+        assert rsr("index", *arguments, cwd=tmp_path).returncode == 0
+        manifest = orjson.loads((tmp_path / arguments[-1] / "manifest.json").read_bytes())
+        assert manifest["arguments"] == ["rsr", "index", *arguments]

@@ -337,7 +337,8 @@ def resolve(path: Path) -> Path:
         names = {name for name in names if not name.startswith(PREFIX)}
         elsewhere = any((final / name).is_symlink() for name in (SEGMENTS, GENERATIONS))
         if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS} or elsewhere:
-            raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
+            what = "exists and is not an index, or has other files in it; it is not replaced"
+            raise OutputError(what, str(path), remedy="other-output")
         if not os.access(final, os.W_OK):
             raise OutputError("cannot write: permission denied", str(path))
     return final
