@@ -301,7 +301,9 @@ def _check(
     ways = {"--id": ids, "--at": places, _flag([*liked, *unliked]): [*liked, *unliked], "INPUT": inputs}
     chosen = [name for name, given in ways.items() if given]
     if unliked and (ids or places):
-        raise UsageError(f"{_flag(unliked)} is for examples: pass --like ID in place of {chosen[0]}")
+        raise UsageError(
+            f"{_flag(unliked)} is for examples: pass --like ID or --like-from FILE in place of {chosen[0]}"
+        )
     if len(chosen) > 1:
         raise UsageError(f"pass either {chosen[0]} or {chosen[1]}, not both")
     if unliked and not liked:

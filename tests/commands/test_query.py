@@ -532,8 +532,8 @@ def test_examples_of_a_table_of_others(rsr, tmp_path):
     ("options", "says"),
     [
         (["--id", "a", "--at", "1,2"], "pass either --id or --at, not both"),
-        (["--id", "a", "--unlike", "b"], "--unlike is for examples: pass --like ID in place of --id"),
-        (["--at", "1,2", "--unlike-from", "x"], "--unlike-from is for examples: pass --like ID in place of --at"),
+        (["--id", "a", "--unlike", "b"], "is for examples: pass --like ID or --like-from FILE in place of --id"),
+        (["--at", "1,2", "--unlike-from", "x"], "--unlike-from is for examples: pass --like ID or --like-from FILE in"),
         (["--at", "1,2", "--like", "a"], "pass either --at or --like, not both"),
         (["--like-from", "x", "tiles"], "pass either --like-from or INPUT, not both"),
         (["--unlike-from", "x", "tiles"], "pass either --unlike-from or INPUT, not both"),
@@ -731,6 +731,11 @@ def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
             " see rsr query --help",
         ),
         (["--datetime", "July"], "--datetime: 'July' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z"),
+        (
+            ["--datetime", "01/06/2023"],
+            "--datetime: '01' in '01/06/2023' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z, and an "
+            "interval is as 2023-06/2023-08",
+        ),
         (["--filter", "a =="], "--filter: 'a ==' is not CQL2: it goes wrong at character 4"),
         (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),
         (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN"),

@@ -102,7 +102,8 @@ def _period(text: str, whole: str) -> tuple[int, int]:
         moment = NO_TIME
     if moment == NO_TIME:
         where = "" if text == whole else f" in {whole!r}"
-        raise UsageError(f"{text!r}{where} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z")
+        between = ", and an interval is as 2023-06/2023-08" if where or ".." in text else ""
+        raise UsageError(f"{text!r}{where} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z{between}")
     return moment, moment
 
 

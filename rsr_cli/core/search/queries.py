@@ -177,7 +177,7 @@ class Queries:
         """
         rows = rows_in(self._index, footprint, OVERLAP)
         if not len(rows):
-            raise RecordError(f"no tile of {self._index.path} is within its polygons", place)
+            raise RecordError(f"no tile of {self._index.path} shares area with its polygons", place)
         for row in rows.tolist():
             yield from self._usable(partial(int, row), place)
 
