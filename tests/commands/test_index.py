@@ -344,3 +344,23 @@ def test_a_merged_index_states_how_it_was_merged(rsr, tmp_path, lines):
         assert rsr("index", *arguments, cwd=tmp_path).returncode == 0
         manifest = orjson.loads((tmp_path / arguments[-1] / "manifest.json").read_bytes())
         assert manifest["arguments"] == ["rsr", "index", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("gsd", "side_px", "says"),
+    [
+        (10, 64, ""),
+        (10, 224, "tiles of 640 m and of 2240 m on the ground"),
+        (30, 64, "pixels of 10 m and of 30 m on the ground"),
+    ],
+)
+def test_tiles_of_another_size_on_the_ground_are_warned_about(rsr, tmp_path, lines, gsd, side_px, says):
+    for name, stated in (("a", (10, 64)), ("b", (gsd, side_px))):
+        (record,) = code_records(np.zeros((1, 4), np.uint8), 32)
+        record["id"] = name
+        record["properties"] |= {"gsd": stated[0], "proj:shape": [stated[1], stated[1]]}
+        (tmp_path / name).write_bytes(lines([record]))
+        assert rsr("index", name, "-o", f"{name}.rsr", cwd=tmp_path).stderr == b""
+    for arguments in (["a.rsr", "b.rsr", "-o", "c.rsr"], ["b", "--append", "-o", "a.rsr"]):
+        done = rsr("index", *arguments, cwd=tmp_path)
+        assert (done.returncode, says in done.stderr.decode(), not done.stderr) == (0, True, not says)
