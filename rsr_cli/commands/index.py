@@ -59,7 +59,7 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--delete",
     is_flag=True,
-    help="Delete the items with the ids of the records instead, those that --id names, or those that all filters keep.",
+    help="Delete the items with the ids of the records instead, those that --id names, or all that match the filters.",
 )
 @click.option(
     "--id",
@@ -192,7 +192,7 @@ def _work(
 
         deleted = upkeep.delete(path, choose, arguments=arguments)
         if wanted and not deleted:
-            log.warning("the filter keeps no item of the index, and nothing was deleted")
+            log.warning("no item of the index matches the filters, and nothing was deleted")
         yield deleted
         return
     merged = [name for name in inputs if is_index(name)]

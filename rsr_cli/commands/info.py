@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{' to '.join(f'{number:g}' for number in dict.fromkeys(value))} m"
     if name == "bbox":
         return ", ".join(f"{side:.7g}" for side in value)
+    if name == "arguments":
+        return shlex.join(value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     if isinstance(value, list):

@@ -195,8 +195,8 @@ def query(
     Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
     that all filters keep.
 
-    Items of the index can be queries themselves, by --id or --at, or examples that are one query together: --like and
-    --unlike, and their like.
+    Items of the index can be queries themselves, by --id or --at, or examples that together are one query: the
+    options that begin with --like and --unlike.
     """
     _check(inputs, ids, places, examples, combine)
     if raster is not None and not places:
@@ -254,7 +254,7 @@ def query(
         if without:
             why = "" if opened.manifest.count else ": the index is empty"
             if opened.manifest.count and not any(mask is None or mask.any() for mask in kept):
-                why = ": the filter keeps no item of the index"
+                why = ": no item of the index matches the filters"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:
@@ -300,6 +300,10 @@ def _check(
     unliked = [name for name in ("unlike_ids", "unlike_from") if examples[name]]
     ways = {"--id": ids, "--at": places, _flag([*liked, *unliked]): [*liked, *unliked], "INPUT": inputs}
     chosen = [name for name, given in ways.items() if given]
+    if unliked and (ids or places):
+        raise UsageError(
+            f"{_flag(unliked)} is for examples: pass --like ID or --like-from FILE in place of {chosen[0]}"
+        )
     if len(chosen) > 1:
         raise UsageError(f"pass either {chosen[0]} or {chosen[1]}, not both")
     if unliked and not liked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
 import sys
 
@@ -142,8 +143,8 @@ def test_overwriting_is_not_suggested_for_what_is_no_index(rsr, tmp_path):
     (tmp_path / "file").write_text("years of work")
     for name in ("precious", "file"):
         done = rsr("index", "-o", name, input=b"broken", cwd=tmp_path)
-        says = f"rsr index: {name}: exists and is not an index, or has other files in it; it is not replaced\n"
-        assert (done.returncode, done.stderr.decode()) == (1, says)
+        says = "exists and is not an index, or has other files in it; it is not replaced; pass another name to -o"
+        assert (done.returncode, done.stderr.decode()) == (1, f"rsr index: {name}: {says}\n")
 
 
 def test_codes_are_preferred_and_a_metric_asks_for_the_embeddings(rsr, tmp_path, lines):
@@ -360,3 +361,57 @@ def test_a_disk_that_is_full_as_files_are_closed_is_one_line_that_names_the_inde
     done = subprocess.run(command, input=records, capture_output=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, b"rsr index: i.rsr: cannot write: file too large\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_items_are_deleted_by_the_beginning_of_their_ids(rsr, tmp_path, lines):
+    records = code_records(np.zeros((4, 4), np.uint8), 32)
+    for name, record in zip(("may_0", "may_64", "june_0", "mayor_0"), records, strict=True):
+        record["id"] = name
+    assert rsr("index", "-o", "x.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    done = rsr("index", "--delete", "--id", "may_*", "-o", "x.rsr", cwd=tmp_path)
+    says = "has no item with the id 'may_*'; to delete the items whose ids begin so, pass --filter"
+    assert (done.returncode, says in done.stderr.decode()) == (1, True)
+    begins = "id LIKE 'may\\_%'"
+    done = rsr("index", "--delete", "--filter", begins, "-o", "x.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Index(tmp_path / "x.rsr") as index:
+        assert [index.find(name) is None for name in ("may_0", "may_64", "june_0", "mayor_0")] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+    told = dict(line.split(None, 1) for line in rsr("info", "x.rsr", cwd=tmp_path).stdout.decode().splitlines())
+    assert shlex.split(told["arguments"]) == ["rsr", "index", "--delete", "--filter", begins, "-o", "x.rsr"]
+    done = rsr("index", "--delete", "--filter", begins, "-o", "x.rsr", cwd=tmp_path)
+    assert done.stderr == b"rsr index: no item of the index matches the filters, and nothing was deleted\n"
+
+
+def test_a_merged_index_states_how_it_was_merged(rsr, tmp_path, lines):
+    for name in ("a", "b"):
+        records = [record | {"id": f"{name}{record['id']}"} for record in code_records(np.zeros((2, 4), np.uint8), 32)]
+        assert rsr("index", "-o", f"{name}.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    for arguments in (["a.rsr", "b.rsr", "-o", "c.rsr"], ["b.rsr", "--append", "-o", "a.rsr"]):
+        assert rsr("index", *arguments, cwd=tmp_path).returncode == 0
+        manifest = orjson.loads((tmp_path / arguments[-1] / "manifest.json").read_bytes())
+        assert manifest["arguments"] == ["rsr", "index", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("gsd", "side_px", "says"),
+    [
+        (10, 64, ""),
+        (10, 224, "tiles of 640 m and of 2240 m on the ground"),
+        (30, 64, "pixels of 10 m and of 30 m on the ground"),
+    ],
+)
+def test_tiles_of_another_size_on_the_ground_are_warned_about(rsr, tmp_path, lines, gsd, side_px, says):
+    for name, stated in (("a", (10, 64)), ("b", (gsd, side_px))):
+        (record,) = code_records(np.zeros((1, 4), np.uint8), 32)
+        record["id"] = name
+        record["properties"] |= {"gsd": stated[0], "proj:shape": [stated[1], stated[1]]}
+        (tmp_path / name).write_bytes(lines([record]))
+        assert rsr("index", name, "-o", f"{name}.rsr", cwd=tmp_path).stderr == b""
+    for arguments in (["a.rsr", "b.rsr", "-o", "c.rsr"], ["b", "--append", "-o", "a.rsr"]):
+        done = rsr("index", *arguments, cwd=tmp_path)
+        assert (done.returncode, says in done.stderr.decode(), not done.stderr) == (0, True, not says)

@@ -251,6 +251,9 @@ def test_queries_that_cannot_be_asked(rsr, lake):
     assert (done.returncode, b"nowhere.rsr: no such index" in done.stderr) == (1, True)
     done = rsr("query", "codes.geojsonl", "codes.rsr", cwd=lake)
     assert (done.returncode, b"is a file and not an index" in done.stderr) == (1, True)
+    (lake / "codes.parquet").write_bytes(b"PAR1")
+    done = rsr("query", "codes.parquet", "codes.rsr", cwd=lake)
+    assert done.stderr.endswith(b"; pass the index before the records: rsr query INDEX INPUT\n")
     done = rsr("query", "codes.rsr", "--id", "t1", "tiles.geojsonl", cwd=lake)
     assert done.returncode == 2
     for name in (True, ["a"], {"a": 1}):
@@ -529,6 +532,8 @@ def test_examples_of_a_table_of_others(rsr, tmp_path):
     ("options", "says"),
     [
         (["--id", "a", "--at", "1,2"], "pass either --id or --at, not both"),
+        (["--id", "a", "--unlike", "b"], "is for examples: pass --like ID or --like-from FILE in place of --id"),
+        (["--at", "1,2", "--unlike-from", "x"], "--unlike-from is for examples: pass --like ID or --like-from FILE in"),
         (["--at", "1,2", "--like", "a"], "pass either --at or --like, not both"),
         (["--like-from", "x", "tiles"], "pass either --like-from or INPUT, not both"),
         (["--unlike-from", "x", "tiles"], "pass either --unlike-from or INPUT, not both"),
@@ -619,6 +624,7 @@ def test_a_scene_of_ones_own_is_cut_embedded_and_asked_with(rsr, tmp_path, write
     for options, says in (
         (["--raster", "unnamed.tif", *at], b"unnamed.tif: "),
         (["--raster", "scene.tif", "--at", "0,0"], b"scene.tif: does not contain the place 0,0\n"),
+        (["--raster", "scene.tif", "--at", "{1},{0}".format(*centres[0])], b": the longitude is first\n"),
         (["--raster", "nowhere.tif", *at], b"nowhere.tif: "),
         (["--raster", "https://127.0.0.1/x.tif", *at], b"pass --allow-network"),
     ):
@@ -687,12 +693,18 @@ def test_filtered_hits_are_the_first_of_all_that_the_filter_keeps(rsr, places, k
     assert expected
 
 
+@pytest.mark.parametrize(("box", "noticed"), [("0.5,40.2,0.6,40.4", True), ("0.5,70,0.6,80", False)])
+def test_a_box_with_latitudes_first_is_noticed(rsr, places, box, noticed):
+    done = rsr("query", "codes.rsr", "--id", "t3", f"--bbox={box}", cwd=places)
+    south, west, north, east = box.split(",")
+    says = f"touches the box {box}, but some touch {west},{south},{east},{north}: longitudes are before latitudes\n"
+    assert (done.returncode, done.stdout, says in done.stderr.decode()) == (0, b"", noticed)
+
+
 def test_a_filter_that_keeps_nothing_is_no_failure(rsr, places):
     done = rsr("query", "codes.rsr", "--id", "t3", "--id", "t4", "--bbox", "-20,-20,-10,-10", cwd=places)
-    says = (
-        "rsr query: 2 of 2 queries have no hits and are left out of the output: the filter keeps no item of the index\n"
-    )
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", says)
+    says = "2 of 2 queries have no hits and are left out of the output: no item of the index matches the filters"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"rsr query: {says}\n")
 
 
 @pytest.mark.parametrize(
@@ -719,9 +731,14 @@ def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
             " see rsr query --help",
         ),
         (["--datetime", "July"], "--datetime: 'July' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z"),
+        (
+            ["--datetime", "01/06/2023"],
+            "--datetime: '01' in '01/06/2023' is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z, and an "
+            "interval is as 2023-06/2023-08",
+        ),
         (["--filter", "a =="], "--filter: 'a ==' is not CQL2: it goes wrong at character 4"),
         (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),
-        (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq"),
+        (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN"),
     ],
 )
 def test_filters_that_cannot_be_read(rsr, places, options, says):

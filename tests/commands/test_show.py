@@ -165,7 +165,7 @@ ERRORS = [
     (
         ["hits.geojsonl", "--map", "-o", "x.tif"],
         1,
-        "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride",
+        "pass the tiles of one scene, cut at a stride: rsr query --datetime or --filter selects a scene",
     ),
 ]
 

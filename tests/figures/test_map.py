@@ -57,6 +57,13 @@ def test_map_crosses_the_antimeridian():
     assert draw_map(Row(place(None), hits[3:]), 0, {})[0] == ""
 
 
+def test_the_number_of_a_hit_is_below_the_mark_of_a_nearer_one_in_the_same_place():
+    footprint = {"type": "Polygon", "coordinates": square(9, 50)}
+    drawn, _ = draw_map(Row(place(None), [place(footprint, 1), place(footprint, 2)]), 0, {})
+    order = re.findall(r'<g id="hit-0-(\d)">|>(\d)</text>', drawn)
+    assert order == [("2", ""), ("", "2"), ("1", ""), ("", "1")]
+
+
 def test_map_keeps_the_order_of_longitudes():
     lons = np.random.default_rng(0).uniform(-4, 12, 8).round(7).tolist()
     hits = [place({"type": "Polygon", "coordinates": square(lon, 50)}, rank) for rank, lon in enumerate(lons, 1)]

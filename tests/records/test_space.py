@@ -64,6 +64,11 @@ def test_a_mismatch_names_the_settings_that_differ(mine, theirs, says):
     assert mine.difference(theirs) == f"fingerprint a, not b; {says}"
 
 
+def test_codes_differ_from_embeddings_in_what_they_are():
+    code = Space("code", 8, "uint8", "b", {"model": "m", "method": "sign", "of": "a"})
+    assert code.difference(space("m")) == "codes, not embeddings"
+
+
 def test_vectors_of_two_spaces_in_one_stream_are_refused_with_their_settings():
     records = [
         feature("a", embedding=embedding(np.ones(8), "rcf", "first")),

@@ -218,7 +218,7 @@ def test_the_items_within_a_polygon_are_examples(tmp_path):
         hits = [orjson.loads(line) for line in lines]
         assert {hit["properties"]["query"] for hit in hits} == {"t2+t3+t4"}
         assert [hit["id"] for hit in hits] == ["t1", "t5", "t0"]
-        with pytest.raises(RecordError, match=r"f\.json: no tile of .*x\.rsr is within its polygons"):
+        with pytest.raises(RecordError, match=r"f\.json: no tile of .*x\.rsr shares area with its polygons"):
             list(searcher.queries.within(Polygon([(20, 0), (21, 0), (21, 1)]), "f.json"))
 
 

@@ -199,6 +199,11 @@ def test_a_place_that_no_tile_holds_is_answered_with_the_nearest(tmp_path):
         km = SPHERE.inv(-179, 50.05, 179.95, 50.05)[2] / 1000
         says = f"has no tile that holds -179,50.05; the centre of the nearest, 't2', is {km:.3g} km away"
         assert str(caught.value) == f"{opened.path}: {says}"
+        km = SPHERE.inv(-80, -30, 10.05, 50.05)[2] / 1000
+        with pytest.raises(RecordError, match=f"is {round(km):,} km away"):
+            places.row_at(opened, -80, -30)
+        with pytest.raises(RecordError, match=r"50\.05,10\.02, but one that holds 10\.02,50\.05: the longitude"):
+            places.row_at(opened, 50.05, 10.02)
     alone = make_index(tmp_path / "y.rsr", [tile_at("t", None, np.ones(2))], "l2")
     with alone, pytest.raises(RecordError, match="has no tile that states a place"):
         places.row_at(alone, 0, 0)

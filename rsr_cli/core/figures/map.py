@@ -253,7 +253,9 @@ def _mark(axes: Axes, shape: Any, colour: Any, text: str, name: str, size_pt: fl
     edge: dict[str, Any] = {"markeredgecolor": "0.3" if light else "white", "markeredgewidth": 0.6}
     axes.plot(x, y, "o" if text else "*", color=colour, markersize=size_pt, gid=name, **edge)
     ink = "black" if light else "white"
-    axes.annotate(text, (x, y), color=ink, fontsize=SMALL_PT, ha="center", va="center_baseline")
+    # as high as the mark, so that it is not seen through another one on top of it
+    above = axes.lines[-1].get_zorder()
+    axes.annotate(text, (x, y), color=ink, fontsize=SMALL_PT, ha="center", va="center_baseline", zorder=above)
 
 
 def _is_light(colour: Any) -> bool:

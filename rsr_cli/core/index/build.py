@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import sqlite3
@@ -17,6 +18,7 @@ from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import opened_segments
 from rsr_cli.core.index.writer import SegmentWriter
+from rsr_cli.core.records.fields import in_metres, is_near
 from rsr_cli.core.records.space import KINDS, note_int8
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     #: Decides, while no other process writes, what becomes of the index: from its manifest, that of the new segments,
     #: and their directory it returns the next manifest, or None if nothing changes.
     Settle = Callable[[Manifest | None, Manifest, Path], Manifest | None]
+
+log = logging.getLogger("rsr")
 
 
 def build(
@@ -252,7 +256,7 @@ def appendable(path: Path, metric: str | None, refine: str | None = None) -> Tak
 
 
 def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
-    """Check that the segments of two indexes can be in one.
+    """Check that the segments of two indexes can be in one, and warn if their tiles differ in size.
 
     Raises
     ------
@@ -270,6 +274,12 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     if manifest.refine != other.refine:
         mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
         raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
+    for what, known, new in zip(("pixels", "tiles"), manifest.ranges, other.ranges, strict=True):
+        if known and new and not is_near(new, known):
+            log.warning(
+                "%s: %s of %s and of %s on the ground are in one index: look-alikes may be missed",
+                *(place, what, in_metres(*known), in_metres(*new)),
+            )
 
 
 def check_space(mine: Space, theirs: Space, place: str) -> None:
@@ -357,7 +367,8 @@ def resolve(path: Path) -> Path:
         names = {entry.name for entry in final.iterdir()} if final.is_dir() else set()
         names = {name for name in names if not name.startswith(PREFIX)}
         if MANIFEST not in names or not names <= EARLIER | {SEGMENTS, LOCK, GENERATIONS}:
-            raise OutputError("exists and is not an index, or has other files in it; it is not replaced", str(path))
+            what = "exists and is not an index, or has other files in it; it is not replaced"
+            raise OutputError(what, str(path), remedy="other-output")
         _check_kinds(final)
         if not os.access(final, os.W_OK):
             raise OutputError("cannot write: permission denied", str(path))

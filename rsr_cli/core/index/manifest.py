@@ -25,6 +25,7 @@ import orjson
 
 from rsr_cli.core.errors import IndexFormatError, RecordError
 from rsr_cli.core.files import reason, whole_file
+from rsr_cli.core.forms import is_parquet
 from rsr_cli.core.inputs import open_regular, read_file
 from rsr_cli.core.records.foreign import has_records
 from rsr_cli.core.records.space import MAX_SIZE, Space
@@ -258,7 +259,8 @@ class Manifest:
             raise IndexFormatError(what, place) from None
         except NotADirectoryError:
             what = "is a file and not an index, which is a directory"
-            raise IndexFormatError(what, place, remedy="index-first" if has_records(place) else None) from None
+            remedy = "index-first" if has_records(place) or is_parquet(place) else None
+            raise IndexFormatError(what, place, remedy=remedy) from None
         except OSError as error:
             raise IndexFormatError(f"its manifest.json cannot be read: {reason(error)}", place) from None
 

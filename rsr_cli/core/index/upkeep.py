@@ -69,7 +69,8 @@ def rows_with_ids(index: Index, ids: Sequence[str], skips: Skips) -> dict[int, l
             missing = {name: None for name in missing if name not in found}
         segment.close()
     for name in missing:
-        skips(RecordError(f"has no item with the id {name!r}", str(index.path)))
+        remedy = "ids-like" if any(sign in name for sign in "*%") else None
+        skips(RecordError(f"has no item with the id {name!r}", str(index.path), remedy=remedy))
     return rows
 
 
@@ -227,7 +228,7 @@ def merge(
         froms = [str(index.path) for index in indexes for _ in index.segments]
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            made = replace(indexes[0].manifest, segments=(), **made_by(arguments))
+            made = replace(indexes[0].manifest, segments=())
             number = 1
             for index in indexes:
                 check_fits(made, index.manifest, str(index.path))
@@ -241,7 +242,7 @@ def merge(
                 made = made.extended(replace(index.manifest, segments=tuple(segments)))
             if not made.segments and not (append and exists):
                 raise RsrError("the indexes have no rows", str(output), remedy="remove-index" if exists else None)
-            return made
+            return replace(made, **made_by(arguments))
 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest | None:
             old = last if append else None

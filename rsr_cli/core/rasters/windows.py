@@ -276,11 +276,14 @@ def _windows_around(scene: Scene, around: Around) -> list[Window]:
         sizes = [f"{width} x {height} px" for width, height in (size, tile)]
         raise RasterError(f"is of {sizes[0]}, smaller than a tile of {sizes[1]}", scene.place)
     windows: dict[Window, None] = {}
-    lon, lat = zip(*around.places, strict=True)
-    centres = np.transpose(scene.locate.find(lon, lat, size)).round(6)  # on the edge is inside
-    for place, centre in zip(around.places, centres, strict=True):
+    lons, lats = zip(*around.places, strict=True)
+    centres = np.transpose(scene.locate.find(lons, lats, size)).round(6)  # on the edge is inside
+    for (lon, lat), centre in zip(around.places, centres, strict=True):
         if not ((centre >= 0) & (centre <= size)).all():  # NaN off the map
-            raise RasterError("does not contain the place {:g},{:g}".format(*place), scene.place)
+            exchanged = np.ravel(scene.locate.find([lat], [lon], size))
+            meant = ((exchanged >= 0) & (exchanged <= size)).all()
+            hint = f", but {lat:g},{lon:g}: the longitude is first" if meant else ""
+            raise RasterError(f"does not contain the place {lon:g},{lat:g}{hint}", scene.place)
         start = np.round(centre - np.divide(tile, 2)).clip(0, np.subtract(size, tile)).astype(int).tolist()
         windows[start[0], start[1], *tile] = None
     return list(windows)

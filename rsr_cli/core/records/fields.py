@@ -27,6 +27,8 @@ _TEXT = frozenset({str})
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 #: By this many degrees a corner may be off the Earth, as coordinates are rounded.
 ROUNDING_DEGREES = 1e-6
+#: Sizes on the ground that differ by a greater factor are worth a warning.
+RATIO = 1.5
 #: Where in its scene a tile is, at the end of its id.
 _WINDOW = re.compile(r"_-?\d+_-?\d+$")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?=[.Z+-]|$)")
@@ -235,6 +237,17 @@ def extent_of(record: Record) -> float | None:
         return None
     side = gsd * math.sqrt(math.prod(shape)) if min(shape) > 0 else 0
     return side if 0 < side < math.inf else None
+
+
+def is_near(found: tuple[float, float], known: tuple[float, float]) -> bool:
+    """Return whether the least and greatest of some sizes are within a factor of `RATIO` of others."""
+    return known[0] / RATIO <= found[0] and found[1] <= known[1] * RATIO
+
+
+def in_metres(least: float, greatest: float) -> str:
+    """Return a range of sizes as text, with four digits that count."""
+    low, high = (f"{float(f'{size:.4g}'):g}" for size in (least, greatest))
+    return f"{low} m" if low == high else f"{low} to {high} m"
 
 
 def label_list(record: Record, name: str = "labels") -> list[str] | None:

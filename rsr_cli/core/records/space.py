@@ -160,6 +160,8 @@ class Space:
 
     def difference(self, other: Space) -> str:
         """Describe how this space differs from another one: the fingerprints, and the settings that records state."""
+        if self.kind != other.kind:
+            return f"{self.kind}s, not {other.kind}s"
         mine, theirs = self.settings(), other.settings()
         names = list(dict.fromkeys([*mine, *theirs]))
         if not (self.size and other.size):

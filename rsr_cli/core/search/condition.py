@@ -42,6 +42,8 @@ class Condition:
 
     Attributes
     ----------
+    text : str
+        The condition, as it was written.
     names : tuple of str
         The properties that it names.
 
@@ -56,6 +58,7 @@ class Condition:
 
         if _parts(text) > MAX_PARTS:
             raise UsageError(f"{text[:60]!r}... has more than {MAX_PARTS} parts")
+        self.text = text
         self._keys: dict[str, str] = {}
         try:
             self._expression = cql2.Expr(self._plain(cql2.parse_text(text).to_json()))

@@ -95,7 +95,8 @@ def _period(text: str, whole: str) -> tuple[int, int]:
         moment = NO_TIME
     if moment == NO_TIME:
         where = "" if text == whole else f" in {whole!r}"
-        raise UsageError(f"{text!r}{where} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z")
+        between = ", and an interval is as 2023-06/2023-08" if where or ".." in text else ""
+        raise UsageError(f"{text!r}{where} is not a date or time such as 2023-06-10 or 2023-06-10T07:46:21Z{between}")
     return moment, moment
 
 
@@ -131,8 +132,8 @@ class Filter:
         """Find the rows of each segment that the filter keeps, bool (count,), ``None`` if there is no filter.
 
         Deleted rows are not kept, nor is a record without a place by a box or an area, or one without a time by an
-        interval. A warning names labels and properties that no record has, and a condition that is neither true nor
-        false of any record.
+        interval. A warning names labels and properties that no record has, a condition that is neither true nor false
+        of any record, and a box that touches no record but would with latitude and longitude exchanged.
 
         Raises
         ------
@@ -146,6 +147,8 @@ class Filter:
         masks: list[NDArray[np.bool_] | None] = [self._of(segment, asked) for segment in segments]
         if self.condition:
             asked.warn(self.condition)
+        if self.box and not any(mask is not None and mask.any() for mask in masks):
+            _check_order(self.box, segments)
         return masks
 
     def _of(self, segment: Segment, asked: _Asked) -> NDArray[np.bool_]:
@@ -186,6 +189,18 @@ class Filter:
                 log.warning("no item of the index has the label %r%s", name, _near(name, known))
 
 
+def _check_order(box: Box, segments: Sequence[Segment]) -> None:
+    """Warn of a box that touches nothing, if it does with its latitudes as longitudes."""
+    west, south, east, north = box
+    if not -90 <= west <= east <= 90:
+        return
+    meant = south, west, north, east
+    touched = [any(Filter(box=each)._of(segment, _Asked()).any() for segment in segments) for each in (box, meant)]
+    if touched == [False, True]:
+        shown = (",".join(f"{side:g}" for side in each) for each in (box, meant))
+        log.warning("no item touches the box %s, but some touch %s: longitudes are before latitudes", *shown)
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     """Return a hint at names that are nearly this one, an empty one without any."""
     lower = {each.lower(): each for each in known}
@@ -219,7 +234,8 @@ class _Asked:
             return
         missing = [name for name in condition.names if name not in self._seen]
         for name in missing:
-            hint = _near(name, self._properties) or "; text is written in single quotes, 'so'"
+            quoted = f"; text is written in single quotes, '{name}'" if f'"{name}"' in condition.text else ""
+            hint = _near(name, self._properties) or quoted
             log.warning("none of %s has the property %r%s", counted(self._count, "item"), name, hint)
         if not missing and not self._decided:
             log.warning(

@@ -151,23 +151,31 @@ def row_at(index: Index, lon: float, lat: float) -> int:
     RecordError
         None does.
     """
-    place = on_sphere(lon, lat)
-    around = shapely.box(-180, lat, 180, lat) if abs(lat) == 90 else shapely.Point(lon, lat)
-    held = []
-    for row in rows_near(index, around).tolist():
-        footprint = footprint_at(index, row)
-        if footprint is not None and holds(footprint, lon, lat):
-            held.append((round(float(metres(centre_of(footprint), place)), 3), row))  # to a millimetre: ties stay ties
+    held = list(_holding(index, lon, lat))
     if held:
         return min(held)[1]
     what = f"has no tile that holds {lon:g},{lat:g}"
+    if abs(lon) <= 90 and any(_holding(index, lat, lon)):
+        raise RecordError(f"{what}, but one that holds {lat:g},{lon:g}: the longitude is first", str(index.path))
+    place = on_sphere(lon, lat)
     nearest = min(_centres_from(index, place), default=None)
     if nearest is None:
         raise RecordError("has no tile that states a place", str(index.path))
     footprint = footprint_at(index, nearest[1])
     distance_km = metres(centre_of(footprint), place) / 1000
+    shown = f"{distance_km:,.0f}" if distance_km >= 100 else f"{distance_km:.3g}"
     name, _ = index.record(nearest[1])
-    raise RecordError(f"{what}; the centre of the nearest, {name!r}, is {distance_km:.3g} km away", str(index.path))
+    raise RecordError(f"{what}; the centre of the nearest, {name!r}, is {shown} km away", str(index.path))
+
+
+def _holding(index: Index, lon: float, lat: float) -> Iterator[tuple[float, int]]:
+    """Yield of each row whose footprint holds a place the distance to its centre, in metres, and its number."""
+    place = on_sphere(lon, lat)
+    around = shapely.box(-180, lat, 180, lat) if abs(lat) == 90 else shapely.Point(lon, lat)
+    for row in rows_near(index, around).tolist():
+        footprint = footprint_at(index, row)
+        if footprint is not None and holds(footprint, lon, lat):
+            yield round(float(metres(centre_of(footprint), place)), 3), row  # to a millimetre: ties stay ties
 
 
 def _centres_from(index: Index, place: NDArray[np.float64]) -> Iterator[tuple[float, int]]:

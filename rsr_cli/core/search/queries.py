@@ -11,7 +11,7 @@ from rsr_cli.core.errors import RecordError, Skips, shown
 from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.records.exact import loads
-from rsr_cli.core.records.fields import extent_of, gsd_of, id_of, label_list, one_form
+from rsr_cli.core.records.fields import extent_of, gsd_of, id_of, in_metres, is_near, label_list, one_form
 from rsr_cli.core.records.space import KINDS, Kind
 from rsr_cli.core.search.places import footprint_of, row_at, rows_in
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-#: Measures that differ by more are worth a warning.
-RATIO = 1.5
 #: What an index states of its records -> how to measure it of a query, in metres, and the warning if they differ.
 MEASURES = {
     "gsd": (
@@ -177,7 +175,7 @@ class Queries:
         """
         rows = rows_in(self._index, footprint, OVERLAP)
         if not len(rows):
-            raise RecordError(f"no tile of {self._index.path} is within its polygons", place)
+            raise RecordError(f"no tile of {self._index.path} shares area with its polygons", place)
         for row in rows.tolist():
             yield from self._usable(partial(int, row), place)
 
@@ -206,16 +204,8 @@ class Queries:
             stated: tuple[float, float] | None = getattr(self._index.manifest, name)
             if stated is None or name in self._warned:
                 continue
-            least, greatest = stated
             for found in filter(None, map(measure, queries)):
-                if not least / RATIO <= found <= greatest * RATIO:
-                    low, high = _rounded(least), _rounded(greatest)
-                    has = f"{low} m" if low == high else f"{low} to {high} m"
-                    log.warning(warning, f"{_rounded(found)} m", has)
+                if not is_near((found, found), stated):
+                    log.warning(warning, in_metres(found, found), in_metres(*stated))
                     self._warned.add(name)
                     break
-
-
-def _rounded(number: float) -> str:
-    """Return a number with four digits that count."""
-    return f"{float(f'{number:.4g}'):g}"

@@ -68,7 +68,7 @@ class Scope:
         if self.rerank:
             if space and space.kind == "embedding":
                 what = "compares embeddings, exactly: there are no codes to rank again"
-                raise UsageError(what, str(self.index.path))
+                raise UsageError(what, str(self.index.path), remedy="no-rerank")
             by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
             log.info("the %d nearest codes of each query are ranked again, by %s", self.rerank, by)
         if self.radius is not None and not self.radius >= 0 and metric != "dot":
