@@ -192,8 +192,10 @@ def test_a_filter_is_the_same_in_sql_and_numpy(bench, tmp_path):
     columns = {"id": np.arange(5000), "time": times, "west": west, "south": south, "east": east, "north": north}
     import pyarrow as pa
 
-    rows = pa.table(columns)  # noqa: F841 - DuckDB finds it by its name
+    connection = duckdb.connect()
+    connection.register("rows", pa.table(columns))
     for kept in bench.FILTERS:
-        found = [row for (row,) in duckdb.sql(f"SELECT id FROM rows WHERE {kept.sql()} ORDER BY id").fetchall()]
+        statement = f"SELECT id FROM rows WHERE {kept.sql()} ORDER BY id"
+        found = [row for (row,) in connection.execute(statement).fetchall()]
         assert found == np.flatnonzero(kept.mask(times, boxes)).tolist()
         assert abs(len(found) / 5000 - kept.share) < 4 * math.sqrt(kept.share / 5000)
