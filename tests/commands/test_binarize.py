@@ -160,6 +160,6 @@ def test_both_go_through_parquet_and_back_bit_for_bit(rsr, tmp_path, lines, draw
     assert np.array_equal(np.stack(frame.embedding), drawn)
     assert [np.unpackbits(np.frombuffer(code, np.uint8))[:24].tolist() for code in frame.code] == (drawn > 0).tolist()
     query = f"SELECT min(len(embedding)), max(octet_length(code)), count(*) FROM '{tmp_path}/both.parquet'"
-    assert duckdb.execute(query).fetchone() == (24, 3, 30)
+    assert duckdb.execute(query).fetchall() == [(24, 3, 30)]
     (footer,) = {pq.read_metadata(tmp_path / "both.parquet").metadata[b"emb"]}
     assert orjson.loads(footer)["dimensions"] == 24
