@@ -88,8 +88,9 @@ def _period(text: str, whole: str) -> tuple[int, int]:
     try:
         if _PERIOD.fullmatch(text):
             period = np.datetime64(text)
-            first, after = (each.astype("datetime64[us]").astype(int).item() for each in (period, period + 1))
-            return first, after - 1
+            after = period + np.timedelta64(1, np.datetime_data(period.dtype)[0])
+            first, end = (each.astype("datetime64[us]").astype(int).item() for each in (period, after))
+            return first, end - 1
         moment = microseconds(text) if len(text) > DAY_LETTERS else NO_TIME
     except ValueError:
         moment = NO_TIME
