@@ -88,7 +88,7 @@ def _period(text: str, whole: str) -> tuple[int, int]:
     try:
         if _PERIOD.fullmatch(text):
             period = np.datetime64(text)
-            after = period + np.timedelta64(1, np.datetime_data(period.dtype)[0])
+            after = (period.astype(np.int64) + 1).astype(period.dtype)
             first, end = (each.astype("datetime64[us]").astype(int).item() for each in (period, after))
             return first, end - 1
         moment = microseconds(text) if len(text) > DAY_LETTERS else NO_TIME
