@@ -32,6 +32,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 from paper_milvus import stop
 from peers import BITS, PEERS, WIDTH, Filter, K, Order, Peer, RsrFlat, memory_mb
 from structured import Structured, codes, write
@@ -58,6 +59,12 @@ FILTERS = (
 #: Degrees: where footprints are, and how wide and high.
 EXTENT, SIDE = (-180.0, -60.0, 180.0, 60.0), 0.02
 RECORDS = 50_000
+#: The footer by which a table's polygons are known for footprints.
+GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+}
 # Everything that a peer starts ends with it, and PostgreSQL, which refuses root, is not root in there.
 NAMESPACE = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--pid", "--fork", "--kill-child",
              "--mount-proc"]  # fmt: skip
@@ -84,10 +91,11 @@ def write_data(folder: Path, rows: int, noise: float, seed: int) -> None:
         [
             ("id", pa.string()),
             ("datetime", pa.timestamp("us", "UTC")),
-            ("bbox", pa.struct([(name, pa.float32()) for name in ("xmin", "ymin", "xmax", "ymax")])),
+            ("geometry", pa.binary()),
             ("code", pa.binary(WIDTH)),
             ("code_space", pa.string()),
-        ]
+        ],
+        {"geo": json.dumps(GEO)},
     )
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("codes", "times", "boxes")]
     with pq.ParquetWriter(folder / "in.parquet", schema, compression="zstd") as file:
@@ -96,13 +104,13 @@ def write_data(folder: Path, rows: int, noise: float, seed: int) -> None:
             columns = [
                 pa.array([f"tile_{row}" for row in range(start, start + len(block))]),
                 pa.array(times).cast(schema.field("datetime").type),
-                pa.StructArray.from_arrays(list(map(pa.array, boxes.T.copy())), fields=list(schema.field("bbox").type)),
+                pa.array(shapely.to_wkb(shapely.box(*boxes.astype(np.float64).T)), pa.binary()),
                 pa.FixedSizeBinaryArray.from_buffers(pa.binary(WIDTH), len(block), [None, pa.py_buffer(block)]),
                 pa.array([space]).take(pa.array(np.zeros(len(block), np.int64))),
             ]
             file.write_table(pa.table(columns, schema=schema))
     with pq.ParquetWriter(folder / "query.parquet", schema) as file:
-        one = {"id": "q", "datetime": None, "bbox": None, "code": queries[TUNING].tobytes(), "code_space": space}
+        one = {"id": "q", "datetime": None, "geometry": None, "code": queries[TUNING].tobytes(), "code_space": space}
         file.write_table(pa.Table.from_pylist([one], schema))
 
 
