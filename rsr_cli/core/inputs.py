@@ -158,7 +158,7 @@ def map_plain(path: Path, header: bytes, dtype: np.dtype[Any], shape: tuple[int,
 
 
 def read_scattered(array: NDArray[Any]) -> None:
-    """Tell the system that rows of a mapped array will be read here and there, so that it reads nothing around them."""
+    """Turn off read-ahead for a mapped array, whose rows are read in no order."""
     base: Any = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)

@@ -10,7 +10,7 @@ import numpy as np
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.files import sync_directory, sync_file
 from rsr_cli.core.index.columns import ArrayFile
-from rsr_cli.core.index.ids import common, digests
+from rsr_cli.core.index.ids import among, common, digests
 from rsr_cli.core.index.manifest import numbered
 from rsr_cli.core.index.writer import facts_of
 
@@ -73,10 +73,8 @@ def _rows_with(segment: Segment, sought: NDArray[np.uint64]) -> Iterator[dict[st
     """Yield, a block of rows at a time, the rows of those ids of a segment whose digest is among some sorted ones."""
     for first, live in segment.blocks(ROWS_AT_ONCE):
         names = segment.ids(first, live)
-        mine = digests(names)
-        at = np.minimum(np.searchsorted(sought, mine), len(sought) - 1)
         numbers = first + live.nonzero()[0]
-        rows = {names[i]: int(numbers[i]) for i in (sought[at] == mine).nonzero()[0].tolist()}
+        rows = {names[i]: int(numbers[i]) for i in among(sought, digests(names)).nonzero()[0].tolist()}
         if rows:
             yield rows
 

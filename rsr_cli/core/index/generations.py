@@ -125,7 +125,7 @@ def place(manifest: Manifest, staged: Path, segments: Path, number: int) -> Mani
 
 
 def _keep(manifest: Path, generations: Path, name: str) -> None:
-    """Give a manifest a second name, by which its readers' locks are found."""
+    """Link a manifest under ``generations/``, where its readers' locks can be seen, or copy it."""
     kept = generations / f"{name}.json"
     kept.unlink(missing_ok=True)
     try:

@@ -46,10 +46,15 @@ def _digests(ids: list[bytes]) -> NDArray[np.uint64]:
     return total
 
 
+def among(known: NDArray[np.uint64], sought: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which digests (n,) are among known ones, which are sorted and at least one: bool (n,)."""
+    at = np.minimum(np.searchsorted(known, sought), len(known) - 1)
+    return np.asarray(known[at] == sought)
+
+
 def common(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the digests that are in both of two sorted arrays."""
     few, many = (some, others) if len(some) <= len(others) else (others, some)
     if not len(few):
         return np.empty(0, np.uint64)
-    at = np.minimum(np.searchsorted(many, few), len(many) - 1)
-    return np.unique(few[many[at] == few])
+    return np.unique(few[among(many, few)])

@@ -19,7 +19,7 @@ from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, in_parts, merged
-from rsr_cli.core.index.ids import digests
+from rsr_cli.core.index.ids import among, digests
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined, WeightedBits
@@ -176,9 +176,7 @@ class Segment:
     def rows_of(self, names: Sequence[str]) -> dict[str, int]:
         """Return the segment's rows of those ids that are there and not deleted."""
         if IDS in self.facts.files:
-            sought = digests(names)
-            at = np.minimum(np.searchsorted(self.digests, sought), self.count - 1)
-            names = [names[i] for i in (self.digests[at] == sought).nonzero()[0].tolist()]
+            names = list(compress(names, among(self.digests, digests(names)).tolist()))
         found = self.table.rows_of(names) if names else {}
         return {name: row for name, row in found.items() if self.live is None or self.live[row]}
 
@@ -280,6 +278,13 @@ class Index:
             hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
             raise RecordError(f"has no item with the id {name!r}{hint}", str(self.path))
         return row
+
+    def by_segment(self, rows: NDArray[np.int64]) -> Iterator[tuple[Segment, NDArray[np.bool_], NDArray[np.int64]]]:
+        """Yield each segment that has some of the rows (n,), which of them it has, bool (n,), and their rows in it."""
+        for segment in self.segments:
+            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
+            if mine.any():
+                yield segment, mine, rows[mine] - segment.first
 
     def record(self, row: int) -> tuple[str, str]:
         """Return the id of a row and its Feature, without its vector, as text that `table.hit_line` extends."""
@@ -424,10 +429,8 @@ class Index:
     def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the distances of queries to some rows, float64 (queries, rows)."""
         distances = np.empty((len(queries), len(rows)))
-        for segment in self.segments:
-            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
-            if mine.any():
-                distances[:, mine] = segment.flat().measure(queries, rows[mine] - segment.first)
+        for segment, mine, at in self.by_segment(rows):
+            distances[:, mine] = segment.flat().measure(queries, at)
         return distances
 
     def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -448,11 +451,7 @@ class Index:
         """
         found = np.empty(len(rows))
         weighted = None if self.manifest.refine else WeightedBits(query)
-        for segment in self.segments:
-            mine = (rows >= segment.first) & (rows < segment.first + segment.count)
-            if not mine.any():
-                continue
-            at = rows[mine] - segment.first
+        for segment, mine, at in self.by_segment(rows):
             if weighted:
                 found[mine] = weighted.measure(segment.vectors[at])
             elif segment.refined:

@@ -205,9 +205,8 @@ def circles_around(index: Index, rows: NDArray[np.int64]) -> tuple[NDArray[np.fl
         float64 (n,): along great circles; infinite around a box that is wider than half of the Earth.
     """
     boxes = np.full((len(rows), 4), np.nan)
-    for segment in index.segments:
-        mine = (rows >= segment.first) & (rows < segment.first + segment.count)
-        boxes[mine] = segment.columns.boxes[rows[mine] - segment.first]
+    for segment, mine, at in index.by_segment(rows):
+        boxes[mine] = segment.columns.boxes[at]
     middles = _middles(boxes)
     # the point of a box that is the farthest from its middle is a corner, and the eastern are as far as the western
     corners = (metres(on_sphere(boxes[:, 0], boxes[:, side]), middles) for side in (1, 3))
