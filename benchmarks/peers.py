@@ -186,12 +186,12 @@ class RsrFlat(Peer):
         self._index = self._open(folder / "lake.rsr")
 
     def ask(self, code: NDArray[np.uint8], setting: int | None, kept: Filter | None) -> Sequence[int]:
-        mask = None
+        rows = None
         if kept is not None:
             box = None if kept.box is None else tuple(kept.box)
             interval = None if kept.until is None else (0, kept.until - 1)
-            mask = self._filter(box=box, interval=interval).kept(self._index.segments)
-        return self._index.search(code[None], K, kept=mask, probe=setting)[0][1]
+            rows = self._filter(box=box, interval=interval).select(self._index.segments).kept
+        return self._index.search(code[None], K, kept=rows, probe=setting)[0][1]
 
     @staticmethod
     def command(folder: Path, query: Path) -> list[str]:

@@ -187,8 +187,10 @@ def _work(
         def choose(opened: Index) -> Mapping[int, Iterable[int]]:
             if not wanted:
                 return upkeep.rows_with_ids(opened, names, skips)
-            masks = enumerate(wanted.kept(opened.segments))
-            return {number: mask.nonzero()[0] for number, mask in masks if mask is not None}
+            selection = wanted.select(opened.segments)
+            rows = {number: kept.mask.nonzero()[0] for number, kept in enumerate(selection.kept or ())}
+            selection.warn(found=False)
+            return rows
 
         deleted = upkeep.delete(path, choose, arguments=arguments)
         if wanted and not deleted:

@@ -225,9 +225,9 @@ def query(
         streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert, space=opened.manifest.space) as out,
         Progress("queries", len(ids) or len(places) or (1 if any(examples.values()) else None)) as progress,
     ):
-        kept = wanted.kept(opened.segments)
+        selection = wanted.select(opened.segments)
         searcher = Searcher(
-            Scope(opened, radius, kept, probe, recall, rerank),
+            Scope(opened, radius, selection.kept, probe, recall, rerank),
             k,
             exclude_self=exclude_self,
             skips=skips,
@@ -251,10 +251,11 @@ def query(
             out.write_lines(hits)
             without += not hits
             progress.update(1)
+        matched = selection.warn(found=progress.count > without)
         if without:
-            why = "" if opened.manifest.count else ": the index is empty"
-            if opened.manifest.count and not any(mask is None or mask.any() for mask in kept):
-                why = ": no item of the index matches the filters"
+            why = "" if matched else ": no item of the index matches the filters"
+            if not opened.manifest.count:
+                why = ": the index is empty"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"
             log.warning("%s and %s left out of the output%s", what, "is" if without == 1 else "are", why)
         if exclude_self and progress.count > without and not searcher.selves:

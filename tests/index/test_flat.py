@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from operator import methodcaller
 
 import faiss
 import numpy as np
@@ -12,6 +11,8 @@ from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.index import flat
+from rsr_cli.core.index import kept as kept_module
+from rsr_cli.core.index.kept import Kept
 
 
 def brute_hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -207,7 +208,7 @@ def test_weighted_sums_rank_as_brute_force_with_ties(monkeypatch, bits, block):
     weights, left_out = np.array([6, 6, -3, 0]), np.array([3, 4, 55, 199])
     sums = weights @ brute_hamming(codes[:4], codes) / 7
     for out in (np.empty(0, np.int64), left_out):
-        searched = flat.Flat(codes, "hamming", 0, ~np.isin(np.arange(200), out), first=1000)
+        searched = flat.Flat(codes, "hamming", 0, Kept.where(~np.isin(np.arange(200), out)), first=1000)
         may = [row for row in ranking(sums[None], 200)[0] if row not in out]
         for k in (None, 1, 20, 75, 200, 300):
             for radius in (None, float(np.median(sums)), float(sums.min()), -1e9):
@@ -247,7 +248,7 @@ def test_rows_that_are_kept_rank_as_brute_force_whatever_their_share(monkeypatch
     near = (vectors[:, None] != queries).any(2).sum(1).argsort(kind="stable")[:100]
     for mask in (kept, kept & ~np.isin(np.arange(3000), near)):  # the second without the nearest rows
         chosen = mask.nonzero()[0]
-        searched = flat.Flat(vectors, metric, 100.0, mask, first=10)
+        searched = flat.Flat(vectors, metric, 100.0, Kept.where(mask), first=10)
         if not len(chosen):
             assert [len(rows) for _, rows in searched.search(queries, 20)] == [0] * 5
             continue
@@ -268,12 +269,77 @@ def test_parts_and_threads_do_not_change_a_ranking(monkeypatch, threads, n_queri
     rng = np.random.default_rng(0)
     vectors = rng.integers(0, 3, (500, 8), dtype=np.uint8)
     kept = rng.random(500) < 0.5
-    whole = flat.Flat(vectors, "hamming", 0, kept)
+    whole = flat.Flat(vectors, "hamming", 0, Kept.where(kept))
     firsts = [0, 3, 200, 201, 500]
     parts = [whole.part(slice(*ends)) for ends in pairwise(firsts)]
-    for asked in ((1, None), (30, None), (None, 6.0), (None, None)):
-        search = methodcaller("search", vectors[:n_queries], *asked)
-        found = flat.in_parts(parts, search, n_queries, asked[0])
-        for (far, rows), (exact, numbers) in zip(found, search(whole), strict=True):
+    for k, radius in ((1, None), (30, None), (None, 6.0), (None, None)):
+        search = searching(vectors[:n_queries], radius)
+        found = flat.nearest(parts, search, n_queries, k)
+        for (far, rows), (exact, numbers) in zip(found, whole.search(vectors[:n_queries], k, radius), strict=True):
             assert rows.tolist() == numbers.tolist()
             assert far.tolist() == exact.tolist()
+
+
+def searching(queries, radius=None):
+    return lambda part, some, k: part.search(queries[some], k, radius)
+
+
+@pytest.fixture
+def _as_if_there_were_many_rows(monkeypatch):
+    monkeypatch.setattr(flat, "COPIED", 1)
+    monkeypatch.setattr(flat, "SPARE_CANDIDATES", 2)
+    for name, value in {"BLOCK_ROWS": 64, "RUNS": 8, "RUN_ROWS": 4, "COUNTED": 1}.items():
+        monkeypatch.setattr(kept_module, name, value)
+
+
+@pytest.mark.usefixtures("_as_if_there_were_many_rows")
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("metric", ["hamming", "l2", "cosine"])
+@pytest.mark.parametrize("case", ["random", "far", "near", "late"])
+def test_testing_what_is_found_finds_what_testing_all_rows_finds(metric, case, slow):
+    """Of rows at random, of those that are far from the queries or near them, and of the last ones."""
+    rng = np.random.default_rng(1)
+    vectors = rng.integers(0, 4, (3000, 8), dtype=np.uint8)
+    vectors = vectors if metric == "hamming" else vectors.astype(np.float32)
+    vectors = flat.unit(vectors) if metric == "cosine" else vectors
+    near = flat.Flat(vectors, metric, 100.0).measure(vectors[:5], np.arange(3000)).min(axis=0)
+    order = {"random": rng.permutation(3000), "far": (-near).argsort(), "near": near.argsort()}
+    for count in (0, 1, 15, 300, 1500, 3000):
+        may = np.zeros(3000, bool)
+        may[order.get(case, np.arange(3000)[::-1])[:count]] = True
+        parts = [
+            flat.Flat(
+                vectors[rows], metric, 100.0, Kept(len(may[rows]), may[rows].__getitem__, slow=slow), 7 + rows.start
+            )
+            for rows in (slice(0, 1000), slice(1000, 1001), slice(1001, 3000))
+        ]
+        chosen = may.nonzero()[0]
+        alone = flat.Flat(vectors[chosen], metric, 100.0)
+        for k, radius in ((1, None), (20, None), (None, 1.0), (40, 1.0), (700, None), (5000, None)):
+            if not count:
+                assert not any(len(rows) for _, rows in flat.nearest(parts, searching(vectors[:5], radius), 5, k))
+                continue
+            for (far, rows), (exact, numbers) in zip(
+                flat.nearest(parts, searching(vectors[:5], radius), 5, k),
+                alone.search(vectors[:5], k, radius),
+                strict=True,
+            ):
+                assert (rows - 7).tolist() == chosen[numbers].tolist()
+                assert far.tolist() == exact.tolist()
+
+
+@pytest.mark.parametrize(("share", "slow"), [(0.5, False), (0.2, False), (0.5, True), (0.02, True)])
+def test_where_many_rows_may_be_hits_few_are_tested(share, slow):
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 256, (100_000, 8), dtype=np.uint8)
+    may = rng.random(100_000) < share
+    tested = []
+    kept = Kept(100_000, lambda rows: tested.append(rows) or may[rows], slow=slow)
+    searched = flat.Flat(codes, "hamming", 0, kept)
+    ((far, rows),) = flat.nearest([searched], searching(codes[:1]), 1, 10)
+    near = np.bitwise_count(codes ^ codes[0]).sum(axis=1, dtype=int)
+    expected = np.lexsort((np.arange(100_000), near))
+    assert rows.tolist() == expected[may[expected]][:10].tolist()
+    assert far.tolist() == near[rows].tolist()
+    assert sum(map(len, tested)) < 1024 + 40 / share + 40
+    assert "mask" not in vars(kept)

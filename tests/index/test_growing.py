@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support import batches, code, code_records, embedding, feature, make_index
 
 from rsr_cli.core.errors import IndexFormatError, RecordError, Skips
-from rsr_cli.core.index import build, deletions, integrity, upkeep
-from rsr_cli.core.index.reading import Index
+from rsr_cli.core.index import build, deletions, flat, integrity, kept, upkeep
+from rsr_cli.core.index.kept import Kept
+from rsr_cli.core.index.reading import Index, Segment
 from rsr_cli.core.index.summary import summarize
 from rsr_cli.core.search.condition import Condition
 from rsr_cli.core.search.filters import Filter, parse_interval
@@ -92,6 +93,11 @@ def vector_of(made: dict, metric: str | None) -> np.ndarray:
     number = made["properties"]["n"]
     values = np.random.default_rng(number % 13).integers(-3, 4, DIM)
     return (values > 0).astype(int) if metric is None else values
+
+
+def live_in(segment: Segment) -> np.ndarray:
+    """Which rows are not deleted."""
+    return np.ones(segment.count, bool) if segment.live is None else segment.live
 
 
 class Growing(RuleBasedStateMachine):
@@ -239,12 +245,7 @@ class Growing(RuleBasedStateMachine):
 
     def agree(self, index: Index, rows: list[dict]) -> None:
         assert index.manifest.count == len(rows)
-        live = [
-            segment.first + row
-            for segment in index.segments
-            for row in range(segment.count)
-            if segment.live is None or segment.live[row]
-        ]
+        live = [segment.first + row for segment in index.segments for row in live_in(segment).nonzero()[0].tolist()]
         assert [index.record(row)[0] for row in live] == [row["id"] for row in rows]
         assert [orjson.loads(index.record(row)[1])["properties"]["n"] for row in live] == [row["n"] for row in rows]
         for number, row in zip(live, rows, strict=True):
@@ -266,16 +267,19 @@ class Growing(RuleBasedStateMachine):
             if k is not None:  # with all partitions
                 ((distances, found),) = index.search(asked, k, probe=100)
                 self.agree_on(ranked[:k], distances, found, live)
-        kept = [np.arange(segment.first, segment.first + segment.count) % 3 > 0 for segment in index.segments]
+        some = [
+            Kept.where((np.arange(segment.first, segment.first + segment.count) % 3 > 0) & live_in(segment))
+            for segment in index.segments
+        ]
         without = np.array(live[::4], np.int64)
-        ((distances, found),) = index.search(asked, 3, None, kept, [without])
-        ((probed, probed_rows),) = index.search(asked, 3, None, kept, [without], probe=100)
+        ((distances, found),) = index.search(asked, 3, None, some, [without])
+        ((probed, probed_rows),) = index.search(asked, 3, None, some, [without], probe=100)
         assert (probed.tolist(), probed_rows.tolist()) == (distances.tolist(), found.tolist())
         chosen = [(distance, row) for distance, row in ranked if live[row] % 3 and live[row] not in without]
         self.agree_on(chosen[:3], distances, found, live)
         for wanted, keeps in FILTERS:
             chosen = [(distance, row) for distance, row in ranked if keeps(rows[row]["n"])]
-            masks = wanted.kept(index.segments)
+            masks = wanted.select(index.segments).kept
             for probe in (None, 100):
                 ((distances, found),) = index.search(asked, 3, None, masks, probe=probe)
                 self.agree_on(chosen[:3], distances, found, live)
@@ -299,8 +303,7 @@ class Growing(RuleBasedStateMachine):
         at = 0
         for segment in index.segments:
             names = segment.labels()
-            live = np.ones(segment.count, bool) if segment.live is None else segment.live
-            for row in live.nonzero()[0].tolist():
+            for row in live_in(segment).nonzero()[0].tolist():
                 n = self.rows[at]["n"]
                 assert segment.columns.boxes[row].tolist() == [west_of(n), n % 70, west_of(n) + 1.25, n % 70 + 1.5]
                 day = np.datetime64(f"2023-01-{day_of(n):02}", "us").astype(int)
@@ -321,6 +324,16 @@ class Growing(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _without_waiting_for_disks(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _as_if_there_were_many_rows(monkeypatch):
+    """Estimate what filters keep, and search for more than k rows to test these alone."""
+    monkeypatch.setattr(flat, "COPIED", 1)
+    monkeypatch.setattr(flat, "SPARE_CANDIDATES", 1)
+    monkeypatch.setattr(flat, "GROWTH", 2)
+    for name, value in {"BLOCK_ROWS": 8, "RUNS": 2, "RUN_ROWS": 2, "COUNTED": 1}.items():
+        monkeypatch.setattr(kept, name, value)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rsr_cli.core.errors import IndexFormatError, UsageError
 from rsr_cli.core.index import partitions as module
 from rsr_cli.core.index.flat import Flat, unit
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.partitions import (
     CENTROIDS,
     ENDS,
@@ -47,7 +48,7 @@ def clustered(n: int, metric: str, seed: int = 0, dim: int = 24) -> np.ndarray:
 
 def flat_of(vectors: np.ndarray, metric: str, kept: np.ndarray | None = None, first: int = 0) -> Flat:
     norm = 0.0 if metric == "hamming" else float(np.linalg.norm(vectors.astype(float), axis=1).max(initial=0))
-    return Flat(vectors, metric, norm, kept, first)
+    return Flat(vectors, metric, norm, None if kept is None else Kept.where(kept), first)
 
 
 def opened(path: Path, vectors: np.ndarray, metric: str, count: int) -> tuple[PartitionFacts, Partitions]:

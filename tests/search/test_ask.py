@@ -11,6 +11,7 @@ from support import batches, binarized, code, code_records, embedding, embedding
 from support_places import tile_at
 
 from rsr_cli.core.errors import FingerprintError, RecordError, Skips, UsageError
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.search import ask
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.scope import Scope
@@ -454,9 +455,10 @@ def test_a_place_that_no_item_holds_is_refused_or_skipped(neighbours, caplog):
 
 def test_only_rows_that_are_kept_are_hits(index, rows):
     """As filters choose them, beside what a query leaves out itself, and examples."""
-    kept = np.arange(60) % 3 > 0
-    others = [i for i in range(60) if not kept[i]]
-    found = ids(searcher(index, 5, exclude_self=True, kept=[kept]).by_record(batches(embedding_records(rows))))
+    mask = np.arange(60) % 3 > 0
+    kept = [Kept.where(mask)]
+    others = [i for i in range(60) if not mask[i]]
+    found = ids(searcher(index, 5, exclude_self=True, kept=kept).by_record(batches(embedding_records(rows))))
     assert found == [nearest(rows, i, 5, but=[i, *others]) for i in range(60)]
-    asking = searcher(index, 5, kept=[kept])
+    asking = searcher(index, 5, kept=kept)
     assert ids(asking.by_examples(asking.queries.ids(["t7"]), [], "best")) == [nearest(rows, 7, 5, but=[7, *others])]

@@ -197,6 +197,6 @@ def index(tmp_path_factory):
     ],
 )
 def test_a_condition_that_is_not_meant_so_is_warned_about(index, caplog, text, warning):
-    Filter(condition=Condition(text)).kept(index.segments)
+    Filter(condition=Condition(text)).select(index.segments).warn(found=False)
     assert len(caplog.messages) == (warning is not None)
     assert all(f"{message}$".startswith(warning) for message in caplog.messages)

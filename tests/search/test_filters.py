@@ -16,8 +16,9 @@ from shapely.geometry import mapping
 from support import code_records, make_index
 
 from rsr_cli.core.errors import IndexFormatError, UsageError
+from rsr_cli.core.index import kept as kept_module
+from rsr_cli.core.index import table
 from rsr_cli.core.index.reading import Index
-from rsr_cli.core.search import filters
 from rsr_cli.core.search.area import Area
 from rsr_cli.core.search.condition import Condition
 from rsr_cli.core.search.filters import Filter, parse_box, parse_interval
@@ -28,7 +29,8 @@ FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthChec
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """Return a function that indexes records, and returns the numbers of those that a filter keeps."""
-    monkeypatch.setattr(filters, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(kept_module, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(table, "ROWS_PER_QUERY", 4)
     indexes = {}
 
     def ask(records, wanted) -> list[int]:
@@ -39,8 +41,10 @@ def kept(tmp_path, monkeypatch):
                 record["properties"] = code["properties"] | record["properties"]
             whole = [code | record for record, code in zip(records, blank, strict=True)]
             indexes[key] = make_index(tmp_path / f"{len(indexes)}.rsr", whole)
-        (mask,) = wanted.kept(indexes[key].segments)
-        return mask.nonzero()[0].tolist()
+        (found,) = wanted.select(indexes[key].segments).kept
+        rows = np.random.default_rng(7).permutation(len(records))[: len(records) // 2 + 1]
+        assert found.of(rows).tolist() == found.mask[rows].tolist()
+        return found.mask.nonzero()[0].tolist()
 
     yield ask
     for index in indexes.values():
@@ -232,7 +236,7 @@ def test_ends_of_labels_of_a_damaged_index(kept, tmp_path):
             forged[row] = end
             np.save(path, forged)
             with Index(path.parents[2]) as index, pytest.raises(IndexFormatError, match="do not grow"):
-                Filter(labels=("a",)).kept(index.segments)
+                _ = Filter(labels=("a",)).select(index.segments).kept[0].mask
 
 
 def test_labels_of_a_damaged_index(kept, tmp_path):
@@ -242,7 +246,7 @@ def test_labels_of_a_damaged_index(kept, tmp_path):
     for number in (2, -1):
         path.write_bytes(whole[:-4] + np.int32(number).tobytes())
         with Index(path.parents[2]) as index, pytest.raises(IndexFormatError, match="numbers without a name"):
-            Filter(labels=("a",)).kept(index.segments)
+            _ = Filter(labels=("a",)).select(index.segments).kept[0].mask
 
 
 def rectangle(west, south, east, north) -> dict:
@@ -367,5 +371,5 @@ def test_all_filters_must_hold(kept):
 
 def test_no_filter_is_none(kept):
     assert not Filter()
-    assert Filter().kept([None, None]) == [None, None]
+    assert Filter().select([]).kept is None
     assert Filter(box=(0, 0, 0, 0))

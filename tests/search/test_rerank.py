@@ -12,6 +12,7 @@ from support import batches, binarized, embedding, embedding_records, feature, m
 from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import RecordError, Skips, UsageError
 from rsr_cli.core.index import build, upkeep
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.space import Space
 from rsr_cli.core.search.ask import Searcher
@@ -131,7 +132,10 @@ def test_hits_are_those_of_a_brute_force_search(indexes, metric, dtype, query, n
     out, masks = set(), None
     if kept is not None:
         out = set(range(N)) - kept
-        masks = [np.isin(np.arange(s.first, s.first + s.count), [*kept]) for s in index.segments]
+        masks = [
+            Kept.where(np.isin(np.arange(s.first, s.first + s.count), [*kept.intersection(LIVE)]))
+            for s in index.segments
+        ]
     (hits,) = asked(index, query[None], k, radius, n, kept=masks)
     agree(hits, shortlist(query, n, out), distances, k, radius)
 

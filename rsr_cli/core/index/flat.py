@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
+    Search = Callable[["Flat", NDArray[np.intp], int | None], list[Found]]
 
 #: Candidates of a search by radius alone, before more are asked for.
 FIRST_CANDIDATES = 256
@@ -37,9 +39,14 @@ FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory.
 CANDIDATES = 1 << 22
-#: If a smaller share of the rows may be hits, these are gathered and searched; else more candidates are asked for, and
-#: those that may not be hits are dropped.
-GATHERED_SHARE = 0.1
+#: Where a test reads records, rows are searched for and then tested if no smaller share of them may be hits. All are
+#: tested rather than more than so many, or than most.
+READ_SHARE, MOST_READ, MOST = 0.002, 1 << 17, 0.25
+#: Where it does not, a smaller share is copied and searched, which takes long for many rows; and so it is if more rows
+#: had to be searched for, per row that may be a hit.
+COPIED_SHARE, COPIED = 0.05, 1 / 32
+#: Rows to search for per hit and share of the rows that may be hits.
+MORE_CANDIDATES = 1.3
 #: Bytes of vectors that are gathered at once, which stay in the processor's cache.
 GATHERED_BYTES = 1 << 21
 #: Bytes of vectors that a thread searches for one query.
@@ -87,19 +94,14 @@ class Flat:
         ``hamming`` or one of `METRICS`.
     max_norm : float
         Greatest Euclidean norm of an embedding.
-    kept : numpy.ndarray, optional
-        bool (n,): which rows may be hits.
+    kept : Kept, optional
+        Which rows may be hits.
     first : int
         Number of the first row.
     """
 
     def __init__(
-        self,
-        vectors: NDArray[Any],
-        metric: str,
-        max_norm: float,
-        kept: NDArray[np.bool_] | None = None,
-        first: int = 0,
+        self, vectors: NDArray[Any], metric: str, max_norm: float, kept: Kept | None = None, first: int = 0
     ) -> None:
         self.vectors = vectors
         self.metric = metric
@@ -109,8 +111,12 @@ class Flat:
 
     def part(self, rows: slice) -> Flat:
         """Return a search of some of the rows."""
-        kept = None if self.kept is None else self.kept[rows]
+        kept = None if self.kept is None else Kept.where(self.kept.mask[rows])
         return Flat(self.vectors[rows], self.metric, self.max_norm, kept, self.first + rows.start)
+
+    def of_all(self) -> Flat:
+        """Return a search of all rows, whether or not they may be hits."""
+        return Flat(self.vectors, self.metric, self.max_norm, None, self.first)
 
     def search(self, queries: NDArray[Any], k: int | None = None, radius: float | None = None) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
@@ -177,7 +183,7 @@ class Flat:
             near = weights @ hammings(codes, self.vectors[start : start + RESCORE_ROWS]) / divisor
             possible = near <= farthest
             if self.kept is not None:
-                possible &= self.kept[start : start + RESCORE_ROWS]
+                possible &= self.kept.mask[start : start + RESCORE_ROWS]
             chosen = np.flatnonzero(possible)
             sums, rows = np.concatenate([sums, near[chosen]]), np.concatenate([rows, start + chosen])
             if len(sums) > wanted:
@@ -200,16 +206,12 @@ class Flat:
 
     def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
+        if self.kept is not None:
+            return self._gathered(queries, k, radius)
         count = len(self.vectors)
-        left = count if self.kept is None else int(np.count_nonzero(self.kept))
-        wanted = left if k is None else min(k, left)
-        if left < GATHERED_SHARE * count:
-            return self._gathered(queries, wanted, radius)
+        wanted = count if k is None else min(k, count)
         exact = self.metric == HAMMING
-        start = FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES
-        if left < count:
-            start = int(1.3 * start * count / left) + SPARE_CANDIDATES
-        width = min(count, start)
+        width = min(count, FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES)
         farthest = np.inf if radius is None else radius
         results: list[Any] = [None] * len(queries)
         open_queries = np.arange(len(queries))
@@ -219,9 +221,6 @@ class Flat:
                 distances, rows, beyond = (
                     (near.astype(np.float64), rows, float(near[-1])) if exact else self.rescore(queries[i], near, rows)
                 )
-                if self.kept is not None:
-                    may = self.kept[rows]
-                    distances, rows = distances[may], rows[may]
                 limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
                 if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
                     unsettled.append(i)
@@ -229,17 +228,13 @@ class Flat:
                 hits = min(wanted, np.count_nonzero(distances <= farthest))
                 results[i] = (distances[:hits].copy(), rows[:hits].copy())
             open_queries = np.array(unsettled, dtype=np.intp)
-            if left < count and len(open_queries):  # the nearest rows are others
-                for i, found in zip(unsettled, self._gathered(queries[open_queries], wanted, radius), strict=True):
-                    results[i] = found
-                break
             width = min(count, width * GROWTH)
         return results
 
-    def _gathered(self, queries: NDArray[Any], k: int, radius: float | None) -> list[Found]:
+    def _gathered(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
         assert self.kept is not None
-        chosen = self.kept.nonzero()[0]
+        chosen = self.kept.mask.nonzero()[0]
         size = max(1, GATHERED_BYTES // max(1, self.vectors[:1].nbytes))
         buffer = np.empty((min(size, len(chosen)), self.vectors.shape[1]), self.vectors.dtype)
         found: list[list[Found]] = []
@@ -316,20 +311,93 @@ def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> l
     return results
 
 
-def in_parts(
-    parts: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None
-) -> list[Found]:
-    """Search several arrays as if they were one.
+def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None) -> list[Found]:
+    """Search several arrays as if they were one, for the rows that may be hits.
+
+    If these are many, more rows are searched for, and of these alone it is tested whether they may be hits. Where this
+    does not tell the nearest ones, all rows are tested first.
+
+    Parameters
+    ----------
+    flats : sequence of Flat
+        The arrays.
+    search : callable
+        Called with an array, the numbers of some queries, and k, returns what is found for these.
+    n_queries : int
+        Number of queries.
+    k : int or None
+        Maximum number of hits per query.
+
+    Returns
+    -------
+    list of tuple
+        For each query the distances, float64 (hits,), and the rows, int64 (hits,), in the order of (distance, row).
+    """
+    results: list[Any] = [None] * n_queries
+    missing = np.arange(n_queries)
+    whole = [flat.of_all() for flat in flats]
+    for width in _widths(flats, k):
+        step = n_queries if width is None else max(1, CANDIDATES // width)
+        for start in range(0, len(missing), step):
+            some = missing[start : start + step]
+            for i, (distances, rows) in zip(some, _in_parts(whole, search, some, width), strict=True):
+                may = _may(flats, rows)
+                if width is None or len(rows) < width or (k is not None and np.count_nonzero(may) >= k):
+                    results[i] = distances[may][:k], rows[may][:k]
+        missing = np.array([i for i in missing if results[i] is None], np.intp)
+        if not len(missing):
+            return results
+    for flat in flats:
+        if flat.kept is not None:
+            _ = flat.kept.mask  # here, where it can be interrupted, and not by a thread
+    for i, found in zip(missing, _in_parts(flats, search, missing, k), strict=True):
+        results[i] = found
+    return results
+
+
+def _widths(flats: Sequence[Flat], k: int | None) -> list[int | None]:
+    """Return how many rows to search for, one after the other, until k of them may be hits: ``None`` is all."""
+    if all(flat.kept is None for flat in flats):
+        return []
+    count = sum(len(flat.vectors) for flat in flats)
+    share = sum(len(flat.vectors) * (1.0 if flat.kept is None else flat.kept.share) for flat in flats) / max(1, count)
+    slow = any(flat.kept is not None and flat.kept.slow for flat in flats)
+    if share < (READ_SHARE if slow else COPIED_SHARE):
+        return []
+    if k is None:
+        return [None]
+    width = int(MORE_CANDIDATES * k / share) + SPARE_CANDIDATES
+    if not slow:
+        return [width] if width <= COPIED * share * count else []
+    widths = [width]
+    while widths[-1] * GROWTH <= MOST_READ:
+        widths.append(widths[-1] * GROWTH)
+    return [width for width in widths if width <= MOST * count]
+
+
+def _may(flats: Sequence[Flat], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which rows (n,) of several arrays, one after the other, may be hits."""
+    may = np.ones(len(rows), np.bool_)
+    owners = np.searchsorted([flat.first for flat in flats], rows, side="right") - 1
+    for number in np.unique(owners):
+        flat = flats[number]
+        if flat.kept is not None:
+            mine = owners == number
+            may[mine] = flat.kept.of(rows[mine] - flat.first)
+    return may
+
+
+def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: int | None) -> list[Found]:
+    """Search several arrays for some queries.
 
     Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
     """
     threads = faiss.omp_get_max_threads()
-    if n_queries < threads:
-        parts = [part for whole in parts for part in _divided(whole, threads)]
-    if n_queries >= threads or len(parts) == 1:
-        return merged([search(part) for part in parts], n_queries, k)
+    parts = [part for flat in flats for part in _divided(flat, threads)] if len(some) < threads else flats
+    if len(some) >= threads or len(parts) == 1:
+        return merged([search(part, some, k) for part in parts], len(some), k)
     with ThreadPoolExecutor(min(threads, len(parts)), initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        return merged(list(pool.map(search, parts)), n_queries, k)
+        return merged(list(pool.map(lambda part: search(part, some, k), parts)), len(some), k)
 
 
 def _divided(whole: Flat, threads: int) -> list[Flat]:

@@ -25,7 +25,16 @@ import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError, UsageError
 from rsr_cli.core.index.columns import ArrayFile, map_checked
-from rsr_cli.core.index.flat import CANDIDATES, FAISS_METRIC, GROWTH, SPARE_CANDIDATES, Flat, unit
+from rsr_cli.core.index.flat import (
+    CANDIDATES,
+    FAISS_METRIC,
+    GROWTH,
+    MORE_CANDIDATES,
+    SPARE_CANDIDATES,
+    Flat,
+    nearest,
+    unit,
+)
 from rsr_cli.core.index.manifest import HAMMING
 
 if TYPE_CHECKING:
@@ -493,9 +502,9 @@ class Partitions:
         IndexFormatError
             The partitions are damaged.
         """
-        left = self._rows if flat.kept is None else int(np.count_nonzero(flat.kept))
-        wanted = min(k, left)
-        width = wanted if left == self._rows else int(1.3 * wanted * self._rows / max(1, left))
+        share = 1.0 if flat.kept is None else flat.kept.share
+        wanted = min(k, self._rows)
+        width = wanted if share == 1 else int(MORE_CANDIDATES * wanted / max(share, 1 / self._rows))
         results: list[Any] = [None] * len(queries)
         unsettled = list(range(len(queries)))
         while unsettled and wanted and width <= wanted + MOST_CANDIDATES:
@@ -538,7 +547,7 @@ class Partitions:
             may = rows >= 0
             whole = np.count_nonzero(may, axis=1) < width
             if flat.kept is not None:
-                may &= flat.kept[rows]
+                may[may] = flat.kept.of(rows[may])
             counts = np.count_nonzero(may, axis=1)
             if self._metric == HAMMING:  # faiss orders equal distances as it meets them
                 beyond = near.max(axis=1)
@@ -583,8 +592,7 @@ class Partitions:
             The partitions are damaged.
         """
         measured.probe_for(recall, k)
-        everything = Flat(flat.vectors, flat.metric, flat.max_norm, None, flat.first)
-        share = 1.0 if flat.kept is None else np.count_nonzero(flat.kept) / self._rows
+        share = 1.0 if flat.kept is None else flat.kept.share
         results: list[Any] = [None] * len(queries)
         unsettled = list(range(len(queries)))
         least = k / share if share else np.inf
@@ -596,9 +604,9 @@ class Partitions:
                 probe = measured.probe_for(recall, more)
             except UsageError:  # so many are not found with that recall
                 break
-            found = self.search(everything, queries[unsettled], more + spare, probe)
+            found = self.search(flat.of_all(), queries[unsettled], more + spare, probe)
             for i, (distances, rows) in zip(unsettled, found, strict=True):
-                may = np.ones(len(rows), bool) if flat.kept is None else flat.kept[rows - flat.first]
+                may = np.ones(len(rows), bool) if flat.kept is None else flat.kept.of(rows - flat.first)
                 if np.count_nonzero(may) >= min(k + spare, self._rows):
                     results[i] = distances[may][: k + spare], rows[may][: k + spare]
             unsettled = [i for i in unsettled if results[i] is None]
@@ -618,7 +626,9 @@ class Partitions:
 
 def _completed(results: list[Any], flat: Flat, queries: NDArray[Any], k: int) -> list[Found]:
     """Return results, of which those that are ``None`` are searched exactly."""
-    missing = [i for i, found in enumerate(results) if found is None]
-    for i, found in zip(missing, flat.search(queries[missing], k) if missing else (), strict=True):
-        results[i] = found
+    missing = np.array([i for i, found in enumerate(results) if found is None], np.intp)
+    if len(missing):
+        found = nearest([flat], lambda part, some, width: part.search(queries[missing[some]], width), len(missing), k)
+        for i, each in zip(missing, found, strict=True):
+            results[i] = each
     return results

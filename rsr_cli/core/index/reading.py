@@ -18,8 +18,9 @@ from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError,
 from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
-from rsr_cli.core.index.flat import Flat, in_parts, merged
+from rsr_cli.core.index.flat import Flat, merged, nearest
 from rsr_cli.core.index.ids import among, digests
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined, WeightedBits
@@ -27,13 +28,13 @@ from rsr_cli.core.index.table import Table
 from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer
-    from rsr_cli.core.index.flat import Found
+    from rsr_cli.core.index.flat import Found, Search
     from rsr_cli.core.index.partitions import Recall
     from rsr_cli.core.records.space import Space
 
@@ -106,10 +107,14 @@ class Segment:
         assert self._manifest.space is not None  # as there are segments
         return self._manifest.space
 
-    def flat(self, kept: NDArray[np.bool_] | None = None) -> Flat:
-        """Return an exact search of the rows that are not deleted, and kept, bool (n,)."""
+    def flat(self, kept: Kept | None = None) -> Flat:
+        """Return an exact search of the rows that are kept, or of those that are not deleted."""
         metric, max_norm = self._manifest.metric, self._manifest.max_norm
-        return Flat(self.vectors, metric, max_norm, both(self.live, kept), self.first)
+        return Flat(self.vectors, metric, max_norm, kept or self._kept, self.first)
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        return None if self.live is None else Kept.where(self.live)
 
     @cached_property
     def recall(self) -> Recall | None:
@@ -352,7 +357,7 @@ class Index:
         queries: NDArray[Any],
         k: int | None = None,
         radius: float | None = None,
-        kept: Sequence[NDArray[np.bool_] | None] | None = None,
+        kept: Sequence[Kept] | None = None,
         without: Sequence[NDArray[np.int64]] | None = None,
         *,
         probe: int | None = None,
@@ -364,8 +369,8 @@ class Index:
         ----------
         queries, k, radius
             As in `Flat.search`.
-        kept : sequence, optional
-            For each segment, which rows may be hits: bool (count,), or ``None`` for all. Deleted rows never are.
+        kept : sequence of Kept, optional
+            For each segment, which rows may be hits, without those that are deleted. By default, all others.
         without : sequence of numpy.ndarray, optional
             For each query, int64 rows that may not be its hits, sorted.
         probe : int, optional
@@ -402,12 +407,16 @@ class Index:
         if found and radius is not None:
             found = [[_within(*each, radius) for each in some] for some in found]
         if flats:
-            found.append(self._searched(flats, lambda part: part.search(queries, more, radius), len(queries), more))
+
+            def search(part: Flat, some: NDArray[np.intp], width: int | None) -> list[Found]:
+                return part.search(queries[some], width, radius)
+
+            found.append(self._searched(flats, search, len(queries), more))
         self._check()
-        nearest = merged(found, len(queries), more)
+        ranked = merged(found, len(queries), more)
         if without is None:
-            return nearest
-        return [_left(*each, rows, k) for each, rows in zip(nearest, without, strict=True)]
+            return ranked
+        return [_left(*each, rows, k) for each, rows in zip(ranked, without, strict=True)]
 
     def combined(
         self,
@@ -416,13 +425,17 @@ class Index:
         divisor: int,
         k: int | None,
         radius: float | None,
-        kept: Sequence[NDArray[np.bool_] | None] | None,
+        kept: Sequence[Kept] | None,
         without: NDArray[np.int64],
     ) -> Found:
         """Find the rows nearest to several codes together, as `Flat.combined` does; ``without`` may be no hits."""
         more = k if k is None else k + len(without)
         flats = [segment.flat(None if kept is None else kept[i]) for i, segment in enumerate(self.segments)]
-        (found,) = self._searched(flats, lambda part: [part.combined(codes, weights, divisor, more, radius)], 1, more)
+
+        def search(part: Flat, _: NDArray[np.intp], width: int | None) -> list[Found]:
+            return [part.combined(codes, weights, divisor, width, radius)]
+
+        (found,) = self._searched(flats, search, 1, more)
         self._check()
         return _left(*found, without, k)
 
@@ -459,14 +472,12 @@ class Index:
             segment.check()
         return found
 
-    def _searched(
-        self, flats: Sequence[Flat], search: Callable[[Flat], list[Found]], n_queries: int, k: int | None
-    ) -> list[Found]:
+    def _searched(self, flats: Sequence[Flat], search: Search, n_queries: int, k: int | None) -> list[Found]:
         """Search the vectors of some segments."""
         try:
-            return in_parts(flats, search, n_queries, k)
+            return nearest(flats, search, n_queries, k)
         except IndexFormatError as error:
-            error.place = str(self.path)
+            error.place = error.place or str(self.path)
             raise
 
     def _check(self) -> None:
@@ -514,13 +525,6 @@ def _allow_files(count: int) -> None:
     wanted = count + SPARE_FILES if hard == resource.RLIM_INFINITY else min(hard, count + SPARE_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def both(some: NDArray[np.bool_] | None, others: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """Return which rows are in both of two masks, of which ``None`` has all."""
-    if some is None or others is None:
-        return others if some is None else some
-    return some & others
 
 
 def _within(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: float) -> Found:

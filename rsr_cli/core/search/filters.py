@@ -1,8 +1,8 @@
 """Filters: which rows of an index may be hits, by place, time, label and properties.
 
-Place, time and labels are tested in the filter columns, block by block. Only what these leave open is read from the
-table of records: boxes whose float32 edge is that of the filter's box, footprints on the edge of an area, and the
-properties that a condition names.
+Place, time and labels are tested in the filter columns. Only what these leave open is read from the table of records:
+boxes whose float32 edge is that of the filter's box, footprints on the edge of an area, and the properties that a
+condition names.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import logging
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, UsageError, counted
 from rsr_cli.core.index.columns import LABEL_ENDS, LABELS
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.records.facts import NO_BOX, outward, rounded_down, rounded_up
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, microseconds
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.kept import Rows
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Record
     from rsr_cli.core.search.area import Area
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsr")
 
-#: Rows that are tested at once, so that they stay in the processor's cache.
-BLOCK_ROWS = 1 << 18
 #: So many labels are looked for one after the other.
 FEW_LABELS = 8
 Box = tuple[float, float, float, float]
@@ -129,56 +130,14 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.box or self.area or self.interval or self.labels or self.condition)
 
-    def kept(self, segments: Sequence[Segment]) -> list[NDArray[np.bool_] | None]:
-        """Find the rows of each segment that the filter keeps, bool (count,), ``None`` if there is no filter.
+    def select(self, segments: Sequence[Segment]) -> Selection:
+        """Select the rows of segments; a warning names labels that no record has.
 
-        Deleted rows are not kept, nor is a record without a place by a box or an area, or one without a time by an
-        interval. A warning names labels and properties that no record has, a condition that is neither true nor false
-        of any record, and a box that touches no record but would with latitude and longitude exchanged.
-
-        Raises
-        ------
-        IndexFormatError
-            A segment is damaged.
+        Deleted rows are not selected, nor is a record without a place by a box or an area, or one without a time by an
+        interval.
         """
-        if not self:
-            return [None] * len(segments)
         self._check_labels(segments)
-        asked = _Asked()
-        masks: list[NDArray[np.bool_] | None] = [self._of(segment, asked) for segment in segments]
-        if self.condition:
-            asked.warn(self.condition)
-        if self.box and not any(mask is not None and mask.any() for mask in masks):
-            _check_order(self.box, segments)
-        return masks
-
-    def _of(self, segment: Segment, asked: _Asked) -> NDArray[np.bool_]:
-        """Return which rows of a segment are kept."""
-        mask = np.ones(segment.count, np.bool_) if segment.live is None else segment.live.copy()
-        if self.interval:
-            first, last = self.interval
-            _intersecting(segment.columns.times, first, last, mask)
-        if self.labels:
-            _with_labels(segment, self.labels, mask)
-        if self.box:
-            open_ = _touching(segment.columns.boxes, self.box, mask)
-            self._check_boxes(segment, mask, open_[mask[open_]])
-        if self.area:
-            mask &= _in_area(segment, mask, self.area)
-        if self.condition and mask.any():
-            rows = mask.nonzero()[0]
-            for row, (name, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
-                mask[row] = asked.about(self.condition, name, record)
-        return mask
-
-    def _check_boxes(self, segment: Segment, mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
-        """Decide rows whose float32 box leaves open whether they touch the box, by the boxes of their records."""
-        assert self.box
-        if not len(rows):  # the table of most segments need not be opened
-            return
-        for row, (_, record) in zip(rows.tolist(), segment.table.records(rows), strict=True):
-            found = bbox_of(record)
-            mask[row] = found is not None and _touch(found, self.box)
+        return Selection(self, segments)
 
     def _check_labels(self, segments: Sequence[Segment]) -> None:
         """Warn of labels that no row has."""
@@ -190,16 +149,66 @@ class Filter:
                 log.warning("no item of the index has the label %r%s", name, _near(name, known))
 
 
-def _check_order(box: Box, segments: Sequence[Segment]) -> None:
-    """Warn of a box that touches nothing, if it does with its latitudes as longitudes."""
-    west, south, east, north = box
-    if not -90 <= west <= east <= 90:
-        return
-    meant = south, west, north, east
-    touched = [any(Filter(box=each)._of(segment, _Asked()).any() for segment in segments) for each in (box, meant)]
-    if touched == [False, True]:
-        shown = (",".join(f"{side:g}" for side in each) for each in (box, meant))
-        log.warning("no item touches the box %s, but some touch %s: longitudes are before latitudes", *shown)
+class Selection:
+    """The rows of segments that a filter keeps.
+
+    Parameters
+    ----------
+    wanted : Filter
+        The filter.
+    segments : sequence of Segment
+        The segments.
+
+    Attributes
+    ----------
+    kept : list of Kept or None
+        Those of each segment, ``None`` if there is no filter.
+    """
+
+    def __init__(self, wanted: Filter, segments: Sequence[Segment]) -> None:
+        self._wanted = wanted
+        self._segments = segments
+        self._asked = _Asked()
+        self.kept = self._of(wanted) if wanted else None
+
+    def _of(self, wanted: Filter) -> list[Kept]:
+        """Return what a filter keeps of each segment."""
+        slow = bool(wanted.area or wanted.condition)
+        return [Kept(each.count, _Test(wanted, each, self._asked), slow=slow) for each in self._segments]
+
+    def warn(self, *, found: bool) -> bool:
+        """Warn of a filter that may not be meant so, after it was used.
+
+        Names properties that no record has, a condition that is neither true nor false of any record, and a box that
+        touches no record but would with latitude and longitude exchanged.
+
+        Parameters
+        ----------
+        found : bool
+            Some rows are known to be kept.
+
+        Returns
+        -------
+        bool
+            Whether some rows are kept.
+        """
+        kept = found or self.kept is None or any(each.any() for each in self.kept)
+        if self._wanted.condition:
+            self._asked.warn(self._wanted.condition)
+        if not kept and self._wanted.box:
+            self._check_order(self._wanted.box)
+        return kept
+
+    def _check_order(self, box: Box) -> None:
+        """Warn of a box that touches nothing, if it does with its latitudes as longitudes."""
+        west, south, east, north = box
+        if not -90 <= west <= east <= 90:
+            return
+        meant = south, west, north, east
+        touched = [any(kept.any() for kept in self._of(Filter(box=each))) for each in (box, meant)]
+        if touched == [False, True]:
+            shown = (",".join(f"{side:g}" for side in each) for each in (box, meant))
+            log.warning("no item touches the box %s, but some touch %s: longitudes are before latitudes", *shown)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -246,53 +255,163 @@ class _Asked:
             )
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    """Yield blocks of rows that stay in the processor's cache."""
-    return (slice(first, min(first + BLOCK_ROWS, count)) for first in range(0, count, BLOCK_ROWS))
+class _Test:
+    """Tests rows of a segment.
+
+    Parameters
+    ----------
+    wanted : Filter
+        What they must be like.
+    segment : Segment
+        The segment.
+    asked : _Asked
+        Is told of what the condition is asked about.
+    """
+
+    def __init__(self, wanted: Filter, segment: Segment, asked: _Asked) -> None:
+        self._wanted = wanted
+        self._segment = segment
+        self._columns = segment.columns
+        self._asked = asked
+
+    def __call__(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of some rows (n,) are kept, bool (n,).
+
+        Raises
+        ------
+        IndexFormatError
+            The segment is damaged.
+        """
+        wanted, live = self._wanted, self._segment.live
+        count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        mask = np.ones(count, np.bool_) if live is None else live[rows].copy()
+        if wanted.interval:
+            mask &= _intersecting(self._columns.times, rows, *wanted.interval)
+        if wanted.labels:
+            mask &= self._labelled(rows)
+        if wanted.box:
+            touched, open_ = _touching(self._columns.boxes[rows], wanted.box)
+            mask &= touched
+            for i, _, record in self._records(rows, mask & open_):
+                found = bbox_of(record)
+                mask[i] = found is not None and _touch(found, wanted.box)
+        if wanted.area:
+            mask &= self._within(rows, mask, wanted.area)
+        if wanted.condition:
+            for i, name, record in self._records(rows, mask):
+                mask[i] = self._asked.about(wanted.condition, name, record)
+        return mask
+
+    def _records(self, rows: Rows, of: NDArray[np.bool_]) -> Iterator[tuple[int, str, Record]]:
+        """Yield the place among the rows (n,), the id and the record of some of them, bool (n,)."""
+        places = of.nonzero()[0]
+        if not len(places):  # the table of most segments need not be opened
+            return
+        numbers = rows.start + places if isinstance(rows, slice) else rows[places]
+        order = np.argsort(numbers)
+        found = self._segment.table.records(numbers[order])
+        for i, (name, record) in zip(places[order].tolist(), found, strict=True):
+            yield i, name, record
+
+    @cached_property
+    def _wanted_labels(self) -> NDArray[np.bool_]:
+        """Which labels of the segment are wanted, bool (labels,)."""
+        names = set(self._wanted.labels)
+        return np.array([name in names for name in self._segment.labels()], np.bool_)
+
+    def _labelled(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which rows (n,) have one of the labels."""
+        labels, ends = self._columns.labels, self._columns.label_ends
+        last = ends[rows]
+        if isinstance(rows, slice):
+            first = np.concatenate([ends[rows.start - 1 : rows.start] if rows.start else [0], last[:-1]])
+        else:
+            first = np.where(rows > 0, ends[rows - 1], 0)
+        counts = last - first
+        if len(last) and (first.min() < 0 or counts.min() < 0 or last.max() > len(labels)):
+            raise self._columns.damaged(LABEL_ENDS, "its numbers do not grow")
+        one_each = bool((counts == 1).all())
+        if isinstance(rows, slice):
+            some = labels[first[0] : last[-1]]
+        else:
+            some = labels[first if one_each else np.repeat(last - counts.cumsum(), counts) + np.arange(counts.sum())]
+        if len(some) and not 0 <= some.min() <= some.max() < len(self._wanted_labels):
+            raise self._columns.damaged(LABELS, "it has numbers without a name")
+        numbers = self._wanted_labels.nonzero()[0].tolist()
+        if len(numbers) <= FEW_LABELS:
+            found = np.zeros(len(some), np.bool_)
+            for number in numbers:
+                found |= some == number
+        else:
+            found = self._wanted_labels[some]
+        if one_each:
+            return found
+        passed = np.zeros(len(found) + 1, np.int32)  # how many of the wanted labels come before each place
+        np.cumsum(found, out=passed[1:])
+        return np.diff(passed[counts.cumsum()], prepend=np.int32(0)) > 0
+
+    def _within(self, rows: Rows, mask: NDArray[np.bool_], area: Area) -> NDArray[np.bool_]:
+        """Return which of the rows (n,) that a mask (n,) keeps lie in an area.
+
+        A box in the area has its footprint there, and one that does not touch it has not: only the others are read.
+        """
+        west, south, east, north = outward(np.array([area.box]))[0]
+        boxes = self._columns.boxes[rows]
+        wests, souths, easts, norths = boxes.T
+        possible = (wests >= west) & (easts <= east) & (souths >= south) & (norths <= north)
+        # of two boxes the edge at 180 degrees is in no limits, and may be all that one of them has
+        possible |= wests > easts
+        within, unknown = np.zeros((2, len(boxes)), np.bool_)
+        places = (mask & possible).nonzero()[0]
+        if not len(places):
+            return within
+        covered, touched = area.of_boxes(boxes[places].astype(np.float64))
+        within[places] = covered
+        unknown[places] = touched & ~covered
+        found = list(self._records(rows, unknown))
+        if found:
+            exact = np.array([bbox_of(record) or NO_BOX for _, _, record in found])
+            geometries = [record.get("geometry") for _, _, record in found]
+            within[[i for i, _, _ in found]] = area.covers(geometries, exact)
+        return within
 
 
-def _intersecting(times: NDArray[np.int64], first: int, last: int, mask: NDArray[np.bool_]) -> None:
-    """Clear the mask (n,) of intervals (n, 2) that have no moment in common with another."""
-    starts, ends = times.T
-    for block in _blocks(len(times)):
-        mask[block] &= (starts[block] <= last) & (ends[block] >= first) & (starts[block] != NO_TIME)
+def _intersecting(times: NDArray[np.int64], rows: Rows, first: int, last: int) -> NDArray[np.bool_]:
+    """Return which rows (n,) of intervals have a moment in common with another one."""
+    starts, ends = (column[rows] for column in times.T)
+    mask: NDArray[np.bool_] = (starts <= last) & (ends >= first) & (starts != NO_TIME)
+    return mask
 
 
-def _touching(boxes: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Clear the mask (n,) of boxes (n, 4), rounded outward, that do not touch a box.
+def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Find boxes (n, 4), rounded outward, that touch a box.
 
     A value is off by less than a step of float32. So only a box is open that has an edge equal to the limit, rounded to
     float32 such that what passes it may be equal to it.
 
     Returns
     -------
-    numpy.ndarray
-        int64: the rows that rounding leaves open.
+    tuple of numpy.ndarray
+        bool (n,): which touch it, and which of these rounding leaves open.
     """
-    # a box's west and south may be at most these, its east and north at least those
-    limits = [
-        (*rounded_down(np.array([east, north])), *rounded_up(np.array([west, south])))
-        for west, south, east, north in _pieces(box)
-    ]
-    open_ = []
-    for block in _blocks(len(boxes)):
-        west, south, east, north = boxes[block].T
-        across = west > east
-        is_across = bool(across.any())
-        touched, doubtful = np.zeros((2, len(west)), np.bool_)
-        for most_east, most_north, least_west, least_south in limits:
-            left, right = west <= most_east, east >= least_west
-            # two boxes, one to 180 degrees and one from there
-            sides = (left & right) | (across & (left | right)) if is_across else left & right
-            sides &= south <= most_north
-            sides &= north >= least_south
-            touched |= sides
-            if sides.any():
-                edges = (west == most_east) | (south == most_north) | (east == least_west) | (north == least_south)
-                doubtful |= edges & sides
-        open_.append(block.start + doubtful.nonzero()[0])
-        mask[block] &= touched
-    return np.concatenate(open_)
+    west, south, east, north = boxes.T
+    across = west > east
+    is_across = bool(across.any())
+    touched, open_ = np.zeros((2, len(west)), np.bool_)
+    for piece in _pieces(box):
+        # a box's west and south may be at most these, its east and north at least those
+        most_east, most_north = rounded_down(np.array(piece[2:]))
+        least_west, least_south = rounded_up(np.array(piece[:2]))
+        left, right = west <= most_east, east >= least_west
+        # two boxes, one to 180 degrees and one from there
+        sides = (left & right) | (across & (left | right)) if is_across else left & right
+        sides &= south <= most_north
+        sides &= north >= least_south
+        touched |= sides
+        if sides.any():
+            edges = (west == most_east) | (south == most_north) | (east == least_west) | (north == least_south)
+            open_ |= edges & sides
+    return touched, open_
 
 
 def _pieces(box: Box) -> list[Box]:
@@ -306,59 +425,3 @@ def _touch(one: Box, other: Box) -> bool:
     return any(
         a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3] for a in _pieces(one) for b in _pieces(other)
     )
-
-
-def _with_labels(segment: Segment, names: Sequence[str], mask: NDArray[np.bool_]) -> None:
-    """Clear the mask (count,) of rows of a segment that have none of the labels."""
-    known = segment.labels()
-    wanted = np.array([name in names for name in known], np.bool_)
-    numbers = wanted.nonzero()[0].tolist()
-    labels, ends = segment.columns.labels, segment.columns.label_ends
-
-    start = 0
-    for rows in _blocks(segment.count):
-        block = ends[rows]
-        some = labels[max(0, start) : block[-1]]
-        if len(some) and not 0 <= some.min() <= some.max() < len(known):
-            raise segment.columns.damaged(LABELS, "it has numbers without a name")
-        if len(numbers) <= FEW_LABELS:
-            found = np.zeros(len(some), np.bool_)
-            for number in numbers:
-                found |= some == number
-        else:
-            found = wanted[some]
-        counts = np.diff(block, prepend=start)
-        if len(found) != len(block) or (counts != 1).any():
-            if start < 0 or counts.min() < 0 or int(block[-1]) - start != len(found):
-                raise segment.columns.damaged(LABEL_ENDS, "its numbers do not grow")
-            passed = np.zeros(len(found) + 1, np.int32)  # how many of the wanted labels come before each place
-            np.cumsum(found, out=passed[1:])
-            found = np.diff(passed[block - start], prepend=np.int32(0)) > 0
-        mask[rows] &= found
-        start = int(block[-1])
-
-
-def _in_area(segment: Segment, mask: NDArray[np.bool_], area: Area) -> NDArray[np.bool_]:
-    """Return which of the rows that a mask (count,) keeps lie in an area.
-
-    A box in the area has its footprint there, and one that does not touch it has not: only the others are read.
-    """
-    west, south, east, north = outward(np.array([area.box]))[0]
-    within = np.zeros(segment.count, np.bool_)
-    boxes = segment.columns.boxes
-    for rows in _blocks(segment.count):
-        wests, souths, easts, norths = boxes[rows].T
-        possible = (wests >= west) & (easts <= east) & (souths >= south) & (norths <= north)
-        # of two boxes the edge at 180 degrees is in no limits, and may be all that one of them has
-        possible |= wests > easts
-        numbers = rows.start + (mask[rows] & possible).nonzero()[0]
-        if not len(numbers):
-            continue
-        covered, touched = area.of_boxes(boxes[numbers].astype(np.float64))
-        within[numbers[covered]] = True
-        unknown = numbers[touched & ~covered]
-        if len(unknown):
-            found = [record for _, record in segment.table.records(unknown)]
-            exact = np.array([bbox_of(record) or NO_BOX for record in found])
-            within[unknown] = area.covers([record.get("geometry") for record in found], exact)
-    return within

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.flat import Found
+    from rsr_cli.core.index.kept import Kept
     from rsr_cli.core.index.reading import Index
 
     #: Distances and rows in the order of (distance, row), and whether no others would follow.
@@ -36,7 +37,7 @@ class Scope:
         An open index.
     radius : float or None
         Maximum distance of a hit.
-    kept : sequence of numpy.ndarray or None, optional
+    kept : sequence of Kept, optional
         The rows that may be hits, as `Index.search` takes them.
     probe : int or None
         Number of partitions to search, ``None`` for all.
@@ -49,7 +50,7 @@ class Scope:
 
     index: Index
     radius: float | None = None
-    kept: Sequence[NDArray[np.bool_] | None] | None = None
+    kept: Sequence[Kept] | None = None
     probe: int | None = None
     recall: float | None = None
     rerank: int | None = None
