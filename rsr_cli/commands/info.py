@@ -39,8 +39,9 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
     """Describe an index or a file of records.
 
     Prints how many records there are, how large they are, where and when they are from, the vector spaces of their
-    embeddings or codes, and their labels. Of tables without a known column of vectors, it prints those that may be
-    meant. A file is read whole; of an index, its columns are.
+    embeddings or codes, and their labels; of an index with partitions, the recall of a search in so many of them. Of
+    tables without a known column of vectors, it prints those that may be meant. A file is read whole; of an index, its
+    columns are.
     """
     if is_index(path):
         from rsr_cli.core.index.summary import summarize
@@ -98,6 +99,8 @@ def _shown(name: str, value: Any) -> str:
         return ", ".join(f"{side:.7g}" for side in value)
     if name == "arguments":
         return shlex.join(value)
+    if name.startswith("recall@"):
+        return f"probe {', '.join(f'{probe}: {recall}' for probe, recall in value.items())}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     if isinstance(value, list):

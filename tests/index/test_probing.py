@@ -13,6 +13,7 @@ from rsr_cli.core.errors import IndexFormatError, Skips, UsageError
 from rsr_cli.core.index import build, partitions, upkeep
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
+from rsr_cli.core.index.summary import summarize
 from rsr_cli.core.search.scope import Scope
 
 
@@ -35,6 +36,23 @@ def records(n, seed=0) -> list[dict]:
 def append(path, n, seed):
     takes = build.appendable(path, None)
     return sum(build.append(batches(records(n, seed), takes.kinds), path, takes.metric, Skips()))
+
+
+def test_the_recall_that_is_told_is_the_least_of_the_segments(rsr, tmp_path):
+    path = tmp_path / "i.rsr"
+    make_index(path, records(600), partitions="auto").__exit__()
+    append(path, 400, 1)
+    append(path, 50, 2)  # not divided, and so exact
+    told = summarize(path)["recall@20"]
+    with Index(path) as index:
+        both = [each.recall for each in index.segments[:2]]
+    tables = [dict(zip(each.probes, (means[each.ks.index(20)] for means in each.recall), strict=True)) for each in both]
+    assert len(told) > 3
+    assert told == {str(n): min(tables[0][n], tables[1][n]) for n in tables[0] if n in tables[1]}
+    text = rsr("info", path).stdout.decode()
+    assert f"\nrecall@20   probe 1: {told['1']}, 2: {told['2']}," in text
+    make_index(tmp_path / "few.rsr", records(40)).__exit__()
+    assert not [name for name in summarize(tmp_path / "few.rsr") if name.startswith("recall")]
 
 
 def test_a_segment_has_its_own_partitions_and_compaction_makes_one(tmp_path):

@@ -12,10 +12,15 @@ from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.summary import Summary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from rsr_cli.core.index.partitions import Recall
 
 #: Rows of the mapped columns that are read at once.
 ROWS_AT_ONCE = 1 << 20
+#: The number of hits whose recall is stated.
+HITS = 20
 
 
 def summarize(path: Path) -> dict[str, Any]:
@@ -50,6 +55,21 @@ def summarize(path: Path) -> dict[str, Any]:
             "segments": len(manifest.segments),
             "deleted": sum(segment.deleted for segment in manifest.segments),
             "partitions": sum(each.partitions["count"] for each in manifest.segments if each.partitions),
+            **_recall([segment.recall for segment in index.segments if segment.recall]),
             "made_with": manifest.made_with,
         }
         return {"type": "index", "bytes": size, **summary.as_dict(), **made, "arguments": manifest.arguments}
+
+
+def _recall(measured: Sequence[Recall]) -> dict[str, dict[str, float]]:
+    """Return the least recall of several segments' partitions by how many are searched, of `HITS` hits or fewer."""
+    ks = [k for k in range(1, HITS + 1) if measured and all(k in each.ks for each in measured)]
+    if not ks:
+        return {}
+    of_each = [dict(zip(each.probes, each.recall, strict=True)) for each in measured]
+    probes = sorted(set.intersection(*map(set, of_each)))
+    least = {
+        str(n): min(table[n][each.ks.index(ks[-1])] for table, each in zip(of_each, measured, strict=True))
+        for n in probes
+    }
+    return {f"recall@{ks[-1]}": least}

@@ -408,9 +408,9 @@ def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], 
         sides &= south <= most_north
         sides &= north >= least_south
         touched |= sides
-        if sides.any():
-            edges = (west == most_east) | (south == most_north) | (east == least_west) | (north == least_south)
-            open_ |= edges & sides
+        places = sides.nonzero()[0]
+        limits = np.array([most_east, most_north, least_west, least_south])
+        open_[places] |= (boxes[places] == limits).any(axis=1)
     return touched, open_
 
 
