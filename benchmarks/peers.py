@@ -160,7 +160,7 @@ class RsrFlat(Peer):
 
     name = "rsr"
     index = "flat, and the records"
-    filtering = "before, by the columns of times and boxes"
+    filtering = "exactly, by the columns of times and boxes"
     ours = True
     partitions: ClassVar[Sequence[str]] = ()
 
