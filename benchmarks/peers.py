@@ -160,7 +160,7 @@ class RsrFlat(Peer):
 
     name = "rsr"
     index = "flat, and the records"
-    filtering = "exactly, by the columns of times and boxes"
+    filtering = "of what is found, where many rows are kept, else before; exact either way"
     ours = True
     partitions: ClassVar[Sequence[str]] = ()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +93,7 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
 @options.table
 @options.keep_going
 @options.verbosity
-def index(
-    inputs: tuple[str, ...],
-    output: str,
-    ids: tuple[str, ...],
-    wanted: Filter,
-    metric: str | None,
-    refine: str | None,
-    partitions: Divided,
-    settings: TableSettings,
-    skips: Skips,
-    **flags: bool,
-) -> None:
+def index(**given: Any) -> None:
     """Build an index of embeddings or codes, or change one.
 
     Reads records with a code or an embedding and writes a directory for rsr query: the vectors as numpy arrays, the
@@ -112,144 +102,139 @@ def index(
     meanwhile, and changes at once or not at all. With --overwrite, it stays as it is if no usable record is read, or if
     a command before rsr index in the pipe fails.
     """
-    if output == "-":
-        raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
-    _check_together(flags, ids, inputs, metric, refine, wanted)
-    if partitions and flags["delete"]:
-        raise UsageError("--partitions is for items that are added, or for --compact")
+    job = Job(**given)
+    job.check()
     with Progress("records") as progress:
-        for added in _work(
-            inputs, Path(output), ids, wanted, metric, refine, partitions, settings, skips, progress, **flags
-        ):
+        for added in job.work(progress):
             progress.update(added)
 
 
-def _check_together(
-    flags: dict[str, bool],
-    ids: Sequence[str],
-    inputs: Sequence[str],
-    metric: str | None,
-    refine: str | None,
-    wanted: Filter,
-) -> None:
-    """Check that the flags fit together."""
-    modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if flags[name]]
-    if len(modes) > 1:
-        raise UsageError(f"pass only one of {' and '.join(modes)}")
-    if ids and not flags["delete"]:
-        raise UsageError("--id names items to --delete")
-    if wanted and not flags["delete"]:
-        raise UsageError("filters choose items to --delete")
-    if bool(ids) + bool(inputs) + bool(wanted) > 1:
-        raise UsageError("pass either --id, INPUT or filters")
-    if flags["compact"] and inputs:
-        raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
-    if flags["replace"] and (flags["compact"] or flags["delete"]):
-        raise UsageError("--replace is for records that are added")
-    if (metric or refine) and (flags["compact"] or flags["delete"]):
-        raise UsageError(f"--{'metric' if metric else 'refine'} is for records that are added")
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for."""
 
+    inputs: tuple[str, ...]
+    output: str
+    ids: tuple[str, ...]
+    wanted: Filter
+    metric: str | None
+    refine: str | None
+    partitions: Divided
+    settings: TableSettings
+    skips: Skips
+    overwrite: bool
+    append: bool
+    replace: bool
+    delete: bool
+    compact: bool
+    allow_empty: bool
 
-def _work(
-    inputs: tuple[str, ...],
-    path: Path,
-    ids: tuple[str, ...],
-    wanted: Filter,
-    metric: str | None,
-    refine: str | None,
-    partitions: Divided,
-    settings: TableSettings,
-    skips: Skips,
-    progress: Progress,
-    *,
-    overwrite: bool,
-    append: bool,
-    replace: bool,
-    delete: bool,
-    compact: bool,
-    allow_empty: bool,
-) -> Iterator[int]:
-    """Do what the flags ask for, and yield the number of rows as it goes on."""
-    arguments = ["rsr", *sys.argv[1:]]
-    if compact:
+    def check(self) -> None:
+        """Raise UsageError if the options do not fit together."""
+        if self.output == "-":
+            raise UsageError("an index is a directory and cannot be written to stdout; pass its name to -o")
+        modes = [f"--{name}" for name in ("overwrite", "append", "delete", "compact") if getattr(self, name)]
+        if len(modes) > 1:
+            raise UsageError(f"pass only one of {' and '.join(modes)}")
+        if self.ids and not self.delete:
+            raise UsageError("--id names items to --delete")
+        if self.wanted and not self.delete:
+            raise UsageError("filters choose items to --delete")
+        if bool(self.ids) + bool(self.inputs) + bool(self.wanted) > 1:
+            raise UsageError("pass either --id, INPUT or filters")
+        if self.compact and self.inputs:
+            raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
+        if self.replace and (self.compact or self.delete):
+            raise UsageError("--replace is for records that are added")
+        if (self.metric or self.refine) and (self.compact or self.delete):
+            raise UsageError(f"--{'metric' if self.metric else 'refine'} is for records that are added")
+        if self.partitions and self.delete:
+            raise UsageError("--partitions is for items that are added, or for --compact")
+
+    def work(self, progress: Progress) -> Iterator[int]:
+        """Do it, and yield the number of rows as it goes on."""
+        path, arguments = Path(self.output), ["rsr", *sys.argv[1:]]
+        merged = [name for name in self.inputs if is_index(name)]
+        if self.compact:
+            from rsr_cli.core.index import upkeep
+
+            yield from upkeep.compact(path, arguments=arguments, partitions=self.partitions)
+        elif self.delete:
+            yield self._delete(path, arguments, progress)
+        elif merged:
+            yield from self._merge(path, arguments, merged)
+        else:
+            yield from self._add(path, arguments, progress)
+
+    def _delete(self, path: Path, arguments: Sequence[str], progress: Progress) -> int:
+        """Delete items, and return how many."""
         from rsr_cli.core.index import upkeep
 
-        yield from upkeep.compact(path, arguments=arguments, partitions=partitions)
-        return
-    if delete:
-        from rsr_cli.core.index import upkeep
-
-        if not ids and not wanted:
-            batches = streams.read(inputs, skips, progress=progress, settings=settings)
-            ids = tuple(name for batch in batches for name in batch.apply(id_of, skips))
+        ids: Iterable[str] = self.ids
+        if not ids and not self.wanted:
+            batches = streams.read(self.inputs, self.skips, progress=progress, settings=self.settings)
+            ids = (name for batch in batches for name in batch.apply(id_of, self.skips))
         names = list(dict.fromkeys(map(one_form, ids)))
 
         def choose(opened: Index) -> Mapping[int, Iterable[int]]:
-            if not wanted:
-                return upkeep.rows_with_ids(opened, names, skips)
-            selection = wanted.select(opened.segments)
+            if not self.wanted:
+                return upkeep.rows_with_ids(opened, names, self.skips)
+            selection = self.wanted.select(opened.segments)
             rows = {number: kept.mask.nonzero()[0] for number, kept in enumerate(selection.kept or ())}
             selection.warn(found=False)
             return rows
 
         deleted = upkeep.delete(path, choose, arguments=arguments)
-        if wanted and not deleted:
+        if self.wanted and not deleted:
             log.warning("no item of the index matches the filters, and nothing was deleted")
-        yield deleted
-        return
-    merged = [name for name in inputs if is_index(name)]
-    if merged:
+        return deleted
+
+    def _merge(self, path: Path, arguments: Sequence[str], merged: Sequence[str]) -> Iterator[int]:
+        """Merge indexes, and yield the number of rows as it goes on."""
         from rsr_cli.core.index import upkeep
 
-        if len(merged) < len(inputs):
+        if len(merged) < len(self.inputs):
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
-        if metric or refine:
-            left_out = "metric" if metric else "refine"
+        if self.metric or self.refine:
+            left_out = "metric" if self.metric else "refine"
             raise UsageError(f"a merged index compares and stores vectors as its parts do; leave --{left_out} out")
-        if partitions:
+        if self.partitions:
             raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
         yield from upkeep.merge(
-            [Path(name) for name in inputs],
+            [Path(name) for name in self.inputs],
             path,
-            skips,
+            self.skips,
             arguments=arguments,
-            overwrite=overwrite,
-            append=append,
-            replace_rows=replace,
+            overwrite=self.overwrite,
+            append=self.append,
+            replace_rows=self.replace,
         )
-        return
-    if replace and not append:
-        raise UsageError("--replace needs --append, or several indexes")
-    from rsr_cli.core.index import build
 
-    if refine:
-        skips.instead["binarize"] = "binarize-keep", {}
-    takes = build.appendable(path, metric, refine) if append else build.taken(metric, refine)
-    batches = _with_recipes(streams.read(inputs, skips, takes.kinds, progress, settings, takes.beside))
-    if append:
-        yield from build.append(
-            batches,
+    def _add(self, path: Path, arguments: Sequence[str], progress: Progress) -> Iterator[int]:
+        """Build an index, or append to one, and yield the number of rows as it goes on."""
+        from rsr_cli.core.index import build
+
+        if self.replace and not self.append:
+            raise UsageError("--replace needs --append, or several indexes")
+        if self.refine:
+            self.skips.instead["binarize"] = "binarize-keep", {}
+        if self.append:
+            takes = build.appendable(path, self.metric, self.refine)
+            work = partial(build.append, replace_rows=self.replace)
+        else:
+            takes = build.taken(self.metric, self.refine)
+            work = partial(build.build, overwrite=self.overwrite)
+        batches = streams.read(self.inputs, self.skips, takes.kinds, progress, self.settings, takes.beside)
+        yield from work(
+            _with_recipes(batches),
             path,
             takes.metric,
-            skips,
+            self.skips,
             arguments=arguments,
-            replace_rows=replace,
-            allow_empty=allow_empty,
-            partitions=partitions,
+            allow_empty=self.allow_empty,
+            partitions=self.partitions,
             refine=takes.refine,
         )
-        return
-    yield from build.build(
-        batches,
-        path,
-        takes.metric,
-        skips,
-        arguments=arguments,
-        overwrite=overwrite,
-        allow_empty=allow_empty,
-        partitions=partitions,
-        refine=takes.refine,
-    )
 
 
 def _with_recipes(batches: Iterable[Batch]) -> Iterator[Batch]:
