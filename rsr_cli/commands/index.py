@@ -179,10 +179,8 @@ class Job:
         def choose(opened: Index) -> Mapping[int, Iterable[int]]:
             if not self.wanted:
                 return upkeep.rows_with_ids(opened, names, self.skips)
-            selection = self.wanted.select(opened.segments)
-            rows = {number: kept.mask.nonzero()[0] for number, kept in enumerate(selection.kept or ())}
-            selection.warn(found=False)
-            return rows
+            chosen = self.wanted.select(opened.segments, whole=True).kept or ()
+            return {number: kept.mask.nonzero()[0] for number, kept in enumerate(chosen)}
 
         deleted = upkeep.delete(path, choose, arguments=arguments)
         if self.wanted and not deleted:

@@ -39,7 +39,7 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
     """Describe an index or a file of records.
 
     Prints how many records there are, how large they are, where and when they are from, the vector spaces of their
-    embeddings or codes, and their labels; of an index with partitions, the recall of a search in so many of them. Of
+    embeddings or codes, and their labels; of an index with partitions, the recall by the number that is searched. Of
     tables without a known column of vectors, it prints those that may be meant. A file is read whole; of an index, its
     columns are.
     """

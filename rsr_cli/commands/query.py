@@ -251,9 +251,8 @@ def query(
             out.write_lines(hits)
             without += not hits
             progress.update(1)
-        matched = selection.warn(found=progress.count > without)
         if without:
-            why = "" if matched else ": no item of the index matches the filters"
+            why = "" if selection.any else ": no item of the index matches the filters"
             if not opened.manifest.count:
                 why = ": the index is empty"
             what = f"{without} of {counted(progress.count, 'query')} {'has' if without == 1 else 'have'} no hits"

@@ -707,6 +707,14 @@ def test_a_filter_that_keeps_nothing_is_no_failure(rsr, places):
     assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"rsr query: {says}\n")
 
 
+def test_a_filter_is_not_to_blame_for_a_radius(rsr, places):
+    done = rsr(
+        "query", "codes.rsr", "--id", "t3", "--exclude-self", "--radius", "0", "--filter", "id > 'a'", cwd=places
+    )
+    says = "1 of 1 query has no hits and is left out of the output"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"rsr query: {says}\n")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

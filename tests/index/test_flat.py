@@ -239,7 +239,8 @@ def test_measured_distances_are_those_that_a_search_returns(metric):
 @pytest.mark.parametrize("metric", ["hamming", "l1", "l2", "dot"])
 @pytest.mark.parametrize("share", [0.0, 0.003, 0.05, 0.3, 0.9, 1.0])
 def test_rows_that_are_kept_rank_as_brute_force_whatever_their_share(monkeypatch, metric, share):
-    monkeypatch.setattr(flat, "GATHERED_BYTES", 640)  # many pieces
+    monkeypatch.setattr(flat, "COPIED_BYTES", 640)  # many pieces
+    monkeypatch.setattr(flat, "COPIED_PER_HIT", 1)
     rng = np.random.default_rng(int(1000 * share))
     vectors = rng.integers(0, 4, (3000, 8), dtype=np.uint8)
     vectors = vectors if metric == "hamming" else vectors.astype(np.float32)
@@ -286,7 +287,7 @@ def searching(queries, radius=None):
 
 @pytest.fixture
 def _as_if_there_were_many_rows(monkeypatch):
-    monkeypatch.setattr(flat, "COPIED", 1)
+    monkeypatch.setattr(flat, "COPY", 1e9)
     monkeypatch.setattr(flat, "SPARE_CANDIDATES", 2)
     for name, value in {"BLOCK_ROWS": 64, "RUNS": 8, "RUN_ROWS": 4, "COUNTED": 1}.items():
         monkeypatch.setattr(kept_module, name, value)
@@ -328,18 +329,79 @@ def test_testing_what_is_found_finds_what_testing_all_rows_finds(metric, case, s
                 assert far.tolist() == exact.tolist()
 
 
+def ranked(codes, query, may, k) -> tuple[list, list]:
+    """Rank by brute force: rows and distances."""
+    near = np.bitwise_count(codes ^ query).sum(axis=1, dtype=int)
+    order = np.lexsort((np.arange(len(codes)), near))
+    rows = order[may[order]][:k]
+    return rows.tolist(), near[rows].tolist()
+
+
 @pytest.mark.parametrize(("share", "slow"), [(0.5, False), (0.2, False), (0.5, True), (0.02, True)])
 def test_where_many_rows_may_be_hits_few_are_tested(share, slow):
     rng = np.random.default_rng(3)
-    codes = rng.integers(0, 256, (100_000, 8), dtype=np.uint8)
+    codes = rng.integers(0, 256, (100_000, 96), dtype=np.uint8)
     may = rng.random(100_000) < share
-    tested = []
-    kept = Kept(100_000, lambda rows: tested.append(rows) or may[rows], slow=slow)
-    searched = flat.Flat(codes, "hamming", 0, kept)
-    ((far, rows),) = flat.nearest([searched], searching(codes[:1]), 1, 10)
-    near = np.bitwise_count(codes ^ codes[0]).sum(axis=1, dtype=int)
-    expected = np.lexsort((np.arange(100_000), near))
-    assert rows.tolist() == expected[may[expected]][:10].tolist()
-    assert far.tolist() == near[rows].tolist()
-    assert sum(map(len, tested)) < 1024 + 40 / share + 40
-    assert "mask" not in vars(kept)
+    kept = Kept(100_000, may.__getitem__, slow=slow)
+    ((far, rows),) = flat.nearest([flat.Flat(codes, "hamming", 0, kept)], searching(codes[:1]), 1, 10)
+    assert (rows.tolist(), far.tolist()) == ranked(codes, codes[0], may, 10)
+    assert 100_000 - kept.untested < 1024 + 40 / share + 40
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "slow", "queries", "k"),
+    [
+        (100_000, 0.001, False, 1, 10),  # few may be hits
+        (100_000, 0.2, False, 100, 10),  # copied once for many queries
+        (30_000, 0.2, True, 1000, 10),  # reading for many queries is reading all
+        (30_000, 0.5, True, 1, 25_000),
+    ],
+)
+def test_where_that_is_less_work_all_rows_are_tested_once(rows, share, slow, queries, k):
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 256, (rows, 96), dtype=np.uint8)
+    may = rng.random(rows) < share
+    kept = Kept(rows, may.__getitem__, slow=slow)
+    searches = []
+
+    def search(part, some, width):
+        searches.append(part.kept)
+        return part.search(codes[some], width)
+
+    found = flat.nearest([flat.Flat(codes, "hamming", 0, kept)], search, queries, k)
+    assert (found[-1][1].tolist(), found[-1][0].tolist()) == ranked(codes, codes[queries - 1], may, k)
+    assert kept.untested == 0
+    assert None not in searches
+
+
+def test_few_deletions_among_many_hits_copy_nothing():
+    codes = np.random.default_rng(5).integers(0, 256, (100_000, 96), dtype=np.uint8)
+    may = np.arange(100_000) != 7
+    searched = []
+
+    def search(part, some, width):
+        searched.append((part.kept, width))
+        return part.search(codes[some], width)
+
+    found = flat.nearest([flat.Flat(codes, "hamming", 0, Kept.where(may))], search, 20, 2_000)
+    assert (found[7][1].tolist(), found[7][0].tolist()) == ranked(codes, codes[7], may, 2_000)
+    assert searched[0][0] is None
+    assert searched[0][1] < 2_050
+    assert len(searched) == 1
+
+
+def test_candidates_of_many_segments_fit_in_memory(monkeypatch):
+    monkeypatch.setattr(flat, "COPY", 1e9)
+    monkeypatch.setattr(flat, "CANDIDATES", 1000)
+    codes = np.random.default_rng(6).integers(0, 256, (4_000, 8), dtype=np.uint8)
+    may = np.arange(4_000) % 2 == 0
+    parts = [flat.Flat(codes[i : i + 40], "hamming", 0, Kept.where(may[i : i + 40]), i) for i in range(0, 4_000, 40)]
+    together = []
+
+    def search(part, some, width):
+        together.append(len(some) * min(width, 40))
+        return part.search(codes[some], width)
+
+    found = flat.nearest(parts, search, 10, 5)
+    assert [rows.tolist() for _, rows in found] == [ranked(codes, code, may, 5)[0] for code in codes[:10]]
+    assert max(together) * len(parts) <= 4_000  # of one query, that is as many as there are

@@ -329,7 +329,7 @@ def _without_waiting_for_disks(monkeypatch):
 @pytest.fixture(autouse=True)
 def _as_if_there_were_many_rows(monkeypatch):
     """Estimate what filters keep, and search for more than k rows to test these alone."""
-    monkeypatch.setattr(flat, "COPIED", 1)
+    monkeypatch.setattr(flat, "COPY", 1e9)
     monkeypatch.setattr(flat, "SPARE_CANDIDATES", 1)
     monkeypatch.setattr(flat, "GROWTH", 2)
     for name, value in {"BLOCK_ROWS": 8, "RUNS": 2, "RUN_ROWS": 2, "COUNTED": 1}.items():

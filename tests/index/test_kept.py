@@ -5,40 +5,73 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsr_cli.core.index import kept as module
 from rsr_cli.core.index.kept import Kept
 
 
-def test_all_rows_are_tested_in_blocks_and_once(monkeypatch):
-    monkeypatch.setattr("rsr_cli.core.index.kept.BLOCK_ROWS", 30)
-    may = np.random.default_rng(0).random(100) < 0.3
-    blocks = []
-    kept = Kept(100, lambda rows: blocks.append(rows) or may[rows])
-    assert kept.mask.tolist() == may.tolist()
-    assert kept.any()
-    assert kept.of(np.array([5, 99, 5])).tolist() == may[[5, 99, 5]].tolist()
-    assert blocks == [slice(0, 30), slice(30, 60), slice(60, 90), slice(90, 100)]
-    assert not Kept(0, lambda rows: may[rows]).any()
+class Test:
+    """A test of rows that remembers which ones it was asked about."""
+
+    __test__ = False
+
+    def __init__(self, may: np.ndarray) -> None:
+        self.may = may
+        self.asked: list[np.ndarray] = []
+
+    def __call__(self, rows) -> np.ndarray:
+        self.asked.append(np.arange(len(self.may))[rows])
+        assert (np.diff(self.asked[-1]) > 0).all()
+        return self.may[rows]
+
+    def times(self) -> np.ndarray:
+        return np.bincount(np.concatenate(self.asked), minlength=len(self.may))
+
+
+@pytest.fixture
+def test():
+    return Test(np.random.default_rng(0).random(100) < 0.3)
+
+
+def test_all_rows_are_tested_in_blocks(test, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_ROWS", 30)
+    kept = Kept(100, test)
+    assert kept.mask.tolist() == kept.mask.tolist() == test.may.tolist()
+    assert [len(rows) for rows in test.asked] == [30, 30, 30, 10]
+    assert kept.of(np.array([5, 99, 5])).tolist() == test.may[[5, 99, 5]].tolist()
+    assert len(test.asked) == 4
+    assert Kept(0, test).mask.shape == (0,)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_each_row_is_tested_once_and_in_order(test, monkeypatch, slow, share):
+    monkeypatch.setattr(module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(module, "IN_A_ROW", 3)
+    for name in ("RUNS", "RUN_ROWS", "COUNTED"):
+        monkeypatch.setattr(module, name, 2)
+    kept, rng = Kept(100, test, slow=slow), np.random.default_rng(1)
+    if share:
+        assert kept.share == test.may[[0, 1, 98, 99]].mean()
+    for _ in range(6):
+        rows = rng.integers(0, 100, 12)
+        assert kept.of(rows).tolist() == test.may[rows].tolist()
+        assert kept.untested == 100 - np.count_nonzero(test.times())
+    assert (kept.untested == 0) == (not slow)
+    assert kept.mask.tolist() == test.may.tolist()
+    assert test.times().tolist() == [1] * 100
 
 
 @pytest.mark.parametrize("may", [lambda rows: rows % 4 == 0, lambda rows: rows < 250_000, lambda rows: rows >= 750_000])
 def test_the_share_is_estimated_and_does_not_depend_on_what_was_tested_before(may):
-    count = 1_000_000
-    kept = Kept(count, lambda rows: may(np.arange(count)[rows]))
+    test = Test(may(np.arange(1_000_000)))
+    kept, whole = Kept(1_000_000, test), Kept(1_000_000, test)
+    assert whole.mask is not None
+    assert kept.share == whole.share == Kept.where(test.may).share
     assert kept.share == pytest.approx(0.25, abs=0.02)
-    assert "mask" not in vars(kept)
-    assert Kept.where(may(np.arange(count))).share == kept.share
+    assert kept.untested > 990_000
 
 
 def test_the_share_of_few_rows_is_counted():
     may = np.arange(10_000) == 77
     assert Kept(10_000, may.__getitem__).share == 1e-4
     assert Kept(0, may.__getitem__).share == 0
-
-
-def test_once_as_many_rows_were_tested_as_there_are_all_are_tested():
-    may = np.random.default_rng(0).random(100) < 0.3
-    tested = []
-    kept = Kept(100, lambda rows: tested.append(len(may[rows])) or may[rows])
-    for _ in range(50):
-        assert kept.of(np.arange(30, 40)).tolist() == may[30:40].tolist()
-    assert sum(tested) < 300

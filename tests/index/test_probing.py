@@ -10,10 +10,15 @@ import pytest
 from support import batches, code_records, make_index
 
 from rsr_cli.core.errors import IndexFormatError, Skips, UsageError
-from rsr_cli.core.index import build, partitions, upkeep
+from rsr_cli.core.index import build, flat, partitions, upkeep
+from rsr_cli.core.index import kept as kept_module
+from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
+from rsr_cli.core.index.table import Table
+from rsr_cli.core.search.condition import Condition
+from rsr_cli.core.search.filters import Filter
 from rsr_cli.core.search.scope import Scope
 
 
@@ -48,7 +53,11 @@ def test_the_recall_that_is_told_is_the_least_of_the_segments(rsr, tmp_path):
         both = [each.recall for each in index.segments[:2]]
     tables = [dict(zip(each.probes, (means[each.ks.index(20)] for means in each.recall), strict=True)) for each in both]
     assert len(told) > 3
-    assert told == {str(n): min(tables[0][n], tables[1][n]) for n in tables[0] if n in tables[1]}
+    expected = {  # as measured with no more
+        probe: min(table[max(each for each in table if each <= probe)] for table in tables)
+        for probe in {**tables[0], **tables[1]}
+    }
+    assert told == {str(n): expected[n] for n in sorted(expected)}
     text = rsr("info", path).stdout.decode()
     assert f"\nrecall@20   probe 1: {told['1']}, 2: {told['2']}," in text
     make_index(tmp_path / "few.rsr", records(40)).__exit__()
@@ -94,6 +103,27 @@ def test_partitions_are_of_the_rows_that_are_left(tmp_path):
     with Index(other) as index:
         assert index.segments[0].recall is not None
         assert index.search(codes(1, 7), 20, probe=3)[0][1].tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("settings", [{"probe": 5}, {"recall": 0.9}, {}])
+def test_a_filter_that_reads_records_reads_few_and_each_once(tmp_path, monkeypatch, settings):
+    """Of a batch, in which the same rows are near to several queries."""
+    for name, value in {"RUNS": 4, "RUN_ROWS": 2, "COUNTED": 1}.items():
+        monkeypatch.setattr(kept_module, name, value)
+    monkeypatch.setattr(flat, "COPY", 1e9)
+    read = []
+    real = Table.records
+    monkeypatch.setattr(Table, "records", lambda self, rows: read.extend(rows.tolist()) or real(self, rows))
+    made = records(600)
+    for number, each in enumerate(made):
+        each["properties"]["n"] = number % 10
+    queries = np.tile(codes(2, 7), (4, 1))
+    with make_index(tmp_path / "i.rsr", made, partitions="auto") as index:
+        kept = Filter(condition=Condition("n < 5")).select(index.segments).kept
+        found = index.search(queries, 5, None, kept, **settings)
+        expected = index.search(queries, 5, None, [Kept.where(np.arange(600) % 10 < 5)], **settings)
+        assert [rows.tolist() for _, rows in found] == [rows.tolist() for _, rows in expected]
+    assert 0 < len(set(read)) == len(read) < 400
 
 
 def test_what_was_not_measured_is_refused(tmp_path):

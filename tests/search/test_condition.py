@@ -11,6 +11,7 @@ from shapely.geometry import mapping, shape
 from support import code_records, make_index
 
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.index import kept
 from rsr_cli.core.search.condition import Condition
 from rsr_cli.core.search.filters import Filter
 
@@ -197,6 +198,30 @@ def index(tmp_path_factory):
     ],
 )
 def test_a_condition_that_is_not_meant_so_is_warned_about(index, caplog, text, warning):
-    Filter(condition=Condition(text)).select(index.segments).warn(found=False)
+    Filter(condition=Condition(text)).select(index.segments)
     assert len(caplog.messages) == (warning is not None)
     assert all(f"{message}$".startswith(warning) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("n >= 0 OR rare = 1", None),
+        (
+            "n >= 0 OR spilt = 'val'",
+            "none of 2 items that were looked at has the property 'spilt'; did you mean 'split'?",
+        ),
+        ("n < 0 OR nowhere = 1", "none of 4 items has the property 'nowhere'$"),
+    ],
+)
+def test_of_few_records_it_is_warned_about_what_is_sure(tmp_path, monkeypatch, caplog, text, warning):
+    for name, value in {"RUNS": 1, "RUN_ROWS": 2, "COUNTED": 1}.items():
+        monkeypatch.setattr(kept, name, value)
+    records = code_records(np.zeros((4, 4), np.uint8), 32)
+    for number, each in enumerate(records):
+        each["properties"] |= {"n": number, "split": "train", **({"rare": 1} if number == 3 else {})}
+    with make_index(tmp_path / "i.rsr", records) as index:
+        (rows,) = Filter(condition=Condition(text)).select(index.segments).kept
+        assert caplog.messages == [each for each in caplog.messages if f"{each}$".startswith(str(warning))]
+        assert len(caplog.messages) == (warning is not None)
+        assert rows.untested == (0 if "n < 0" in text else 2)

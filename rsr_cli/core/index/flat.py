@@ -39,16 +39,14 @@ FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory.
 CANDIDATES = 1 << 22
-#: Where a test reads records, rows are searched for and then tested if no smaller share of them may be hits. All are
-#: tested rather than more than so many, or than most.
-READ_SHARE, MOST_READ, MOST = 0.002, 1 << 17, 0.25
-#: Where it does not, a smaller share is copied and searched, which takes long for many rows; and so it is if more rows
-#: had to be searched for, per row that may be a hit.
-COPIED_SHARE, COPIED = 0.05, 1 / 32
-#: Rows to search for per hit and share of the rows that may be hits.
-MORE_CANDIDATES = 1.3
-#: Bytes of vectors that are gathered at once, which stay in the processor's cache.
-GATHERED_BYTES = 1 << 21
+#: Nanoseconds, about, that decide how rows that may be hits are found: to search a byte of a row, to return one more
+#: row of a search, to copy a row and a byte of it, to test a row among all or alone, and to read its record for that.
+SEARCH_BYTE, RETURN, COPY, COPY_BYTE, TEST, TEST_ONE, READ = 0.0375, 2000, 25, 0.25, 1.2, 150, 20_000
+#: Rows to search for, beyond those that hold k hits on average: a share of these, and some.
+MORE, SOME_MORE = 0.3, 8
+#: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
+#: most bytes for these.
+COPIED_BYTES, COPIED_PER_HIT, MOST_COPIED_BYTES = 1 << 21, 16, 1 << 26
 #: Bytes of vectors that a thread searches for one query.
 PART_BYTES = 1 << 22
 
@@ -207,7 +205,7 @@ class Flat:
     def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
         if self.kept is not None:
-            return self._gathered(queries, k, radius)
+            return self._copied(queries, k, radius)
         count = len(self.vectors)
         wanted = count if k is None else min(k, count)
         exact = self.metric == HAMMING
@@ -231,14 +229,16 @@ class Flat:
             width = min(count, width * GROWTH)
         return results
 
-    def _gathered(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+    def _copied(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
         assert self.kept is not None
         chosen = self.kept.mask.nonzero()[0]
-        size = max(1, GATHERED_BYTES // max(1, self.vectors[:1].nbytes))
-        buffer = np.empty((min(size, len(chosen)), self.vectors.shape[1]), self.vectors.dtype)
+        row_bytes = max(1, self.vectors[:1].nbytes)
+        wanted = min(max(COPIED_BYTES // row_bytes, COPIED_PER_HIT * (k or 0)), MOST_COPIED_BYTES // row_bytes)
+        size = min(max(1, wanted), len(chosen))
+        buffer = np.empty((size, self.vectors.shape[1]), self.vectors.dtype)
         found: list[list[Found]] = []
-        for start in range(0, len(chosen), size):
+        for start in range(0, len(chosen), max(1, size)):
             rows = chosen[start : start + size]
             values = np.take(self.vectors, rows, axis=0, out=buffer[: len(rows)], mode="clip")
             pieces = Flat(values, self.metric, self.max_norm)._search(queries, k, radius)
@@ -314,8 +314,8 @@ def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> l
 def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None) -> list[Found]:
     """Search several arrays as if they were one, for the rows that may be hits.
 
-    If these are many, more rows are searched for, and of these alone it is tested whether they may be hits. Where this
-    does not tell the nearest ones, all rows are tested first.
+    Either more rows are searched for, and of these alone it is tested whether they may be hits, or all rows are tested,
+    and those that may be are copied and searched: what takes less time, and finds the same.
 
     Parameters
     ----------
@@ -336,43 +336,54 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
     results: list[Any] = [None] * n_queries
     missing = np.arange(n_queries)
     whole = [flat.of_all() for flat in flats]
-    for width in _widths(flats, k):
-        step = n_queries if width is None else max(1, CANDIDATES // width)
+    width = None if k is None else rows_for(k, _share(flats))
+    while len(missing) and _more_is_faster(flats, len(missing), k, width):
+        step = max(1, CANDIDATES // _returned(flats, width))
         for start in range(0, len(missing), step):
             some = missing[start : start + step]
-            for i, (distances, rows) in zip(some, _in_parts(whole, search, some, width), strict=True):
-                may = _may(flats, rows)
+            found = _in_parts(whole, search, some, width)
+            ends = np.cumsum([len(rows) for _, rows in found])
+            tested = np.split(_may(flats, np.concatenate([rows for _, rows in found])), ends[:-1])
+            for i, (distances, rows), may in zip(some, found, tested, strict=True):
                 if width is None or len(rows) < width or (k is not None and np.count_nonzero(may) >= k):
                     results[i] = distances[may][:k], rows[may][:k]
         missing = np.array([i for i in missing if results[i] is None], np.intp)
-        if not len(missing):
-            return results
-    for flat in flats:
-        if flat.kept is not None:
-            _ = flat.kept.mask  # here, where it can be interrupted, and not by a thread
-    for i, found in zip(missing, _in_parts(flats, search, missing, k), strict=True):
-        results[i] = found
+        width = width and width * GROWTH
+    for i, each in zip(missing, _in_parts(flats, search, missing, k) if len(missing) else (), strict=True):
+        results[i] = each
     return results
 
 
-def _widths(flats: Sequence[Flat], k: int | None) -> list[int | None]:
-    """Return how many rows to search for, one after the other, until k of them may be hits: ``None`` is all."""
-    if all(flat.kept is None for flat in flats):
-        return []
+def rows_for(k: int, share: float) -> int:
+    """Return how many rows to search for, so that k of them may be hits where a share of all may be."""
+    share = max(share, 1e-9)
+    return int(k / share * (1 + MORE * (1 - share)) + SPARE_CANDIDATES * (1 - share)) + SOME_MORE
+
+
+def _share(flats: Sequence[Flat]) -> float:
+    """Return about which share of the rows of several arrays may be hits."""
     count = sum(len(flat.vectors) for flat in flats)
-    share = sum(len(flat.vectors) * (1.0 if flat.kept is None else flat.kept.share) for flat in flats) / max(1, count)
-    slow = any(flat.kept is not None and flat.kept.slow for flat in flats)
-    if share < (READ_SHARE if slow else COPIED_SHARE):
-        return []
-    if k is None:
-        return [None]
-    width = int(MORE_CANDIDATES * k / share) + SPARE_CANDIDATES
-    if not slow:
-        return [width] if width <= COPIED * share * count else []
-    widths = [width]
-    while widths[-1] * GROWTH <= MOST_READ:
-        widths.append(widths[-1] * GROWTH)
-    return [width for width in widths if width <= MOST * count]
+    return sum(len(flat.vectors) * (1.0 if flat.kept is None else flat.kept.share) for flat in flats) / max(1, count)
+
+
+def _returned(flats: Sequence[Flat], k: int | None) -> int:
+    """Return how many rows of several arrays a search for k rows returns before they are merged."""
+    return sum(min(FIRST_CANDIDATES if k is None else k, len(flat.vectors)) for flat in flats)
+
+
+def _more_is_faster(flats: Sequence[Flat], n_queries: int, k: int | None, width: int | None) -> bool:
+    """Return whether to search for more rows takes less time than to test all and to copy those that may be hits."""
+    limited = [flat.kept for flat in flats if flat.kept is not None]
+    share = _share(flats)
+    if not limited or not share:
+        return False
+    count, row_bytes = sum(len(flat.vectors) for flat in flats), flats[0].vectors[:1].nbytes
+    untested = sum(kept.untested for kept in limited)
+    slow = any(kept.slow and kept.untested for kept in limited)
+    returned = _returned(flats, width) - _returned(flats, k)
+    tested = 0 if not untested else (width or FIRST_CANDIDATES) * (READ if slow else TEST_ONE)
+    more = n_queries * ((1 - share) * count * row_bytes * SEARCH_BYTE + returned * RETURN + tested)
+    return more < share * count * (COPY + row_bytes * COPY_BYTE) + untested * (READ if slow else TEST)
 
 
 def _may(flats: Sequence[Flat], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -393,9 +404,11 @@ def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: 
     Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
     """
     threads = faiss.omp_get_max_threads()
-    parts = [part for flat in flats for part in _divided(flat, threads)] if len(some) < threads else flats
-    if len(some) >= threads or len(parts) == 1:
-        return merged([search(part, some, k) for part in parts], len(some), k)
+    if len(some) >= threads:
+        return merged([search(flat, some, k) for flat in flats], len(some), k)
+    parts = [part for flat in flats for part in _divided(flat, threads)]
+    if len(parts) == 1:
+        return merged([search(parts[0], some, k)], len(some), k)
     with ThreadPoolExecutor(min(threads, len(parts)), initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         return merged(list(pool.map(lambda part: search(part, some, k), parts)), len(some), k)
 

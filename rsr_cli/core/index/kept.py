@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    #: Rows in a test: those of a slice, or int64 (n,) in any order.
+    #: Rows in a test: those of a slice, or int64 (n,), each once and in ascending order.
     Rows = slice | NDArray[np.int64]
 
 #: Rows that are tested at once, so that they stay in the processor's cache.
@@ -21,13 +21,15 @@ BLOCK_ROWS = 1 << 18
 RUNS, RUN_ROWS = 64, 16
 #: Rows of an array whose share is counted, per row that would be sampled.
 COUNTED = 16
+#: In the time of a test of one row anywhere, as many are tested of those that follow each other.
+IN_A_ROW = 64
 
 
 class Kept:
     """Which rows of a segment may be hits.
 
     To test all rows of a large segment can take longer than to search it. So the rows that a search finds are tested
-    alone, until as many were tested as there are.
+    alone, each once.
 
     Parameters
     ----------
@@ -37,29 +39,38 @@ class Kept:
         Returns which rows of a slice, or of an array int64 (n,), may be hits: bool (n,).
     slow : bool
         A test reads records, so that one of all rows takes much longer than a search.
+
+    Attributes
+    ----------
+    untested : int
+        Number of rows that were not tested yet.
     """
 
     def __init__(self, count: int, test: Callable[[Rows], NDArray[np.bool_]], *, slow: bool = False) -> None:
         self.count = count
         self.slow = slow
+        self.untested = count
         self._test = test
-        self._tested = 0
+        self._tested, self._may = np.zeros((2, count), np.bool_)
 
     @classmethod
     def where(cls, mask: NDArray[np.bool_]) -> Kept:
         """Return those of a mask, bool (n,)."""
-        kept = cls(len(mask), mask.__getitem__)
-        kept.mask = mask
+        kept = cls(0, mask.__getitem__)
+        kept.count, kept._may = len(mask), mask
         return kept
 
-    @cached_property
+    @property
     def mask(self) -> NDArray[np.bool_]:
         """Which of all rows may be hits, bool (count,)."""
-        mask = np.empty(self.count, np.bool_)
-        for first in range(0, self.count, BLOCK_ROWS):
-            rows = slice(first, min(first + BLOCK_ROWS, self.count))
-            mask[rows] = self._test(rows)
-        return mask
+        for first in range(0, self.count if self.untested else 0, BLOCK_ROWS):
+            block = slice(first, min(first + BLOCK_ROWS, self.count))
+            tested = self._tested[block]
+            rows: Rows = block if not tested.any() else first + (~tested).nonzero()[0]
+            self._may[rows] = self._test(rows)
+            self._tested[block] = True
+        self.untested = 0
+        return self._may
 
     @cached_property
     def share(self) -> float:
@@ -71,11 +82,13 @@ class Kept:
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some rows (n,) may be hits, bool (n,)."""
-        self._tested += len(rows)
-        if "mask" in vars(self) or self._tested >= self.count:
+        if not self.slow and (self.count - self.untested + len(rows)) * IN_A_ROW >= self.count:
             return self.mask[rows]
-        return self._test(rows)
-
-    def any(self) -> bool:
-        """Return whether any row may be a hit."""
-        return self.share > 0 or bool(self.mask.any())
+        if self.untested:
+            left = np.unique(rows[~self._tested[rows]])
+            for start in range(0, len(left), BLOCK_ROWS):
+                some = left[start : start + BLOCK_ROWS]
+                self._may[some] = self._test(some)
+                self._tested[some] = True
+                self.untested -= len(some)
+        return self._may[rows]

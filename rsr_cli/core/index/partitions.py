@@ -29,10 +29,10 @@ from rsr_cli.core.index.flat import (
     CANDIDATES,
     FAISS_METRIC,
     GROWTH,
-    MORE_CANDIDATES,
     SPARE_CANDIDATES,
     Flat,
     nearest,
+    rows_for,
     unit,
 )
 from rsr_cli.core.index.manifest import HAMMING
@@ -504,7 +504,7 @@ class Partitions:
         """
         share = 1.0 if flat.kept is None else flat.kept.share
         wanted = min(k, self._rows)
-        width = wanted if share == 1 else int(MORE_CANDIDATES * wanted / max(share, 1 / self._rows))
+        width = rows_for(wanted, share)
         results: list[Any] = [None] * len(queries)
         unsettled = list(range(len(queries)))
         while unsettled and wanted and width <= wanted + MOST_CANDIDATES:

@@ -370,7 +370,7 @@ class Index:
         queries, k, radius
             As in `Flat.search`.
         kept : sequence of Kept, optional
-            For each segment, which rows may be hits, without those that are deleted. By default, all others.
+            For each segment, which rows may be hits; none that is deleted. By default, all that are not.
         without : sequence of numpy.ndarray, optional
             For each query, int64 rows that may not be its hits, sorted.
         probe : int, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,13 @@ def _recall(measured: Sequence[Recall]) -> dict[str, dict[str, float]]:
     ks = [k for k in range(1, HITS + 1) if measured and all(k in each.ks for each in measured)]
     if not ks:
         return {}
-    of_each = [dict(zip(each.probes, each.recall, strict=True)) for each in measured]
-    probes = sorted(set.intersection(*map(set, of_each)))
-    least = {
-        str(n): min(table[n][each.ks.index(ks[-1])] for table, each in zip(of_each, measured, strict=True))
-        for n in probes
-    }
-    return {f"recall@{ks[-1]}": least}
+    first = max(each.probes[0] for each in measured)
+    at = [each.ks.index(ks[-1]) for each in measured]
+
+    def least(probe: int) -> float:
+        """Return the recall of so many partitions; as it was measured last, if that was of fewer."""
+        found = zip(measured, at, strict=True)
+        return min(each.recall[bisect_right(each.probes, probe) - 1][column] for each, column in found)
+
+    probes = sorted({probe for each in measured for probe in each.probes})
+    return {f"recall@{ks[-1]}": {str(probe): least(probe) for probe in probes if probe >= first}}

@@ -13,6 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,8 @@ log = logging.getLogger("rsr")
 
 #: So many labels are looked for one after the other.
 FEW_LABELS = 8
+#: Footprints that are compared with an area at once.
+FOOTPRINTS = 1 << 12
 #: If a smaller share of boxes touches, the edges of these alone are compared.
 FEW_TOUCHED = 1 / 16
 Box = tuple[float, float, float, float]
@@ -132,14 +135,27 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.box or self.area or self.interval or self.labels or self.condition)
 
-    def select(self, segments: Sequence[Segment]) -> Selection:
-        """Select the rows of segments; a warning names labels that no record has.
+    def select(self, segments: Sequence[Segment], *, whole: bool = False) -> Selection:
+        """Select the rows of segments.
 
         Deleted rows are not selected, nor is a record without a place by a box or an area, or one without a time by an
-        interval.
+        interval. Warnings name labels and properties that no record has, a condition that is neither true nor false of
+        any record, and a box that touches no record but would with latitude and longitude exchanged.
+
+        Parameters
+        ----------
+        segments : sequence of Segment
+            The segments.
+        whole : bool
+            Test all rows now. By default, only as many are tested as tell whether there are any.
+
+        Raises
+        ------
+        IndexFormatError
+            A segment is damaged.
         """
         self._check_labels(segments)
-        return Selection(self, segments)
+        return Selection(self, segments, whole=whole)
 
     def _check_labels(self, segments: Sequence[Segment]) -> None:
         """Warn of labels that no row has."""
@@ -152,54 +168,32 @@ class Filter:
 
 
 class Selection:
-    """The rows of segments that a filter keeps.
-
-    Parameters
-    ----------
-    wanted : Filter
-        The filter.
-    segments : sequence of Segment
-        The segments.
+    """The rows of segments that a filter keeps, see `Filter.select`.
 
     Attributes
     ----------
     kept : list of Kept or None
         Those of each segment, ``None`` if there is no filter.
+    any : bool
+        Whether there are any.
     """
 
-    def __init__(self, wanted: Filter, segments: Sequence[Segment]) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Filter, segments: Sequence[Segment], *, whole: bool) -> None:
         self._segments = segments
         self._asked = _Asked()
         self.kept = self._of(wanted) if wanted else None
+        for kept in self.kept or () if whole else ():
+            _ = kept.mask
+        self.any = self.kept is None or _any(self.kept)
+        if wanted.condition and self.kept:
+            self._asked.warn(wanted.condition, whole=not any(kept.untested for kept in self.kept))
+        if wanted.box and not self.any:
+            self._check_order(wanted.box)
 
     def _of(self, wanted: Filter) -> list[Kept]:
         """Return what a filter keeps of each segment."""
         slow = bool(wanted.area or wanted.condition)
         return [Kept(each.count, _Test(wanted, each, self._asked), slow=slow) for each in self._segments]
-
-    def warn(self, *, found: bool) -> bool:
-        """Warn of a filter that may not be meant so, after it was used.
-
-        Names properties that no record has, a condition that is neither true nor false of any record, and a box that
-        touches no record but would with latitude and longitude exchanged.
-
-        Parameters
-        ----------
-        found : bool
-            Some rows are known to be kept.
-
-        Returns
-        -------
-        bool
-            Whether some rows are kept.
-        """
-        kept = found or self.kept is None or any(each.any() for each in self.kept)
-        if self._wanted.condition:
-            self._asked.warn(self._wanted.condition)
-        if not kept and self._wanted.box:
-            self._check_order(self._wanted.box)
-        return kept
 
     def _check_order(self, box: Box) -> None:
         """Warn of a box that touches nothing, if it does with its latitudes as longitudes."""
@@ -207,10 +201,15 @@ class Selection:
         if not -90 <= west <= east <= 90:
             return
         meant = south, west, north, east
-        touched = [any(kept.any() for kept in self._of(Filter(box=each))) for each in (box, meant)]
+        touched = [_any(self._of(Filter(box=each))) for each in (box, meant)]
         if touched == [False, True]:
             shown = (",".join(f"{side:g}" for side in each) for each in (box, meant))
             log.warning("no item touches the box %s, but some touch %s: longitudes are before latitudes", *shown)
+
+
+def _any(kept: Sequence[Kept]) -> bool:
+    """Return whether any row of several segments is kept."""
+    return any(each.share > 0 for each in kept) or any(each.mask.any() for each in kept)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -240,20 +239,26 @@ class _Asked:
             self._properties.update(dict.fromkeys(record["properties"]))
         return found is True
 
-    def warn(self, condition: Condition) -> None:
-        """Warn of properties that no record has, and of a condition that is neither true nor false of any."""
+    def warn(self, condition: Condition, *, whole: bool) -> None:
+        """Warn of properties that no record has, and of a condition that is neither true nor false of any.
+
+        Of some records alone (not ``whole``), a property that none of them has may still be one of others. It is named
+        if it looks like another one.
+        """
         if not self._count:
             return
+        items = counted(self._count, "item") + ("" if whole else " that were looked at")
         missing = [name for name in condition.names if name not in self._seen]
         for name in missing:
             quoted = f"; text is written in single quotes, '{name}'" if f'"{name}"' in condition.text else ""
             hint = _near(name, self._properties) or quoted
-            log.warning("none of %s has the property %r%s", counted(self._count, "item"), name, hint)
-        if not missing and not self._decided:
+            if whole or hint:
+                log.warning("none of %s has the property %r%s", items, name, hint)
+        if whole and not missing and not self._decided:
             log.warning(
                 "the condition is neither true nor false of any of %s: it compares values of two types, or calls what "
                 "is no function of CQL2",
-                counted(self._count, "item"),
+                items,
             )
 
 
@@ -310,9 +315,7 @@ class _Test:
         if not len(places):  # the table of most segments need not be opened
             return
         numbers = rows.start + places if isinstance(rows, slice) else rows[places]
-        order = np.argsort(numbers)
-        found = self._segment.table.records(numbers[order])
-        for i, (name, record) in zip(places[order].tolist(), found, strict=True):
+        for i, (name, record) in zip(places.tolist(), self._segment.table.records(numbers), strict=True):
             yield i, name, record
 
     @cached_property
@@ -370,8 +373,8 @@ class _Test:
         covered, touched = area.of_boxes(boxes[places].astype(np.float64))
         within[places] = covered
         unknown[places] = touched & ~covered
-        found = list(self._records(rows, unknown))
-        if found:
+        records = self._records(rows, unknown)
+        while found := list(islice(records, FOOTPRINTS)):
             exact = np.array([bbox_of(record) or NO_BOX for _, _, record in found])
             geometries = [record.get("geometry") for _, _, record in found]
             within[[i for i, _, _ in found]] = area.covers(geometries, exact)
