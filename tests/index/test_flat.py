@@ -7,6 +7,7 @@ from itertools import pairwise
 import faiss
 import numpy as np
 import pytest
+from scipy import stats
 from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.errors import RecordError
@@ -327,6 +328,15 @@ def test_testing_what_is_found_finds_what_testing_all_rows_finds(metric, case, s
             ):
                 assert (rows - 7).tolist() == chosen[numbers].tolist()
                 assert far.tolist() == exact.tolist()
+
+
+@pytest.mark.parametrize("share", [0.003, 0.05, 0.3, 0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("k", [1, 5, 20, 100, 1000])
+def test_rows_to_search_for_hold_enough_that_may_be_hits(k, share):
+    """Of as many rows fewer than k may be hits in less than one case of 50, and twice as many are not needed."""
+    rows = flat.rows_for(k, share)
+    assert stats.binom.cdf(k - 1, rows, share) < 0.02
+    assert rows <= 2 * (stats.nbinom.ppf(0.98, k, share) + k) + 8
 
 
 def ranked(codes, query, may, k) -> tuple[list, list]:

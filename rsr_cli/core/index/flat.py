@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
+    #: Searches an array with the queries of some numbers for k rows each.
     Search = Callable[["Flat", NDArray[np.intp], int | None], list[Found]]
 
 #: Candidates of a search by radius alone, before more are asked for.
@@ -42,8 +43,8 @@ CANDIDATES = 1 << 22
 #: Nanoseconds, about, that decide how rows that may be hits are found: to search a byte of a row, to return one more
 #: row of a search, to copy a row and a byte of it, to test a row among all or alone, and to read its record for that.
 SEARCH_BYTE, RETURN, COPY, COPY_BYTE, TEST, TEST_ONE, READ = 0.0375, 2000, 25, 0.25, 1.2, 150, 20_000
-#: Rows to search for, beyond those that hold k hits on average: a share of these, and some.
-MORE, SOME_MORE = 0.3, 8
+#: Rows that may be hits to search for beyond k: standard deviations of their number, and some; and rows of all.
+DEVIATIONS, SOME, SPARE_ROWS = 2.5, 3, 8
 #: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
 #: most bytes for these.
 COPIED_BYTES, COPIED_PER_HIT, MOST_COPIED_BYTES = 1 << 21, 16, 1 << 26
@@ -355,9 +356,9 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
 
 
 def rows_for(k: int, share: float) -> int:
-    """Return how many rows to search for, so that k of them may be hits where a share of all may be."""
+    """Return how many rows to search for, so that hardly ever fewer than k may be hits, if any row may by chance."""
     share = max(share, 1e-9)
-    return int(k / share * (1 + MORE * (1 - share)) + SPARE_CANDIDATES * (1 - share)) + SOME_MORE
+    return int((k + DEVIATIONS * (k * (1 - share)) ** 0.5 + SOME * (1 - share)) / share) + SPARE_ROWS
 
 
 def _share(flats: Sequence[Flat]) -> float:
@@ -374,8 +375,8 @@ def _returned(flats: Sequence[Flat], k: int | None) -> int:
 def _more_is_faster(flats: Sequence[Flat], n_queries: int, k: int | None, width: int | None) -> bool:
     """Return whether to search for more rows takes less time than to test all and to copy those that may be hits."""
     limited = [flat.kept for flat in flats if flat.kept is not None]
-    share = _share(flats)
-    if not limited or not share:
+    share = _share(flats) if limited else 0.0
+    if not share:
         return False
     count, row_bytes = sum(len(flat.vectors) for flat in flats), flats[0].vectors[:1].nbytes
     untested = sum(kept.untested for kept in limited)

@@ -182,9 +182,7 @@ class Selection:
         self._segments = segments
         self._asked = _Asked()
         self.kept = self._of(wanted) if wanted else None
-        for kept in self.kept or () if whole else ():
-            _ = kept.mask
-        self.any = self.kept is None or _any(self.kept)
+        self.any = self.kept is None or _any(self.kept, whole=whole)
         if wanted.condition and self.kept:
             self._asked.warn(wanted.condition, whole=not any(kept.untested for kept in self.kept))
         if wanted.box and not self.any:
@@ -207,9 +205,10 @@ class Selection:
             log.warning("no item touches the box %s, but some touch %s: longitudes are before latitudes", *shown)
 
 
-def _any(kept: Sequence[Kept]) -> bool:
-    """Return whether any row of several segments is kept."""
-    return any(each.share > 0 for each in kept) or any(each.mask.any() for each in kept)
+def _any(kept: Sequence[Kept], *, whole: bool = False) -> bool:
+    """Return whether any row of several segments is kept, by a test of all or as few as tell."""
+    some = [each.mask.any() if whole else each.share > 0 for each in kept]
+    return any(some) or any(each.mask.any() for each in kept)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
