@@ -44,7 +44,7 @@ def test_all_rows_are_tested_in_blocks(test, monkeypatch):
 
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("share", [False, True])
-def test_each_row_is_tested_once_and_in_order(test, monkeypatch, slow, share):
+def test_rows_are_tested_in_order_and_no_record_is_read_twice(test, monkeypatch, slow, share):
     monkeypatch.setattr(module, "BLOCK_ROWS", 7)
     monkeypatch.setattr(module, "IN_A_ROW", 3)
     for name in ("RUNS", "RUN_ROWS", "COUNTED"):
@@ -58,7 +58,8 @@ def test_each_row_is_tested_once_and_in_order(test, monkeypatch, slow, share):
         assert kept.untested == 100 - np.count_nonzero(test.times())
     assert (kept.untested == 0) == (not slow)
     assert kept.mask.tolist() == test.may.tolist()
-    assert test.times().tolist() == [1] * 100
+    assert test.times().min() == 1
+    assert test.times().max() == (1 if slow else 2)  # those that follow each other are tested together
 
 
 @pytest.mark.parametrize("may", [lambda rows: rows % 4 == 0, lambda rows: rows < 250_000, lambda rows: rows >= 750_000])

@@ -29,7 +29,7 @@ class Kept:
     """Which rows of a segment may be hits.
 
     To test all rows of a large segment can take longer than to search it. So the rows that a search finds are tested
-    alone, each once.
+    alone, and no record is read twice.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Kept:
         for first in range(0, self.count if self.untested else 0, BLOCK_ROWS):
             block = slice(first, min(first + BLOCK_ROWS, self.count))
             tested = self._tested[block]
-            rows: Rows = block if not tested.any() else first + (~tested).nonzero()[0]
+            rows: Rows = first + (~tested).nonzero()[0] if self.slow and tested.any() else block
             self._may[rows] = self._test(rows)
             self._tested[block] = True
         self.untested = 0
