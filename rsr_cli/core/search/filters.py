@@ -399,25 +399,25 @@ def _touching(boxes: NDArray[np.float32], box: Box) -> tuple[NDArray[np.bool_], 
         bool (n,): which touch it, and which of these rounding leaves open.
     """
     west, south, east, north = boxes.T
-    across = west > east
-    is_across = bool(across.any())
-    touched, open_ = np.zeros((2, len(west)), np.bool_)
-    for piece in _pieces(box):
-        # a box's west and south may be at most these, its east and north at least those
-        most_east, most_north = rounded_down(np.array(piece[2:]))
-        least_west, least_south = rounded_up(np.array(piece[:2]))
-        left, right = west <= most_east, east >= least_west
-        # two boxes, one to 180 degrees and one from there
-        sides = (left & right) | (across & (left | right)) if is_across else left & right
-        sides &= south <= most_north
-        sides &= north >= least_south
-        touched |= sides
-        few: Any = sides.nonzero()[0]
-        if len(few) > FEW_TOUCHED * len(west):
-            few = slice(None)
-        edges = (west[few] == most_east) | (south[few] == most_north)
-        edges |= (east[few] == least_west) | (north[few] == least_south)
-        open_[few] |= edges & sides[few]
+    # a box's west and south may be at most these, its east and north at least those
+    least_west, least_south = rounded_up(np.array(box[:2]))
+    most_east, most_north = rounded_down(np.array(box[2:]))
+    left, right, across = west <= most_east, east >= least_west, west > east
+    if box[0] > box[2]:  # to 180 degrees and from there
+        touched = left | right | across
+    elif across.any():
+        touched = (left & right) | (across & (left | right))
+    else:
+        touched = left & right
+    touched &= south <= most_north
+    touched &= north >= least_south
+    few: Any = touched.nonzero()[0]
+    if len(few) > FEW_TOUCHED * len(west):
+        few = slice(None)
+    edges = (west[few] == most_east) | (south[few] == most_north)
+    edges |= (east[few] == least_west) | (north[few] == least_south)
+    open_ = np.zeros(len(west), np.bool_)
+    open_[few] = edges & touched[few]
     return touched, open_
 
 
