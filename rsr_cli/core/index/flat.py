@@ -336,9 +336,10 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
     """
     results: list[Any] = [None] * n_queries
     missing = np.arange(n_queries)
-    whole = [flat.of_all() for flat in flats]
-    width = None if k is None else rows_for(k, _share(flats))
-    while len(missing) and _more_is_faster(flats, len(missing), k, width):
+    share = _share(flats) if any(flat.kept is not None for flat in flats) else 0.0
+    whole = [flat.of_all() for flat in flats] if share else []
+    width = None if k is None else rows_for(k, share)
+    while share and len(missing) and _more_is_faster(flats, share, len(missing), k, width):
         step = max(1, CANDIDATES // _returned(flats, width))
         for start in range(0, len(missing), step):
             some = missing[start : start + step]
@@ -372,12 +373,9 @@ def _returned(flats: Sequence[Flat], k: int | None) -> int:
     return sum(min(FIRST_CANDIDATES if k is None else k, len(flat.vectors)) for flat in flats)
 
 
-def _more_is_faster(flats: Sequence[Flat], n_queries: int, k: int | None, width: int | None) -> bool:
+def _more_is_faster(flats: Sequence[Flat], share: float, n_queries: int, k: int | None, width: int | None) -> bool:
     """Return whether to search for more rows takes less time than to test all and to copy those that may be hits."""
     limited = [flat.kept for flat in flats if flat.kept is not None]
-    share = _share(flats) if limited else 0.0
-    if not share:
-        return False
     count, row_bytes = sum(len(flat.vectors) for flat in flats), flats[0].vectors[:1].nbytes
     untested = sum(kept.untested for kept in limited)
     slow = any(kept.slow and kept.untested for kept in limited)
