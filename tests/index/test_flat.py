@@ -36,9 +36,17 @@ def ranking(distances: np.ndarray, k: int) -> list[list[int]]:
     return [sorted(range(len(row)), key=lambda i, row=row: (row[i], i))[:k] for row in distances]
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(request.param)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
 @pytest.mark.parametrize("bits", [32, 768, 100])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_codes_rank_as_brute_force_with_ties(tmp_path, bits, threads):
+@pytest.mark.usefixtures("threads")
+def test_codes_rank_as_brute_force_with_ties(tmp_path, bits):
     rng = np.random.default_rng(bits)
     n_bytes = (bits + 7) // 8
     used = np.packbits(np.arange(8 * n_bytes) < bits)  # the bits behind the last one are 0
@@ -47,19 +55,14 @@ def test_codes_rank_as_brute_force_with_ties(tmp_path, bits, threads):
     codes[100:400] = codes[5]
     queries = np.concatenate([codes[[5, 150, 699]], rng.integers(0, 256, (30, n_bytes), dtype=np.uint8) & used])
     distances = brute_hamming(queries, codes)
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        with make_index(tmp_path / "i.rsr", code_records(codes, bits)) as index:
-            for k in (1, 20, 250, 699, 700, 2000):
-                together = index.search(queries, k)
-                assert [rows.tolist() for _, rows in together] == ranking(distances, k)
-                for (near, rows), all_ in zip(together, distances, strict=True):
-                    assert near.tolist() == all_[rows].tolist()
-                alone = [index.search(query[None], k)[0] for query in queries]
-                assert [rows.tolist() for _, rows in alone] == [rows.tolist() for _, rows in together]
-    finally:
-        faiss.omp_set_num_threads(before)
+    with make_index(tmp_path / "i.rsr", code_records(codes, bits)) as index:
+        for k in (1, 20, 250, 699, 700, 2000):
+            together = index.search(queries, k)
+            assert [rows.tolist() for _, rows in together] == ranking(distances, k)
+            for (near, rows), all_ in zip(together, distances, strict=True):
+                assert near.tolist() == all_[rows].tolist()
+            alone = [index.search(query[None], k)[0] for query in queries]
+            assert [rows.tolist() for _, rows in alone] == [rows.tolist() for _, rows in together]
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "dot"])
@@ -80,6 +83,7 @@ def test_embeddings_rank_as_brute_force_with_ties(tmp_path, metric):
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
+@pytest.mark.usefixtures("threads")
 def test_nearly_equal_embeddings_rank_as_in_exact_arithmetic(tmp_path, metric):
     """Differences far below float32's rounding of a distance: faiss alone gets their order wrong."""
     rng = np.random.default_rng(11)
@@ -201,7 +205,7 @@ def test_long_and_short_embeddings(tmp_path):
 @pytest.mark.parametrize("bits", [96, 100])
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
 def test_weighted_sums_rank_as_brute_force_with_ties(monkeypatch, bits, block):
-    monkeypatch.setattr(flat, "RESCORE_ROWS", block)
+    monkeypatch.setattr(flat, "COMPARED_ROWS", block)
     rng = np.random.default_rng(bits)
     used = np.packbits(np.arange(8 * -(-bits // 8)) < bits)
     codes = rng.integers(0, 256, (200, len(used)), dtype=np.uint8) & used

@@ -8,7 +8,7 @@ result. So the ranking is that of a brute-force search by (distance, row), whate
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import faiss
 import numpy as np
@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
     #: Searches an array with the queries of some numbers for k rows each.
     Search = Callable[["Flat", NDArray[np.intp], int | None], list[Found]]
+    #: The distances and rows of one query's candidates, ranked, and a distance that no other row is below.
+    Candidates = tuple[NDArray[np.float64], NDArray[np.int64], float]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: Candidates of a search by radius alone, before more are asked for.
 FIRST_CANDIDATES = 256
 #: Candidates beyond those asked for, so that float32's rounding rarely asks for a second search.
 SPARE_CANDIDATES = 32
 GROWTH = 4
-RESCORE_ROWS = 1 << 14
+#: Rows of codes that are compared at once, and bytes of embeddings in float64 that a thread measures at once.
+COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 19
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory.
@@ -178,11 +184,11 @@ class Flat:
         wanted = count if k is None else min(k, count)
         sums, rows = np.empty(0), np.empty(0, np.int64)
         farthest = np.inf if radius is None else radius
-        for start in range(0, count, RESCORE_ROWS):
-            near = weights @ hammings(codes, self.vectors[start : start + RESCORE_ROWS]) / divisor
+        for start in range(0, count, COMPARED_ROWS):
+            near = weights @ hammings(codes, self.vectors[start : start + COMPARED_ROWS]) / divisor
             possible = near <= farthest
             if self.kept is not None:
-                possible &= self.kept.mask[start : start + RESCORE_ROWS]
+                possible &= self.kept.mask[start : start + COMPARED_ROWS]
             chosen = np.flatnonzero(possible)
             sums, rows = np.concatenate([sums, near[chosen]]), np.concatenate([rows, start + chosen])
             if len(sums) > wanted:
@@ -216,16 +222,17 @@ class Flat:
         open_queries = np.arange(len(queries))
         while len(open_queries):
             unsettled = []
-            for i, near, rows in self._candidates(queries, open_queries, width):
-                distances, rows, beyond = (
-                    (near.astype(np.float64), rows, float(near[-1])) if exact else self.rescore(queries[i], near, rows)
-                )
-                limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
-                if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
-                    unsettled.append(i)
-                    continue
-                hits = min(wanted, np.count_nonzero(distances <= farthest))
-                results[i] = (distances[:hits].copy(), rows[:hits].copy())
+            step = max(1, CANDIDATES // width)
+            for start in range(0, len(open_queries), step):
+                some = open_queries[start : start + step]
+                found = self._candidates(np.ascontiguousarray(queries[some]), width, wanted)
+                for i, (distances, rows, beyond) in zip(some, found, strict=True):
+                    limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
+                    if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
+                        unsettled.append(i)
+                        continue
+                    hits = min(wanted, np.count_nonzero(distances <= farthest))
+                    results[i] = (distances[:hits].copy(), rows[:hits].copy())
             open_queries = np.array(unsettled, dtype=np.intp)
             width = min(count, width * GROWTH)
         return results
@@ -246,14 +253,13 @@ class Flat:
             found.append([(distances, rows[at]) for distances, at in pieces])
         return merged(found, len(queries), k)
 
-    def _candidates(
-        self, queries: NDArray[Any], chosen: NDArray[np.intp], k: int
-    ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64]]]:
-        """Yield the numbers of some queries, each with the distances and the numbers of its k nearest rows."""
-        step = max(1, CANDIDATES // k)
-        for start in range(0, len(chosen), step):
-            some = chosen[start : start + step]
-            yield from zip(some, *self._nearest(np.ascontiguousarray(queries[some]), k), strict=True)
+    def _candidates(self, queries: NDArray[Any], width: int, k: int) -> Iterator[Candidates]:
+        """Yield what the nearest rows tell of the k nearest, as `rescore` does, and all of them for codes."""
+        near, rows = self._nearest(queries, width)
+        if self.metric == HAMMING:
+            yield from ((each.astype(np.float64), at, float(each[-1])) for each, at in zip(near, rows, strict=True))
+        else:
+            yield from self.rescore(queries, near, rows, k, self.vectors, rows)
 
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
@@ -266,37 +272,85 @@ class Flat:
         return near, rows
 
     def rescore(
-        self, query: NDArray[np.float32], near: NDArray[np.float32], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
+        self,
+        queries: NDArray[np.float32],
+        near: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        k: int,
+        vectors: NDArray[np.float32],
+        at: NDArray[np.int64],
+    ) -> Iterator[Candidates]:
         """Measure candidates in float64 and sort them by (distance, row).
 
-        Returns the distances, the rows, and a distance that no row outside the candidates is below: faiss's
-        last one less the greatest rounding error of a float32 sum of dim + 3 products in any order, underflow included
-        (Higham 2002, Accuracy and Stability of Numerical Algorithms, sections 2.1 and 3.1).
+        Those that are farther than the k-th, whatever was rounded, are left out. The bound is the greatest rounding
+        error of a float32 sum of dim + 3 products in any order, underflow included (Higham 2002, Accuracy and Stability
+        of Numerical Algorithms, sections 2.1 and 3.1).
+
+        Parameters
+        ----------
+        queries : numpy.ndarray
+            float32 (n, dim).
+        near : numpy.ndarray
+            float32 (n, candidates): faiss's distances or products, the nearest first.
+        rows : numpy.ndarray
+            int64 (n, candidates), -1 for what is no candidate.
+        k : int
+            Number of rows that are wanted.
+        vectors : numpy.ndarray
+            float32 (any, dim): where the vectors of the candidates are.
+        at : numpy.ndarray
+            int64 (n, candidates): the numbers of the candidates' vectors among these.
+
+        Yields
+        ------
+        tuple
+            Of each query the distances, float64 (hits,), the rows, int64 (hits,), and a distance that no row beyond
+            ``near`` is below.
         """
-        metric = self.metric
-        wide = query.astype(np.float64)
-        distances = np.concatenate(
-            [
-                measured(metric, wide, self.vectors[rows[start : start + RESCORE_ROWS]])
-                for start in range(0, len(rows), RESCORE_ROWS)
-            ]
-        )
-        order = np.lexsort((rows, distances))
-        terms = (query.size + 3) * FLOAT32_ROUNDING
+        wide = queries.astype(np.float64)
+        dim, norms = wide.shape[1], np.linalg.norm(wide, axis=1)
+        terms = (dim + 3) * FLOAT32_ROUNDING
         gamma = terms / (1 - terms)
-        norm, last = float(np.linalg.norm(wide)), float(near[-1])
-        # Of each of two operands, a product and a sum per dimension.
-        lost = 4 * (query.size + 3) * FLOAT32_UNDERFLOW * (1 + norm + self.max_norm)
-        if metric == "l1":
-            beyond = last * (1 - gamma) - lost
-        elif metric == "l2":
-            beyond = max(0.0, last - gamma * (norm + self.max_norm) ** 2 - lost) ** 0.5
-        else:
-            beyond = -last - gamma * norm * self.max_norm - lost
-            if metric == "cosine":  # of unit vectors whose lengths were rounded too
-                beyond += 1 - 8 * FLOAT32_ROUNDING
-        return distances[order], rows[order], beyond
+        # faiss's distance times `share`, less `lost`, is no more than the distance.
+        share = 1 - gamma if self.metric == "l1" else 1.0
+        lost = 4 * (dim + 3) * FLOAT32_UNDERFLOW * (1 + norms + self.max_norm)  # per product, a sum and two operands
+        if self.metric == "l2":
+            lost += gamma * (norms + self.max_norm) ** 2
+        elif self.metric != "l1":
+            lost += gamma * norms * self.max_norm
+        if self.metric == "cosine":  # of unit vectors whose lengths were rounded too
+            lost += 8 * FLOAT32_ROUNDING
+        measures = (near if self.metric in ("l1", "l2") else -near).astype(np.float64)
+        least = measures * share - lost[:, None]
+        may = rows >= 0
+        farthest = np.where(may & (may.cumsum(axis=1) == k), measures, np.inf).min(axis=1)
+        may &= least <= ((farthest + lost) / share)[:, None]
+        distances = self._measured(wide, may, vectors, at)
+        order = np.lexsort((rows, distances))
+        beyond = least[:, -1]
+        if self.metric == "l2":
+            beyond = np.sqrt(np.maximum(beyond, 0))
+        elif self.metric == "cosine":
+            beyond = beyond + 1
+        for i, count in enumerate(np.count_nonzero(may, axis=1).tolist()):
+            ranked = order[i, :count]
+            yield distances[i, ranked], rows[i, ranked], float(beyond[i])
+
+    def _measured(
+        self, wide: NDArray[np.float64], may: NDArray[np.bool_], vectors: NDArray[np.float32], at: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return the distances (n, candidates) of queries to their candidates that may be hits, and infinity else."""
+        distances = np.full(may.shape, np.inf)
+        chosen = may.ravel().nonzero()[0]
+        size = max(1, MEASURED_BYTES // max(1, wide[:1].nbytes))
+
+        def measure(start: int) -> None:
+            some = chosen[start : start + size]
+            near = measured(self.metric, wide[some // may.shape[1]], vectors[at.ravel()[some]])
+            distances.ravel()[some] = near
+
+        in_threads(measure, range(0, len(chosen), size))
+        return distances
 
 
 def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> list[Found]:
@@ -344,16 +398,19 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
         for start in range(0, len(missing), step):
             some = missing[start : start + step]
             found = _in_parts(whole, search, some, width)
-            ends = np.cumsum([len(rows) for _, rows in found])
-            tested = np.split(_may(flats, np.concatenate([rows for _, rows in found])), ends[:-1])
-            for i, (distances, rows), may in zip(some, found, tested, strict=True):
+            for i, (distances, rows), may in zip(some, found, may_be_hits(flats, found), strict=True):
                 if width is None or len(rows) < width or (k is not None and np.count_nonzero(may) >= k):
                     results[i] = distances[may][:k], rows[may][:k]
         missing = np.array([i for i in missing if results[i] is None], np.intp)
         width = width and width * GROWTH
-    for i, each in zip(missing, _in_parts(flats, search, missing, k) if len(missing) else (), strict=True):
-        results[i] = each
-    return results
+    return completed(results, lambda missing: _in_parts(flats, search, missing, k))
+
+
+def completed(results: list[Found | None], search: Callable[[NDArray[np.intp]], list[Found]]) -> list[Found]:
+    """Return the results of queries, those that are ``None`` found by a search for the queries of these numbers."""
+    missing = np.array([i for i, found in enumerate(results) if found is None], np.intp)
+    found = iter(search(missing) if len(missing) else ())
+    return [next(found) if each is None else each for each in results]
 
 
 def rows_for(k: int, share: float) -> int:
@@ -385,8 +442,9 @@ def _more_is_faster(flats: Sequence[Flat], share: float, n_queries: int, k: int 
     return more < share * count * (COPY + row_bytes * COPY_BYTE) + untested * (READ if slow else TEST)
 
 
-def _may(flats: Sequence[Flat], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which rows (n,) of several arrays, one after the other, may be hits."""
+def may_be_hits(flats: Sequence[Flat], found: Sequence[Found]) -> list[NDArray[np.bool_]]:
+    """Return which rows that were found, bool (hits,) for each query, may be hits, in arrays one after the other."""
+    rows = np.concatenate([rows for _, rows in found])
     may = np.ones(len(rows), np.bool_)
     owners = np.searchsorted([flat.first for flat in flats], rows, side="right") - 1
     for number in np.unique(owners):
@@ -394,7 +452,7 @@ def _may(flats: Sequence[Flat], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         if flat.kept is not None:
             mine = owners == number
             may[mine] = flat.kept.of(rows[mine] - flat.first)
-    return may
+    return np.split(may, np.cumsum([len(rows) for _, rows in found])[:-1])
 
 
 def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: int | None) -> list[Found]:
@@ -406,10 +464,16 @@ def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: 
     if len(some) >= threads:
         return merged([search(flat, some, k) for flat in flats], len(some), k)
     parts = [part for flat in flats for part in _divided(flat, threads)]
-    if len(parts) == 1:
-        return merged([search(parts[0], some, k)], len(some), k)
-    with ThreadPoolExecutor(min(threads, len(parts)), initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        return merged(list(pool.map(lambda part: search(part, some, k), parts)), len(some), k)
+    return merged(in_threads(lambda part: search(part, some, k), parts), len(some), k)
+
+
+def in_threads(work: Callable[[T], R], each: Sequence[T]) -> list[R]:
+    """Return what a function makes of several things, in as many threads as faiss uses."""
+    threads = min(faiss.omp_get_max_threads(), len(each))
+    if threads <= 1:
+        return list(map(work, each))
+    with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(work, each))
 
 
 def _divided(whole: Flat, threads: int) -> list[Flat]:
@@ -437,7 +501,10 @@ def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
 
 
 def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the distances of a query (dim,) to embeddings (n, dim), float64 (n,), each computed alone."""
+    """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
+
+    Each is computed alone.
+    """
     if metric == "l1":
         return np.abs(vectors - query).sum(axis=1)
     if metric == "l2":
@@ -445,5 +512,5 @@ def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floati
     products = (vectors * query).sum(axis=1)
     if metric == "dot":
         return 0.0 - products  # and no zero with a sign
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query, axis=-1)
     return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))

@@ -31,6 +31,8 @@ from rsr_cli.core.index.flat import (
     GROWTH,
     SPARE_CANDIDATES,
     Flat,
+    completed,
+    may_be_hits,
     nearest,
     rows_for,
     unit,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.index.flat import Found
+    from rsr_cli.core.index.flat import Candidates, Found
 
 LISTS, ENDS, CENTROIDS, GRID = "partitions.npy", "partition_ends.npy", "centroids.npy", "grid.npy"
 #: Rows below which a segment is searched flat in a fraction of a millisecond.
@@ -219,7 +221,7 @@ class Centroids:
             longest = np.abs(products_of).max(axis=1, keepdims=True).astype(np.float64)
             points = _rounded(products_of, 0.0, np.where(longest > 0, longest, 1) / _levels(points.shape[1]))
         count = len(self.values)
-        norms = 0 if products_of is not None else np.square(self.values).sum(axis=1)
+        norms = 0 if products_of is not None else self._norms
         found = np.empty((len(points), probe), np.int64)
         step = max(1, AT_ONCE // count)
         for start in range(0, len(points), step):
@@ -231,6 +233,12 @@ class Centroids:
             keys = np.partition(keys, probe - 1, axis=1)[:, :probe] if probe < count else keys
             found[start : start + step] = np.sort(keys, axis=1) % count
         return found
+
+    @cached_property
+    def _norms(self) -> NDArray[np.float32]:
+        """The squared length of each centroid, float32 (p,)."""
+        norms: NDArray[np.float32] = np.square(self.values).sum(axis=1)
+        return norms
 
     def moved(self, points: NDArray[Any], assigned: NDArray[np.int64]) -> Centroids:
         """Return the centroids in the middle of their points: the bits that most have, or the rounded mean."""
@@ -436,6 +444,8 @@ class Partitions:
         starts = (room.cumsum() - room) * self._row_bytes
         self._room, self._starts, self._bytes = room, starts, np.asarray(mapped)
         self._offset = (directory / LISTS).stat().st_size - mapped.nbytes
+        # One view for each element that may be the first of a vector.
+        self._vectors = np.lib.stride_tricks.sliding_window_view(self._bytes.view(vectors.dtype), self._width)
 
     def _damaged(self, name: str, what: str) -> IndexFormatError:
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
@@ -518,7 +528,7 @@ class Partitions:
                     results[i] = distances, rows
             unsettled = still
             width *= GROWTH
-        return _completed(results, flat, queries, k)
+        return _exact(results, flat, queries, k)
 
     def _ranked(
         self, flat: Flat, queries: NDArray[Any], k: int, probe: int, width: int
@@ -543,26 +553,19 @@ class Partitions:
         step = max(1, CANDIDATES // width)
         for start in range(0, len(queries), step):
             some = np.ascontiguousarray(queries[start : start + step])
-            near, rows = self._candidates(some, self._centroids.nearest(some, min(probe, self.count)), width)
+            near, rows, at = self._candidates(some, self._centroids.nearest(some, min(probe, self.count)), width)
+            whole = rows[:, -1] < 0
             may = rows >= 0
-            whole = np.count_nonzero(may, axis=1) < width
             if flat.kept is not None:
                 may[may] = flat.kept.of(rows[may])
-            counts = np.count_nonzero(may, axis=1)
-            if self._metric == HAMMING:  # faiss orders equal distances as it meets them
-                beyond = near.max(axis=1)
-                order = np.lexsort((rows, near, ~may))[:, :k]
-                near, rows = np.take_along_axis(near, order, axis=1), np.take_along_axis(rows, order, axis=1)
-                settled = whole | ((counts >= k) & (near[:, -1] < beyond))
-                found = zip(near.astype(np.float64), rows + flat.first, counts.tolist(), settled.tolist(), strict=True)
-                yield from ((distances[:count], ranked[:count], sure) for distances, ranked, count, sure in found)
-                continue
-            for i, query in enumerate(some):
-                distances, ranked, beyond = np.empty(0), rows[i, may[i]], 0.0
-                if len(ranked):
-                    distances, ranked, beyond = flat.rescore(query, near[i, rows[i] >= 0], ranked)
-                sure = bool(whole[i] or (len(ranked) >= k and distances[k - 1] < beyond))
-                yield distances[:k], ranked[:k] + flat.first, sure
+            rows = np.where(may, rows, -1)
+            if self._metric == HAMMING:
+                found = _in_order(near, rows, k)
+            else:
+                found = flat.rescore(some, near, rows, k, self._vectors, at)
+            for (distances, ranked, beyond), all_were in zip(found, whole.tolist(), strict=True):
+                settled = all_were or (len(ranked) >= k and distances[k - 1] < beyond)
+                yield distances[:k], ranked[:k] + flat.first, settled
 
     def search_for(
         self, flat: Flat, queries: NDArray[Any], k: int, recall: float, measured: Recall, spare: int = 0
@@ -605,30 +608,52 @@ class Partitions:
             except UsageError:  # so many are not found with that recall
                 break
             found = self.search(flat.of_all(), queries[unsettled], more + spare, probe)
-            for i, (distances, rows) in zip(unsettled, found, strict=True):
-                may = np.ones(len(rows), bool) if flat.kept is None else flat.kept.of(rows - flat.first)
+            for i, (distances, rows), may in zip(unsettled, found, may_be_hits([flat], found), strict=True):
                 if np.count_nonzero(may) >= min(k + spare, self._rows):
                     results[i] = distances[may][: k + spare], rows[may][: k + spare]
             unsettled = [i for i in unsettled if results[i] is None]
-        return _completed(results, flat, queries, k + spare)
+        return _exact(results, flat, queries, k + spare)
 
     def _candidates(
         self, queries: NDArray[Any], lists: NDArray[np.int64], k: int
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the k nearest rows in some partitions: what faiss measures (n, k), and rows (n, k), -1 for none."""
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the k nearest rows in some partitions.
+
+        What faiss measures (n, k), the rows (n, k), -1 for none, and, of embeddings, where in `_vectors` they are.
+        """
         index = self._lists
         index.nprobe = lists.shape[1]
-        near, rows = index.search_preassigned(queries, k, lists, None)
-        if (rows < -1).any() or (rows >= self._rows).any():
+        near = np.empty((len(queries), k), np.int32 if self._metric == HAMMING else np.float32)
+        places = np.empty((len(queries), k), np.int64)
+        of_queries, *others = map(faiss.swig_ptr, (queries, lists, np.zeros(lists.shape, near.dtype), near, places))
+        index.search_preassigned_c(len(queries), of_queries, k, *others, True)
+        is_one = places >= 0
+        places = np.where(is_one, places, 0)
+        numbers, within = places >> 32, places & 0xFFFFFFFF  # of the partition, and of the row in it
+        starts = self._starts[numbers]
+        ends = starts + self._room[numbers] * (self._row_bytes - 8)
+        rows = self._bytes.view(np.int64)[ends // 8 + within]
+        if ((rows < 0) | (rows >= self._rows)).any():
             raise self._damaged(LISTS, "it has numbers beyond the segment's rows")
-        return near, rows
+        at = starts // self._vectors.itemsize + within * self._width
+        return near, np.where(is_one, rows, -1), at
 
 
-def _completed(results: list[Any], flat: Flat, queries: NDArray[Any], k: int) -> list[Found]:
+def _in_order(near: NDArray[np.int32], rows: NDArray[np.int64], k: int) -> Iterator[Candidates]:
+    """Yield what `Flat.rescore` does of codes: faiss orders those at equal distances as it meets them."""
+    order = np.lexsort((rows, near, rows < 0))[:, :k]
+    distances = np.take_along_axis(near, order, axis=1).astype(np.float64)
+    ranked = np.take_along_axis(rows, order, axis=1)
+    for i, (count, beyond) in enumerate(
+        zip(np.count_nonzero(rows >= 0, axis=1).tolist(), near[:, -1].tolist(), strict=True)
+    ):
+        yield distances[i, :count], ranked[i, :count], beyond
+
+
+def _exact(results: list[Found | None], flat: Flat, queries: NDArray[Any], k: int) -> list[Found]:
     """Return results, of which those that are ``None`` are searched exactly."""
-    missing = np.array([i for i, found in enumerate(results) if found is None], np.intp)
-    if len(missing):
-        found = nearest([flat], lambda part, some, width: part.search(queries[missing[some]], width), len(missing), k)
-        for i, each in zip(missing, found, strict=True):
-            results[i] = each
-    return results
+
+    def search(missing: NDArray[np.intp]) -> list[Found]:
+        return nearest([flat], lambda part, some, width: part.search(queries[missing[some]], width), len(missing), k)
+
+    return completed(results, search)
