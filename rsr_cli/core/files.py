@@ -167,6 +167,14 @@ def whole_directory(path: Path) -> Iterator[Path]:
     OSError
         It cannot be written.
     """
+    with temporary_directory(path) as temporary:
+        yield temporary
+        publish_directory(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """Create a temporary directory beside a path, and remove it at the end, unless it was published."""
 
     def create(temporary: Path) -> int:
         while True:
@@ -176,17 +184,21 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
     with _temporary(path, create) as (temporary, _):
         yield temporary
-        for directory, _below, names in os.walk(temporary):
-            for name in names:
-                sync_file(Path(directory, name))
-            sync_directory(Path(directory))
-        try:
-            temporary.rename(path)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-            raise
-        sync_directory(path.parent)
+
+
+def publish_directory(temporary: Path, path: Path) -> None:
+    """Write a directory to disk, and move it to its name, if there is none; raises as `whole_directory` does."""
+    for directory, _below, names in os.walk(temporary):
+        for name in names:
+            sync_file(Path(directory, name))
+        sync_directory(Path(directory))
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        raise
+    sync_directory(path.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from support import batches, code_records, make_index
 
 from rsr_cli.core.errors import IndexFormatError, OutputError, Skips
-from rsr_cli.core.index import build, generations, upkeep
+from rsr_cli.core.index import build, generations, integrity, upkeep
 from rsr_cli.core.index.manifest import Manifest
 from rsr_cli.core.index.reading import Index
 
@@ -278,6 +279,59 @@ def test_two_processes_that_create_an_index_by_appending_both_do(tmp_path):
         assert [index.record(row)[0] for row in range(index.manifest.count)] == ["x0", "x1", "y0", "y1"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["i.rsr", "part.rsr"]
     assert segments(path) == ["000001", "000002"]
+
+
+def test_an_index_that_appears_while_another_is_published_takes_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    publish = build.publish_directory
+
+    def late(directory, final):
+        monkeypatch.undo()
+        append(path, "a", "b")
+        publish(directory, final)
+
+    monkeypatch.setattr(build, "publish_directory", late)
+    append(path, "c")
+    with Index(path) as index:
+        assert [index.record(row)[0] for row in range(index.manifest.count)] == ["a", "b", "c"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["i.rsr"]
+    assert segments(path) == ["000001", "000002"]
+
+
+def test_merged_parts_are_added_to_an_index_that_appears_meanwhile(tmp_path, monkeypatch):
+    path = tmp_path / "i.rsr"
+    parts = [made(tmp_path / "x.rsr", "a", "b").path, made(tmp_path / "y.rsr", "b", "c").path]
+    publish = build.publish_directory
+
+    def late(directory, final):
+        monkeypatch.undo()
+        append(path, "c", "d")
+        publish(directory, final)
+
+    monkeypatch.setattr(build, "publish_directory", late)
+    sum(upkeep.merge(parts, path, Skips(), append=True, replace_rows=True))
+    with Index(path) as index:
+        alive = [
+            index.record(segment.first + row)[0]
+            for segment in index.segments
+            for row in (range(segment.count) if segment.live is None else segment.live.nonzero()[0].tolist())
+        ]
+    assert alive == ["d", "a", "b", "c"]
+    faults = []
+    sum(integrity.check(path, faults.append))
+    assert not faults
+
+
+def test_processes_that_create_an_index_by_appending_at_once_all_do(tmp_path):
+    for name in "abcdef":
+        records = code_records(np.zeros((3, 1), np.uint8), 8, [f"{name}{i}" for i in range(3)])
+        (tmp_path / f"{name}.geojsonl").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    line = [*RSR, "index", "--append", "-o", "i.rsr"]
+    jobs = [subprocess.Popen([*line, f"{name}.geojsonl"], cwd=tmp_path) for name in "abcdef"]
+    assert [job.wait() for job in jobs] == [0] * 6
+    with Index(tmp_path / "i.rsr") as index:
+        ids = [index.record(row)[0] for row in range(index.manifest.count)]
+    assert sorted(ids) == [f"{name}{i}" for name in "abcdef" for i in range(3)]
 
 
 def test_compacting_beside_writers_keeps_what_they_do(tmp_path):

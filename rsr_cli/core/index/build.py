@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RsrError, UsageError, counted
-from rsr_cli.core.files import PREFIX, explained, follow, refuse_existing, remove, whole_directory
+from rsr_cli.core.files import (
+    PREFIX,
+    explained,
+    follow,
+    publish_directory,
+    refuse_existing,
+    remove,
+    temporary_directory,
+    whole_directory,
+)
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
@@ -312,15 +321,7 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
     final = resolve(path)
     with told(path):
         if not final.exists():
-            with contextlib.suppress(_CreatedMeanwhile), whole_directory(final) as directory:
-                segments = directory / SEGMENTS
-                segments.mkdir()
-                made = yield from fill(segments)
-                if (final / MANIFEST).exists():
-                    yield from change(path, lambda staging: _filled(segments, made, staging), settle)
-                    raise _CreatedMeanwhile
-                settled = place(settle(None, made, segments) or made, segments, segments, 1)
-                replace(settled, generation=1).write(directory)
+            yield from _create(final, path, fill, settle)
             return
         (final / SEGMENTS).mkdir(exist_ok=True)
         unpublished = final / SEGMENTS / f"{NEW}-{secrets.token_hex(8)}"
@@ -336,8 +337,25 @@ def change(path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]
                 remove(unpublished)
 
 
-class _CreatedMeanwhile(Exception):  # noqa: N818
-    """Another process has created the index, and the segments were added to it."""
+def _create(final: Path, path: Path, fill: Fill, settle: Settle) -> Generator[int, None, None]:
+    """Publish segments as a new index, or as part of one that another process has created meanwhile."""
+    with temporary_directory(final) as directory:
+        segments = directory / SEGMENTS
+        segments.mkdir()
+        made = yield from fill(segments)
+        settled = settle(None, made, segments) or made
+        placed = place(settled, segments, segments, 1)
+        replace(placed, generation=1).write(directory)
+        try:
+            publish_directory(directory, final)
+        except FileExistsError:
+            if not (final / MANIFEST).exists():
+                raise
+        else:
+            return
+        for was, now in zip(settled.segments, placed.segments, strict=True):
+            (segments / now.name).rename(segments / was.name)
+        yield from change(path, lambda staging: _filled(segments, made, staging), settle)
 
 
 def _filled(segments: Path, made: Manifest, staging: Path) -> Generator[int, None, Manifest]:
