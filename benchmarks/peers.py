@@ -61,6 +61,12 @@ class Filter:
     until: int | None = None
     box: Sequence[float] | None = None
 
+    def options(self) -> list[str]:
+        """Return the condition as rsr query takes it."""
+        if self.box is None:
+            return ["--datetime", f"../{np.datetime64(self.until - 1, 'us')}Z"]
+        return [f"--bbox={','.join(map(str, self.box))}"]
+
     def sql(self) -> str:
         """Return the condition as DuckDB, LanceDB, PostgreSQL and Milvus read it."""
         if self.box is None:
@@ -194,9 +200,11 @@ class RsrFlat(Peer):
         return self._index.search(code[None], K, kept=rows, probe=setting)[0][1]
 
     @staticmethod
-    def command(folder: Path, query: Path) -> list[str]:
+    def command(folder: Path, query: Path, setting: int | None, kept: Filter | None) -> list[str]:
         """Return what a user types for one query."""
-        return [sys.executable, "-m", "rsr_cli.main", "query", "-q", str(folder / "lake.rsr"), str(query), "-k", str(K)]
+        typed = ["query", "-q", str(folder / "lake.rsr"), str(query), "-k", str(K)]
+        probe = [] if setting is None else ["--probe", str(setting)]
+        return [sys.executable, "-m", "rsr_cli.main", *typed, *probe, *([] if kept is None else kept.options())]
 
 
 class RsrPartitions(RsrFlat):

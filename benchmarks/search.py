@@ -11,6 +11,7 @@ its chart. The peers are in peers.py; ``make bench-search`` creates their enviro
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime
 import json
@@ -109,9 +110,9 @@ def write_data(folder: Path, rows: int, noise: float, seed: int) -> None:
                 pa.array([space]).take(pa.array(np.zeros(len(block), np.int64))),
             ]
             file.write_table(pa.table(columns, schema=schema))
-    with pq.ParquetWriter(folder / "query.parquet", schema) as file:
-        one = {"id": "q", "datetime": None, "geometry": None, "code": queries[TUNING].tobytes(), "code_space": space}
-        file.write_table(pa.Table.from_pylist([one], schema))
+    code = {**json.loads(space), "data": base64.b64encode(queries[TUNING].tobytes()).decode()}
+    query = {"type": "Feature", "id": "q", "geometry": None, "properties": {"code": code}}
+    (folder / "query.geojsonl").write_text(json.dumps(query) + "\n")
 
 
 class Judge:
@@ -274,6 +275,9 @@ def measure(name: str, data: Path, judge: Judge, options: argparse.Namespace) ->
                 start = TUNING + turn
                 first, seconds = asked(order(start, [setting], [kept], stop=start + 1, warm_up=0))
                 cold.append(first["open_ms"] + first["lists"][0]["ms"][0])
+                if issubclass(peer, RsrFlat):
+                    forget(folder)
+                    seconds = run(peer.command(folder, data / "query.geojsonl", setting, kept), scratch)[1]
                 whole.append(seconds * 1000)
             warm, _ = asked(order(TUNING, [setting], [kept], stop=TUNING + MEASURED, budget_s=MEASURED_S))
             ms, rows = warm["lists"][0]["ms"], warm["lists"][0]["rows"]
@@ -291,12 +295,6 @@ def measure(name: str, data: Path, judge: Judge, options: argparse.Namespace) ->
                 "recall": recall,
                 "hits": hits,
             }
-        if issubclass(peer, RsrFlat):
-            whole = []
-            for _ in range(options.cold):
-                forget(folder)
-                whole.append(run(peer.command(folder, data / "query.parquet"), scratch)[1] * 1000)
-            facts["asked"]["all"]["process_ms"] = statistics.median(whole)
     except FailedError as error:
         facts["failed"] = f"{doing}: {error}"
     shutil.rmtree(folder)

@@ -135,6 +135,7 @@ def page(ctx: click.Context, written: dict[str, Any]) -> str:
     pages = ["rsr", *(f"rsr-{command}" for command in COMMANDS)]
     environment = {term: written["environment"][term] for term in own["environment"]}
     own_variables = variables(ctx)
+    skips = name == "rsr" or any("--keep-going" in param.opts for param in ctx.command.params)
     sections: dict[str, list[str]] = {
         "NAME": [rf"{escape(name)} \- {escape(summary[0].lower() + summary[1:])}"],
         "SYNOPSIS": [f"{bold(ctx.command_path)} {usage(' '.join(ctx.command.collect_usage_pieces(ctx)))}"],
@@ -146,7 +147,7 @@ def page(ctx: click.Context, written: dict[str, Any]) -> str:
         ],
         "OPTIONS": [*options(ctx, written["arguments"])],
         **{title: [*body(content)] for title, content in own.get("sections", {}).items()},
-        "EXIT STATUS": [*body(written["exit-status"])],
+        "EXIT STATUS": [*body({term: text for term, text in written["exit-status"].items() if skips or term != "3"})],
         "ENVIRONMENT": [
             *(paragraph(f"{written['variables']} {', '.join(own_variables)}.") if own_variables else ()),
             *body(environment),

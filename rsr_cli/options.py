@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -17,6 +18,8 @@ from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from rsr_cli.core.sources import Source
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -237,6 +240,49 @@ def bands(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 # Those and score, show: commands that read records by their ids.
+per_band = click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
+
+
+def scaling(function: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--scale`` and ``--offset``: what the numbers of a raster mean."""
+    scale = click.option(
+        "--scale",
+        type=float,
+        help="Reflectance x 10000 = DN * scale + offset.  [default: the file's, else the sensor's]",
+    )
+    offset = click.option(
+        "--offset",
+        type=float,
+        help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the file's, else the product's, else 0]",
+    )
+    return scale(offset(function))
+
+
+def check_scaling(sensor: str | None, scale: float | None, offset: float | None) -> None:
+    """Raise UsageError unless ``--scale`` and ``--offset`` are numbers, and for the user to state."""
+    from rsr_cli.core.sensors import SENSORS
+
+    for name, value in (("scale", scale), ("offset", offset)):
+        if not math.isfinite(value or 0):
+            raise UsageError(f"--{name} is not a finite number")
+    if scale == 0:
+        raise UsageError("--scale is 0, which makes all pixels alike")
+    if sensor and SENSORS[sensor].space and {scale, offset} != {None}:
+        raise UsageError(f"--sensor {sensor} decides --scale and --offset itself; leave them out")
+
+
+def scenes(sensor: str | None, bands: tuple[str, ...] | None, *, per_band: bool) -> Source:
+    """Return where scenes come from: files, Items, or with ``per_band`` directories."""
+    from rsr_cli.core.sensors import SENSORS
+    from rsr_cli.core.sources import Products, Stac
+
+    if not per_band:
+        return Stac(SENSORS.get(sensor or ""), bands)
+    if not sensor:
+        raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
+    return Products(SENSORS[sensor], bands)
+
+
 id_column = click.option(
     "--id-column", metavar="NAME", help="Column of the ids in a table.  [default: id, or that of a known product]"
 )

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
     "above": "name the directory above both",
-    "all-hits": "for all that the index has, pass --radius inf to rsr query",
+    "again": "run the command again",
+    "all-hits": "if the index has tiles there, rsr query --radius inf finds them",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "allow-network": "pass --allow-network if you trust where it comes from",
     "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",
@@ -54,6 +55,7 @@ REMEDIES = {
     "rsr query --datetime or --filter selects a scene",
     "id": "pass records of rsr tile, or add an id to each",
     "id-column": "if another one has them, name it with --id-column",
+    "id-of-date": "pass --id or --like for another one",
     "id-prefix": "name the directory above both, rename it, or tile it on its own with --id-prefix",
     "ids-like": "to delete the items whose ids begin so, pass --filter \"id LIKE 'BEGINNING%'\"",
     "implausible": "check --scale and --offset: reflectance x 65535, for example, needs --scale 0.15259 --offset 0",
@@ -140,12 +142,13 @@ REMEDIES = {
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
     "unmerged": "ask again without --merge",
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
+    "valid-place": "pass a place with more valid pixels around it",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN",
     "vector-column": "choose it with --vector-column",
     "vector-lists": "write lists of floats in Parquet, or a column per dimension",
     "warp": "write it on a map first, with a CRS and a geotransform, as gdalwarp -t_srs does",
     "weights": "pass --weights FILE",
-    "written": "name the output *.parquet or *.geojsonl",
+    "written": "name the output *.parquet or *.geojsonl, which ogr2ogr converts",
     "zip": "unpack it, or pass it through unzip -p",
 }
 

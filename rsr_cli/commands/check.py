@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from rsr_cli import options
 from rsr_cli.core import files
-from rsr_cli.core.errors import visible
+from rsr_cli.core.errors import IndexFormatError, visible
 from rsr_cli.core.forms import TABLE
 from rsr_cli.core.progress import Progress
 from rsr_cli.remedies import explain
-
-if TYPE_CHECKING:
-    from rsr_cli.core.errors import IndexFormatError
 
 log = logging.getLogger("rsr")
 
@@ -28,8 +24,8 @@ def check(indexes: tuple[str, ...]) -> None:
     """Check the files of an index against their checksums.
 
     Reads every file of the index whole, and compares its size and its sha256 with those that were written down when it
-    was built. Prints OK for an index that is as it was, and names on stderr each file that is not; then the exit status
-    is 1.
+    was built. Prints OK for an index that is as it was, and names on stderr each file of the others that is not; then
+    the exit status is 1.
     """
     from rsr_cli.core.index import integrity
 
@@ -37,11 +33,14 @@ def check(indexes: tuple[str, ...]) -> None:
     with files.Output(None, TABLE) as out, Progress("bytes") as progress:
         for name in indexes:
             known = len(damaged)
-            for read in integrity.check(Path(name), damaged.append):
-                progress.update(read)
+            try:
+                for read in integrity.check(Path(name), damaged.append):
+                    progress.update(read)
+            except IndexFormatError as error:
+                damaged.append(error)
             if len(damaged) == known:
                 out.write([f"{visible(name)}: OK\n".encode()])
-        for error in damaged[:-1]:
-            log.error("%s", explain(error))
+        for each in damaged[:-1]:
+            log.error("%s", explain(each))
         if damaged:
             raise damaged[-1]

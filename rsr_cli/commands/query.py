@@ -6,7 +6,7 @@ import logging
 import math
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,6 @@ from rsr_cli.core.records import streams
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.fields import one_form
 from rsr_cli.core.sensors import SENSORS
-from rsr_cli.core.sources import Stac
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.search.examples import Combine
     from rsr_cli.core.search.filters import Filter
     from rsr_cli.core.search.queries import Item, Queries
+    from rsr_cli.core.sources import Source
 
 log = logging.getLogger("rsr")
 
@@ -106,8 +106,9 @@ DEFAULT_K = 20  # the paper's
 @click.option(
     "--combine",
     type=click.Choice(["mean", "best"]),
-    help="How examples make one query: mean searches for their mean, twice it less the mean of what hits are to be"
-    " unlike; best for what is near to any, and nearer than to each that it is to be unlike.  [default: mean]",
+    help="How examples make one query. mean: search for their mean, or for twice their mean less that of the --unlike"
+    " ones. best: take the distance to the nearest example, and leave out items that are nearer to an --unlike one."
+    "  [default: mean]",
 )
 # What to cut a query from.
 @click.option(
@@ -119,6 +120,8 @@ DEFAULT_K = 20  # the paper's
 )
 @click.option("--sensor", type=options.Choice(sorted(SENSORS)), help="Product that --raster is from, as in rsr tile.")
 @options.bands("Names of the bands of --raster in order, as in rsr tile.")
+@options.per_band
+@options.scaling
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Checkpoint to embed --raster with.")
 @options.allow_network
 # Which hits to leave out.
@@ -133,7 +136,8 @@ DEFAULT_K = 20  # the paper's
     "--per-scene",
     type=click.IntRange(1),
     metavar="N",
-    help="Return at most this many hits of one scene, which is known by the ids: SCENE_COLUMN_ROW, or SCENE_CELL.",
+    help="Return at most this many hits of one scene, which is known by the collection and the ids: SCENE_COLUMN_ROW,"
+    " or SCENE_CELL.",
 )
 @click.option(
     "--one-per-place",
@@ -153,9 +157,10 @@ DEFAULT_K = 20  # the paper's
     type=click.FloatRange(0, 1, min_open=True),
     metavar="SHARE",
     help="Search as many partitions of the index as find this share of the hits, as measured when it was built: 0.98."
+    " Segments without partitions are searched whole, and so are codes for the mean of examples."
     "  [default: all items are searched]",
 )
-@click.option("--probe", type=click.IntRange(1), metavar="N", help="Search the N nearest partitions of the index.")
+@click.option("--probe", type=click.IntRange(1), metavar="N", help="Search the N nearest partitions of each segment.")
 @options.table
 @options.keep_going
 @options.verbosity
@@ -174,6 +179,9 @@ def query(
     raster: str | None,
     sensor: str | None,
     bands: tuple[str, ...] | None,
+    per_band: bool,
+    scale: float | None,
+    offset: float | None,
     weights: str | None,
     exclude_self: bool,
     exclude_overlap: bool,
@@ -201,9 +209,10 @@ def query(
     _check(inputs, ids, places, examples, combine)
     if raster is not None and not places:
         raise UsageError("--raster needs --at, the place to cut a tile around")
-    if raster is None and (sensor or bands or weights):
-        given = "sensor" if sensor else "bands" if bands else "weights"
-        raise UsageError(f"--{given} is for --raster")
+    cut = {"sensor": sensor, "bands": bands, "per-band": per_band, "scale": scale, "offset": offset, "weights": weights}
+    if raster is None and (given := [name for name, value in cut.items() if value is not None and value is not False]):
+        raise UsageError(f"--{given[0]} is for --raster")
+    options.check_scaling(sensor, scale, offset)
     if radius is not None and math.isnan(radius):
         raise UsageError("--radius is not a number")
     if recall is not None and probe is not None:
@@ -214,6 +223,7 @@ def query(
     if rerank and k and rerank < k:
         raise UsageError(f"--rerank {rerank} leaves fewer hits than -k {k} asks for; pass --rerank {k} or more")
     ids = tuple(dict.fromkeys(map(one_form, ids)))
+    unliked = bool(examples["unlike_ids"] or examples["unlike_from"])
     skips.instead["embed"] = "as-index", {"index": index}
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.search.ask import Searcher
@@ -227,7 +237,7 @@ def query(
     ):
         selection = wanted.select(opened.segments)
         searcher = Searcher(
-            Scope(opened, radius, selection.kept, probe, recall, rerank),
+            Scope(opened, radius, selection.kept, probe, recall, rerank, below_zero=unliked and combine != "best"),
             k,
             exclude_self=exclude_self,
             skips=skips,
@@ -237,8 +247,10 @@ def query(
         )
         queries = searcher.queries
         if raster is not None:
-            scene = Stac(SENSORS.get(sensor or ""), options.band_names(bands, unused=True) if bands else None)
-            found = searcher.by_record(_cut(opened, raster, scene, places, weights, skips))
+            names = options.band_names(bands, unused=True) if bands else None
+            source = options.scenes(sensor, names, per_band=per_band)
+            stated = {"sensor": SENSORS.get(sensor or ""), "bands": names, "scale": scale, "offset": offset}
+            found = searcher.by_record(_cut(opened, raster, source, stated, places, weights, skips))
         elif ids or places:
             found = searcher.by_item(queries.ids(ids) if ids else queries.at(places))
         elif any(examples.values()):
@@ -264,12 +276,13 @@ def query(
 def _cut(
     index: Index,
     raster: str,
-    source: Stac,
+    source: Source,
+    stated: dict[str, Any],
     places: tuple[tuple[float, float], ...],
     weights: str | None,
     skips: Skips,
 ) -> Iterator[Batch]:
-    """Cut tiles around places from a scene, and embed them as an index was made."""
+    """Cut tiles around places from a scene, of which a user states something, and embed them as an index was made."""
     from rsr_cli.core.encoders import registry
     from rsr_cli.core.encoders.base import RunSettings
     from rsr_cli.core.rasters import Around, SceneSettings, Tiler, WindowSettings
@@ -280,7 +293,8 @@ def _cut(
         raise RsrError("is empty, so it does not state how to embed", str(index.path))
     space = space.of_embedding() if space.kind == "code" else space
     around = Around(places, *Queries(index, skips).size_px())
-    tiler = Tiler(source, SceneSettings(sensor=source.sensor, bands=source.bands), WindowSettings(around=around), skips)
+    skips.instead["min-valid"] = "valid-place", {}
+    tiler = Tiler(source, SceneSettings(**stated), WindowSettings(around=around), skips)
     tiles = [tile for row in tiler.tiles([raster]) for tile in row]
     encoder = registry.load_as(space, weights, str(index.path))
     usual, filled = space.facts.get("precision", "fp32"), space.facts.get("filled", ())

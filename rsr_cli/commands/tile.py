@@ -16,7 +16,7 @@ from rsr_cli.core.records import jsonl, streams
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.quality import Marks
-from rsr_cli.core.sources import DATASETS, Listed, Products, Stac
+from rsr_cli.core.sources import DATASETS, Listed
 from rsr_cli.core.sources.base import SPLITS
 from rsr_cli.core.times import parse_datetime
 
@@ -52,7 +52,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     metavar="FILE",
     help="Read more paths from this file, one per line. Relative ones are below the current directory.",
 )
-@click.option("--per-band", is_flag=True, help="Read each directory of single-band files as one scene.")
+@options.per_band
 @click.option("--labels-from-parent", is_flag=True, help="Label each scene with the name of the directory above it.")
 @click.option(
     "--dataset",
@@ -65,14 +65,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 # How to read it.
 @click.option("--sensor", type=options.Choice(sorted(SENSORS)), help=f"Product that the rasters are from: {_SENSORS}.")
 @options.bands("Names of a file's bands in order: STAC's, your own such as vv, or - for a band that is not used.")
-@click.option(
-    "--scale", type=float, help="Reflectance x 10000 = DN * scale + offset.  [default: the file's, else the sensor's]"
-)
-@click.option(
-    "--offset",
-    type=float,
-    help="-1000 for Sentinel-2 from baseline 04.00 on.  [default: the file's, else the product's, else 0]",
-)
+@options.scaling
 @click.option("--datetime", metavar="TIME", help="Acquisition time.  [default: the one that the product states]")
 # Which pixels are invalid.
 @click.option(
@@ -143,14 +136,10 @@ def tile(
     """
     if not inputs and files_from is None:
         raise UsageError("no input; pass files or directories, --files-from, or - for STAC Items on stdin")
-    for name in ("scale", "offset", "nodata"):
-        if not math.isfinite(given[name] or 0):
-            raise UsageError(f"--{name} is not a finite number")
-    if given["scale"] == 0:
-        raise UsageError("--scale is 0, which makes all pixels alike")
+    options.check_scaling(given["sensor"], given["scale"], given["offset"])
+    if not math.isfinite(given["nodata"] or 0):
+        raise UsageError("--nodata is not a finite number")
     sensor = SENSORS.get(given["sensor"])
-    if sensor and sensor.space and {given["scale"], given["offset"]} != {None}:
-        raise UsageError(f"--sensor {sensor.name} decides --scale and --offset itself; leave them out")
     bands = options.band_names(given["bands"], unused=True) if given["bands"] else None
     source = _source(given, bands)
     paths = [*inputs, *_listed(files_from)]
@@ -228,11 +217,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
     if dataset is None:
         if split or classes is not None:
             raise UsageError("--split and --classes are for --dataset")
-        if not given["per_band"]:
-            return Stac(SENSORS.get(given["sensor"]), bands)
-        if not given["sensor"]:
-            raise UsageError("--per-band needs --sensor, which defines how single-band files are named")
-        return Products(SENSORS[given["sensor"]], bands)
+        return options.scenes(given["sensor"], bands, per_band=given["per_band"])
     if given["size"] or given["stride"]:
         raise UsageError("--dataset takes each patch whole; leave --size and --stride out")
     if classes is not None and classes not in dataset.class_counts:
@@ -240,7 +225,7 @@ def _source(given: dict[str, Any], bands: tuple[str, ...] | None) -> Source:
         raise UsageError(f"{name} takes --classes {counts}" if counts else f"{name} takes no --classes")
     decided = ("sensor", "scale", "offset", "datetime") if dataset.scale is not None else ()
     for option in (*decided, "labels_from_parent", "per_band"):
-        if given[option] not in (None, False):
+        if given[option] is not None and given[option] is not False:
             raise UsageError(f"--dataset {name} decides --{option.replace('_', '-')} itself; leave it out")
     return dataset(split, classes, bands, seed or 0)
 

@@ -43,6 +43,8 @@ PARQUET = Form("a Parquet file", re.compile(rb"PAR1"))
 PARQUET_ENDINGS = (".parquet", ".geoparquet", ".gpq")
 #: Tables of embeddings that others made, which are only read.
 CSV_ENDINGS, ARRAY_ENDING = (".csv", ".csv.gz", ".csv.zst"), ".npy"
+#: Names of vector files that users may take records for.
+GDAL_ENDINGS = (".gpkg", ".shp", ".fgb", ".kml", ".gml")
 ITEM_COLLECTION = Form("a STAC ItemCollection", re.compile(rb'\s*\{\s*"type"\s*:\s*"FeatureCollection"'))
 ITEM_ENDING = ".stac.json"
 RUN = Form("a run file", re.compile(rb"\s*\S+[ \t]+Q0[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t\r]*(\n|\Z)"))

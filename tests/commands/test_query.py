@@ -282,6 +282,21 @@ def test_a_radius_below_0_is_wrong_usage(rsr, lake):
     assert (done.returncode, done.stderr) == (2, says)
 
 
+def test_a_distance_to_what_hits_are_to_be_unlike_is_taken_off_and_so_can_be_below_0(rsr, lake):
+    farthest = orjson.loads(
+        rsr("query", "codes.rsr", "--id", "t0", "--radius", "inf", cwd=lake).stdout.splitlines()[-1]
+    )
+    asked = ["query", "codes.rsr", "--like", "t0", "--unlike", farthest["id"]]
+    nearest = [orjson.loads(line)["properties"]["distance"] for line in rsr(*asked, cwd=lake).stdout.splitlines()]
+    assert nearest[0] < 0
+    done = rsr(*asked, "--radius", f"{nearest[0]:g}", cwd=lake)
+    assert [orjson.loads(line)["properties"]["distance"] for line in done.stdout.splitlines()] == [
+        distance for distance in nearest if distance == nearest[0]
+    ]
+    done = rsr(*asked, "--combine", "best", "--radius", "-1", cwd=lake)
+    assert (done.returncode, b"contains nothing" in done.stderr) == (2, True)
+
+
 def test_a_space_that_a_user_named_is_not_asked_of_a_model(rsr, tmp_path):
     np.save(tmp_path / "v.npy", np.eye(4, dtype=np.float32))
     np.save(tmp_path / "w.npy", np.eye(5, dtype=np.float32))
@@ -554,6 +569,10 @@ def test_examples_of_a_table_of_others(rsr, tmp_path):
         (["--at", "1,2", "--sensor", "hls-l30"], "--sensor is for --raster"),
         (["--at", "1,2", "--weights", "x"], "--weights is for --raster"),
         (["--like-within", "tiles", "--bands", "red"], "--bands is for --raster"),
+        (["--at", "1,2", "--offset", "0"], "--offset is for --raster"),
+        (["--id", "a", "--per-band"], "--per-band is for --raster"),
+        (["--raster", "x.tif", "--at", "1,2", "--scale", "0"], "--scale is 0, which makes all pixels alike"),
+        (["--raster", "x.tif", "--at", "1,2", "--per-band"], "--per-band needs --sensor"),
     ],
 )
 def test_options_that_do_not_fit_together(rsr, field, options, says):
@@ -632,6 +651,33 @@ def test_a_scene_of_ones_own_is_cut_embedded_and_asked_with(rsr, tmp_path, write
         assert (done.returncode, says in done.stderr, len(done.stderr.splitlines())) == (1, True, 1), done.stderr
 
 
+@needs_torch
+def test_a_product_of_ones_own_is_asked_with_as_it_was_tiled(rsr, tmp_path, write_raster):
+    pixels = np.random.default_rng(0).integers(2000, 9000, (3, 64, 96), dtype=np.uint16)
+    pixels[:, :, 64:] = 0
+    (tmp_path / "p").mkdir()
+    for name, band in zip(("B2", "B3", "B4"), pixels, strict=True):
+        write_raster(tmp_path / "p" / f"LC08_L2SP_193024_20230610_20230614_02_T1_SR_{name}.TIF", band[None])
+    product = ["--per-band", "--sensor", "landsat8", "--scale", "0.5", "--offset", "30"]
+    assert rsr("tile", *product, "--size", "32", "p", "-o", "tiles", cwd=tmp_path).returncode == 0
+    model = "rcf:size=32:bands=blue,green,red"
+    assert rsr("embed", "--model", model, "tiles", "-o", "embeddings", cwd=tmp_path).returncode == 0
+    assert rsr("index", "embeddings", "-o", "x.rsr", cwd=tmp_path).returncode == 0
+    tiles = [orjson.loads(line) for line in (tmp_path / "tiles").read_bytes().splitlines()]
+    lon, lat = np.mean(tiles[1]["geometry"]["coordinates"][0][:4], axis=0)
+    asked = ["query", "x.rsr", "--raster", "p", "--at", f"{lon},{lat}", "-k", "2"]
+    (first, second) = parsed(rsr(*asked, *product, cwd=tmp_path))
+    assert (first["id"], first["properties"]["distance"]) == (tiles[1]["id"], 0)
+    assert second["properties"]["distance"] > 0
+    (first, _) = parsed(rsr(*asked, *product[:-1], "3000", cwd=tmp_path))
+    assert first["properties"]["distance"] > 0
+    west, _, east, north = tiles[0]["bbox"]
+    far = ["--raster", "p", "--at", f"{west + 2.75 * (east - west)},{north - 0.5 * (east - west)}"]
+    done = rsr("query", "x.rsr", *far, *product, cwd=tmp_path)
+    says = "its only tile has too few valid pixels; pass a place with more valid pixels around it"
+    assert (done.returncode, says in done.stderr.decode()) == (1, True)
+
+
 def test_a_scene_needs_an_index_that_states_sizes_and_how_to_embed(rsr, field, tmp_path, write_raster):
     write_raster(tmp_path / "scene.tif", np.ones((3, 64, 64), np.uint16), names=("red", "green", "blue"))
     asked = ["--raster", tmp_path / "scene.tif", "--at", "16.34,47.84"]
@@ -699,6 +745,23 @@ def test_a_box_with_latitudes_first_is_noticed(rsr, places, box, noticed):
     south, west, north, east = box.split(",")
     says = f"touches the box {box}, but some touch {west},{south},{east},{north}: longitudes are before latitudes\n"
     assert (done.returncode, done.stdout, says in done.stderr.decode()) == (0, b"", noticed)
+
+
+@pytest.mark.parametrize(("box", "noticed"), [("20,0,5,1", True), ("100,0,-100,1", False), ("5,0,20,1", False)])
+def test_a_wide_box_across_the_antimeridian_is_noticed(rsr, places, box, noticed):
+    done = rsr("query", "codes.rsr", "--id", "t3", f"--bbox={box}", cwd=places)
+    says = "the box from 20 to 5 crosses the antimeridian and is 345 degrees wide: west is first\n"
+    assert (done.returncode, says in done.stderr.decode()) == (0, noticed)
+
+
+def test_items_without_a_time_are_told_where_an_interval_keeps_nothing(rsr, places, tmp_path):
+    timeless = [orjson.loads(line) for line in (places / "tiles.geojsonl").read_bytes().splitlines()[:9]]
+    for record in timeless[:7]:
+        del record["properties"]["datetime"]
+    assert rsr("index", "-o", "x.rsr", input=lines(timeless), cwd=tmp_path).returncode == 0
+    for interval, noticed in (("2023-07", False), ("2024", True)):
+        done = rsr("query", "x.rsr", "--id", "t3", "--datetime", interval, cwd=tmp_path)
+        assert (done.returncode, b"7 items of the index state no time\n" in done.stderr) == (0, noticed)
 
 
 def test_a_filter_that_keeps_nothing_is_no_failure(rsr, places):

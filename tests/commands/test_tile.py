@@ -361,6 +361,7 @@ def test_wrong_usage(tmp_path, write_raster, rsr, arguments, message):
         (["--dataset", "bigearthnet", "--per-band"], "bigearthnet decides --per-band itself"),
         (["--dataset", "bigearthnet", "--seed", "1"], "--seed is for --dataset folders with --split"),
         (["--dataset", "forestnet", "--scale", "1"], "forestnet decides --scale itself"),
+        (["--dataset", "forestnet", "--offset", "0"], "forestnet decides --offset itself"),
         (["--dataset", "bigearthnet", "--bands", "cirrus"], "bigearthnet has no band cirrus"),
         (["--dataset", "bigearthnet", "--size", "60"], "--dataset takes each patch whole"),
         (["--split", "val"], "--split and --classes are for --dataset"),

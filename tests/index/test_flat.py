@@ -105,6 +105,19 @@ def test_nearly_equal_embeddings_rank_as_in_exact_arithmetic(tmp_path, metric):
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
+@pytest.mark.parametrize("rounding", [0.01, 0.05])
+def test_embeddings_so_long_that_no_error_has_a_bound_are_all_measured(monkeypatch, metric, rounding):
+    monkeypatch.setattr(flat, "FLOAT32_ROUNDING", rounding)
+    vectors = np.random.default_rng(5).standard_normal((200, 47)).astype(np.float32)
+    vectors[0] = 0
+    stored = flat.unit(vectors) if metric == "cosine" else vectors
+    found = flat.Flat(stored, metric, 12.0).search(vectors[:9], 5)
+    with np.errstate(invalid="ignore"):
+        distances = np.nan_to_num(brute(metric, vectors[:9], stored), nan=1).astype(np.float64)
+    assert [rows.tolist() for _, rows in found] == ranking(np.round(distances, 6), 5)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
 @pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-25, 1e-40])
 def test_embeddings_whose_products_float32_cannot_hold_rank_as_in_exact_arithmetic(tmp_path, metric, size):
     """Products and squares underflow, of every row or of most; at 1e-40, embeddings are subnormal themselves."""

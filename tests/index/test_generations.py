@@ -57,6 +57,31 @@ def test_a_generation_stays_until_its_last_reader_is_done(tmp_path):
     assert not (path / "generations").exists()
 
 
+def test_compacting_what_is_in_one_segment_removes_what_a_reader_held(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    append(path, "c")
+    reader = Index(path)
+    sum(upkeep.compact(path))
+    assert segments(path) == ["000001", "000002", "000003"]
+    reader.__exit__()
+    assert sum(upkeep.compact(path)) == 0
+    assert segments(path) == ["000003"]
+    assert not (path / "generations").exists()
+
+
+def test_appending_only_what_is_there_leaves_the_index_as_it_was(tmp_path):
+    path = tmp_path / "i.rsr"
+    made(path, "a", "b").__exit__()
+    before = (path / "manifest.json").read_bytes()
+    records = code_records(np.zeros((2, 1), np.uint8), 8, ["b", "a"])
+    skips = Skips(keep_going=True)
+    assert sum(build.append(batches(records), path, None, skips)) == 2
+    assert skips.count == 2
+    assert (path / "manifest.json").read_bytes() == before
+    assert segments(path) == ["000001"]
+
+
 def test_a_reader_in_another_process_is_waited_for_and_one_that_was_killed_is_not(tmp_path):
     path = tmp_path / "i.rsr"
     made(path, "a", "b").__exit__()
@@ -375,6 +400,6 @@ def test_compacting_needs_space(tmp_path, monkeypatch):
     append(path, "c")
     usage = upkeep.shutil.disk_usage(path)
     monkeypatch.setattr(upkeep.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
-    with pytest.raises(OutputError, match=r"takes about \S+ GB, and 1e-05 GB are free"):
+    with pytest.raises(OutputError, match=r"takes about \S+ MB, and 0.01 MB are free"):
         sum(upkeep.compact(path))
     assert segments(path) == ["000001", "000002"]

@@ -76,6 +76,12 @@ def test_the_command_names_all_and_fails(rsr, tmp_path):
     lines = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (1, b"a.rsr: OK\n", 2)
     assert all("is damaged: it has not the sha256 that the manifest states; build it again" in line for line in lines)
+    (tmp_path / "c.rsr").mkdir()
+    (tmp_path / "c.rsr" / "manifest.json").write_text("{")
+    done = rsr("check", "b.rsr", "c.rsr", "nowhere", "a.rsr", cwd=tmp_path)
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (1, b"a.rsr: OK\n")
+    assert [line.split(": ")[1].partition("/")[0] for line in lines] == ["b.rsr", "b.rsr", "c.rsr", "nowhere"]
     assert rsr("check", "nowhere", cwd=tmp_path).returncode == 1
     assert rsr("check", cwd=tmp_path).returncode == 2
 

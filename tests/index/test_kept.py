@@ -72,6 +72,25 @@ def test_the_share_is_estimated_and_does_not_depend_on_what_was_tested_before(ma
     assert kept.untested > 990_000
 
 
+@pytest.mark.parametrize("counts", [(30, 4000, 1, 0, 70_000, 500), (50,) * 400])
+def test_the_share_of_many_segments_is_estimated_from_few_records(counts):
+    numbers = np.arange(sum(counts))
+    tests = [Test(part % 4 == 0) for part in np.split(numbers, np.cumsum(counts)[:-1])]
+    kept = [Kept(count, test, slow=True) for count, test in zip(counts, tests, strict=True)]
+    assert module.share_of(kept) == pytest.approx(0.25, abs=0.05)
+    assert sum(count - each.untested for count, each in zip(counts, kept, strict=True)) <= 1024
+
+
+def test_the_share_of_few_rows_is_counted_of_records_fewer():
+    for count, slow, exact in ((16_384, False, True), (16_385, False, False), (1024, True, True), (1025, True, False)):
+        may = np.ones(count, bool)
+        may[8] = False  # in no run but the first, if any
+        kept = [Kept(count // 2, Test(may[: count // 2]), slow=slow)]
+        kept.append(Kept(count - count // 2, Test(may[count // 2 :]), slow=slow))
+        assert (module.share_of(kept) == 1 - 1 / count) == exact
+    assert module.share_of([]) == 0
+
+
 def test_the_share_of_few_rows_is_counted():
     may = np.arange(10_000) == 77
     assert Kept(10_000, may.__getitem__).share == 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -315,7 +316,7 @@ def test_damaged_files_are_refused(tmp_path, metric, name, damage, what):
 
 
 @pytest.mark.parametrize("metric", ["hamming", "l2"])
-@pytest.mark.parametrize("row", [-1, 800, 2**62])
+@pytest.mark.parametrize("row", [-2, 800, 2**62])
 def test_numbers_of_rows_that_do_not_exist_are_refused(tmp_path, metric, row):
     vectors = clustered(800, metric)
     facts, _ = opened(tmp_path, vectors, metric, 10)
@@ -329,6 +330,20 @@ def test_numbers_of_rows_that_do_not_exist_are_refused(tmp_path, metric, row):
         partitions.search(flat_of(vectors, metric), vectors[:50], 20, facts.count)
     with pytest.raises(IndexFormatError, match="none of the partitions"):
         partitions.check_rows()
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "dot"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_make_no_distances(tmp_path, metric, value):
+    vectors = clustered(800, metric)
+    facts, _ = opened(tmp_path, vectors, metric, 10)
+    lists = np.load(tmp_path / LISTS)
+    lists[8:12] = np.array([value], np.float32).view(np.uint8)
+    np.save(tmp_path / LISTS, lists)
+    partitions = Partitions(tmp_path, facts.count, vectors, metric)
+    with contextlib.suppress(IndexFormatError):
+        found = partitions.search(flat_of(vectors, metric), vectors[:200], 790, facts.count)
+        assert all(np.isfinite(near).all() and (rows >= 0).all() for near, rows in found)
 
 
 def test_a_grid_of_no_numbers_is_refused(tmp_path):

@@ -217,4 +217,13 @@ def test_it_is_not_written(rsr, tmp_path, name):
     earth_engine(tmp_path / "in.csv")
     done = rsr("binarize", "in.csv", "--space", "s", "-o", name, cwd=tmp_path)
     says = f"{name}: CSV and numpy arrays are read, and not written; name the output *.parquet or *.geojsonl"
-    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
+    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}, which ogr2ogr converts\n")
+
+
+@pytest.mark.parametrize("name", ["x.gpkg", "x.shp", "x.FGB"])
+def test_vector_files_of_gdal_are_not_written(rsr, tmp_path, name):
+    earth_engine(tmp_path / "in.csv")
+    done = rsr("binarize", "in.csv", "--space", "s", "-o", name, cwd=tmp_path)
+    says = "is named as a format of GDAL's that is not written; name the output *.parquet or *.geojsonl, which ogr2ogr"
+    assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {name}: {says} converts\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -141,6 +141,11 @@ def test_the_cases_tell_predicates_apart():
         assert len({bool(predicate(each)) for each in RECORDS}) == 2 or text == "n = NULL", text
 
 
+def test_cql2_as_json_is_refused_as_such():
+    with pytest.raises(UsageError, match="is CQL2 as JSON: it is read as text, such as"):
+        Condition(' {"op": "<", "args": [{"property": "n"}, 1]}')
+
+
 @pytest.mark.parametrize(
     ("text", "place"), [("n =", 4), ("n == 3", 4), ("", 1), ("split = 'tr", 9), ("(n = 3", 7), ("n = 3;", 6)]
 )

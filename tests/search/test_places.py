@@ -13,7 +13,7 @@ from pyproj import Geod
 from support import make_index
 from support_places import box_geometry, tile_at
 
-from rsr_cli.core.errors import RecordError
+from rsr_cli.core.errors import RecordError, Skips
 from rsr_cli.core.search import places
 
 SPHERE = Geod(a=places.EARTH_M, b=places.EARTH_M)
@@ -184,10 +184,20 @@ def test_the_tile_at_a_place_is_the_one_with_the_nearest_centre(index, place):
             centre = lonlat(places.centre_of(places.footprint_of(record)))
             held.append((round(SPHERE.inv(lon, lat, *centre)[2], 3), row))
     if held:
-        assert places.row_at(opened, lon, lat) == min(held)[1]
+        assert places.row_at(opened, lon, lat, Skips()) == min(held)[1]
     else:
         with pytest.raises(RecordError, match="has no tile that holds"):
-            places.row_at(opened, lon, lat)
+            places.row_at(opened, lon, lat, Skips())
+
+
+def test_a_place_where_several_dates_have_tiles_is_told(tmp_path, caplog):
+    boxes = [(10, 50, 10.1, 50.1), (10, 50, 10.1, 50.1), (10.05, 50, 10.15, 50.1)]
+    records = [tile_at(f"t{i}", box, np.ones(2)) for i, box in enumerate(boxes)]
+    with make_index(tmp_path / "x.rsr", records, "l2") as opened:
+        assert places.row_at(opened, 10.12, 50.05, Skips()) == 2
+        assert caplog.messages == []
+        assert places.row_at(opened, 10.06, 50.05, Skips()) == 0
+    assert caplog.messages == ["10.06,50.05: 2 items of the index have the nearest centre, of which 't0' is taken"]
 
 
 def test_a_place_that_no_tile_holds_is_answered_with_the_nearest(tmp_path):
@@ -195,18 +205,18 @@ def test_a_place_that_no_tile_holds_is_answered_with_the_nearest(tmp_path):
     records = [tile_at(f"t{i}", box, np.ones(2)) for i, box in enumerate(boxes)]
     with make_index(tmp_path / "x.rsr", records, "l2") as opened:
         with pytest.raises(RecordError) as caught:
-            places.row_at(opened, -179, 50.05)
+            places.row_at(opened, -179, 50.05, Skips())
         km = SPHERE.inv(-179, 50.05, 179.95, 50.05)[2] / 1000
         says = f"has no tile that holds -179,50.05; the centre of the nearest, 't2', is {km:.3g} km away"
         assert str(caught.value) == f"{opened.path}: {says}"
         km = SPHERE.inv(-80, -30, 10.05, 50.05)[2] / 1000
         with pytest.raises(RecordError, match=f"is {round(km):,} km away"):
-            places.row_at(opened, -80, -30)
+            places.row_at(opened, -80, -30, Skips())
         with pytest.raises(RecordError, match=r"50\.05,10\.02, but one that holds 10\.02,50\.05: the longitude"):
-            places.row_at(opened, 50.05, 10.02)
+            places.row_at(opened, 50.05, 10.02, Skips())
     alone = make_index(tmp_path / "y.rsr", [tile_at("t", None, np.ones(2))], "l2")
     with alone, pytest.raises(RecordError, match="has no tile that states a place"):
-        places.row_at(alone, 0, 0)
+        places.row_at(alone, 0, 0, Skips())
 
 
 def test_a_geometry_that_cannot_be_read_is_named_with_its_tile(tmp_path):
@@ -214,4 +224,4 @@ def test_a_geometry_that_cannot_be_read_is_named_with_its_tile(tmp_path):
     record["geometry"] = {"type": "Polygon", "coordinates": [[[0, 0], [1, None]]]}
     opened = make_index(tmp_path / "x.rsr", [record], "l2")
     with opened, pytest.raises(RecordError, match=r"x\.rsr: odd: has a geometry that cannot be read"):
-        places.row_at(opened, 0.5, 0.5)
+        places.row_at(opened, 0.5, 0.5, Skips())

@@ -195,6 +195,8 @@ def append(
                 gone = settle_repeats(
                     repeats, skips, lambda repeat: writers[0].place(repeat.row), replace_rows=replace_rows
                 )
+                if {number: len(rows) for number, rows in gone.items()} == {len(old): made.count}:
+                    return None  # every record was skipped
                 return with_deletions(last.extended(made), [*old, *new], gone, last.generation + 1)
 
         yield from change(path, fill, settle)

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
-from rsr_cli.core.index.kept import Kept
+from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 
 if TYPE_CHECKING:
@@ -267,8 +267,7 @@ class Flat:
             found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self.vectors, k)
             return found
         near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
-        if rows.min(initial=0) < 0 or not np.isfinite(near).all():
-            raise IndexFormatError("has vectors with values that are not numbers, or too large ones", remedy="rebuild")
+        _check_finite(near)
         return near, rows
 
     def rescore(
@@ -320,14 +319,16 @@ class Flat:
             lost += gamma * norms * self.max_norm
         if self.metric == "cosine":  # of unit vectors whose lengths were rounded too
             lost += 8 * FLOAT32_ROUNDING
-        measures = (near if self.metric in ("l1", "l2") else -near).astype(np.float64)
-        least = measures * share - lost[:, None]
+        least = near.astype(np.float64) if self.metric in ("l1", "l2") else -near.astype(np.float64)
+        least *= share
+        least -= lost[:, None]
         may = rows >= 0
-        farthest = np.where(may & (may.cumsum(axis=1) == k), measures, np.inf).min(axis=1)
-        may &= least <= ((farthest + lost) / share)[:, None]
+        if terms < 0.5:  # else there is no bound
+            kth = np.where(may & (may.cumsum(axis=1) == k), least, np.inf).min(axis=1)
+            may &= least <= (((kth + lost) / share + lost) / share)[:, None]
         distances = self._measured(wide, may, vectors, at)
         order = np.lexsort((rows, distances))
-        beyond = least[:, -1]
+        beyond = least[:, -1] if terms < 0.5 else np.full(len(least), -np.inf)
         if self.metric == "l2":
             beyond = np.sqrt(np.maximum(beyond, 0))
         elif self.metric == "cosine":
@@ -346,11 +347,18 @@ class Flat:
 
         def measure(start: int) -> None:
             some = chosen[start : start + size]
-            near = measured(self.metric, wide[some // may.shape[1]], vectors[at.ravel()[some]])
+            with np.errstate(invalid="ignore"):
+                near = measured(self.metric, wide[some // may.shape[1]], vectors[at.ravel()[some]])
+            _check_finite(near)
             distances.ravel()[some] = near
 
         in_threads(measure, range(0, len(chosen), size))
         return distances
+
+
+def _check_finite(distances: NDArray[np.floating[Any]]) -> None:
+    if not np.isfinite(distances).all():
+        raise IndexFormatError("has vectors with values that are not numbers, or too large ones", remedy="rebuild")
 
 
 def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> list[Found]:
@@ -422,7 +430,9 @@ def rows_for(k: int, share: float) -> int:
 def _share(flats: Sequence[Flat]) -> float:
     """Return about which share of the rows of several arrays may be hits."""
     count = sum(len(flat.vectors) for flat in flats)
-    return sum(len(flat.vectors) * (1.0 if flat.kept is None else flat.kept.share) for flat in flats) / max(1, count)
+    limited = [flat.kept for flat in flats if flat.kept is not None]
+    left_out = sum(kept.count for kept in limited) * (1 - share_of(limited))
+    return 1 - left_out / max(1, count)
 
 
 def _returned(flats: Sequence[Flat], k: int | None) -> int:
@@ -447,7 +457,7 @@ def may_be_hits(flats: Sequence[Flat], found: Sequence[Found]) -> list[NDArray[n
     rows = np.concatenate([rows for _, rows in found])
     may = np.ones(len(rows), np.bool_)
     owners = np.searchsorted([flat.first for flat in flats], rows, side="right") - 1
-    for number in np.unique(owners):
+    for number in np.unique(owners) if len(flats) > 1 else [0]:
         flat = flats[number]
         if flat.kept is not None:
             mine = owners == number

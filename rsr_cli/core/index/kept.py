@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 #: Rows that are tested at once, so that they stay in the processor's cache.
 BLOCK_ROWS = 1 << 18
-#: The share of a larger array is estimated from as many runs of as many rows.
+#: The share of many rows is estimated from as many runs of as many.
 RUNS, RUN_ROWS = 64, 16
-#: Rows of an array whose share is counted, per row that would be sampled.
+#: Where no record is read, fewer rows are counted, per row that would be sampled.
 COUNTED = 16
 #: In the time of a test of one row anywhere, as many are tested of those that follow each other.
 IN_A_ROW = 64
@@ -74,11 +74,8 @@ class Kept:
 
     @cached_property
     def share(self) -> float:
-        """About which share of the rows may be hits. It does not depend on what was tested before."""
-        if self.count <= COUNTED * RUNS * RUN_ROWS:
-            return float(self.mask.mean()) if self.count else 0.0
-        starts = np.linspace(0, self.count - RUN_ROWS, RUNS, dtype=np.int64)
-        return float(self.of((starts[:, None] + np.arange(RUN_ROWS)).ravel()).mean())
+        """About which share of the rows may be hits, as of `share_of`."""
+        return share_of([self])
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some rows (n,) may be hits, bool (n,)."""
@@ -92,3 +89,16 @@ class Kept:
                 self._tested[some] = True
                 self.untested -= len(some)
         return self._may[rows]
+
+
+def share_of(segments: Sequence[Kept]) -> float:
+    """Return about which share of the rows of several segments may be hits, whatever was tested before."""
+    ends = np.cumsum([kept.count for kept in segments])
+    count = int(ends[-1]) if len(ends) else 0
+    sampled = RUNS * RUN_ROWS
+    if count <= sampled * (1 if any(kept.slow for kept in segments) else COUNTED):
+        return sum(np.count_nonzero(kept.mask) for kept in segments) / max(1, count)
+    rows = (np.linspace(0, count - RUN_ROWS, RUNS, dtype=np.int64)[:, None] + np.arange(RUN_ROWS)).ravel()
+    owners = np.searchsorted(ends, rows, side="right")
+    may = [kept.of(rows[owners == n] - (ends[n] - kept.count)) for n, kept in enumerate(segments) if n in owners]
+    return float(np.concatenate(may).mean())

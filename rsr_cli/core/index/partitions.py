@@ -444,7 +444,7 @@ class Partitions:
         starts = (room.cumsum() - room) * self._row_bytes
         self._room, self._starts, self._bytes = room, starts, np.asarray(mapped)
         self._offset = (directory / LISTS).stat().st_size - mapped.nbytes
-        # One view for each element that may be the first of a vector.
+        # A view for each element, as it may be the first of a vector.
         self._vectors = np.lib.stride_tricks.sliding_window_view(self._bytes.view(vectors.dtype), self._width)
 
     def _damaged(self, name: str, what: str) -> IndexFormatError:
@@ -470,6 +470,7 @@ class Partitions:
         else:
             coarse = faiss.IndexFlatL2(self._width)
             index = faiss.IndexIVFFlat(coarse, self._width, self.count, FAISS_METRIC[self._metric])
+            index.parallel_mode = 3  # else a search of given lists does not divide queries among threads
         index.is_trained, index.ntotal = True, self._rows
         index.replace_invlists(lists)
         self._used = coarse, lists  # by the index, which does not own them
@@ -623,20 +624,22 @@ class Partitions:
         """
         index = self._lists
         index.nprobe = lists.shape[1]
-        near = np.empty((len(queries), k), np.int32 if self._metric == HAMMING else np.float32)
-        places = np.empty((len(queries), k), np.int64)
-        of_queries, *others = map(faiss.swig_ptr, (queries, lists, np.zeros(lists.shape, near.dtype), near, places))
-        index.search_preassigned_c(len(queries), of_queries, k, *others, True)
-        is_one = places >= 0
-        places = np.where(is_one, places, 0)
-        numbers, within = places >> 32, places & 0xFFFFFFFF  # of the partition, and of the row in it
-        starts = self._starts[numbers]
-        ends = starts + self._room[numbers] * (self._row_bytes - 8)
-        rows = self._bytes.view(np.int64)[ends // 8 + within]
-        if ((rows < 0) | (rows >= self._rows)).any():
+        is_code = self._metric == HAMMING
+        near = np.empty((len(queries), k), np.int32 if is_code else np.float32)
+        rows = at = np.empty((len(queries), k), np.int64)
+        of_queries, *others = map(faiss.swig_ptr, (queries, lists, np.zeros(lists.shape, near.dtype), near, rows))
+        index.search_preassigned_c(len(queries), of_queries, k, *others, not is_code)
+        if not is_code:  # it returned partitions and places in them
+            is_one = rows >= 0
+            places = np.where(is_one, rows, 0)
+            numbers, within = places >> 32, places & 0xFFFFFFFF
+            starts = self._starts[numbers]
+            ends = starts + self._room[numbers] * (self._row_bytes - 8)
+            rows = np.where(is_one, self._bytes.view(np.int64)[ends // 8 + within], -1)
+            at = starts // self._vectors.itemsize + within * self._width
+        if (rows < -1).any() or (rows >= self._rows).any():
             raise self._damaged(LISTS, "it has numbers beyond the segment's rows")
-        at = starts // self._vectors.itemsize + within * self._width
-        return near, np.where(is_one, rows, -1), at
+        return near, rows, at
 
 
 def _in_order(near: NDArray[np.int32], rows: NDArray[np.int64], k: int) -> Iterator[Candidates]:

@@ -52,7 +52,7 @@ def delete(path: Path, choose: Callable[[Index], Mapping[int, Iterable[int]]], *
     """
     final = resolve(path)
     with told(path), _locked(final) as last:
-        with Index(final) as index:
+        with Index(path) as index:
             manifest = with_deletions(last, index.segments, choose(index), last.generation + 1)
         if manifest != last:
             publish(final, last, replace(manifest, **made_by(arguments)))
@@ -114,6 +114,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         is_one = len(first.segments) < 2 and not any(segment.deleted for segment in first.segments)
         divided = partitions or first.partitions
         if is_one and divided == first.partitions:
+            _tidy(final)
             return
         _check_space(path, first)
 
@@ -135,7 +136,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         def settle(last: Manifest | None, made: Manifest, staging: Path) -> Manifest:
             n = len(first.segments)
             if last is None or [each.name for each in last.segments[:n]] != [each.name for each in first.segments]:
-                raise OutputError("was replaced by another process meanwhile", str(path))
+                raise OutputError("was replaced by another process meanwhile", str(path), remedy="again")
             with opened_segments(path / SEGMENTS, last) as now, opened_segments(staging, made) as new:
                 gone = _moved(index.segments, now[:n])
                 made = with_deletions(made, new, {0: gone} if gone else {}, last.generation + 1)
@@ -149,7 +150,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
 
 
 def _tidy(index: Path) -> None:
-    """Remove the generation that this process itself held when it replaced it."""
+    """Remove what nobody needs any more, such as the generation that this process itself held when it replaced it."""
     with told(index), writing(index):
         retire(index)
 
@@ -159,7 +160,7 @@ def _check_space(path: Path, manifest: Manifest) -> None:
     needed = sum(each.size * (each.count - each.deleted) // each.count for each in manifest.segments)
     free = shutil.disk_usage(path).free
     if free < needed:
-        what = f"the new segment takes about {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        what = f"the new segment takes about {needed / 1e6:,.3g} MB, and {free / 1e6:,.3g} MB are free"
         raise OutputError(f"cannot write: {what}", str(path))
 
 
@@ -188,7 +189,7 @@ def merge(
 ) -> Iterator[int]:
     """Make one index of several, or append them to one: their segments, one after the other.
 
-    Files are linked, or copied to another file system; no vector is made again.
+    Files are linked, or copied to another file system and of another user; no vector is made again.
 
     Parameters
     ----------

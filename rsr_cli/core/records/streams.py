@@ -12,6 +12,7 @@ from rsr_cli.core.files import Output
 from rsr_cli.core.forms import (
     ARRAY_ENDING,
     CSV_ENDINGS,
+    GDAL_ENDINGS,
     ITEM_ENDING,
     PARQUET_ENDINGS,
     compression_of,
@@ -171,6 +172,8 @@ class Writer:
         codec = _codec(path or "-")
         if not hasattr(codec, "RecordWriter"):
             raise UsageError("CSV and numpy arrays are read, and not written", path or "-", remedy="written")
+        if path and Path(path).suffix.lower() in GDAL_ENDINGS:
+            raise UsageError("is named as a format of GDAL's that is not written", path, remedy="written")
         if path and compression_of(path) and Path(path).stem.lower().endswith((".run", ITEM_ENDING, *PARQUET_ENDINGS)):
             raise UsageError("only JSON lines are compressed; Parquet files are in themselves", path)
         if hilbert and codec in (jsonl, stac, trec):

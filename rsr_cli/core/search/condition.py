@@ -58,6 +58,8 @@ class Condition:
 
         if _parts(text) > MAX_PARTS:
             raise UsageError(f"{text[:60]!r}... has more than {MAX_PARTS} parts")
+        if text.lstrip().startswith("{"):
+            raise UsageError(f"{text[:60]!r} is CQL2 as JSON: it is read as text, such as eo:cloud_cover < 10")
         self.text = text
         self._keys: dict[str, str] = {}
         try:

@@ -20,7 +20,7 @@ import numpy as np
 
 from rsr_cli.core.errors import RecordError, UsageError, counted
 from rsr_cli.core.index.columns import LABEL_ENDS, LABELS
-from rsr_cli.core.index.kept import Kept
+from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.records.facts import NO_BOX, outward, rounded_down, rounded_up
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, microseconds
 
@@ -185,13 +185,30 @@ class Selection:
         self.any = self.kept is None or _any(self.kept, whole=whole)
         if wanted.condition and self.kept:
             self._asked.warn(wanted.condition, whole=not any(kept.untested for kept in self.kept))
+        if wanted.box:
+            self._check_width(wanted.box)
         if wanted.box and not self.any:
             self._check_order(wanted.box)
+        if wanted.interval and not self.any:
+            self._check_times()
 
     def _of(self, wanted: Filter) -> list[Kept]:
         """Return what a filter keeps of each segment."""
         slow = bool(wanted.area or wanted.condition)
         return [Kept(each.count, _Test(wanted, each, self._asked), slow=slow) for each in self._segments]
+
+    def _check_width(self, box: Box) -> None:
+        """Warn of a box whose west and east may be exchanged."""
+        west, _, east, _ = box
+        if west > east and (width := 360 - west + east) > 180:
+            what = "the box from %g to %g crosses the antimeridian and is %g degrees wide: west is first"
+            log.warning(what, west, east, width)
+
+    def _check_times(self) -> None:
+        """Warn of rows without a time, which no interval has."""
+        without = sum(int(np.count_nonzero(each.columns.times[:, 0] == NO_TIME)) for each in self._segments)
+        if without:
+            log.warning("%s of the index %s no time", counted(without, "item"), "states" if without == 1 else "state")
 
     def _check_order(self, box: Box) -> None:
         """Warn of a box that touches nothing, if it does with its latitudes as longitudes."""
@@ -207,8 +224,9 @@ class Selection:
 
 def _any(kept: Sequence[Kept], *, whole: bool = False) -> bool:
     """Return whether any row of several segments is kept, by a test of all or as few as tell."""
-    some = [each.mask.any() if whole else each.share > 0 for each in kept]
-    return any(some) or any(each.mask.any() for each in kept)
+    if whole:
+        return bool(sum(np.count_nonzero(each.mask) for each in kept))
+    return share_of(kept) > 0 or any(each.mask.any() for each in kept)
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rsr_cli.core.errors import Skips
     from rsr_cli.core.index.reading import Index
     from rsr_cli.core.records.batch import Record
 
@@ -143,17 +144,23 @@ def footprint_at(index: Index, row: int) -> Any:
         raise
 
 
-def row_at(index: Index, lon: float, lat: float) -> int:
+def row_at(index: Index, lon: float, lat: float, skips: Skips) -> int:
     """Return the row whose footprint holds a place; of several the one with the nearest centre, then the first.
+
+    A warning says where several have the nearest centre, such as those of several dates.
 
     Raises
     ------
     RecordError
         None does.
     """
-    held = list(_holding(index, lon, lat))
+    held = sorted(_holding(index, lon, lat))
     if held:
-        return min(held)[1]
+        row = held[0][1]
+        if (same := sum(distance == held[0][0] for distance, _ in held)) > 1:
+            what = f"{same} items of the index have the nearest centre, of which {index.record(row)[0]!r} is taken"
+            skips.warn(RecordError(what, f"{lon:g},{lat:g}", remedy="id-of-date"))
+        return row
     what = f"has no tile that holds {lon:g},{lat:g}"
     if abs(lon) <= 90 and any(_holding(index, lat, lon)):
         raise RecordError(f"{what}, but one that holds {lat:g},{lon:g}: the longitude is first", str(index.path))

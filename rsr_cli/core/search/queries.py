@@ -162,8 +162,8 @@ class Queries:
         RecordError
             None does.
         """
-        found = (self._usable(partial(row_at, self._index, lon, lat), f"{lon:g},{lat:g}") for lon, lat in places)
-        yield from {item.row: item for items in found for item in items}.values()
+        found = [(partial(row_at, self._index, lon, lat, self._skips), f"{lon:g},{lat:g}") for lon, lat in places]
+        yield from {item.row: item for row, place in found for item in self._usable(row, place)}.values()
 
     def within(self, footprint: Any, place: str) -> Iterator[Item]:
         """Yield all items of the index whose footprints share area with one of a file, in the order of their rows.

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.index.flat import ranked
+from rsr_cli.core.index.manifest import HAMMING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Scope:
     rerank : int or None
         Rank so many of each query's nearest codes again, by the distances of `Index.remeasure`. Hits are among these,
         and the radius is one of these distances.
+    below_zero : bool
+        Distances of codes can be below 0: those to what hits are to be like, less those to what they are to be unlike.
     """
 
     index: Index
@@ -54,6 +57,7 @@ class Scope:
     probe: int | None = None
     recall: float | None = None
     rerank: int | None = None
+    below_zero: bool = False
 
     def check(self, k: int | None) -> None:
         """Check that the index can be searched so for k hits.
@@ -72,7 +76,8 @@ class Scope:
                 raise UsageError(what, str(self.index.path), remedy="no-rerank")
             by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
             log.info("the %d nearest codes of each query are ranked again, by %s", self.rerank, by)
-        if self.radius is not None and not self.radius >= 0 and metric != "dot":
+        below_zero = metric == "dot" or (metric == HAMMING and self.below_zero)
+        if self.radius is not None and not self.radius >= 0 and not below_zero:
             raise UsageError(f"a radius of {self.radius:g} contains nothing: {metric} distances are 0 or more")
         if self.probe is None and self.recall is None:
             return
