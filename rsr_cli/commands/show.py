@@ -60,8 +60,8 @@ DEFAULT_STRETCH = 2.0, 98.0
     "as_map",
     envvar="RSR_SHOW_MAP",
     is_flag=True,
-    help="Draw maps in place of thumbnails; to a .tif file, write the distances of the hits of one query as a raster of"
-    " one pixel per tile of their scene.",
+    help="Draw maps in place of thumbnails, as PNG or PDF; a page of HTML has both without it. To a .tif file, write"
+    " the distances of the hits of one query as a raster of one pixel per tile of their scene.",
 )
 @click.option("--bbox", type=options.Box(), help="Outline this box on maps, such as that of rsr query --bbox.")
 @click.option(

@@ -306,16 +306,26 @@ def test_two_processes_that_create_an_index_by_appending_both_do(tmp_path):
     assert segments(path) == ["000001", "000002"]
 
 
-def test_an_index_that_appears_while_another_is_published_takes_its_rows(tmp_path, monkeypatch):
+@pytest.fixture
+def late(monkeypatch):
+    """Return a function that has another process create an index just before this one would."""
+
+    def create(path, *names):
+        publish = build.publish_directory
+
+        def publish_late(directory, final):
+            monkeypatch.undo()
+            append(path, *names)
+            publish(directory, final)
+
+        monkeypatch.setattr(build, "publish_directory", publish_late)
+
+    return create
+
+
+def test_an_index_that_appears_while_another_is_published_takes_its_rows(tmp_path, late):
     path = tmp_path / "i.rsr"
-    publish = build.publish_directory
-
-    def late(directory, final):
-        monkeypatch.undo()
-        append(path, "a", "b")
-        publish(directory, final)
-
-    monkeypatch.setattr(build, "publish_directory", late)
+    late(path, "a", "b")
     append(path, "c")
     with Index(path) as index:
         assert [index.record(row)[0] for row in range(index.manifest.count)] == ["a", "b", "c"]
@@ -323,17 +333,10 @@ def test_an_index_that_appears_while_another_is_published_takes_its_rows(tmp_pat
     assert segments(path) == ["000001", "000002"]
 
 
-def test_merged_parts_are_added_to_an_index_that_appears_meanwhile(tmp_path, monkeypatch):
+def test_merged_parts_are_added_to_an_index_that_appears_meanwhile(tmp_path, late):
     path = tmp_path / "i.rsr"
     parts = [made(tmp_path / "x.rsr", "a", "b").path, made(tmp_path / "y.rsr", "b", "c").path]
-    publish = build.publish_directory
-
-    def late(directory, final):
-        monkeypatch.undo()
-        append(path, "c", "d")
-        publish(directory, final)
-
-    monkeypatch.setattr(build, "publish_directory", late)
+    late(path, "c", "d")
     sum(upkeep.merge(parts, path, Skips(), append=True, replace_rows=True))
     with Index(path) as index:
         alive = [
