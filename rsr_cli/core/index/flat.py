@@ -41,7 +41,7 @@ FIRST_CANDIDATES = 256
 SPARE_CANDIDATES = 32
 GROWTH = 4
 #: Rows of codes that are compared at once, and bytes of embeddings in float64 that a thread measures at once.
-COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 19
+COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 18
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory.
