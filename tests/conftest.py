@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import shlex
+import signal
 import socketserver
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if importlib.util.find_spec("torch") or "torch" not in imports:
         return None
     return _Skipped.from_parent(parent, path=module_path)
+
+
+def pytest_configure() -> None:
+    """Let signals stop the programs that tests start, as a job in the background ignores some and they would too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

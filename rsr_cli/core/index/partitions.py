@@ -9,15 +9,17 @@ centroids.npy         the middle of each partition: uint8 (partitions, bytes) of
                       embeddings, whole numbers on a grid
 grid.npy              float64 (2, dim), of embeddings: the grid's origin, and its step in each dimension
 
-faiss's inverted lists scan them. Neither the partitions nor what a search finds depends on the batch, the threads or
-the processor: codes are compared in integers, coordinates on the grid are so small that float32 adds them exactly, and
-hits are ranked by (distance, row) as by `Flat`.
+faiss's inverted lists scan them; those of embeddings are scanned one by one for many queries, so that each is read once.
+Neither the partitions nor what a search finds depends on the batch, the threads or the processor: codes are compared in
+integers, coordinates on the grid are so small that float32 adds them exactly, and hits are ranked by (distance, row) as
+by `Flat`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -32,6 +34,7 @@ from rsr_cli.core.index.flat import (
     SPARE_CANDIDATES,
     Flat,
     completed,
+    in_threads,
     may_be_hits,
     nearest,
     rows_for,
@@ -66,6 +69,8 @@ ENOUGH = 0.999
 ERRORS = 2.0
 #: Codes beyond those asked for: of 768 bits few have more at the distance of the last hit.
 SPARE_CODES = 12
+#: Queries per partition, on average, from which the partitions of a batch are searched one by one, not the queries.
+TOGETHER = 2
 #: Candidates beyond the hits that are asked for before a query is searched exactly.
 MOST_CANDIDATES = 1 << 11
 
@@ -551,7 +556,7 @@ class Partitions:
         """
         if self._metric == "cosine":
             queries = unit(queries)
-        step = max(1, CANDIDATES // width)
+        step = max(1, CANDIDATES // (width * min(probe, self.count)))
         for start in range(0, len(queries), step):
             some = np.ascontiguousarray(queries[start : start + step])
             near, rows, at = self._candidates(some, self._centroids.nearest(some, min(probe, self.count)), width)
@@ -622,16 +627,16 @@ class Partitions:
 
         What faiss measures (n, k), the rows (n, k), -1 for none, and, of embeddings, where in `_vectors` they are.
         """
-        index = self._lists
-        index.nprobe = lists.shape[1]
-        is_code = self._metric == HAMMING
-        near = np.empty((len(queries), k), np.int32 if is_code else np.float32)
-        rows = at = np.empty((len(queries), k), np.int64)
-        of_queries, *others = map(faiss.swig_ptr, (queries, lists, np.zeros(lists.shape, near.dtype), near, rows))
-        index.search_preassigned_c(len(queries), of_queries, k, *others, not is_code)
-        if not is_code:  # it returned partitions and places in them
-            is_one = rows >= 0
-            places = np.where(is_one, rows, 0)
+        if self._metric == HAMMING:
+            near, rows = self._query_by_query(queries, lists, k, np.empty((len(queries), k), np.int32))
+            at = rows
+        else:
+            if lists.size < TOGETHER * self.count:
+                near, places = self._query_by_query(queries, lists, k, np.empty((len(queries), k), np.float32))
+            else:
+                near, places = self._list_by_list(queries, lists, k)
+            is_one = places >= 0
+            places = np.where(is_one, places, 0)
             numbers, within = places >> 32, places & 0xFFFFFFFF
             starts = self._starts[numbers]
             ends = starts + self._room[numbers] * (self._row_bytes - 8)
@@ -640,6 +645,47 @@ class Partitions:
         if (rows < -1).any() or (rows >= self._rows).any():
             raise self._damaged(LISTS, "it has numbers beyond the segment's rows")
         return near, rows, at
+
+    def _query_by_query(
+        self, queries: NDArray[Any], lists: NDArray[np.int64], k: int, near: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return what faiss finds: distances, in ``near``, and the rows of codes, or the places of embeddings.
+
+        A place is the number of a partition times 2^32, and that of the row in it; -1 is none.
+        """
+        index = self._lists
+        index.nprobe = lists.shape[1]
+        found = np.empty((len(queries), k), np.int64)
+        of_queries, *others = map(faiss.swig_ptr, (queries, lists, np.zeros(lists.shape, near.dtype), near, found))
+        index.search_preassigned_c(len(queries), of_queries, k, *others, near.dtype == np.float32)
+        return near, found
+
+    def _list_by_list(
+        self, queries: NDArray[np.float32], lists: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the same of embeddings; each partition is read once, for all queries that search it."""
+        n, probe = lists.shape
+        order = lists.argsort(axis=None, kind="stable")
+        numbers = lists.ravel()[order]
+        ends = np.flatnonzero(np.diff(numbers, append=-1)) + 1
+        sign = 1 if self._metric in ("l1", "l2") else -1
+        near = np.full((n * probe, k), sign * np.inf, np.float32)
+        places = np.full((n * probe, k), -1)
+
+        def search(part: tuple[int, int]) -> None:
+            pairs, number = order[slice(*part)], numbers[part[0]]
+            size, start = int(self._sizes[number]), self._starts[number]
+            vectors = self._bytes[start : start + size * (self._row_bytes - 8)].view(np.float32).reshape(size, -1)
+            found, within = faiss.knn(queries[pairs // probe], vectors, min(k, size), FAISS_METRIC[self._metric])
+            near[pairs, : found.shape[1]] = found
+            places[pairs, : found.shape[1]] = np.where(within < 0, -1, (number << 32) + within)
+
+        in_threads(search, list(pairwise([0, *ends.tolist()])))
+        near, places = near.reshape(n, -1), places.reshape(n, -1)
+        best = np.argpartition(sign * near, k - 1, axis=1)[:, :k]
+        order = np.argsort(sign * np.take_along_axis(near, best, axis=1), axis=1)
+        best = np.take_along_axis(best, order, axis=1)
+        return np.take_along_axis(near, best, axis=1), np.take_along_axis(places, best, axis=1)
 
 
 def _in_order(near: NDArray[np.int32], rows: NDArray[np.int64], k: int) -> Iterator[Candidates]:
