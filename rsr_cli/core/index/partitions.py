@@ -9,10 +9,9 @@ centroids.npy         the middle of each partition: uint8 (partitions, bytes) of
                       embeddings, whole numbers on a grid
 grid.npy              float64 (2, dim), of embeddings: the grid's origin, and its step in each dimension
 
-faiss's inverted lists scan them; those of embeddings are scanned one by one for many queries, so that each is read once.
-Neither the partitions nor what a search finds depends on the batch, the threads or the processor: codes are compared in
-integers, coordinates on the grid are so small that float32 adds them exactly, and hits are ranked by (distance, row) as
-by `Flat`.
+faiss's inverted lists scan them; of embeddings, each is read once for many queries. Neither the partitions nor what a
+search finds depends on the batch, the threads or the processor: codes are compared in integers, coordinates on the grid
+are so small that float32 adds them exactly, and hits are ranked by (distance, row) as by `Flat`.
 """
 
 from __future__ import annotations
