@@ -267,7 +267,7 @@ class Flat:
             found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self.vectors, k)
             return found
         near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
-        _check_finite(near)
+        _check_finite(np.where(rows < 0, np.inf, near))
         return near, rows
 
     def rescore(
