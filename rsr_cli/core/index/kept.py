@@ -75,7 +75,7 @@ class Kept:
     @cached_property
     def share(self) -> float:
         """About which share of the rows may be hits, as of `share_of`."""
-        return share_of([self])
+        return _estimated([self])
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some rows (n,) may be hits, bool (n,)."""
@@ -93,6 +93,10 @@ class Kept:
 
 def share_of(segments: Sequence[Kept]) -> float:
     """Return about which share of the rows of several segments may be hits, whatever was tested before."""
+    return segments[0].share if len(segments) == 1 else _estimated(segments)
+
+
+def _estimated(segments: Sequence[Kept]) -> float:
     ends = np.cumsum([kept.count for kept in segments])
     count = int(ends[-1]) if len(ends) else 0
     sampled = RUNS * RUN_ROWS
