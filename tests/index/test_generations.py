@@ -39,6 +39,15 @@ def segments(path) -> list[str]:
     return sorted(entry.name for entry in (path / "segments").iterdir())
 
 
+def live(index) -> list[str]:
+    """Return the ids of the rows that are not deleted."""
+    return [
+        index.record(segment.first + row)[0]
+        for segment in index.segments
+        for row in (range(segment.count) if segment.live is None else segment.live.nonzero()[0].tolist())
+    ]
+
+
 def test_a_generation_stays_until_its_last_reader_is_done(tmp_path):
     path = tmp_path / "i.rsr"
     made(path, "a", "b").__exit__()
@@ -339,12 +348,7 @@ def test_merged_parts_are_added_to_an_index_that_appears_meanwhile(tmp_path, lat
     late(path, "c", "d")
     sum(upkeep.merge(parts, path, Skips(), append=True, replace_rows=True))
     with Index(path) as index:
-        alive = [
-            index.record(segment.first + row)[0]
-            for segment in index.segments
-            for row in (range(segment.count) if segment.live is None else segment.live.nonzero()[0].tolist())
-        ]
-    assert alive == ["d", "a", "b", "c"]
+        assert live(index) == ["d", "a", "b", "c"]
     faults = []
     sum(integrity.check(path, faults.append))
     assert not faults
@@ -373,12 +377,7 @@ def test_compacting_beside_writers_keeps_what_they_do(tmp_path):
     append(path, "f")
     sum(work)
     with Index(path) as index:
-        live = [
-            index.record(segment.first + row)[0]
-            for segment in index.segments
-            for row in (range(segment.count) if segment.live is None else segment.live.nonzero()[0].tolist())
-        ]
-        assert live == ["b", "e", "f"]
+        assert live(index) == ["b", "e", "f"]
         assert [segment.count for segment in index.segments] == [4, 1]
 
 

@@ -428,7 +428,8 @@ class Partitions:
         self.count = count
         self._rows, self._width = vectors.shape
         self._metric = metric
-        self._row_bytes = int(vectors.dtype.itemsize * self._width + 8)
+        self._vector_bytes = int(vectors.dtype.itemsize * self._width)
+        row_bytes = self._vector_bytes + 8
         grid = None
         if metric != HAMMING:
             grid = np.array(map_checked(directory / GRID, np.float64, (2, self._width)))
@@ -444,8 +445,8 @@ class Partitions:
             raise self._damaged(ENDS, "they do not ascend to the number of rows")
         self._sizes = sizes
         room = -(-sizes // UNIT) * UNIT
-        mapped = map_checked(directory / LISTS, np.uint8, (int(room.sum()) * self._row_bytes,))
-        starts = (room.cumsum() - room) * self._row_bytes
+        mapped = map_checked(directory / LISTS, np.uint8, (int(room.sum()) * row_bytes,))
+        starts = (room.cumsum() - room) * row_bytes
         self._room, self._starts, self._bytes = room, starts, np.asarray(mapped)
         self._offset = (directory / LISTS).stat().st_size - mapped.nbytes
         # A view for each element, as it may be the first of a vector.
@@ -457,7 +458,7 @@ class Partitions:
     @cached_property
     def _lists(self) -> Any:
         """The lists as faiss's index; they stay in the mapped file."""
-        lists: Any = faiss.OnDiskInvertedLists(self.count, self._row_bytes - 8, str(self._directory / LISTS))
+        lists: Any = faiss.OnDiskInvertedLists(self.count, self._vector_bytes, str(self._directory / LISTS))
         lists.read_only = True
         lists.prefetch_nthread = 0
         lists.totsize = self._offset + len(self._bytes)
@@ -484,7 +485,7 @@ class Partitions:
         """Raise IndexFormatError unless each row of the segment is in one partition, in ascending order in it."""
         seen = np.zeros(self._rows, bool)
         for start, room, size in zip(self._starts, self._room, self._sizes, strict=True):
-            at = start + room * (self._row_bytes - 8)
+            at = start + room * self._vector_bytes
             rows = self._bytes[at : at + size * 8].view(np.int64)
             if (rows < 0).any() or (rows >= self._rows).any() or (np.diff(rows) < 1).any() or seen[rows].any():
                 raise self._damaged(LISTS, "a row is in none of the partitions, or in two")
@@ -638,7 +639,7 @@ class Partitions:
             places = np.where(is_one, places, 0)
             numbers, within = places >> 32, places & 0xFFFFFFFF
             starts = self._starts[numbers]
-            ends = starts + self._room[numbers] * (self._row_bytes - 8)
+            ends = starts + self._room[numbers] * self._vector_bytes
             rows = np.where(is_one, self._bytes.view(np.int64)[ends // 8 + within], -1)
             at = starts // self._vectors.itemsize + within * self._width
         if (rows < -1).any() or (rows >= self._rows).any():
@@ -674,7 +675,7 @@ class Partitions:
         def search(part: tuple[int, int]) -> None:
             pairs, number = order[slice(*part)], numbers[part[0]]
             size, start = int(self._sizes[number]), self._starts[number]
-            vectors = self._bytes[start : start + size * (self._row_bytes - 8)].view(np.float32).reshape(size, -1)
+            vectors = self._bytes[start : start + size * self._vector_bytes].view(np.float32).reshape(size, -1)
             found, within = faiss.knn(queries[pairs // probe], vectors, min(k, size), FAISS_METRIC[self._metric])
             near[pairs, : found.shape[1]] = found
             places[pairs, : found.shape[1]] = np.where(within < 0, -1, (number << 32) + within)

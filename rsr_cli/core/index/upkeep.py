@@ -189,7 +189,7 @@ def merge(
 ) -> Iterator[int]:
     """Make one index of several, or append them to one: their segments, one after the other.
 
-    Files are linked, or copied to another file system and of another user; no vector is made again.
+    Files are linked, or copied if they are another user's or on another file system; no vector is made again.
 
     Parameters
     ----------
