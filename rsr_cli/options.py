@@ -19,6 +19,7 @@ from rsr_cli.remedies import explain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.sources import Source
 
 P = ParamSpec("P")
@@ -63,6 +64,24 @@ class Command(click.Command):
 
 class RecordsCommand(Command):
     """A command that writes records: if it fails, the last line of its stream on stdout states so."""
+
+
+class Once(click.Option):
+    """An option that may be passed once: of two filters, the first would not be applied."""
+
+    def __init__(self, names: Sequence[str], **settings: Any) -> None:
+        super().__init__(names, multiple=True, callback=self._one, **settings)
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """Return what the environment states, whole."""
+        found = self.resolve_envvar_value(ctx)
+        return None if found is None else (found,)
+
+    def _one(self, ctx: click.Context, _param: click.Parameter, values: tuple[Any, ...]) -> Any:
+        """Return the value, or ``None``; a second one is a usage error."""
+        if len(values) > 1:
+            raise click.UsageError(f"{self.opts[0]} is passed {len(values)} times, and only one would count", ctx)
+        return values[0] if values else None
 
 
 class File(click.Path):
@@ -313,6 +332,13 @@ def table(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped  # type: ignore[return-value]
 
 
+def check_unstated(settings: TableSettings) -> None:
+    """Raise UsageError if the options of `table` are passed, where no records are read."""
+    for name in ("space", "vector_column", "id_column"):
+        if getattr(settings, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for records that are read")
+
+
 # embed, show, tile: commands that open rasters, which records of a stranger may name.
 def allow_network(function: Callable[P, R]) -> Callable[P, R]:
     """Add ``--allow-network`` to a command; without it, nothing is read through the network."""
@@ -346,17 +372,20 @@ def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         @click.option(
             "--bbox",
+            cls=Once,
             type=Box(),
             help=f"{does} items whose bounding box touches this box, in degrees; W > E across the antimeridian.",
         )
         @click.option(
             "--within",
+            cls=Once,
             type=File(),
             metavar="FILE",
             help=f"{does} items whose footprint lies, all of it, in the polygons of this GeoJSON file.",
         )
         @click.option(
             "--datetime",
+            cls=Once,
             metavar="TIME[/TIME]",
             help=f"{does} items of this time, or of an interval as in STAC: 2023-07-01, 2023-06/2023-08, ../2020.",
         )
@@ -371,6 +400,7 @@ def filters(command: str, does: str) -> Callable[[Callable[P, R]], Callable[P, R
         @click.option(
             "--filter",
             "cql2",
+            cls=Once,
             envvar=f"RSR_{command}_FILTER",
             metavar="CQL2",
             help=f"{does} items of which this is true, as in --filter 'eo:cloud_cover < 10'.",

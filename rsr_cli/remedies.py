@@ -97,7 +97,7 @@ REMEDIES = {
     "other-examples": "pass others, or --combine best",
     "other-output": "pass another name to -o",
     "overwrite": "pass --overwrite to replace it",
-    "partitions": "add some with rsr index --compact --partitions auto, or leave --recall and --probe out",
+    "partitions": "add some with rsr index --compact --partitions N, or leave --recall and --probe out",
     "per-band": "pass --per-band with the directory that contains all of them",
     "pixel-space": "pass --sensor to rsr tile if it is a product's, else --space NAME, the model that made them",
     "precision": "pass --precision fp32",

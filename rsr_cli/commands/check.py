@@ -37,6 +37,7 @@ def check(indexes: tuple[str, ...]) -> None:
                 for read in integrity.check(Path(name), damaged.append):
                     progress.update(read)
             except IndexFormatError as error:
+                error.remedy = None if error.remedy == "index-first" else error.remedy
                 damaged.append(error)
             if len(damaged) == known:
                 out.write([f"{visible(name)}: OK\n".encode()])

@@ -87,7 +87,7 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
     "--partitions",
     type=Partitions(),
     help="Divide the items into N partitions, of which rsr query --recall searches the nearest; auto is a number that"
-    " suits how many they are.",
+    " suits how many they are, and none below 50,000.",
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.table
@@ -148,6 +148,10 @@ class Job:
             raise UsageError("--replace is for records that are added")
         if (self.metric or self.refine) and (self.compact or self.delete):
             raise UsageError(f"--{'metric' if self.metric else 'refine'} is for records that are added")
+        if self.allow_empty and (self.compact or self.delete):
+            raise UsageError("--allow-empty is for an index that is built")
+        if self.compact or self.ids or self.wanted:
+            options.check_unstated(self.settings)
         if self.partitions and self.delete:
             raise UsageError("--partitions is for items that are added, or for --compact")
 
@@ -198,6 +202,8 @@ class Job:
             raise UsageError(f"a merged index compares and stores vectors as its parts do; leave --{left_out} out")
         if self.partitions:
             raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
+        if self.append and any(Path(name).resolve() == path.resolve() for name in merged):
+            raise UsageError(f"{path} cannot be appended to itself")
         yield from upkeep.merge(
             [Path(name) for name in self.inputs],
             path,

@@ -41,7 +41,7 @@ DEFAULT_K = 20  # the paper's
 @options.hilbert
 @options.overwrite
 @click.option("-k", type=click.IntRange(1), help="Maximum number of hits per query.  [default: 20; with --radius, all]")
-@click.option("--radius", type=float, help="Return only hits within this distance.")
+@click.option("--radius", type=float, help="Return only hits within this distance; with --rerank, within that of it.")
 @click.option(
     "--rerank",
     type=click.IntRange(1),
@@ -157,10 +157,15 @@ DEFAULT_K = 20  # the paper's
     type=click.FloatRange(0, 1, min_open=True),
     metavar="SHARE",
     help="Search as many partitions of the index as find this share of the hits, as measured when it was built: 0.98."
-    " Segments without partitions are searched whole, and so are codes for the mean of examples."
+    " Segments without partitions are searched whole, and so are codes for the mean of several examples."
     "  [default: all items are searched]",
 )
-@click.option("--probe", type=click.IntRange(1), metavar="N", help="Search the N nearest partitions of each segment.")
+@click.option(
+    "--probe",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Search the N nearest partitions of each segment. What --recall searches whole is searched whole here too.",
+)
 @options.table
 @options.keep_going
 @options.verbosity
@@ -219,6 +224,8 @@ def query(
         raise UsageError("--recall chooses how many partitions are searched, as --probe does; leave one out")
     if merge and min_distance:
         raise UsageError("--merge needs hits that touch, and --min-distance leaves them out; leave one out")
+    if ids or places:
+        options.check_unstated(settings)
     k = DEFAULT_K if k is None and radius is None else k
     if rerank and k and rerank < k:
         raise UsageError(f"--rerank {rerank} leaves fewer hits than -k {k} asks for; pass --rerank {k} or more")

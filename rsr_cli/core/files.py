@@ -288,7 +288,9 @@ def locked(path: Path) -> Iterator[None]:
     except PermissionError:  # another user's, which a local file system locks all the same
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _lock(descriptor)
+        if not _lock(descriptor, wait=False):
+            log.info("%s: waits until no other process holds it", path)
+            _lock(descriptor)
         yield
     finally:
         os.close(descriptor)

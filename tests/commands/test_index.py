@@ -120,6 +120,10 @@ def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_
         (["-o", "i.rsr", "--bits", "8"], "no such option"),
         (["-o", "i.rsr", "--delete", "--replace"], "--replace is for records that are added"),
         (["-o", "i.rsr", "--compact", "--replace"], "--replace is for records that are added"),
+        (["-o", "i.rsr", "--compact", "--allow-empty"], "--allow-empty is for an index that is built"),
+        (["-o", "i.rsr", "--compact", "--vector-column", "v"], "--vector-column is for records that are read"),
+        (["-o", "i.rsr", "--delete", "--id", "a", "--space", "x"], "--space is for records that are read"),
+        (["-o", "i.rsr", "--delete", "--filter", "a = 1", "--filter", "b = 2"], "--filter is passed 2 times"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing(rsr, tmp_path, lines, arguments, says):
@@ -385,6 +389,35 @@ def test_items_are_deleted_by_the_beginning_of_their_ids(rsr, tmp_path, lines):
     assert shlex.split(told["arguments"]) == ["rsr", "index", "--delete", "--filter", begins, "-o", "x.rsr"]
     done = rsr("index", "--delete", "--filter", begins, "-o", "x.rsr", cwd=tmp_path)
     assert done.stderr == b"rsr index: no item of the index matches the filters, and nothing was deleted\n"
+
+
+def test_an_index_is_not_appended_to_itself(rsr, tmp_path, lines):
+    assert (
+        rsr("index", "-o", "a.rsr", input=lines(code_records(np.zeros((2, 4), np.uint8), 32)), cwd=tmp_path).returncode
+        == 0
+    )
+    done = rsr("index", "--append", "--replace", "./a.rsr", "-o", "a.rsr", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, b"rsr index: a.rsr cannot be appended to itself\n")
+
+
+def test_a_filter_of_the_environment_is_taken_whole(rsr, tmp_path, lines):
+    records = code_records(np.zeros((3, 4), np.uint8), 32)
+    for number, each in enumerate(records):
+        each["properties"]["n"] = number
+    assert rsr("index", "-o", "a.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    env = {"RSR_INDEX_FILTER": "n > 0 AND n < 2"}
+    assert rsr("index", "--delete", "-o", "a.rsr", cwd=tmp_path, env=env).returncode == 0
+    with Index(tmp_path / "a.rsr") as index:
+        assert [index.find(each["id"]) is None for each in records] == [False, True, False]
+
+
+def test_an_index_that_was_emptied_has_no_ground_sample_distance(rsr, tmp_path, lines):
+    (record,) = code_records(np.zeros((1, 4), np.uint8), 32)
+    record["properties"]["gsd"] = 10
+    assert rsr("index", "-o", "a.rsr", input=lines([record]), cwd=tmp_path).returncode == 0
+    assert orjson.loads(rsr("info", "--json", "a.rsr", cwd=tmp_path).stdout)["gsd"] == [10, 10]
+    assert rsr("index", "--delete", "--id", record["id"], "-o", "a.rsr", cwd=tmp_path).returncode == 0
+    assert "gsd" not in orjson.loads(rsr("info", "--json", "a.rsr", cwd=tmp_path).stdout)
 
 
 def test_a_merged_index_states_how_it_was_merged(rsr, tmp_path, lines):

@@ -808,11 +808,17 @@ def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
             "interval is as 2023-06/2023-08",
         ),
         (["--filter", "a =="], "--filter: 'a ==' is not CQL2: it goes wrong at character 4"),
+        (["--filter", "near(a) = 1"], "--filter: near is no function of CQL2"),
+        *(
+            ([option, one, option, one], f"{option} is passed 2 times, and only one would count; see rsr query --help")
+            for option, one in (("--bbox", "1,2,3,4"), ("--datetime", "2023"), ("--filter", "a = 1"), ("--within", "f"))
+        ),
+        (["--space", "x"], "--space is for records that are read"),
         (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),
         (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN"),
     ],
 )
-def test_filters_that_cannot_be_read(rsr, places, options, says):
+def test_filters_that_cannot_be_applied(rsr, places, options, says):
     (places / "tiles.tif").write_bytes(b"II*\0")
     done = rsr("query", "codes.rsr", "--id", "t3", *options, cwd=places)
     last = orjson.loads(done.stdout)

@@ -83,6 +83,9 @@ def test_the_command_names_all_and_fails(rsr, tmp_path):
     assert (done.returncode, done.stdout) == (1, b"a.rsr: OK\n")
     assert [line.split(": ")[1].partition("/")[0] for line in lines] == ["b.rsr", "b.rsr", "c.rsr", "nowhere"]
     assert rsr("check", "nowhere", cwd=tmp_path).returncode == 1
+    (tmp_path / "records.geojsonl").write_bytes(b'{"type":"Feature","id":"a","geometry":null,"properties":{}}\n')
+    done = rsr("check", "records.geojsonl", cwd=tmp_path)
+    assert done.stderr == b"rsr check: records.geojsonl: is a file and not an index, which is a directory\n"
     assert rsr("check", cwd=tmp_path).returncode == 2
 
 

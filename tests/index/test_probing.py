@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -200,5 +201,9 @@ def test_the_commands_divide_and_probe(rsr, tmp_path):
         True,
     )
     assert rsr("index", "--compact", "--partitions", "auto", "-o", "flat.rsr", cwd=tmp_path).returncode == 0
+    done = rsr("index", "--partitions", 399, "-o", "many.rsr", input=lines, cwd=tmp_path)
+    assert re.fullmatch(
+        rb"rsr index: 400 rows were divided into 3[0-2]\d partitions, not 399: too few differ\n", done.stderr
+    )
     few = rsr("query", "flat.rsr", "--id", "s0_3", "--recall", 0.9, "-k", 5, cwd=tmp_path)  # too few to be divided
     assert few.stdout == exact.stdout

@@ -12,6 +12,7 @@ from support import code_records, make_index
 
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.index import kept
+from rsr_cli.core.search import filters
 from rsr_cli.core.search.condition import Condition
 from rsr_cli.core.search.filters import Filter
 
@@ -76,6 +77,12 @@ CASES = {
     "NOT n BETWEEN 1 AND 2.5": lambda r: number(r) < 1 or number(r) > 2.5,
     "n IN (1, -4)": lambda r: number(r) in (1, -4),
     "n * 2 + 1 = 6": lambda r: number(r) == 2.5,
+    "n / 2 = 1.25": lambda r: number(r) == 2.5,
+    "n % 2 = 1": lambda r: number(r) == 1,
+    "8 / (n - 1) > -100": lambda r: number(r) == number(r) != 1,
+    "NOT 8 / (n - 1) > 100": lambda r: number(r) == number(r) != 1,
+    "NOT 8 % (n - 1) = 100": lambda r: number(r) == number(r) != 1,
+    "8 / (n - 1) > 100 OR n = 1": lambda r: number(r) == 1,
     "n = '1'": lambda r: r["id"] == "d",
     "n IS NULL": lambda r: r["properties"].get("n") is None,
     "n IS NOT NULL": lambda r: r["properties"].get("n") is not None,
@@ -156,6 +163,29 @@ def test_what_is_no_cql2_is_refused_with_the_place(text, place):
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("foo(n) = 1", "foo is no function of CQL2"),
+        ("n = 1 OR MOD(n, 2) = 1", "MOD is no function of CQL2"),
+        ("NOT S_NEAR(geometry, POINT(1 2))", "S_NEAR is no function of CQL2"),
+        ("S_INTERSECTS(geometry, POINT(9.9))", "POINT has no coordinates that can be read: they are written as "),
+        ("S_INTERSECTS(geometry, POINT(50.1, 9.9))", "POINT has no coordinates that can be read: they are written as "),
+        ("S_WITHIN(geometry, POLYGON((0 0, 1 1)))", "a Polygon has too few points"),
+        ("S_WITHIN(geometry, POLYGON((0 0, 2 2, 2 0, 0 2, 0 0)))", "a Polygon is not valid: Self-intersection"),
+        ("S_INTERSECTS(geometry, LINESTRING(0 0))", "a LineString has too few points"),
+        ("S_INTERSECTS(geometry, POINT(50 120))", "a Point has a latitude beyond 90 degrees"),
+        ("n < 5 OR datetime > DATE('2020-13-01')", "'2020-13-01' is not a date or time such as "),
+        ("datetime IN (TIMESTAMP('2020-12-01T25:00:00Z'))", "'2020-12-01T25:00:00Z' is not a date or time such as "),
+        ("T_DURING(datetime, INTERVAL('..', '2020-02-30'))", "'2020-02-30' is not a date or time such as "),
+    ],
+)
+def test_what_can_be_true_of_no_record_is_refused(text, why):
+    with pytest.raises(UsageError) as caught:
+        Condition(text)
+    assert str(caught.value).startswith(why)
+
+
+@pytest.mark.parametrize(
     "part", ["({})", "NOT ({})", "n = 1 AND ({})", "n = 1 AND {}", "n = 1 OR {}", "NOT {}", "1 + 1 = 2 OR {}"]
 )
 def test_conditions_of_many_parts(part):
@@ -196,7 +226,7 @@ def index(tmp_path_factory):
             "split = 3",
             "the condition is neither true nor false of any of 6 items: it compares values",
         ),
-        ("foo(n)", "the condition is neither true nor false of any of 6 items: it compares values"),
+        ("n / 0 = 1", "the condition is neither true nor false of any of 6 items: it compares values"),
         ("n", "the condition is neither true nor false of any of 6 items: it compares values"),
         ("eo:cloud_cover < 0", None),
         ("n = 3", None),
@@ -209,19 +239,22 @@ def test_a_condition_that_is_not_meant_so_is_warned_about(index, caplog, text, w
 
 
 @pytest.mark.parametrize(
-    ("text", "warning"),
+    ("text", "enough", "warning"),
     [
-        ("n >= 0 OR rare = 1", None),
+        ("n >= 0 OR rare = 1", 3, None),
+        ("n >= 0 OR rare = 1", 2, "none of 2 items that were looked at has the property 'rare'$"),
         (
             "n >= 0 OR spilt = 'val'",
+            3,
             "none of 2 items that were looked at has the property 'spilt'; did you mean 'split'?",
         ),
-        ("n < 0 OR nowhere = 1", "none of 4 items has the property 'nowhere'$"),
+        ("n < 0 OR nowhere = 1", 5, "none of 4 items has the property 'nowhere'$"),
     ],
 )
-def test_of_few_records_it_is_warned_about_what_is_sure(tmp_path, monkeypatch, caplog, text, warning):
+def test_of_few_records_it_is_warned_about_what_is_sure(tmp_path, monkeypatch, caplog, text, enough, warning):
     for name, value in {"RUNS": 1, "RUN_ROWS": 2, "COUNTED": 1}.items():
         monkeypatch.setattr(kept, name, value)
+    monkeypatch.setattr(filters, "MANY_ASKED", enough)
     records = code_records(np.zeros((4, 4), np.uint8), 32)
     for number, each in enumerate(records):
         each["properties"] |= {"n": number, "split": "train", **({"rare": 1} if number == 3 else {})}

@@ -126,6 +126,30 @@ def test_hits_are_those_of_a_brute_force_search(indexes, metric, likes, unlikes,
     assert len({hit["properties"]["query"] for hit in hits}) <= 1
 
 
+@pytest.mark.parametrize("metric", ["hamming", "l2"])
+def test_one_example_searches_the_partitions_that_the_item_does(tmp_path, metric):
+    values = np.random.default_rng(3).integers(-9, 9, (300, 16))
+    if metric == "hamming":
+        records, settings = code_records(np.packbits(values > 0, axis=1), 16), {}
+    else:
+        records, settings = embedding_records(values.astype(np.float32)), {"metric": metric}
+    with make_index(tmp_path / "x.rsr", records, partitions=8, **settings) as index:
+
+        def asked(name, combine=None, **limits):
+            searcher = Searcher(Scope(index, **limits), 5, exclude_self=True, skips=Skips())
+            items = searcher.queries.ids([name])
+            (lines,) = searcher.by_examples(items, [], combine) if combine else searcher.by_item(items)
+            return lines
+
+        differing = 0
+        for i in range(20):
+            one = asked(f"t{i}", probe=1)
+            differing += one != asked(f"t{i}")
+            for combine in ("mean", "best"):
+                assert asked(f"t{i}", combine, probe=1) == one
+        assert differing > 5
+
+
 def test_the_query_is_named_after_its_examples(indexes):
     def name(likes, unlikes=()):
         return found(indexes["l1"], likes, unlikes, "mean", 1)[0]["properties"]["query"]

@@ -244,7 +244,7 @@ def test_an_index_without_rows_has_no_hits(tmp_path):
         assert asked(index, VECTORS[:2], 5, rerank=20) == [[], []]
 
 
-def test_hits_that_differ_are_of_the_shortlist(tmp_path):
+def test_hits_that_differ_are_of_the_shortlist(tmp_path, caplog):
     """Three scenes of twenty tiles: the nearest of each, by the embeddings, among the fifteen nearest codes."""
     records = binarized(embedding_records(VECTORS), keep_embedding=True)
     for i, record in enumerate(records):
@@ -256,6 +256,16 @@ def test_hits_that_differ_are_of_the_shortlist(tmp_path):
     distances = measured("l1", VECTORS[0], VECTORS)
     best = [min((distances[row], row) for row in nearest if row % 3 == scene) for scene in {row % 3 for row in nearest}]
     assert [hit["id"] for hit in hits] == [f"s{row % 3}_{row}_0" for _, row in sorted(best)]
+    assert caplog.messages == ["hits are among the 15 codes that are ranked again: there may be more beyond these"]
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "radius", "more"),
+    [(15, 5, None, False), (15, None, 1e9, True), (N, None, 1e9, False), (15, 10, 0.0, False), (15, 15, 1e9, False)],
+)
+def test_a_shortlist_that_may_leave_hits_out_is_warned_about(indexes, caplog, n, k, radius, more):
+    asked(indexes["l1", "float32"], VECTORS[:2], k, radius, rerank=n)
+    assert len(caplog.messages) == more
 
 
 def test_a_shortlist_is_that_of_the_partitions_that_are_searched(tmp_path):

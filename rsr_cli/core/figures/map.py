@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,8 @@ log = logging.getLogger("rsr")
 MOST_NUMBERED = 50
 #: Extent of the smallest map, in degrees.
 LEAST_SPAN = 0.02
+#: How areas are outlined, one after the other.
+EDGES = ("--", ":")
 # Inches: a map in a page, and one in a figure.
 PAGE_IN, FIGURE_IN = (5.2, 3.4), (6.4, 4.2)
 #: What a map needs of the properties of a record.
@@ -178,8 +181,8 @@ def _draw(axes: Axes, row: Row, shapes: NDArray[Any], outlines: Outlines, name: 
             if shape is not None:
                 _draw_outline(axes, shape, colour, f"{name}-{hit.rank}")
                 _mark(axes, shape, colour, str(hit.rank), f"{name}-{hit.rank}")
-    for title, shape in zip(outlines, moved[len(shapes) :], strict=True):
-        _draw_edge(axes, shape, title)
+    for title, shape, dashes in zip(outlines, moved[len(shapes) :], cycle(EDGES), strict=False):
+        _draw_edge(axes, shape, title, dashes)
     _frame(axes, shapely.total_bounds(moved))
     if distances is not None:
         extend = "min" if np.nanmin(np.asarray(distances.get_array())) < distances.get_clim()[0] else "neither"
@@ -282,11 +285,11 @@ def _fill(axes: Axes, shapes: NDArray[Any], colours: Sequence[Any]) -> None:
     axes.scatter(x, y, s=9, c=look[~flat], rasterized=True)
 
 
-def _draw_edge(axes: Axes, shape: Any, title: str) -> None:
+def _draw_edge(axes: Axes, shape: Any, title: str, dashes: str) -> None:
     """Draw the edge of an area, with its name in the key."""
     from matplotlib.patches import PathPatch
 
-    look = {"facecolor": "none", "edgecolor": "black", "linewidth": 1, "linestyle": "--"}
+    look = {"facecolor": "none", "edgecolor": "black", "linewidth": 1, "linestyle": dashes}
     for number, part in enumerate(shapely.get_parts(shape)):
         axes.add_patch(PathPatch(_path(part), label="" if number else title, **look))
 

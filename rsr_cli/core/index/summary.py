@@ -33,7 +33,8 @@ def summarize(path: Path) -> dict[str, Any]:
         The directory is not an index, or is damaged.
     """
     with Index(path) as index:
-        manifest, summary = index.manifest, Summary(records=index.manifest.count, gsd=index.manifest.gsd)
+        manifest = index.manifest
+        summary = Summary(records=manifest.count, gsd=manifest.gsd if manifest.count else None)
         for segment in index.segments:
             columns, names = segment.columns, segment.labels()
             counts = np.zeros(len(names), np.int64)

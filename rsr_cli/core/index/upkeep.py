@@ -51,7 +51,10 @@ def delete(path: Path, choose: Callable[[Index], Mapping[int, Iterable[int]]], *
         It cannot be written.
     """
     final = resolve(path)
-    with told(path), _locked(final) as last:
+    with told(path):
+        Manifest.read(path)  # before a lock file is made where no index is
+    with told(path), writing(final) as found:
+        last = found or Manifest.read(path)
         with Index(path) as index:
             manifest = with_deletions(last, index.segments, choose(index), last.generation + 1)
         if manifest != last:
@@ -72,14 +75,6 @@ def rows_with_ids(index: Index, ids: Sequence[str], skips: Skips) -> dict[int, l
         remedy = "ids-like" if any(sign in name for sign in "*%") else None
         skips(RecordError(f"has no item with the id {name!r}", str(index.path), remedy=remedy))
     return rows
-
-
-@contextlib.contextmanager
-def _locked(index: Path) -> Iterator[Manifest]:
-    """Wait until no other process writes to an index, and yield its manifest; raise IndexFormatError without one."""
-    Manifest.read(index)  # before a lock file is made where no index is
-    with writing(index) as last:
-        yield last or Manifest.read(index)
 
 
 def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = None) -> Iterator[int]:

@@ -158,10 +158,17 @@ class Searcher:
             if chooser.see(distances, rows) or ended:
                 if chooser.placeless:
                     self._warn("items without a place are left out, as they may be too near to others")
+                self._check_shortlist(chooser, len(rows))
                 return chooser
             assert width is not None
             width *= GROWTH
             ranked = search(width)
+
+    def _check_shortlist(self, chooser: Chooser, ranked: int) -> None:
+        """Warn if all of a shortlist was ranked again, and more hits may be beyond it."""
+        rerank = self._scope.rerank
+        if rerank and rerank <= ranked < self._index.manifest.count and not chooser.full:
+            self._warn(f"hits are among the {rerank} codes that are ranked again: there may be more beyond these")
 
     def _without(self, query: Record) -> NDArray[np.int64]:
         """Return the rows that may not be hits of a query, sorted."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import shapely
+from shapely.geometry import shape
+
 from rsr_cli.core.errors import UsageError
+from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Record
@@ -21,6 +25,16 @@ _OF_DAYS = {
     ">": ("t_after", False),
     ">=": ("t_before", True),
 }
+#: What the library evaluates, with ``S_``, ``T_`` and ``A_`` the relations of geometries, times and lists.
+_OPERATORS = re.compile(
+    r"and|or|not|=|<>|[<>]=?|isnull|like|between|in|[-+*/^%]|div|casei|accenti"
+    r"|s_(contains|crosses|disjoint|equals|intersects|overlaps|touches|within)"
+    r"|t_(after|before|contains|disjoint|during|equals|finishes|intersects|meets|overlaps|starts)"
+    r"|t_(finished|met|overlapped|started)by|a_(containedby|contains|equals|overlaps)",
+    re.IGNORECASE,
+)
+#: Geometries, which the parser takes for functions if it cannot read their coordinates.
+_GEOMETRIES = re.compile(r"(multi)?(point|linestring|polygon)|geometrycollection", re.IGNORECASE)
 _MISSING = object()
 #: Of one condition: what joins, negates or encloses others.
 MAX_PARTS = 1000
@@ -50,7 +64,7 @@ class Condition:
     Raises
     ------
     UsageError
-        It is not CQL2.
+        It is not CQL2, calls what is no function of it, or states a time or geometry that is none.
     """
 
     def __init__(self, text: str) -> None:
@@ -72,17 +86,29 @@ class Condition:
         """Rewrite CQL2 in JSON such that the library evaluates it as the standard says.
 
         Properties become keys without dots, which it takes for paths. Times in BETWEEN and IN, and days in comparisons,
-        become what they abbreviate, for it compares these by their text or not at all.
+        become what they abbreviate, for it compares these by their text or not at all. What is divided by 0 becomes
+        neither true nor false.
         """
         if isinstance(node, list):
             return [self._plain(each) for each in node]
-        if not isinstance(node, dict) or "type" in node:  # a geometry
+        if not isinstance(node, dict):
             return node
+        if "type" in node:
+            return _geometry(node)
+        for text in (node.get("date"), node.get("timestamp"), *node.get("interval", ())):
+            if isinstance(text, str) and text != "..":
+                parse_datetime(text)
         if "property" in node:
             return {"property": self._keys.setdefault(node["property"], f"p{len(self._keys)}")}
         if "op" not in node:
             return {key: self._plain(value) for key, value in node.items()}
         name, arguments = node["op"], node["args"]
+        if not _OPERATORS.fullmatch(name):
+            raise UsageError(_unknown(name))
+        if name in ("/", "%"):  # the library has infinity or 0 where nothing can be divided, but no result of DIV
+            inverse = {"op": "div", "args": [1, arguments[1]]}
+            none = {"op": "*", "args": [0, inverse]}
+            return {"op": name, "args": self._plain([arguments[0], {"op": "+", "args": [arguments[1], none]}])}
         if name == "between":
             value, least, greatest = arguments
             return self._all("and", (">=", value, least), ("<=", value, greatest))
@@ -130,6 +156,27 @@ def _value(key: str, name: str, record: Record) -> Any:
         if found is not _MISSING:
             return found
     return _MISSING
+
+
+def _geometry(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a geometry in GeoJSON; raise UsageError if it is none."""
+    try:
+        found = shape(node)
+    except (ValueError, TypeError, shapely.errors.ShapelyError):
+        raise UsageError(f"a {node['type']} has too few points, or coordinates of other dimensions") from None
+    if not shapely.is_valid(found):
+        raise UsageError(f"a {node['type']} is not valid: {shapely.is_valid_reason(found)}")
+    _, south, _, north = found.bounds
+    if south < -90 or north > 90:
+        raise UsageError(f"a {node['type']} has a latitude beyond 90 degrees; longitudes are before latitudes")
+    return node
+
+
+def _unknown(name: str) -> str:
+    """Return why what is called cannot be."""
+    if _GEOMETRIES.fullmatch(name):
+        return f"{name} has no coordinates that can be read: they are written as 10.5 47.25, and separated by commas"
+    return f"{name} is no function of CQL2"
 
 
 def _parts(text: str) -> int:

@@ -101,7 +101,7 @@ class Chooser:
             for hit in self.taken:
                 possible &= may_be_far(hit)
         for i, (distance, row) in enumerate(zip(distances.tolist(), rows.tolist(), strict=True)):
-            if len(self.taken) == self._k:
+            if self.full:
                 break
             if not possible[i]:
                 continue
@@ -112,6 +112,11 @@ class Chooser:
                     possible &= may_be_far(hit)
             elif may_be_far and hit.centre is None:
                 self.placeless = True
+        return self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many hits as were asked for."""
         return len(self.taken) == self._k
 
     def _far_rows(self, rows: NDArray[np.int64]) -> Callable[[Hit], NDArray[np.bool_]] | None:

@@ -100,7 +100,9 @@ class Examples:
         return self._scope.ranked(self._vector, k, without)
 
     def _mean_distance(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
-        """Search for the codes with the least mean distance."""
+        """Search for the codes with the least mean distance; that to a single one is its own."""
+        if len(self._likes) == 1 and not len(self._unlikes):
+            return self._scope.ranked(self._likes, k, without)
         likes, unlikes = len(self._likes), len(self._unlikes)
         weights, divisor = np.ones(likes, np.int64), likes
         codes = self._likes
@@ -138,7 +140,7 @@ class Examples:
 
     def _mean_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank the rows with the least mean distances again, by the distance to the mean."""
-        rows = np.sort(self._mean_distance(self._scope.rerank, without)[1])
+        rows = np.sort(self._mean_distance(self._scope.rerank, without)[1][: self._scope.rerank])
         return *ranked(self._scope.index.remeasure(self._vector[0], rows), rows, self._radius), True
 
     def _best_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:

@@ -43,6 +43,8 @@ FEW_LABELS = 8
 FOOTPRINTS = 1 << 12
 #: If a smaller share of boxes touches, the edges of these alone are compared.
 FEW_TOUCHED = 1 / 16
+#: Records without a property that a condition names, after which it is warned about.
+MANY_ASKED = 500
 Box = tuple[float, float, float, float]
 _LAST_TIME = 2**63 - 1
 #: A year, a month or a day, which is all of it.
@@ -260,7 +262,7 @@ class _Asked:
         """Warn of properties that no record has, and of a condition that is neither true nor false of any.
 
         Of some records alone (not ``whole``), a property that none of them has may still be one of others. It is named
-        if it looks like another one.
+        if it looks like another one, or if they are many.
         """
         if not self._count:
             return
@@ -269,12 +271,12 @@ class _Asked:
         for name in missing:
             quoted = f"; text is written in single quotes, '{name}'" if f'"{name}"' in condition.text else ""
             hint = _near(name, self._properties) or quoted
-            if whole or hint:
+            if whole or hint or self._count >= MANY_ASKED:
                 log.warning("none of %s has the property %r%s", items, name, hint)
         if whole and not missing and not self._decided:
             log.warning(
-                "the condition is neither true nor false of any of %s: it compares values of two types, or calls what "
-                "is no function of CQL2",
+                "the condition is neither true nor false of any of %s: it compares values of two types, or divides "
+                "by 0",
                 items,
             )
 
