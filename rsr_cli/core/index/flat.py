@@ -54,8 +54,9 @@ DEVIATIONS, SOME, SPARE_ROWS = 2.5, 3, 8
 #: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
 #: most bytes for these.
 COPIED_BYTES, COPIED_PER_HIT, MOST_COPIED_BYTES = 1 << 21, 16, 1 << 26
-#: Bytes of vectors that a thread searches for one query.
-PART_BYTES = 1 << 22
+#: Bytes of vectors that a thread searches for one query: of an array's part at least, of several arrays at most, and of
+#: an array below which another thread gains nothing.
+PART_BYTES, TASK_BYTES, SMALL_BYTES = 1 << 22, 1 << 26, 1 << 20
 
 FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
 
@@ -213,6 +214,8 @@ class Flat:
         """Search as `search` does, with rows that are counted from 0."""
         if self.kept is not None:
             return self._copied(queries, k, radius)
+        if self.metric == HAMMING and k is not None:
+            return self._codes(queries, k, np.inf if radius is None else radius)
         count = len(self.vectors)
         wanted = count if k is None else min(k, count)
         exact = self.metric == HAMMING
@@ -236,6 +239,20 @@ class Flat:
             open_queries = np.array(unsettled, dtype=np.intp)
             width = min(count, width * GROWTH)
         return results
+
+    def _codes(self, queries: NDArray[np.uint8], k: int, radius: float) -> list[Found]:
+        """Search for the k nearest codes, which faiss ranks by (distance, row)."""
+        k = min(k, len(self.vectors))
+        found: list[Found] = []
+        step = max(1, CANDIDATES // max(1, k))
+        for start in range(0, len(queries) if k else 0, step):
+            near, rows = self._nearest(np.ascontiguousarray(queries[start : start + step]), k)
+            found += zip(near.astype(np.float64), rows, strict=True)
+        if not k:
+            return [(np.empty(0), np.empty(0, np.int64)) for _ in queries]
+        if radius == np.inf:
+            return found
+        return [(near[near <= radius], rows[near <= radius]) for near, rows in found]
 
     def _copied(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
@@ -473,8 +490,29 @@ def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: 
     threads = faiss.omp_get_max_threads()
     if len(some) >= threads:
         return merged([search(flat, some, k) for flat in flats], len(some), k)
-    parts = [part for flat in flats for part in _divided(flat, threads)]
-    return merged(in_threads(lambda part: search(part, some, k), parts), len(some), k)
+    tasks = _tasks(flats, threads)
+    found = in_threads(lambda parts: [search(part, some, k) for part in parts], tasks)
+    return merged([part for parts in found for part in parts], len(some), k)
+
+
+def _tasks(flats: Sequence[Flat], threads: int) -> list[list[Flat]]:
+    """Divide arrays among threads: large ones in parts, and several small ones together.
+
+    Between two small arrays Python has more to do than faiss within one, and only one thread at a time does it.
+    """
+    most = min(TASK_BYTES, sum(flat.vectors.nbytes for flat in flats) // threads)
+    tasks: list[list[Flat]] = []
+    room = 0
+    for flat in flats:
+        parts = _divided(flat, threads)
+        size = flat.vectors.nbytes if flat.vectors.nbytes > SMALL_BYTES else 0
+        if len(parts) > 1 or size > room or not tasks:
+            tasks += [[part] for part in parts]
+            room = most - size if len(parts) == 1 else 0
+        else:
+            tasks[-1] += parts
+            room -= size
+    return tasks
 
 
 def in_threads(work: Callable[[T], R], each: Sequence[T]) -> list[R]:

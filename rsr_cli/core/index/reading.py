@@ -194,13 +194,13 @@ class Segment:
         used = [VECTORS, *([TABLE] if "table" in vars(self) else []), *([LISTS] if "partitions" in vars(self) else [])]
         used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
         for name in used:
-            opened, path = self._opened[name], self.directory / name
+            opened, path = self._opened[name], os.path.join(self.directory, name)  # noqa: PTH118  thousands
             try:
-                now = path.stat()
+                now = os.stat(path)  # noqa: PTH116
             except FileNotFoundError:  # removed, but still open here
                 continue
             if (now.st_size, now.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns):
-                raise IndexFormatError("was changed by another process while it was read", str(path), remedy="rebuild")
+                raise IndexFormatError("was changed by another process while it was read", path, remedy="rebuild")
 
     def _damaged(self, name: str, what: str) -> IndexFormatError:
         return IndexFormatError(f"is damaged: {what}", str(self.directory / name), remedy="rebuild")
