@@ -121,13 +121,16 @@ def main(argv: list[str] | None = None) -> NoReturn:
     # On a terminal, what another command in the pipe has drawn on the line is cleared.
     clear = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""
     handler.setFormatter(Formatter(f"{name}: %(message)s", clear))
-    handler.addFilter(lambda _: signals.received() is None)  # what fails as the program stops is of no interest
+    # What fails as the program stops is of no interest.
+    handler.addFilter(lambda record: signals.received() is None or hasattr(record, "last"))
     log.addHandler(handler)
     log.propagate = False
     status, failure = _outcome(argv, name)
     number = signals.received()
     if number is not None:  # a library may have turned it into an error of its own
         status, failure = 128 + number, (name, signals.reason(number))
+        if what := signals.lost():
+            log.error("%s: %s", failure[1], what, extra={"last": True})
     _end_stream(argv, status, failure)
     if status not in (0, options.STATUS_SKIPPED):  # a thread that reads, perhaps from a network, would be waited for
         with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be closed, or its reader gone
@@ -187,7 +190,8 @@ def _writes_records(argv: list[str]) -> bool:
     if not isinstance(command, options.RecordsCommand):
         return False
     lenient: dict[str, Any] = {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
-    return command.make_context(name, arguments, root, **lenient).params.get("output") in (None, "-")
+    params = command.make_context(name, arguments, root, **lenient).params
+    return params.get("output") in (None, "-") and not params.get("parts")
 
 
 def _in_our_words(text: str, name: str) -> str:

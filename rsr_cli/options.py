@@ -6,19 +6,26 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from rsr_cli.core.errors import Skips, UsageError
+from rsr_cli import signals
+from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.files import explained
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.parts import Shard
+    from rsr_cli.core.records.parts import Writer as PartsWriter
+    from rsr_cli.core.records.streams import Writer
     from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.sources import Source
 
@@ -111,6 +118,113 @@ hilbert = click.option(
 
 # Every command that writes a file or a directory.
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output of the same format.")
+
+
+class ShardOf(click.ParamType):  # type: ignore[type-arg]
+    """A share of the work: ``I/N``, or ``slurm/N`` within a SLURM array."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return which share, from 0, and of how many; what is none is a usage error."""
+        found = re.fullmatch(r"(\d{1,9}|slurm)/(\d{1,9})", value)
+        if not found:
+            self.fail(f"{value!r} is not a share such as 0/8, or slurm/8 in a SLURM array", param, ctx)
+        number, of = found.groups()
+        if number == "slurm":
+            number = os.environ.get("SLURM_ARRAY_TASK_ID", "")
+            if not number.isdecimal():
+                self.fail("there is no SLURM_ARRAY_TASK_ID: slurm is for a job array (sbatch --array)", param, ctx)
+        if not int(number) < int(of):
+            self.fail(f"there is no share {number} of {of}: the first is 0", param, ctx)
+        return int(number), int(of)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a command writes records, and which share of them it makes."""
+
+    output: str | None
+    overwrite: bool
+    hilbert: bool
+    parts: str | None
+    part_size: int | None
+    part_format: str | None
+    shard: tuple[int, int] | None
+
+    def opened(self, command: str, skips: Skips) -> Writer | PartsWriter:
+        """Open it; raise UsageError if its options do not fit together."""
+        from rsr_cli.core.records import parts, streams
+
+        if self.parts is None:
+            for name, value in (("--part-size", self.part_size), ("--part-format", self.part_format)):
+                if value is not None:
+                    raise UsageError(f"{name} is for --parts")
+            out = streams.Writer(self.output, skips, overwrite=self.overwrite, hilbert=self.hilbert)
+            if self.output not in (None, "-"):
+                signals.at_stake(lambda: self._lost(out.count))
+            return out
+        given = {"-o": self.output is not None, "--overwrite": self.overwrite, "--hilbert": self.hilbert}
+        if alone := [name for name, is_given in given.items() if is_given]:
+            raise UsageError(f"{alone[0]} is for one file, and --parts writes several; leave one out")
+        size, ending = self.part_size or parts.DEFAULT_SIZE, self.part_format or parts.ENDINGS[0]
+        return parts.Writer(self.parts, command, skips, shard=self._shard, size=size, ending=ending)
+
+    def _lost(self, count: int) -> str | None:
+        """Return what is lost if the command is stopped after so many records."""
+        if not count:
+            return None
+        what = "was made, and is" if count == 1 else "were made, and are"
+        return f"{counted(count, 'record')} {what} lost with {self.output}; --parts DIRECTORY keeps what is done"
+
+    def of_shard(self, batches: Iterator[Batch], skips: Skips) -> Iterator[Batch]:
+        """Return the records of the shard alone."""
+        from rsr_cli.core.records import parts
+
+        return batches if self.shard is None else parts.of_shard(batches, self._shard, skips)
+
+    @property
+    def _shard(self) -> Shard:
+        from rsr_cli.core.records import parts
+
+        return parts.Shard(*self.shard) if self.shard else parts.WHOLE
+
+
+# binarize, embed.
+def destination(function: Callable[P, R]) -> Callable[P, R]:
+    """Add ``-o``, ``--parts`` and their like to a command, which takes them as ``to``, a `Destination`."""
+
+    @output
+    @hilbert
+    @overwrite
+    @click.option(
+        "--parts",
+        type=File(file_okay=False),
+        metavar="DIRECTORY",
+        help="Write parts to this directory instead. Run again, the command makes only what is missing in it.",
+    )
+    @click.option("--part-size", type=click.IntRange(1), help="Records per part.  [default: 10000]")
+    @click.option(
+        "--part-format", type=click.Choice(["parquet", "geojsonl"]), help="Format of parts.  [default: parquet]"
+    )
+    @click.option(
+        "--shard",
+        type=ShardOf(),
+        help="Take only every record whose id is of share I of N, from 0; in a SLURM array slurm/N takes I from"
+        " SLURM_ARRAY_TASK_ID.",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> R:
+        given = {each.name: kwargs.pop(each.name) for each in fields(Destination)}
+        return function(*args, to=Destination(**given), **kwargs)  # type: ignore[arg-type]
+
+    return wrapped
+
+
+# binarize, embed, index: commands that read what others wrote in parts.
+allow_missing = click.option(
+    "--allow-missing", is_flag=True, help="Read a directory of parts although parts or shards are missing or damaged."
+)
 
 
 # plot, show: the ending of the file's name selects its format.

@@ -35,6 +35,8 @@ GRACE_S = 1.0
 
 _received: list[int] = []
 _end_stream: Callable[[int, str], None]
+#: Says what is lost if the program ends now.
+_at_stake: list[Callable[[], str | None]] = []
 
 
 class Signalled(BaseException):
@@ -66,6 +68,16 @@ def heed(end_stream: Callable[[int, str], None]) -> None:
     sys.unraisablehook = _except_ours(sys.unraisablehook)
     for number in heeded:  # now that what they raise, which may be at once, is handled
         signal.signal(number, _stop)
+
+
+def at_stake(found: Callable[[], str | None]) -> None:
+    """Let a function say what is lost if a signal stops the program, for a line on stderr; ``None`` if nothing is."""
+    _at_stake[:] = [found]
+
+
+def lost() -> str | None:
+    """Return what is lost as a signal stops the program."""
+    return _at_stake[0]() if _at_stake else None
 
 
 def received() -> int | None:
@@ -128,6 +140,8 @@ def reason(number: int) -> str:
 
 def _end(status: int, message: str) -> NoReturn:
     remove_unfinished()
+    if sys.stderr is not None and (what := lost()):
+        log.error("%s: %s", message, what, extra={"last": True})
     if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:  # it would not wait for a reader
         _end_stream(status, message)
     os._exit(status)

@@ -27,7 +27,7 @@ RSR = [sys.executable, "-m", "rsr_cli.main"]
         (["qeury"], "rsr: no such command 'qeury'; did you mean 'query'?"),
         (["foo"], "rsr: no such command 'foo'; see rsr --help"),
         (["query", "--min-distence"], "rsr query: no such option '--min-distence'; did you mean '--min-distance'?"),
-        (["binarize", "--lsh"], "rsr binarize: no such option '--lsh'; see rsr binarize --help"),
+        (["binarize", "--ternary"], "rsr binarize: no such option '--ternary'; see rsr binarize --help"),
         (["query"], "rsr query: missing argument 'INDEX'; see rsr query --help"),
         (
             ["query", "-k", "five"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -23,9 +24,8 @@ _SEEDS = ", ".join(
 
 @click.command(cls=options.RecordsCommand)
 @options.inputs
-@options.output
-@options.hilbert
-@options.overwrite
+@options.destination
+@options.allow_missing
 @click.option(
     "--method",
     type=click.Choice(list(METHODS)),
@@ -45,9 +45,8 @@ _SEEDS = ", ".join(
 @options.verbosity
 def binarize(
     inputs: tuple[str, ...],
-    output: str | None,
-    overwrite: bool,
-    hilbert: bool,
+    to: options.Destination,
+    allow_missing: bool,
     method: str,
     bits: int | None,
     seed: int | None,
@@ -62,8 +61,8 @@ def binarize(
     """
     from rsr_cli.core.codes.base import binarize
 
-    with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out, Progress("records") as progress:
-        batches = streams.read(inputs, skips, ("embedding",), progress, settings)
-        for batch in binarize(batches, method, bits, seed, keep_embedding=keep_embedding):
-            out.write(batch)
-            progress.update(len(batch))
+    make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
+    with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
+        batches = streams.read(inputs, skips, ("embedding",), progress, settings, allow_missing=allow_missing)
+        for count in out.fill(to.of_shard(batches, skips), make):
+            progress.update(count)

@@ -33,9 +33,8 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 @click.command(cls=options.RecordsCommand)
 @options.inputs
-@options.output
-@options.hilbert
-@options.overwrite
+@options.destination
+@options.allow_missing
 @click.option(
     "--model",
     default=registry.DEFAULT,
@@ -92,9 +91,8 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
 @options.verbosity
 def embed(
     inputs: tuple[str, ...],
-    output: str | None,
-    overwrite: bool,
-    hilbert: bool,
+    to: options.Destination,
+    allow_missing: bool,
     like: str | None,
     fill_missing: bool,
     device: str | None,
@@ -117,17 +115,17 @@ def embed(
         _check_alone(fill_missing=fill_missing, **model)
         space = _space_of(like, skips)
     filled = space.facts.get("filled", ()) if space else None
-    with streams.Writer(output, skips, overwrite=overwrite, hilbert=hilbert) as out:
+    with to.opened("rsr embed", skips) as out:
         progress = Progress("tiles")
-        tiles = streams.read(inputs, skips, progress=progress)
+        tiles = to.of_shard(streams.read(inputs, skips, progress=progress, allow_missing=allow_missing), skips)
         # imports torch only if the settings suit the model
         encoder = registry.load_as(space, model["weights"], like or "") if space else registry.load_encoder(settings)
-        usual = space.facts.get("precision", "fp32") if space else "auto"
+        known = out.known_space or space
+        usual = known.facts.get("precision", "fp32") if known else "auto"
         embedder = encoder.embedder(skips, RunSettings(device, precision, usual, batch_size, fill_missing, filled))
         with progress:
-            for batch in embedder.embed(tiles):
-                out.write(batch)
-                progress.update(len(batch))
+            for count in out.fill(tiles, embedder.embed):
+                progress.update(count)
 
 
 def _check_alone(**flags: Any) -> None:

@@ -90,6 +90,7 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
     " suits how many they are, and none below 50,000.",
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
+@options.allow_missing
 @options.table
 @options.keep_going
 @options.verbosity
@@ -128,6 +129,7 @@ class Job:
     delete: bool
     compact: bool
     allow_empty: bool
+    allow_missing: bool
 
     def check(self) -> None:
         """Raise UsageError if the options do not fit together."""
@@ -228,7 +230,15 @@ class Job:
         else:
             takes = build.taken(self.metric, self.refine)
             work = partial(build.build, overwrite=self.overwrite)
-        batches = streams.read(self.inputs, self.skips, takes.kinds, progress, self.settings, takes.beside)
+        batches = streams.read(
+            self.inputs,
+            self.skips,
+            takes.kinds,
+            progress,
+            self.settings,
+            takes.beside,
+            allow_missing=self.allow_missing,
+        )
         yield from work(
             _with_recipes(batches),
             path,

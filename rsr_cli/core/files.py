@@ -296,6 +296,46 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+class Lock:
+    """The lock on a file, which is created, and removed when the lock is released.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Attributes
+    ----------
+    held : bool
+        Whether this process holds it: no other one does, or the file system has no locks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        while True:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.held = False
+                os.close(self._descriptor)
+                return
+            except OSError:  # no locks
+                break
+            with contextlib.suppress(FileNotFoundError):  # its holder removed it before it was locked here
+                if os.path.samestat(os.fstat(self._descriptor), path.stat()):
+                    break
+            os.close(self._descriptor)
+        self.held = True
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self.held:
+            remove(self._path)
+            os.close(self._descriptor)
+            self.held = False
+
+
 def remove(path: Path) -> None:
     """Remove a file or directory if it exists; warn if that fails."""
     try:

@@ -136,6 +136,14 @@ class Batch:
             values, space = self.beside
             self.beside = values[list(chosen)], space
 
+    def split(self, count: int) -> Batch:
+        """Keep the first records, and return the others as a batch of their own."""
+        other = Batch(self.name, self.lines, self._records, self.vectors, self.space)
+        other.beside = self.beside
+        other.keep(range(count, len(self)))
+        self.keep(range(count))
+        return other
+
     def keep_sound(self, sound: NDArray[np.bool_], wrong: Callable[[int], str], skips: Skips) -> None:
         """Drop records that are not sound, bool (n,), if ``skips`` lets them go; ``wrong`` says why one is not."""
         if sound.all():

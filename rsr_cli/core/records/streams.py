@@ -25,7 +25,7 @@ from rsr_cli.core.records.space import StreamSpace
 from rsr_cli.core.records.tables import NOTHING_STATED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
 
     from rsr_cli.core.errors import Skips
@@ -54,10 +54,14 @@ def _codec(path: str) -> ModuleType:
     return trec if path.lower().endswith(".run") else jsonl
 
 
-def _files(path: str) -> list[str]:
-    """Return the Parquet files below a directory, in the order of their names; any other path as it is."""
+def _files(path: str, *, allow_missing: bool) -> list[str]:
+    """Return the files of a directory's parts, or its Parquet files in the order of their names; else the path."""
     if path == "-" or not Path(path).is_dir() or is_index(path):
         return [path]
+    from rsr_cli.core.records import parts
+
+    if parts.is_parts(path):
+        return parts.files(path, allow_missing=allow_missing)
     found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name) and each.is_file())
     hidden = (".", "_")  # what Spark and others leave beside their files
     found = [each for each in found if not any(part.startswith(hidden) for part in each.relative_to(path).parts)]
@@ -71,13 +75,15 @@ def read(
     progress: Progress | None = None,
     settings: TableSettings = NOTHING_STATED,
     beside: Kind | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> Iterator[Batch]:
     """Read records from files and stdin.
 
     Parameters
     ----------
     inputs : sequence of str
-        Files, and directories of Parquet files; ``-``, or no input at all, is stdin.
+        Files, and directories of parts or of Parquet files; ``-``, or no input at all, is stdin.
     skips : Skips
         Asked about records that cannot be used.
     vectors : sequence of str
@@ -89,6 +95,8 @@ def read(
         What the user states about embeddings that others made.
     beside : str, optional
         A kind of vector to take beside these; every record must have both.
+    allow_missing : bool
+        Read parts although some of them are missing.
 
     Returns
     -------
@@ -110,7 +118,7 @@ def read(
     sources = [
         (path, _codec(path), replace(settings, root="" if path == given else given))
         for given in inputs or ("-",)
-        for path in _files(given)
+        for path in _files(given, allow_missing=allow_missing)
     ]
     if (settings.vector_column or settings.id_column) and not any(hasattr(codec, "opened") for _, codec, _ in sources):
         raise UsageError("columns are chosen, and no input is a table", remedy="no-columns")
@@ -158,7 +166,16 @@ class Writer:
         Write the rows of a Parquet file in the order of a Hilbert curve.
     space : Space, optional
         The space of the vectors that hits were found by, which a STAC ItemCollection states.
+
+    Attributes
+    ----------
+    count : int
+        Number of records that `fill` wrote, and that are not in a file yet which has its name.
+    known_space : None
+        As of `parts.Writer`: what an earlier run wrote is no part of the output.
     """
+
+    known_space = None
 
     def __init__(
         self,
@@ -179,6 +196,7 @@ class Writer:
         if hilbert and codec in (jsonl, stac, trec):
             raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
+        self.count = 0
         settings = {"space": space} if codec is stac else {"hilbert": True} if hilbert else {}
         self._writer = codec.RecordWriter(self._output, skips, **settings)
 
@@ -194,6 +212,15 @@ class Writer:
             self._output.__exit__(*sys.exc_info())
             raise
         self._output.__exit__(*error)  # type: ignore[arg-type]
+        if error == (None, None, None):
+            self.count = 0
+
+    def fill(self, batches: Iterable[Batch], make: Callable[[Iterable[Batch]], Iterable[Batch]]) -> Iterator[int]:
+        """Write what a function makes of batches, and yield the number of records of each."""
+        for batch in make(batches):
+            self.write(batch)
+            self.count += len(batch)
+            yield len(batch)
 
     def write(self, batch: Batch) -> None:
         """Write a batch; records get their vectors back, if they are written as JSON."""
