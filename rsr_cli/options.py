@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from rsr_cli import signals
 from rsr_cli.core.errors import Skips, UsageError, counted
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.parts import Shard
     from rsr_cli.core.records.parts import Writer as PartsWriter
     from rsr_cli.core.records.streams import Writer
-    from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.sources import Source
 
 P = ParamSpec("P")
@@ -446,11 +446,16 @@ def table(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped  # type: ignore[return-value]
 
 
-def check_unstated(settings: TableSettings) -> None:
-    """Raise UsageError if the options of `table` are passed, where no records are read."""
-    for name in ("space", "vector_column", "id_column"):
-        if getattr(settings, name):
-            raise UsageError(f"--{name.replace('_', '-')} is for records that are read")
+#: The options of `table`.
+TABLE = ("space", "vector_column", "id_column")
+
+
+def refuse_typed(why: str, *names: str) -> None:
+    """Raise UsageError if one of the options was typed, and does not come from the environment."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
 # embed, show, tile: commands that open rasters, which records of a stranger may name.

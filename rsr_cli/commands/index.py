@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsr_cli import options
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import UsageError, counted
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of, one_form
@@ -87,7 +87,7 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
     "--partitions",
     type=Partitions(),
     help="Divide the items into N partitions, of which rsr query --recall searches the nearest; auto is a number that"
-    " suits how many they are, and none below 50,000.",
+    " suits how many they are; fewer than 50,000 are not divided.",
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.allow_missing
@@ -150,10 +150,11 @@ class Job:
             raise UsageError("--replace is for records that are added")
         if (self.metric or self.refine) and (self.compact or self.delete):
             raise UsageError(f"--{'metric' if self.metric else 'refine'} is for records that are added")
-        if self.allow_empty and (self.compact or self.delete):
-            raise UsageError("--allow-empty is for an index that is built")
-        if self.compact or self.ids or self.wanted:
-            options.check_unstated(self.settings)
+        merged = any(is_index(name) for name in self.inputs)
+        if self.compact or self.delete or merged:
+            options.refuse_typed("is for an index that is built", "allow_empty")
+        if self.compact or self.ids or self.wanted or merged:
+            options.refuse_typed("is for records that are read", *options.TABLE)
         if self.partitions and self.delete:
             raise UsageError("--partitions is for items that are added, or for --compact")
 
@@ -161,6 +162,22 @@ class Job:
         """Do it, and yield the number of rows as it goes on."""
         path, arguments = Path(self.output), ["rsr", *sys.argv[1:]]
         merged = [name for name in self.inputs if is_index(name)]
+        yield from self._change(path, progress, merged, arguments)
+        if isinstance(self.partitions, int):
+            self._check_partitions(path, self.partitions)
+
+    def _check_partitions(self, path: Path, wanted: int) -> None:
+        """Warn if the last segment has fewer partitions than were asked for."""
+        from rsr_cli.core.index.manifest import Manifest
+
+        for segment in Manifest.read(path).segments[-1:]:
+            made = segment.partitions["count"] if segment.partitions else 0
+            if made < wanted:
+                rows = counted(segment.count, "item")
+                log.warning("%s: %s were divided into %d partitions, not %d", path, rows, made, wanted)
+
+    def _change(self, path: Path, progress: Progress, merged: Sequence[str], arguments: Sequence[str]) -> Iterator[int]:
+        """Do what was asked for."""
         if self.compact:
             from rsr_cli.core.index import upkeep
 

@@ -41,7 +41,7 @@ DEFAULT_K = 20  # the paper's
 @options.hilbert
 @options.overwrite
 @click.option("-k", type=click.IntRange(1), help="Maximum number of hits per query.  [default: 20; with --radius, all]")
-@click.option("--radius", type=float, help="Return only hits within this distance; with --rerank, within that of it.")
+@click.option("--radius", type=float, help="Return only hits within this distance, by --rerank if it is passed.")
 @click.option(
     "--rerank",
     type=click.IntRange(1),
@@ -164,7 +164,8 @@ DEFAULT_K = 20  # the paper's
     "--probe",
     type=click.IntRange(1),
     metavar="N",
-    help="Search the N nearest partitions of each segment. What --recall searches whole is searched whole here too.",
+    help="Search the N nearest partitions of each segment. Segments without partitions are searched whole, and so are"
+    " codes for the mean of several examples.",
 )
 @options.table
 @options.keep_going
@@ -224,8 +225,8 @@ def query(
         raise UsageError("--recall chooses how many partitions are searched, as --probe does; leave one out")
     if merge and min_distance:
         raise UsageError("--merge needs hits that touch, and --min-distance leaves them out; leave one out")
-    if ids or places:
-        options.check_unstated(settings)
+    if ids or places or (any(examples.values()) and not (examples["like_from"] or examples["unlike_from"])):
+        options.refuse_typed("is for records that are read", *options.TABLE)
     k = DEFAULT_K if k is None and radius is None else k
     if rerank and k and rerank < k:
         raise UsageError(f"--rerank {rerank} leaves fewer hits than -k {k} asks for; pass --rerank {k} or more")

@@ -63,9 +63,12 @@ DEFAULT_STRETCH = 2.0, 98.0
     help="Draw maps in place of thumbnails, as PNG or PDF; a page of HTML has both without it. To a .tif file, write"
     " the distances of the hits of one query as a raster of one pixel per tile of their scene.",
 )
-@click.option("--bbox", type=options.Box(), help="Outline this box on maps, such as that of rsr query --bbox.")
+@click.option(
+    "--bbox", cls=options.Once, type=options.Box(), help="Outline this box on maps, such as that of rsr query --bbox."
+)
 @click.option(
     "--within",
+    cls=options.Once,
     type=options.File(),
     metavar="FILE",
     help="Outline the polygons of this GeoJSON file on maps, such as that of rsr query --within.",

@@ -288,9 +288,13 @@ def locked(path: Path) -> Iterator[None]:
     except PermissionError:  # another user's, which a local file system locks all the same
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not _lock(descriptor, wait=False):
-            log.info("%s: waits until no other process holds it", path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: waits for another process, which holds it", path)
             _lock(descriptor)
+        except OSError:  # the file system has no locks
+            pass
         yield
     finally:
         os.close(descriptor)

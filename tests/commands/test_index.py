@@ -411,6 +411,22 @@ def test_a_filter_of_the_environment_is_taken_whole(rsr, tmp_path, lines):
         assert [index.find(each["id"]) is None for each in records] == [False, True, False]
 
 
+def test_options_that_a_merge_does_not_heed_are_refused_if_they_are_typed(rsr, tmp_path, lines):
+    for name in ("a", "b"):
+        records = [record | {"id": name} for record in code_records(np.zeros((1, 4), np.uint8), 32)]
+        assert rsr("index", "-o", f"{name}.rsr", input=lines(records), cwd=tmp_path).returncode == 0
+    for option, says in (
+        (["--space", "x"], "--space is for records that are read"),
+        (["--allow-empty"], "--allow-empty is for an index that is built"),
+    ):
+        done = rsr("index", "a.rsr", "b.rsr", "-o", "c.rsr", *option, cwd=tmp_path)
+        assert (done.returncode, done.stderr.decode()) == (2, f"rsr index: {says}\n")
+    env = {"RSR_INDEX_SPACE": "x", "RSR_INDEX_ALLOW_EMPTY": "1", "RSR_QUERY_SPACE": "x"}
+    assert rsr("index", "a.rsr", "b.rsr", "-o", "c.rsr", cwd=tmp_path, env=env).returncode == 0
+    assert rsr("index", "--compact", "-o", "c.rsr", cwd=tmp_path, env=env).returncode == 0
+    assert rsr("query", "c.rsr", "--id", "a", cwd=tmp_path, env=env).returncode == 0
+
+
 def test_an_index_that_was_emptied_has_no_ground_sample_distance(rsr, tmp_path, lines):
     (record,) = code_records(np.zeros((1, 4), np.uint8), 32)
     record["properties"]["gsd"] = 10

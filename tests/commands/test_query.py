@@ -814,6 +814,7 @@ def test_a_name_that_nothing_has_is_warned_about(rsr, places, options, says):
             for option, one in (("--bbox", "1,2,3,4"), ("--datetime", "2023"), ("--filter", "a = 1"), ("--within", "f"))
         ),
         (["--space", "x"], "--space is for records that are read"),
+        (["--like", "t4", "--vector-column", "x"], "pass either --id or --like, not both"),
         (["--within", "none.json"], "none.json: cannot be read: no such file or directory"),
         (["--within", "tiles.tif"], "tiles.tif: is not GeoJSON; convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN"),
     ],

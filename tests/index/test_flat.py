@@ -282,9 +282,11 @@ def test_rows_that_are_kept_rank_as_brute_force_whatever_their_share(monkeypatch
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("n_queries", [1, 2, 7])
-def test_parts_and_threads_do_not_change_a_ranking(monkeypatch, threads, n_queries):
+@pytest.mark.parametrize("sizes", [{"PART_BYTES": 100}, {"FEW_BYTES": 10, "TOGETHER_BYTES": 1800}])
+def test_parts_and_threads_do_not_change_a_ranking(monkeypatch, threads, n_queries, sizes):
     monkeypatch.setattr(flat.faiss, "omp_get_max_threads", lambda: threads)
-    monkeypatch.setattr(flat, "PART_BYTES", 100)
+    for name, value in sizes.items():
+        monkeypatch.setattr(flat, name, value)
     rng = np.random.default_rng(0)
     vectors = rng.integers(0, 3, (500, 8), dtype=np.uint8)
     kept = rng.random(500) < 0.5
@@ -297,6 +299,24 @@ def test_parts_and_threads_do_not_change_a_ranking(monkeypatch, threads, n_queri
         for (far, rows), (exact, numbers) in zip(found, whole.search(vectors[:n_queries], k, radius), strict=True):
             assert rows.tolist() == numbers.tolist()
             assert far.tolist() == exact.tolist()
+
+
+def test_arrays_are_searched_together_where_little_is_to_do_in_each():
+    """Each is once in the tasks, in its order: several small ones of codes in one, a large one in parts."""
+    counts = [10, 20_000, 10, 5_000_000, 10, 10]  # codes of 8 bytes
+    vectors = np.zeros((sum(counts), 8), np.uint8)
+    ends = np.cumsum([0, *counts])
+    arrays = [flat.Flat(vectors[start:end], "hamming", 0, None, int(start)) for start, end in pairwise(ends)]
+
+    def sizes(*arguments) -> list[list[int]]:
+        return [[len(part.vectors) for part in parts] for parts in flat._tasks(*arguments)]
+
+    assert sizes(arrays, 2, 20) == [[10, 20_000, 10], [2_500_000], [2_500_000, 10, 10]]
+    assert sizes(arrays, 1, 20) == [counts]
+    assert sizes(arrays, 2, 1000) == [[10], [20_000], [10], [2_500_000], [2_500_000], [10], [10]]
+    medium = [flat.Flat(vectors[:400_000], "hamming", 0) for _ in range(8)]  # of 3.2 MB, 12.8 MB for each of 2 threads
+    assert sizes(medium, 2, 20) == [[400_000] * 4, [400_000] * 4]
+    assert sizes(medium, 2, None) == [[400_000]] * 8
 
 
 def searching(queries, radius=None):

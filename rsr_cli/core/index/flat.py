@@ -54,9 +54,11 @@ DEVIATIONS, SOME, SPARE_ROWS = 2.5, 3, 8
 #: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
 #: most bytes for these.
 COPIED_BYTES, COPIED_PER_HIT, MOST_COPIED_BYTES = 1 << 21, 16, 1 << 26
-#: Bytes of vectors that a thread searches for one query: of an array's part at least, of several arrays at most, and of
-#: an array below which another thread gains nothing.
-PART_BYTES, TASK_BYTES, SMALL_BYTES = 1 << 22, 1 << 26, 1 << 20
+#: Bytes of vectors that a thread searches for one query, in a part of an array at least.
+PART_BYTES = 1 << 22
+#: A thread takes several arrays of codes together, if so many hits or fewer are asked for: arrays of so many bytes
+#: together, and any number of those of few bytes.
+TOGETHER_HITS, TOGETHER_BYTES, FEW_BYTES = 100, 1 << 26, 1 << 20
 
 FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
 
@@ -490,23 +492,24 @@ def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: 
     threads = faiss.omp_get_max_threads()
     if len(some) >= threads:
         return merged([search(flat, some, k) for flat in flats], len(some), k)
-    tasks = _tasks(flats, threads)
+    tasks = _tasks(flats, threads, k)
     found = in_threads(lambda parts: [search(part, some, k) for part in parts], tasks)
     return merged([part for parts in found for part in parts], len(some), k)
 
 
-def _tasks(flats: Sequence[Flat], threads: int) -> list[list[Flat]]:
-    """Divide arrays among threads: large ones in parts, and several small ones together.
+def _tasks(flats: Sequence[Flat], threads: int, k: int | None) -> list[list[Flat]]:
+    """Divide arrays among threads: large ones in parts, and several small ones of codes together.
 
-    Between two small arrays Python has more to do than faiss within one, and only one thread at a time does it.
+    Between two small arrays Python has as much to do as faiss within one, and only one thread at a time does it.
     """
-    most = min(TASK_BYTES, sum(flat.vectors.nbytes for flat in flats) // threads)
+    together = flats[0].metric == HAMMING and k is not None and k <= TOGETHER_HITS
+    most = min(TOGETHER_BYTES, sum(flat.vectors.nbytes for flat in flats) // threads)
     tasks: list[list[Flat]] = []
     room = 0
     for flat in flats:
         parts = _divided(flat, threads)
-        size = flat.vectors.nbytes if flat.vectors.nbytes > SMALL_BYTES else 0
-        if len(parts) > 1 or size > room or not tasks:
+        size = flat.vectors.nbytes if flat.vectors.nbytes > FEW_BYTES else 0
+        if not together or len(parts) > 1 or size > room or not tasks:
             tasks += [[part] for part in parts]
             room = most - size if len(parts) == 1 else 0
         else:

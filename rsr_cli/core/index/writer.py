@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ import faiss
 import numpy as np
 
 import rsr_cli
-from rsr_cli.core.errors import counted
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Space
-
-log = logging.getLogger("rsr")
 
 #: Rows of another segment that are copied at once.
 ROWS_AT_ONCE = 1 << 17
@@ -180,11 +176,7 @@ class SegmentWriter:
         if not count:
             return None
         flat = Flat(map_array(self._directory / VECTORS), self.metric, self.max_norm)
-        made = write_partitions(self._directory, flat, count)
-        if isinstance(self._divided, int) and made.count < self._divided:
-            of = counted(self.count, "row")
-            log.warning("%s were divided into %d partitions, not %d: too few differ", of, made.count, self._divided)
-        return asdict(made)
+        return asdict(write_partitions(self._directory, flat, count))
 
     @property
     def metric(self) -> str:

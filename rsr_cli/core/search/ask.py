@@ -122,6 +122,7 @@ class Searcher:
         self.selves += len(examples.rows)
         without = np.union1d(examples.rows, self._overlapping([item.record for item in liked]))
         chooser = self._choose(lambda k: examples.search(k, without))
+        self._check_shortlist(chooser, examples.shortlisted, self._index.manifest.count - len(without))
         if examples.rejected and not chooser.taken:
             log.warning("all items are nearer to an example that they are to be unlike than to those to be like")
         yield self._lines(examples.name, examples.labels, chooser.taken)
@@ -133,20 +134,22 @@ class Searcher:
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
             without = [self._without(query.record) for query in some]
-            for query, left_out, first in zip(some, without, self._first(some, without), strict=True):
+            found = self._first(some, without)
+            for query, left_out, (first, length) in zip(some, without, found, strict=True):
                 chooser = self._choose(partial(self._scope.ranked, query.vector[None], without=left_out), first)
+                self._check_shortlist(chooser, length, count - len(left_out))
                 yield self._lines(query.record["id"], query.record["properties"].get("labels"), chooser.taken)
 
-    def _first(self, queries: Sequence[Item], without: Sequence[NDArray[np.int64]]) -> Iterator[Ranked]:
-        """Yield the first k rows of each query's ranking, or all of a shortlist that is ranked again."""
+    def _first(self, queries: Sequence[Item], without: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Ranked, int]]:
+        """Yield the first k rows of each query's ranking and 0, or a shortlist that is ranked again and its length."""
         vectors = np.array([query.vector for query in queries])
         if self._scope.rerank:
             for query, shortlist in zip(queries, self._scope.shortlists(vectors, without), strict=True):
                 assert query.fine is not None
-                yield self._scope.again(query.fine, shortlist)
+                yield self._scope.again(query.fine, shortlist), len(shortlist)
             return
         for distances, rows in self._scope.nearest(vectors, self._k, without):
-            yield distances, rows, self._k is None or len(rows) < self._k
+            yield (distances, rows, self._k is None or len(rows) < self._k), 0
 
     def _choose(self, search: Callable[[int | None], Ranked], first: Ranked | None = None) -> Chooser:
         """Take a query's hits from more and more of its nearest rows, of which the first ones may be known."""
@@ -158,16 +161,15 @@ class Searcher:
             if chooser.see(distances, rows) or ended:
                 if chooser.placeless:
                     self._warn("items without a place are left out, as they may be too near to others")
-                self._check_shortlist(chooser, len(rows))
                 return chooser
             assert width is not None
             width *= GROWTH
             ranked = search(width)
 
-    def _check_shortlist(self, chooser: Chooser, ranked: int) -> None:
-        """Warn if all of a shortlist was ranked again, and more hits may be beyond it."""
+    def _check_shortlist(self, chooser: Chooser, length: int, possible: int) -> None:
+        """Warn if a shortlist has fewer hits than were asked for, and others of the possible rows may be hits too."""
         rerank = self._scope.rerank
-        if rerank and rerank <= ranked < self._index.manifest.count and not chooser.full:
+        if rerank and rerank == length < possible and not chooser.full:
             self._warn(f"hits are among the {rerank} codes that are ranked again: there may be more beyond these")
 
     def _without(self, query: Record) -> NDArray[np.int64]:

@@ -61,6 +61,8 @@ class Examples:
         int64: rows of the examples in the index, sorted.
     rejected : bool
         Whether rows were found that are nearer to what is unlike.
+    shortlisted : int
+        Number of codes that were ranked again.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class Examples:
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
         self.rejected = False
+        self.shortlisted = 0
         self.search: Callable[[int | None, NDArray[np.int64]], Ranked]
         metric = scope.index.manifest.metric
         if scope.rerank:
@@ -141,11 +144,13 @@ class Examples:
     def _mean_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank the rows with the least mean distances again, by the distance to the mean."""
         rows = np.sort(self._mean_distance(self._scope.rerank, without)[1][: self._scope.rerank])
+        self.shortlisted = len(rows)
         return *ranked(self._scope.index.remeasure(self._vector[0], rows), rows, self._radius), True
 
     def _best_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank rows near to any example again."""
         rows = np.sort(self._nearest(self._scope.rerank, without)[1])
+        self.shortlisted = len(rows)
         remeasure = self._scope.index.remeasure
         distances = np.min([remeasure(one, rows) for one in self._fine_likes], axis=0)
         if len(self._fine_unlikes):

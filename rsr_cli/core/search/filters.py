@@ -275,8 +275,8 @@ class _Asked:
                 log.warning("none of %s has the property %r%s", items, name, hint)
         if whole and not missing and not self._decided:
             log.warning(
-                "the condition is neither true nor false of any of %s: it compares values of two types, or divides "
-                "by 0",
+                "the condition is neither true nor false of any of %s: it compares values of two types, or calls a "
+                "function with values that it does not take",
                 items,
             )
 
