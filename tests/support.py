@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -78,6 +79,14 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None, besid
         take_vectors(batch, stream, skips or Skips())
         if len(batch):
             yield batch
+
+
+def says_what_is_lost(stderr: bytes, name: str) -> bool:
+    """Return whether a command that was stopped says so, and nothing else, if it had made records for a file."""
+    lost = (
+        rf"(rsr \w+: stopped by SIG\w+: \d+ records? (was|were) made, and (is|are) lost with {re.escape(name)}; .*\n)?"
+    )
+    return re.fullmatch(lost, stderr.decode()) is not None
 
 
 def failure_in(stream: bytes) -> dict:

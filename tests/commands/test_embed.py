@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.enums import Resampling
-from support import failure_in
+from support import failure_in, says_what_is_lost
 
 from rsr_cli.core.encoders.placement import place
 from rsr_cli.core.errors import BandError, FingerprintError, RsrError, UsageError
@@ -250,7 +250,9 @@ def test_ctrl_c_in_the_middle_of_a_stream(rsr, corner_scene, tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-        assert process.stderr.read() == b""
+        said = process.stderr.read()
+        assert said
+        assert says_what_is_lost(said, "out.geojsonl")
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
 

@@ -24,7 +24,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import code_records, drawn_lines, embedding, feature, read_all
+from support import code_records, drawn_lines, embedding, feature, read_all, says_what_is_lost
 
 from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.records import parquet, rows, streams
@@ -318,7 +318,7 @@ def test_a_failure_leaves_no_file(rsr, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.geojsonl.gz"])
-def test_an_interrupt_leaves_no_file_and_no_word(tmp_path, name):
+def test_an_interrupt_leaves_no_file_and_says_so(tmp_path, name):
     command = [sys.executable, "-m", "rsr_cli.main", "binarize", "-o", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         process.stdin.write(drawn_lines(3000))
@@ -327,7 +327,7 @@ def test_an_interrupt_leaves_no_file_and_no_word(tmp_path, name):
             time.sleep(0.01)
         time.sleep(0.5)  # in which a writer of Parquet is opened
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == b""
+        assert says_what_is_lost(process.stderr.read(), name)
         process.stdin.close()
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []
