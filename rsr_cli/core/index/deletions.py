@@ -10,9 +10,9 @@ import numpy as np
 from rsr_cli.core.errors import RecordError
 from rsr_cli.core.files import sync_directory, sync_file
 from rsr_cli.core.index.columns import ArrayFile
-from rsr_cli.core.index.ids import among, common, digests
 from rsr_cli.core.index.manifest import numbered
 from rsr_cli.core.index.writer import facts_of
+from rsr_cli.core.records.ids import among, common, digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -19,12 +19,12 @@ from rsr_cli.core.files import reason
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, merged, nearest
-from rsr_cli.core.index.ids import among, digests
 from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined, WeightedBits
 from rsr_cli.core.index.table import Table
+from rsr_cli.core.records.ids import among, digests
 from rsr_cli.core.records.space import fingerprint, note_int8
 
 if TYPE_CHECKING:

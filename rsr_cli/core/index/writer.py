@@ -16,13 +16,13 @@ import rsr_cli
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
-from rsr_cli.core.index.ids import digests
 from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, Refine, SegmentFacts
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
 from rsr_cli.core.inputs import map_array
 from rsr_cli.core.records.facts import Fact, Facts, widened
+from rsr_cli.core.records.ids import digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -26,6 +26,7 @@ from rsr_cli.core.files import Lock, explained, remove, whole_file
 from rsr_cli.core.forms import is_parquet
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
+from rsr_cli.core.records.ids import among
 from rsr_cli.core.records.space import Space
 
 if TYPE_CHECKING:
@@ -386,13 +387,6 @@ class Writer:
         if mine != other:
             what = f"the records are computed in {mine}, those in parts in {other}"
             raise FingerprintError(what, str(self._directory), remedy="same-parts")
-
-
-def among(known: NDArray[np.bytes_], sought: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """Return which digests (n,) are among known ones, sorted, bool (n,)."""
-    if not len(known):
-        return np.zeros(len(sought), np.bool_)
-    return np.asarray(known[np.minimum(np.searchsorted(known, sought), len(known) - 1)] == sought)
 
 
 def ids_of(batch: Batch, skips: Skips) -> Sequence[str]:

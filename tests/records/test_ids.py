@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsr_cli.core.index.ids import MAX_BYTES, common, digests
+from rsr_cli.core.records.ids import MAX_BYTES, common, digests
 
 
 def test_ids_that_differ_little_have_digests_that_differ():

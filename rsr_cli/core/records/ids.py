@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,8 +46,10 @@ def _digests(ids: list[bytes]) -> NDArray[np.uint64]:
     return total
 
 
-def among(known: NDArray[np.uint64], sought: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which digests (n,) are among known ones, which are sorted and at least one: bool (n,)."""
+def among(known: NDArray[Any], sought: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which digests (n,) are among known ones, which are sorted: bool (n,)."""
+    if not len(known):
+        return np.zeros(len(sought), np.bool_)
     at = np.minimum(np.searchsorted(known, sought), len(known) - 1)
     return np.asarray(known[at] == sought)
 
@@ -55,6 +57,4 @@ def among(known: NDArray[np.uint64], sought: NDArray[np.uint64]) -> NDArray[np.b
 def common(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the digests that are in both of two sorted arrays."""
     few, many = (some, others) if len(some) <= len(others) else (others, some)
-    if not len(few):
-        return np.empty(0, np.uint64)
     return np.unique(few[among(many, few)])
