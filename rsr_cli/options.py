@@ -161,7 +161,8 @@ class Destination:
                 if value is not None:
                     raise UsageError(f"{name} is for --parts")
             out = streams.Writer(self.output, skips, overwrite=self.overwrite, hilbert=self.hilbert)
-            if self.output not in (None, "-"):
+            path = Path(self.output or "-")
+            if self.output not in (None, "-") and (path.is_file() or not path.exists()):  # neither a pipe nor a device
                 signals.at_stake(lambda: self._lost(out.count))
             return out
         given = {"-o": self.output is not None, "--overwrite": self.overwrite, "--hilbert": self.hilbert}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -185,8 +186,8 @@ def test_a_shard_is_the_same_on_every_machine():
             1,
             "p: the records are in another vector space than those in parts (finger",
         ),
-        (["--shard", "0/2"], 2, "p: holds parts of 1 shard, and this is one of 2; pass another name to -o"),
-        (["--parts", "other"], 1, "other: has other files than parts in it; pass another name to -o"),
+        (["--shard", "0/2"], 2, "p: holds parts of 1 shard, and this is one of 2; pass another directory to --parts"),
+        (["--parts", "other"], 1, "other: has other files than parts in it; pass another directory to --parts"),
         (["--parts", "none/p"], 1, "none/p: cannot write: no such file or directory"),
         (["-o", "x"], 2, "-o is for one file, and --parts writes several; leave one out"),
         (["--overwrite"], 2, "--overwrite is for one file, and --parts writes several; leave one out"),
@@ -240,6 +241,55 @@ def test_parts_after_a_command_that_failed_are_not_complete(rsr, folder, binariz
     assert [part["count"] for part in state(folder / "p")["parts"]] == [8, 8]
     done = rsr("index", "p", "-o", "i.rsr", cwd=folder)
     assert (done.returncode, b"p: shard 0 is not complete; run again" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("names", [range(20), ["0", 1, "x"]])
+def test_ids_of_any_kind_are_known_again(folder, binarize, names):
+    lines = b"".join(orjson.dumps(drawn_record("") | {"id": name}) + b"\n" for name in names)
+    assert binarize(input=lines).returncode == 0
+    done = binarize(input=lines)
+    assert (done.returncode, done.stderr) == (0, f"rsr binarize: p: {len(names)} records in it already\n".encode())
+
+
+def test_no_records_make_no_parts(rsr, folder, binarize):
+    assert binarize(input=b"").returncode == 0
+    assert orjson.loads(rsr("info", "--json", "p", cwd=folder).stdout)["records"] == 0
+    assert binarize().returncode == 0
+    assert orjson.loads(rsr("info", "--json", "p", cwd=folder).stdout)["records"] == N
+
+
+DAMAGE = {
+    "parts.json": [{"shards": "x"}, {"shards": -1}, {"shards": 10**15}, {"shards": 1.5}, {"space": "x"}, {"space": {}}],
+    "shard-0.json": [{"parts": {}}, {"parts": [5]}, {"complete": "no"}],
+    "part": [{"name": 5}, {"name": "x"}, {"name": "../x.parquet"}, {"name": "part-1-000001.parquet"}, {"count": "x"}],
+}
+
+
+@pytest.mark.parametrize(("name", "change"), [(name, change) for name in DAMAGE for change in DAMAGE[name]])
+def test_what_states_the_parts_is_checked(rsr, folder, binarize, name, change):
+    binarize()
+    path = folder / "p" / ("shard-0.json" if name == "part" else name)
+    facts = orjson.loads(path.read_bytes())
+    (facts["parts"][0] if name == "part" else facts).update(change)
+    path.write_bytes(orjson.dumps(facts))
+    for done in (rsr("info", "p", cwd=folder), binarize()):
+        assert (done.returncode, f"p/{path.name}: is damaged; remove the dir".encode() in done.stderr) == (1, True)
+    assert not (folder / "p" / "shard-0.lock").exists()
+
+
+def test_parts_without_what_they_have_in_common_are_refused(rsr, folder, binarize):
+    binarize()
+    (folder / "p" / "parts.json").unlink()
+    for done in (rsr("info", "p", cwd=folder), binarize()):
+        assert (done.returncode, b"p: has parts, and no parts.json that states their space" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["parts.json", "shard-0.json", "part-0-000001.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(rsr, folder, binarize, name):
+    binarize()
+    (folder / "p" / name).unlink()
+    os.mkfifo(folder / "p" / name)
+    assert rsr("info", "p", cwd=folder).returncode == 1
 
 
 @needs_torch

@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, UsageError, counted
-from rsr_cli.core.files import Lock, explained, remove, whole_file
-from rsr_cli.core.forms import is_parquet
+from rsr_cli.core.files import Lock, explained, reason, remove, whole_file
+from rsr_cli.core.inputs import open_regular, read_bytes
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.records.ids import among
@@ -48,7 +48,8 @@ SCHEMA_VERSION = 1
 DEFAULT_SIZE = 10_000
 ENDINGS = ("parquet", "geojsonl")
 _DIGEST_BYTES = 16
-_OURS = re.compile(r"parts\.json|shard-\d+\.(json|lock)|part-\d+-\d+\.(parquet|geojsonl)|\.rsr-.*\.tmp")
+_OURS = re.compile(r"parts\.json|shard-\d+\.(json|lock)|part-\d+-\d+\.(parquet|geojsonl)")
+MOST_SHARDS = 1_000_000
 
 
 class Shard(NamedTuple):
@@ -91,6 +92,8 @@ class Part:
             return None if sha256_of(directory / self.name) == self.sha256 else "is damaged"
         except FileNotFoundError:
             return "is missing"
+        except OSError as error:
+            return f"cannot be read: {reason(error)}"
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,21 @@ class State:
         """Read a shard's file, ``None`` if there is none; raise RsrError if it is damaged."""
         try:
             facts = _read(path)
-            return None if facts is None else cls(tuple(Part(**each) for each in facts["parts"]), facts["complete"])
-        except (KeyError, TypeError):
+            if facts is None:
+                return None
+            if not isinstance(facts["parts"], list):
+                raise TypeError("its parts are no list")
+            state = cls(tuple(Part(**each) for each in facts["parts"]), facts["complete"])
+            number = path.stem.partition("-")[2]
+            for part in state.parts:
+                if not re.fullmatch(rf"part-{number}-\d{{6,12}}\.(parquet|geojsonl)", part.name):
+                    raise ValueError("a part has another name")
+                if not (type(part.count) is type(part.size) is int and isinstance(part.sha256, str)):
+                    raise ValueError("a part has no numbers")
+            if len({part.name for part in state.parts}) < len(state.parts) or type(state.complete) is not bool:
+                raise ValueError("a part is there twice, or it is not known whether they are all")
+            return state
+        except (KeyError, TypeError, ValueError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
 
@@ -128,9 +144,11 @@ class Common:
                 return None
             if facts["schema_version"] != SCHEMA_VERSION:
                 raise RsrError("is of another version of rsr", str(path))
-            space = facts["space"] and Space.of_property(facts["kind"], facts["space"])
+            space = None if facts["space"] is None else Space.of_property(facts["kind"], facts["space"])
+            if type(facts["shards"]) is not int or not 1 <= facts["shards"] <= MOST_SHARDS:
+                raise ValueError("there is no such number of shards")
             return cls(facts["command"], facts["shards"], space)
-        except (KeyError, TypeError, RecordError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecordError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
     def write(self, directory: Path) -> None:
@@ -141,9 +159,11 @@ class Common:
 
 def _read(path: Path) -> Any:
     try:
-        return orjson.loads(path.read_bytes())
+        return orjson.loads(read_bytes(path))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RsrError(f"cannot be read: {reason(error)}", str(path)) from None
     except orjson.JSONDecodeError:
         raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
@@ -154,8 +174,8 @@ def _write(path: Path, facts: dict[str, Any], *, overwrite: bool = False) -> Non
 
 
 def is_parts(path: str) -> bool:
-    """Return whether a directory holds parts."""
-    return (Path(path) / COMMON).is_file()
+    """Return whether a directory holds parts, or states that there are none."""
+    return (Path(path) / COMMON).exists() or any(Path(path).glob("shard-*.json"))
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -178,7 +198,11 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
     """
     directory = Path(path)
     common = Common.read(directory)
-    assert common is not None  # as `is_parts` was true
+    if common is None:
+        states = [State.read(each) for each in directory.glob("shard-*.json")]
+        if any(state.parts for state in states if state):
+            raise _without_common(directory)
+        return []
     found: list[str] = []
     faults: list[str] = []
     for number in range(common.shards):
@@ -199,6 +223,10 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
             raise error
         log.warning("%s; left out", error)
     return found
+
+
+def _without_common(directory: Path) -> RsrError:
+    return RsrError(f"has parts, and no {COMMON} that states their space", str(directory), remedy="remove-parts")
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -249,8 +277,8 @@ class Writer:
         self._left_out = 0
         with explained(path):
             self._directory.mkdir(exist_ok=True)
-            if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir()):
-                raise OutputError("has other files than parts in it", path, remedy="other-output")
+            if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir() if entry.name[0] != "."):
+                raise OutputError("has other files than parts in it", path, remedy="other-parts")
         self._common = Common.read(self._directory)
         if self._common:
             self._check(self._common)
@@ -263,10 +291,10 @@ class Writer:
     def _check(self, common: Common) -> None:
         if common.command != self._command:
             what = f"holds parts that {common.command} made, and this is {self._command}"
-            raise UsageError(what, str(self._directory), remedy="other-output")
+            raise UsageError(what, str(self._directory), remedy="other-parts")
         if common.shards != self._shard.of:
             what = f"holds parts of {counted(common.shards, 'shard')}, and this is one of {self._shard.of}"
-            raise UsageError(what, str(self._directory), remedy="other-output")
+            raise UsageError(what, str(self._directory), remedy="other-parts")
 
     def __enter__(self) -> Writer:
         with explained(str(self._directory)):
@@ -274,9 +302,15 @@ class Writer:
         if not self._lock.held:
             what = "this shard" if self._shard.of > 1 else "these parts"
             raise OutputError(f"another process makes {what}", str(self._directory), remedy="again")
-        self._place = self._directory / f"shard-{self._shard.number}.json"
-        self._state = State.read(self._place) or State()
-        self._known = self._sound()
+        try:
+            self._place = self._directory / f"shard-{self._shard.number}.json"
+            self._state = State.read(self._place) or State()
+            if self._state.parts and self._common is None:
+                raise _without_common(self._directory)
+            self._known = self._sound()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -298,7 +332,8 @@ class Writer:
                 log.warning("%s: %s, and is made again", self._directory / part.name, fault)
                 continue
             sound.append(part)
-            digests += map(_digest, _stored_ids(self._directory / part.name, self._skips))
+            for batch in streams.read([str(self._directory / part.name)], self._skips):
+                digests += map(_digest, ids_of(batch, self._skips))
         if len(sound) < len(self._state.parts):
             self._save(parts=tuple(sound))
         named = {part.name for part in sound}
@@ -407,16 +442,5 @@ def of_shard(batches: Iterable[Batch], shard: Shard, skips: Skips) -> Iterator[B
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _stored_ids(path: Path, skips: Skips) -> Iterator[str]:
-    """Read the ids of the records in a part."""
-    if is_parquet(str(path)):
-        import pyarrow.parquet as pq
-
-        yield from pq.read_table(path, columns=["id"]).column("id").to_pylist()
-    else:
-        for batch in streams.read([str(path)], skips):
-            yield from map(id_of, batch.records)
