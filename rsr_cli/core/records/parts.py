@@ -280,7 +280,7 @@ class Writer:
             if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir() if entry.name[0] != "."):
                 raise OutputError("has other files than parts in it", path, remedy="other-parts")
         self._common = Common.read(self._directory)
-        if self._common:
+        if self._common:  # before an input is read
             self._check(self._common)
 
     @property
@@ -305,6 +305,7 @@ class Writer:
         try:
             self._place = self._directory / f"shard-{self._shard.number}.json"
             self._state = State.read(self._place) or State()
+            self._common = Common.read(self._directory)  # which another process may have written until now
             if self._state.parts and self._common is None:
                 raise _without_common(self._directory)
             self._known = self._sound()
