@@ -280,6 +280,17 @@ def _remove_stale(parent: Path) -> None:
                     os.close(descriptor)
 
 
+def _lock_free(descriptor: int) -> bool:
+    """Lock an open file unless another process holds the lock; return whether none does, also if there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Wait for the lock on a file, which is created if needed, and hold it, if the file system has locks."""
@@ -288,13 +299,9 @@ def locked(path: Path) -> Iterator[None]:
     except PermissionError:  # another user's, which a local file system locks all the same
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock_free(descriptor):
             log.info("%s: waits for another process, which holds it", path)
             _lock(descriptor)
-        except OSError:  # the file system has no locks
-            pass
         yield
     finally:
         os.close(descriptor)
@@ -318,14 +325,10 @@ class Lock:
         self._path = path
         while True:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock_free(self._descriptor):
                 self.held = False
                 os.close(self._descriptor)
                 return
-            except OSError:  # no locks
-                break
             with contextlib.suppress(FileNotFoundError):  # its holder removed it before it was locked here
                 if os.path.samestat(os.fstat(self._descriptor), path.stat()):
                     break

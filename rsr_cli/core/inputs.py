@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import math
 import mmap
 import os
@@ -95,6 +96,12 @@ def read_bytes(path: Path) -> bytes:
     """Read a small file whole, as `read_file` does; raise OSError if it is not a regular file."""
     with open_regular(path) as file:
         return read_file(file)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a regular file; raise OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_file(file: FileIO) -> bytes:

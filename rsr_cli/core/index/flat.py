@@ -245,13 +245,13 @@ class Flat:
     def _codes(self, queries: NDArray[np.uint8], k: int, radius: float) -> list[Found]:
         """Search for the k nearest codes, which faiss ranks by (distance, row)."""
         k = min(k, len(self.vectors))
-        found: list[Found] = []
-        step = max(1, CANDIDATES // max(1, k))
-        for start in range(0, len(queries) if k else 0, step):
-            near, rows = self._nearest(np.ascontiguousarray(queries[start : start + step]), k)
-            found += zip(near.astype(np.float64), rows, strict=True)
         if not k:
             return [(np.empty(0), np.empty(0, np.int64)) for _ in queries]
+        found: list[Found] = []
+        step = max(1, CANDIDATES // k)
+        for start in range(0, len(queries), step):
+            near, rows = self._nearest(np.ascontiguousarray(queries[start : start + step]), k)
+            found += zip(near.astype(np.float64), rows, strict=True)
         if radius == np.inf:
             return found
         return [(near[near <= radius], rows[near <= radius]) for near, rows in found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manife
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
-from rsr_cli.core.inputs import map_array
+from rsr_cli.core.inputs import map_array, sha256_of
 from rsr_cli.core.records.facts import Fact, Facts, widened
 from rsr_cli.core.records.ids import digests
 
@@ -221,6 +220,4 @@ def made_by(arguments: Sequence[str]) -> dict[str, Any]:
 
 def facts_of(path: Path) -> dict[str, Any]:
     """Return the size and the sha256 of a file, as the manifest states them."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}

@@ -23,7 +23,7 @@ import orjson
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, UsageError, counted
 from rsr_cli.core.files import Lock, explained, reason, remove, whole_file
-from rsr_cli.core.inputs import open_regular, read_bytes
+from rsr_cli.core.inputs import read_bytes, sha256_of
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.records.ids import among
@@ -439,9 +439,3 @@ def of_shard(batches: Iterable[Batch], shard: Shard, skips: Skips) -> Iterator[B
             batch.keep([i for i, taken in enumerate(takes) if taken])
         if len(batch):
             yield batch
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
