@@ -9,6 +9,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -21,13 +22,13 @@ from rsr_cli.core.files import explained
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.parts import Shard
     from rsr_cli.core.records.parts import Writer as PartsWriter
     from rsr_cli.core.records.streams import Writer
-    from rsr_cli.core.sources import Source
+    from rsr_cli.core.sources import Found, Source
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -152,8 +153,13 @@ class Destination:
     part_format: str | None
     shard: tuple[int, int] | None
 
-    def opened(self, command: str, skips: Skips) -> Writer | PartsWriter:
-        """Open it; raise UsageError if its options do not fit together."""
+    def opened(
+        self, command: str, skips: Skips, *, scene_of: Callable[[str], str] | None = None
+    ) -> Writer | PartsWriter:
+        """Open it; raise UsageError if its options do not fit together.
+
+        A command that makes tiles states of which scene the one of some id is.
+        """
         from rsr_cli.core.records import parts, streams
 
         if self.parts is None:
@@ -168,8 +174,9 @@ class Destination:
         given = {"-o": self.output is not None, "--overwrite": self.overwrite, "--hilbert": self.hilbert}
         if alone := [name for name, is_given in given.items() if is_given]:
             raise UsageError(f"{alone[0]} is for one file, and --parts writes several; leave one out")
+        kind = partial(parts.SceneWriter, scene_of=scene_of) if scene_of else parts.Writer
         size, ending = self.part_size or parts.DEFAULT_SIZE, self.part_format or parts.ENDINGS[0]
-        return parts.Writer(self.parts, command, skips, shard=self._shard, size=size, ending=ending)
+        return kind(self.parts, command, skips, shard=self._shard, size=size, ending=ending)
 
     def _lost(self, count: int) -> str | None:
         """Return what is lost if the command is stopped after so many records."""
@@ -184,6 +191,10 @@ class Destination:
 
         return batches if self.shard is None else parts.of_shard(batches, self._shard, skips)
 
+    def scenes_of_shard(self, scenes: Iterable[Found]) -> Iterator[Found]:
+        """Yield the scenes of the shard alone."""
+        return (scene for scene in scenes if self._shard.takes([scene.name])[0])
+
     @property
     def _shard(self) -> Shard:
         from rsr_cli.core.records import parts
@@ -191,7 +202,7 @@ class Destination:
         return parts.Shard(*self.shard) if self.shard else parts.WHOLE
 
 
-# binarize, embed.
+# binarize, embed, tile.
 def destination(function: Callable[P, R]) -> Callable[P, R]:
     """Add ``-o``, ``--parts`` and their like to a command, which takes them as ``to``, a `Destination`."""
 
@@ -204,15 +215,17 @@ def destination(function: Callable[P, R]) -> Callable[P, R]:
         metavar="DIRECTORY",
         help="Write parts to this directory instead. Run again, the command makes only what is missing in it.",
     )
-    @click.option("--part-size", type=click.IntRange(1), help="Records per part.  [default: 10000]")
+    @click.option(
+        "--part-size", type=click.IntRange(1), help="Records of the input, or tiles, per part.  [default: 10000]"
+    )
     @click.option(
         "--part-format", type=click.Choice(["parquet", "geojsonl"]), help="Format of parts.  [default: parquet]"
     )
     @click.option(
         "--shard",
         type=ShardOf(),
-        help="Take only every record whose id is of share I of N, from 0; in a SLURM array slurm/N takes I from"
-        " SLURM_ARRAY_TASK_ID.",
+        help="Take only the records, or scenes, whose ids are of share I of N, from 0; in a SLURM array slurm/N takes"
+        " I from SLURM_ARRAY_TASK_ID.",
     )
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> R:

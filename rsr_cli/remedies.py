@@ -14,7 +14,8 @@ REMEDIES = {
     "again": "run the command again",
     "all-hits": "if the index has tiles there, rsr query --radius inf finds them",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
-    "allow-missing": "run again the command that writes them, or pass --allow-missing to go on without",
+    "allow-missing": "run again the command that writes them; rsr index, rsr embed and rsr binarize read the rest with"
+    " --allow-missing",
     "allow-network": "pass --allow-network if you trust where it comes from",
     "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",
     "arrow": "convert it to Parquet, as pandas.read_feather(IN).to_parquet(OUT) does",
@@ -78,6 +79,7 @@ REMEDIES = {
     "model-else": "pass another --model, or tiles of rasters of embeddings",
     "model-mean": "pass --model mean to average them, or to rsr show --bands",
     "models": "rsr models --all lists them",
+    "name-parts": "name the directories of parts, each by itself",
     "no-columns": "leave out --vector-column and --id-column: records have their vector as embedding, and an id",
     "no-defaults": "pass --bands, --mean, --std and --size",
     "no-metric": "leave --metric out",

@@ -174,7 +174,7 @@ def cut():
         windows = WindowSettings(**steps | take("stride_px", "edge", "grid", "around", "min_valid"))
         writer = ChipWriter(str(chips), overwrite) if chips else None
         tiler = Tiler(source, SceneSettings(sensor=sensor, **settings), windows, skips or Skips(), writer)
-        return [tile for row in tiler.tiles(map(str, paths)) for tile in row]
+        return [tile for row in tiler.cut(tiler.find(map(str, paths))) for tile in row]
 
     return tiles
 

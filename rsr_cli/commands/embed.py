@@ -124,7 +124,9 @@ def embed(
         usual = known.facts.get("precision", "fp32") if known else "auto"
         embedder = encoder.embedder(skips, RunSettings(device, precision, usual, batch_size, fill_missing, filled))
         with progress:
-            for count in out.fill(tiles, embedder.embed):
+            usually = encoder.space(filled or ())  # of reflectance
+            made_with = {**usually.facts, "fill_missing": fill_missing, "fingerprint": usually.fingerprint}
+            for count in out.fill(tiles, embedder.embed, made_with):
                 progress.update(count)
 
 

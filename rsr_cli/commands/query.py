@@ -303,7 +303,7 @@ def _cut(
     around = Around(places, *Queries(index, skips).size_px())
     skips.instead["min-valid"] = "valid-place", {}
     tiler = Tiler(source, SceneSettings(**stated), WindowSettings(around=around), skips)
-    tiles = [tile for row in tiler.tiles([raster]) for tile in row]
+    tiles = [tile for row in tiler.cut(tiler.find([raster])) for tile in row]
     encoder = registry.load_as(space, weights, str(index.path))
     usual, filled = space.facts.get("precision", "fp32"), space.facts.get("filled", ())
     embedder = encoder.embedder(skips, RunSettings(usual_precision=usual, filled=filled))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ import click
 from rsr_cli import options
 from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import jsonl, streams
+from rsr_cli.core.records import jsonl
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.sensors import SENSORS
 from rsr_cli.core.sensors.quality import Marks
@@ -21,9 +22,9 @@ from rsr_cli.core.sources.base import SPLITS
 from rsr_cli.core.times import parse_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from rsr_cli.core.sources import Source
+    from rsr_cli.core.sources import Found, Source
 
 log = logging.getLogger("rsr")
 
@@ -114,16 +115,19 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
     "  [default: 0.5; for whole scenes and with --edge pad, any valid pixel]",
 )
 # What to write.
-@options.output
-@options.hilbert
-@options.overwrite
+@options.destination
 @click.option("--id-prefix", default="", metavar="TEXT", help="Begin every id with this text.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF to this directory.")
 @options.allow_network
 @options.keep_going
 @options.verbosity
 def tile(
-    inputs: tuple[str, ...], output: str | None, files_from: str | None, chips: str | None, skips: Skips, **given: Any
+    inputs: tuple[str, ...],
+    to: options.Destination,
+    files_from: str | None,
+    chips: str | None,
+    skips: Skips,
+    **given: Any,
 ) -> None:
     """Cut rasters into tiles.
 
@@ -150,7 +154,15 @@ def tile(
     mask = _mask(given)
     if given["grid"] is not None:
         _check_grid_alone(given)
-    from rsr_cli.core.rasters import ChipWriter, MaskSettings, SceneSettings, Tiler, WindowSettings, parse_grid
+    from rsr_cli.core.rasters import (
+        ChipWriter,
+        MaskSettings,
+        SceneSettings,
+        Tiler,
+        WindowSettings,
+        parse_grid,
+        scene_of,
+    )
 
     scenes = SceneSettings(
         sensor=sensor,
@@ -163,13 +175,19 @@ def tile(
     whole = given["whole"] or given["dataset"] is not None
     grid = None if given["grid"] is None else parse_grid(given["grid"])
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, grid, given["min_valid"])
-    writer = ChipWriter(chips, given["overwrite"]) if chips else None
+    in_parts = to.parts is not None  # those that a run left in a part that does not count are written again
+    writer = ChipWriter(chips, to.overwrite or in_parts, sync=in_parts) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    settings = {name: given[name] for name in ("overwrite", "hilbert")}
-    with streams.Writer(output, skips, **settings) as out, Progress("tiles") as progress:
-        for tiles in tiler.tiles(_reported(paths, progress)):
-            out.write(Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles))
-            progress.update(len(tiles))
+    of_tile = partial(scene_of, whole=whole)
+    with to.opened("rsr tile", skips, scene_of=of_tile) as out, Progress("tiles") as progress:
+
+        def cut(scenes: Iterable[Found]) -> Iterator[Batch]:
+            for tiles in tiler.cut(scenes):
+                yield Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles)
+
+        found = to.scenes_of_shard(tiler.find(_reported(paths, progress)))
+        for count in out.fill(found, cut, given | {"chips": chips}):
+            progress.update(count)
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))
 

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from support import drawn_lines, drawn_record, needs_torch
 
+from rsr_cli.core.errors import Skips
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.parts import Shard
+from rsr_cli.core.records.streams import read
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
@@ -129,7 +131,8 @@ def test_a_part_that_is_damaged_is_refused_and_made_again(rsr, folder, binarize,
     done = rsr("index", "p", "-o", "i.rsr", cwd=folder)
     assert (done.returncode, not (folder / "i.rsr").exists()) == (1, True)
     assert done.stderr.decode() == (
-        f"rsr index: p: {says}; run again the command that writes them, or pass --allow-missing to go on without\n"
+        f"rsr index: p: {says}; run again the command that writes them; rsr index, rsr embed and rsr binarize read the"
+        " rest with --allow-missing\n"
     )
     done = rsr("index", "p", "-o", "i.rsr", "--allow-missing", cwd=folder)
     assert (done.returncode, done.stderr.decode()) == (0, f"rsr index: p: {says}; left out\n")
@@ -183,9 +186,10 @@ def test_a_shard_is_the_same_on_every_machine():
     [
         (
             ["--method", "lsh", "--bits", "16"],
-            1,
-            "p: the records are in another vector space than those in parts (finger",
+            2,
+            "p: holds parts made with method 'sign', and this run has 'lsh'; pass the settings that they were ",
         ),
+        (["--keep-embedding"], 2, "p: holds parts made with keep_embedding False, and this run has True; pass the set"),
         (["--shard", "0/2"], 2, "p: holds parts of 1 shard, and this is one of 2; pass another directory to --parts"),
         (["--parts", "other"], 1, "other: has other files than parts in it; pass another directory to --parts"),
         (["--parts", "none/p"], 1, "none/p: cannot write: no such file or directory"),
@@ -251,6 +255,37 @@ def test_ids_of_any_kind_are_known_again(folder, binarize, names):
     assert (done.returncode, done.stderr) == (0, f"rsr binarize: p: {len(names)} records in it already\n".encode())
 
 
+def test_other_settings_are_refused_where_nothing_is_missing(folder, binarize):
+    """Or a run with them would end as if what is there had been made with them."""
+    binarize()
+    before = contents(folder / "p")
+    done = binarize("--method", "lsh", "--bits", "16")
+    assert (done.returncode, b"p: holds parts made with method 'sign'" in done.stderr) == (2, True)
+    assert contents(folder / "p") == before
+
+
+@pytest.mark.parametrize("lines", [b"{}", drawn_lines(3) + drawn_lines(1, dim=8)])
+def test_a_run_that_fails_before_its_first_part_leaves_the_settings_open(folder, binarize, lines):
+    done = binarize("--method", "lsh", "--bits", "8", input=lines)
+    assert done.returncode == 1
+    assert list((folder / "p").iterdir()) == []
+    assert binarize().returncode == 0
+
+
+def test_an_id_that_is_there_twice_is_refused_in_every_run(folder, binarize):
+    """By one that goes on too: were the second one taken for done, its record would be lost without a word."""
+    lines = drawn_lines(20).splitlines(keepends=True)
+    twice = b"".join([*lines[:15], lines[3], *lines[15:]])
+    says = b"<stdin>:16: has the id of an earlier record; "
+    for _ in range(2):
+        done = binarize(input=twice)
+        assert (done.returncode, says in done.stderr) == (1, True)
+    for _ in range(2):
+        done = binarize("--keep-going", input=twice)
+        assert (done.returncode, says in done.stderr) == (3, True)
+    assert ids(folder / "p") == [f"t{i}" for i in range(20)]
+
+
 def test_no_records_make_no_parts(rsr, folder, binarize):
     assert binarize(input=b"").returncode == 0
     assert orjson.loads(rsr("info", "--json", "p", cwd=folder).stdout)["records"] == 0
@@ -259,9 +294,26 @@ def test_no_records_make_no_parts(rsr, folder, binarize):
 
 
 DAMAGE = {
-    "parts.json": [{"shards": "x"}, {"shards": -1}, {"shards": 10**15}, {"shards": 1.5}, {"space": "x"}, {"space": {}}],
+    "parts.json": [
+        {"settings": 5},
+        {"shards": "x"},
+        {"shards": -1},
+        {"shards": 10**15},
+        {"shards": 1.5},
+        {"space": "x"},
+        {"space": {}},
+    ],
     "shard-0.json": [{"parts": {}}, {"parts": [5]}, {"complete": "no"}],
-    "part": [{"name": 5}, {"name": "x"}, {"name": "../x.parquet"}, {"name": "part-1-000001.parquet"}, {"count": "x"}],
+    "part": [
+        {"name": 5},
+        {"name": "x"},
+        {"name": "../x.parquet"},
+        {"name": "part-1-000001.parquet"},
+        {"count": "x"},
+        {"size": None},
+        {"skipped": 5},
+        {"skipped": [5]},
+    ],
 }
 
 
@@ -335,3 +387,161 @@ def test_a_command_that_is_stopped_says_what_is_lost_and_what_keeps_it(folder, n
             "out.geojsonl; --parts DIRECTORY keeps what is done\n"
         )
     assert [path.name for path in folder.iterdir()] == ["in.geojsonl"]
+
+
+# Tiles ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scenes(tmp_path, write_raster):
+    """Write ten scenes of 2 x 3 tiles, and return their directory."""
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(1, 255, (3, 64, 96)).astype("uint8")
+        write_raster(tmp_path / "scenes" / f"s_{i}_0.tif", pixels)
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def tile(rsr, scenes):
+    """Return a function that tiles the scenes into parts of 12 tiles, which are two scenes."""
+
+    def run(*arguments, to="t"):
+        given = [
+            "--sensor",
+            "rgb",
+            "--scale",
+            1,
+            "--offset",
+            0,
+            *([] if {"--whole", "--grid"} & {*arguments} else ["--size", 32]),
+        ]
+        into = ["--parts", to, "--part-size", 12] if to else []
+        return rsr("tile", *given, *into, *arguments, scenes.name, cwd=scenes.parent)
+
+    return run
+
+
+def stop_after(directory, count) -> None:
+    """Leave a directory of parts as a run does that is killed after some of them."""
+    facts = state(directory)
+    for part in facts["parts"][count:]:
+        (directory / part["name"]).unlink()
+    (directory / "shard-0.json").write_bytes(orjson.dumps(facts | {"parts": facts["parts"][:count], "complete": False}))
+
+
+def records(*paths) -> list[dict]:
+    return [record for batch in read(list(map(str, paths)), Skips()) for record in batch.records]
+
+
+@pytest.mark.parametrize(
+    ("how", "size"),
+    [([], 12), (["--whole"], 2), (["--edge", "pad", "--stride", 30], 24), (["--grid", "major-tom:300m"], 8)],
+)
+@pytest.mark.parametrize("ending", ["parquet", "geojsonl"])
+def test_tiles_in_parts_are_those_of_a_file(scenes, tile, how, size, ending):
+    parts = ["--part-format", ending, "--part-size", size]
+    done = tile(*how, *parts)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    here = scenes.parent
+    assert tile(*how, "-o", "all.parquet", to=None).returncode == 0
+    assert records(here / "t") == records(here / "all.parquet")
+    before, made = contents(here / "t"), state(here / "t")["parts"]
+    assert len(made) == 5
+    for count in (0, 1, 4):
+        stop_after(here / "t", count)
+        done = tile(*how, *parts)
+        there = f"rsr tile: t: {2 * count} scenes in it already\n" if count else ""
+        assert (done.returncode, done.stderr.decode()) == (0, there)
+        assert contents(here / "t") == before
+
+
+def test_added_scenes_make_new_parts(rsr, scenes, tile):
+    tile()
+    before = contents(scenes.parent / "t")
+    (scenes / "r.tif").write_bytes((scenes / "s_3_0.tif").read_bytes())
+    assert tile().stderr == b"rsr tile: t: 10 scenes in it already\n"
+    after = contents(scenes.parent / "t")
+    assert {*after} - {*before} == {"part-0-000006.parquet"}
+    assert {name: after[name] for name in before if name != "shard-0.json"} == {
+        name: data for name, data in before.items() if name != "shard-0.json"
+    }
+    embedded = rsr("info", "--json", "t", cwd=scenes.parent)
+    assert orjson.loads(embedded.stdout)["records"] == 66
+
+
+def test_shards_have_whole_scenes(scenes, tile):
+    """Of a stream as in parts: those of their ids' shares."""
+    for number in range(3):
+        assert tile("--shard", f"{number}/3").returncode == 0
+    own = [{name.rsplit("_", 2)[0] for name in shard_ids(scenes.parent / "t", number)} for number in range(3)]
+    assert own == [{f"s_{i}_0" for i in range(10) if Shard(number, 3).takes([f"s_{i}_0"])[0]} for number in range(3)]
+    assert len(records(scenes.parent / "t")) == 60
+    streams = [tile("--shard", f"{number}/3", to=None).stdout.splitlines() for number in range(3)]
+    assert [{orjson.loads(line)["id"].rsplit("_", 2)[0] for line in lines} for lines in streams] == own
+
+
+def test_what_was_skipped_does_not_move_the_parts_of_a_run_that_goes_on(scenes, tile):
+    """It is tried again once the others are there, and then is in parts of its own."""
+    here, broken = scenes.parent, [scenes / f"s_{i}_0.tif" for i in (0, 1, 2, 5)]
+    sound = [path.read_bytes() for path in broken]
+    for path in broken:
+        path.write_bytes(b"no raster")
+    done = tile("--keep-going")
+    assert (done.returncode, done.stderr.count(b"skipped\n")) == (3, 5)
+    before = contents(here / "t")
+    for count in (1, 2):
+        stop_after(here / "t", count)
+        done = tile("--keep-going")
+        assert done.returncode == 3
+        assert f"rsr tile: t: an earlier run skipped {4 if count == 2 else 3} scenes; run " in done.stderr.decode()
+        assert contents(here / "t") == before
+    stop_after(here / "t", 2)
+    assert tile().returncode == 1  # a run that may skip nothing puts nothing off
+    for path, data in zip(broken, sound, strict=True):
+        path.write_bytes(data)
+    done = tile("--keep-going")
+    assert (done.returncode, b"an earlier run skipped 4 scenes" in done.stderr) == (3, True)
+    done = tile("--keep-going")
+    assert (done.returncode, done.stderr.decode()) == (0, "rsr tile: t: 6 scenes in it already\n")
+    after = contents(here / "t")
+    assert all(after[name] == before[name] for name in before if name.startswith("part-"))
+    assert {record["id"].rsplit("_", 2)[0] for record in records(here / "t")} == {f"s_{i}_0" for i in range(10)}
+
+
+def test_chips_that_a_run_left_are_written_again(scenes, tile):
+    chips = ["--chips", "chips"]
+    assert tile(*chips).returncode == 0
+    before = contents(scenes.parent / "t"), contents(scenes.parent / "chips")
+    stop_after(scenes.parent / "t", 3)
+    (scenes.parent / "chips" / "s_9_0_32_0.tif").write_bytes(b"half a ch")
+    assert tile(*chips).returncode == 0
+    assert (contents(scenes.parent / "t"), contents(scenes.parent / "chips")) == before
+
+
+def test_tiles_cut_otherwise_are_refused(scenes, tile):
+    tile()
+    done = tile("--stride", 16)
+    assert (done.returncode, b"t: holds parts made with stride None, and this run has 16; pass" in done.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_a_directory_of_tiles_is_embedded_into_parts(rsr, scenes, tile):
+    """Each command goes on where it was, in a row of them."""
+    tile()
+    (scenes.parent / "x.geojsonl").write_bytes(tile(to=None).stdout)
+    done = rsr("embed", "t", "--parts", "t", "--model", "mean", cwd=scenes.parent)
+    assert (done.returncode, b"t: holds parts that rsr tile made, and this is rsr embed" in done.stderr) == (2, True)
+    stop_after(scenes.parent / "t", 2)
+    done = rsr("embed", "t", "--parts", "e", "--model", "mean", "--space", "rgb", cwd=scenes.parent)
+    assert (done.returncode, b"t: shard 0 is not complete; run again" in done.stderr) == (1, True)
+
+
+def test_a_directory_above_parts_is_not_read_as_a_folder_of_tables(rsr, scenes, tile):
+    assert tile("--parts", "t").returncode == 0
+    (scenes.parent / "above").mkdir()
+    (scenes.parent / "t").rename(scenes.parent / "above" / "t")
+    done = rsr("info", "above", cwd=scenes.parent)
+    says = "rsr info: above/t: is below the directory, and holds parts; name the directories of parts, each by itself\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)

@@ -46,10 +46,13 @@ class ChipWriter:
         Made if it does not exist.
     overwrite : bool
         Replace existing chips.
+    sync : bool
+        Wait until each chip is on disk.
     """
 
     directory: str
     overwrite: bool = False
+    sync: bool = False
 
     def write(self, tile: Record) -> Record:
         """Write a tile's pixels as they are stored, and return a record that reads the chip.
@@ -81,7 +84,7 @@ class ChipWriter:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
                 _write(memory, properties, names, numbers, parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(path, overwrite=self.overwrite, sync=False) as file:
+                with whole_file(path, overwrite=self.overwrite, sync=self.sync) as file:
                     file.write(memory.getbuffer())
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error

@@ -132,7 +132,7 @@ def open_scene(found: Found, settings: SceneSettings) -> Scene:
         The scene is another sensor's, or its bands cannot be told apart, are missing, or are not on one grid.
     """
     try:
-        (settings.id_prefix + found.name + "".join(found.paths)).encode()
+        (found.name + "".join(found.paths)).encode()
     except UnicodeEncodeError:
         raise RasterError("has a name that is not UTF-8, which JSON cannot contain; rename it", found.path) from None
     places = [file_and_band(path) for path in found.paths]
@@ -273,7 +273,7 @@ def _scene(
     if nodata is not None:
         properties["nodata"] = nodata
     return Scene(
-        name=settings.id_prefix + found.name,
+        name=found.name,
         place=found.place,
         bands=names,
         width=finest.width,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,13 +144,39 @@ class Tiler:
         self._names: dict[int, int] = {}
         self.dropped = 0
 
-    def tiles(self, paths: Iterable[str]) -> Iterator[list[Record]]:
-        """Cut every scene at the paths.
+    def find(self, paths: Iterable[str]) -> Iterator[Found]:
+        """Find every scene at the paths, which are not opened yet.
 
         Parameters
         ----------
         paths : iterable of str
             Files and directories, which the source searches.
+
+        Yields
+        ------
+        Found
+            With the name that its tiles' ids begin with, which no other scene has.
+
+        Raises
+        ------
+        RasterError
+            As in `Source.find`, or a scene's name is that of another one.
+        """
+        for path in paths:
+            try:
+                for found in self._source.find(path, self._skips):
+                    named = replace(found, name=self._scenes.id_prefix + found.name)
+                    try:
+                        self._claim(named)
+                    except RasterError as error:
+                        self._skips(error)
+                    else:
+                        yield named
+            except RecordError as error:
+                self._skips(error)
+
+    def cut(self, scenes: Iterable[Found]) -> Iterator[list[Record]]:
+        """Cut scenes that `find` found.
 
         Yields
         ------
@@ -160,20 +186,15 @@ class Tiler:
         Raises
         ------
         RasterError, BandError
-            As in `Source.find` and `open_scene`.
+            As in `open_scene`.
         """
-        for path in paths:
+        for found in scenes:
             try:
-                for found in self._source.find(path, self._skips):
-                    try:
-                        self._claim(found)
-                        scene = open_scene(found, self._scenes)
-                        for doubt in scene.doubts:
-                            doubt.message = f"{found.name} {doubt.message}"
-                            self._skips.warn(doubt)
-                        yield from self._cut(scene)
-                    except RecordError as error:
-                        self._skips(error)
+                scene = open_scene(found, self._scenes)
+                for doubt in scene.doubts:
+                    doubt.message = f"{found.name} {doubt.message}"
+                    self._skips.warn(doubt)
+                yield from self._cut(scene)
             except RecordError as error:
                 self._skips(error)
 
@@ -366,6 +387,11 @@ def _valid_share(tile: Record, scene: Scene, pixels: Pixels) -> float:
     valid = float(usable.mean())
     properties["valid"] = round(valid, 6)
     return valid
+
+
+def scene_of(name: str, *, whole: bool) -> str:
+    """Return the name of the scene that the tile with an id was cut from, or that it is the whole of, see `_tile`."""
+    return name if whole else name.rsplit("_", 2)[0]  # before its column and row, or the two parts of a grid's code
 
 
 def _tile(

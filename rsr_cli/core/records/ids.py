@@ -58,3 +58,37 @@ def common(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.u
     """Return the digests that are in both of two sorted arrays."""
     few, many = (some, others) if len(some) <= len(others) else (others, some)
     return np.unique(few[among(many, few)])
+
+
+class Seen:
+    """What was seen of a stream, 16 bytes of each and whether it was in this stream; sorted, in a few arrays."""
+
+    def __init__(self) -> None:
+        self._sorted: list[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]] = []
+
+    def add(self, digests: Sequence[bytes], *, met: bool = False) -> None:
+        """Add digests of 16 bytes; ``met`` if this stream has them."""
+        first, second = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2).T
+        flags = np.full(len(digests), met)
+        while self._sorted and len(self._sorted[-1][0]) <= 2 * len(first):
+            others = self._sorted.pop()
+            first, second, flags = (np.concatenate(pair) for pair in zip(others, (first, second, flags), strict=True))
+        order = np.argsort(first, kind="stable")  # which merges what is sorted
+        self._sorted.append((first[order], second[order], flags[order]))
+
+    def meet(self, digests: Sequence[bytes]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which digests (n,) of the stream were added before, and which it has had already: two bool (n,)."""
+        first, second = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2).T
+        again, added = np.zeros((2, len(digests)), np.bool_)
+        order = np.argsort(first, kind="stable")
+        again[order[1:]] = (first[order[1:]] == first[order[:-1]]) & (second[order[1:]] == second[order[:-1]])
+        for sorted_, others, met in self._sorted:
+            at = np.minimum(np.searchsorted(sorted_, first), len(sorted_) - 1)
+            here = (sorted_[at] == first) & (others[at] == second)
+            again |= here & met[at]
+            added |= here
+            met[at[here]] = True
+        new = (~added & ~again).nonzero()[0]
+        if len(new):
+            self.add([digests[i] for i in new.tolist()], met=True)
+        return added & ~again, again

@@ -1,44 +1,53 @@
 """Records in parts: a directory that grows part by part, so that a command that is stopped loses one part at most.
 
-parts.json               what all parts have in common: the command, the vector space, the number of shards
+parts.json               what is common to all parts: the command, its settings, the vector space, the number of shards
 shard-0.json             the parts of a shard that are whole, with their sizes and checksums, and whether they are all
 part-0-000001.parquet    records, in the format that the ending states
 
 A part counts once its shard's file names it, which is written anew after each. A run makes only what is missing. A part
-is made of consecutive records of the input, so a run that goes on makes the parts that the first one would have made.
+is made of consecutive records of the input, or scenes, so a run that goes on makes the parts that the first one would
+have made.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
 
-from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, UsageError, counted
+from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, UsageError, counted, shown
 from rsr_cli.core.files import Lock, explained, reason, remove, whole_file
 from rsr_cli.core.inputs import read_bytes, sha256_of
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
-from rsr_cli.core.records.ids import among
+from rsr_cli.core.records.ids import Seen
 from rsr_cli.core.records.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.records.batch import Batch
 
-    #: What a command makes of records.
-    Make = Callable[[Iterable[Batch]], Iterable[Batch]]
+    #: What a command makes of batches of records, or of scenes.
+    Make = Callable[[Iterable[Any]], Iterable[Batch]]
+
+
+class Named(Protocol):
+    """A scene that has not been opened."""
+
+    @property
+    def name(self) -> str:
+        """That its tiles' ids begin with."""
+
 
 log = logging.getLogger("rsr")
 
@@ -74,12 +83,25 @@ def _digest(name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Part:
-    """A part as its shard's file states it: the name of its file, its records, its bytes and their sha256."""
+    """A part as its shard's file states it.
+
+    Attributes
+    ----------
+    name : str
+        That of its file.
+    count, size : int
+        Its records and bytes.
+    sha256 : str
+        Of its bytes.
+    skipped : tuple of str
+        Digests of the records of the input, or scenes, among those of the part, of which nothing could be made.
+    """
 
     name: str
     count: int
     size: int
     sha256: str
+    skipped: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:
@@ -88,8 +110,10 @@ class Part:
 
     def fault(self, directory: Path) -> str | None:
         """Return what is wrong with the file, ``None`` if it is as it was written."""
+        path = directory / self.name
         try:
-            return None if sha256_of(directory / self.name) == self.sha256 else "is damaged"
+            sound = path.stat().st_size == self.size and sha256_of(path) == self.sha256
+            return None if sound else "is damaged"
         except FileNotFoundError:
             return "is missing"
         except OSError as error:
@@ -112,13 +136,16 @@ class State:
                 return None
             if not isinstance(facts["parts"], list):
                 raise TypeError("its parts are no list")
-            state = cls(tuple(Part(**each) for each in facts["parts"]), facts["complete"])
+            parts = (Part(**each | {"skipped": tuple(each["skipped"])}) for each in facts["parts"])
+            state = cls(tuple(parts), facts["complete"])
             number = path.stem.partition("-")[2]
             for part in state.parts:
                 if not re.fullmatch(rf"part-{number}-\d{{6,12}}\.(parquet|geojsonl)", part.name):
                     raise ValueError("a part has another name")
                 if not (type(part.count) is type(part.size) is int and isinstance(part.sha256, str)):
                     raise ValueError("a part has no numbers")
+                if not all(isinstance(each, str) for each in part.skipped):
+                    raise ValueError("a part names what was skipped by something else than digests")
             if len({part.name for part in state.parts}) < len(state.parts) or type(state.complete) is not bool:
                 raise ValueError("a part is there twice, or it is not known whether they are all")
             return state
@@ -128,9 +155,22 @@ class State:
 
 @dataclass(frozen=True)
 class Common:
-    """What all parts of a directory have in common: the command, the number of shards, and a vector space, or none."""
+    """What all parts of a directory have in common.
+
+    Attributes
+    ----------
+    command : str
+        That makes them, such as ``rsr embed``.
+    settings : dict
+        Its settings, besides those that the space states, as JSON has them.
+    shards : int
+        How many there are.
+    space : Space or None
+        Of the vectors, if records have some.
+    """
 
     command: str
+    settings: dict[str, Any]
     shards: int
     space: Space | None
 
@@ -147,7 +187,9 @@ class Common:
             space = None if facts["space"] is None else Space.of_property(facts["kind"], facts["space"])
             if type(facts["shards"]) is not int or not 1 <= facts["shards"] <= MOST_SHARDS:
                 raise ValueError("there is no such number of shards")
-            return cls(facts["command"], facts["shards"], space)
+            if not isinstance(facts["settings"], dict):
+                raise TypeError("its settings have no names")
+            return cls(facts["command"], facts["settings"], facts["shards"], space)
         except (KeyError, TypeError, ValueError, AttributeError, RecordError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
@@ -233,7 +275,7 @@ def _without_common(directory: Path) -> RsrError:
 
 
 class Writer:
-    """Writes the records that a command makes to parts, in the place of a `streams.Writer`.
+    """Writes the records that a command makes of others to parts, in the place of a `streams.Writer`.
 
     Parameters
     ----------
@@ -258,6 +300,9 @@ class Writer:
         It holds parts of another command or of another number of shards.
     """
 
+    #: What it makes records of.
+    noun = "record"
+
     def __init__(
         self,
         path: str,
@@ -274,7 +319,10 @@ class Writer:
         self._shard = shard
         self._size = size
         self._ending = ending
-        self._left_out = 0
+        self._settings: dict[str, Any] | None = None
+        self._space: Space | None = None
+        self._taken: list[bytes] = []
+        self._left_out, self._put_off = 0, 0
         with explained(path):
             self._directory.mkdir(exist_ok=True)
             if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir() if entry.name[0] != "."):
@@ -288,14 +336,6 @@ class Writer:
         """The space of the vectors in the parts that are there."""
         return self._common.space if self._common else None
 
-    def _check(self, common: Common) -> None:
-        if common.command != self._command:
-            what = f"holds parts that {common.command} made, and this is {self._command}"
-            raise UsageError(what, str(self._directory), remedy="other-parts")
-        if common.shards != self._shard.of:
-            what = f"holds parts of {counted(common.shards, 'shard')}, and this is one of {self._shard.of}"
-            raise UsageError(what, str(self._directory), remedy="other-parts")
-
     def __enter__(self) -> Writer:
         with explained(str(self._directory)):
             self._lock = Lock(self._directory / f"shard-{self._shard.number}.lock")
@@ -308,7 +348,10 @@ class Writer:
             self._common = Common.read(self._directory)  # which another process may have written until now
             if self._state.parts and self._common is None:
                 raise _without_common(self._directory)
-            self._known = self._sound()
+            self._seen = self._sound()
+            # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
+            waits = self._skips.keep_going and not self._state.complete
+            self._skipped = {each for part in self._state.parts for each in part.skipped} if waits else set()
         except BaseException:
             self._lock.release()
             raise
@@ -319,29 +362,49 @@ class Writer:
             if error == (None, None, None):
                 self._save(complete=True)
                 if self._left_out:
-                    log.warning("%s: %s in it already", self._directory, counted(self._left_out, "record"))
+                    log.warning("%s: %s in it already", self._directory, counted(self._left_out, self.noun))
+                if self._put_off:
+                    what = "%s: an earlier run skipped %s; run the command again to try them"
+                    log.warning(what, self._directory, counted(self._put_off, self.noun))
+            elif not self._state.parts:
+                self._forget()
         finally:
             self._lock.release()
 
-    def _sound(self) -> NDArray[np.bytes_]:
-        """Drop parts that are not as they were written, and return the digests of the ids of the others, sorted."""
+    def _forget(self) -> None:
+        """Remove what states the settings if no part has been made with them, so that others may follow."""
+        with contextlib.suppress(OSError):
+            if {entry.name for entry in self._directory.iterdir()} <= {COMMON, f"shard-{self._shard.number}.lock"}:
+                remove(self._directory / COMMON)
+
+    def _sound(self) -> Seen:
+        """Drop parts that are not as they were written, and return what the others are made of."""
         sound: list[Part] = []
-        digests: list[bytes] = []
+        seen = Seen()
         for part in self._state.parts:
             fault = part.fault(self._directory)
             if fault:
                 log.warning("%s: %s, and is made again", self._directory / part.name, fault)
                 continue
             sound.append(part)
-            for batch in streams.read([str(self._directory / part.name)], self._skips):
-                digests += map(_digest, ids_of(batch, self._skips))
+            for digests in self._origins(part.name):
+                seen.add(digests)
         if len(sound) < len(self._state.parts):
             self._save(parts=tuple(sound))
         named = {part.name for part in sound}
         for path in self._directory.glob(f"part-{self._shard.number}-*"):
             if path.name not in named:  # damaged, or left by a run that was killed before it counted
                 remove(path)
-        return np.sort(np.array(digests, f"S{_DIGEST_BYTES}"))
+        return seen
+
+    def _origins(self, name: str) -> Iterator[list[bytes]]:
+        """Yield the digests of what a part is made of, without those of which nothing could be."""
+        for batch in streams.read([str(self._directory / name)], self._skips):
+            yield [_digest(origin) for origin in self._names(ids_of(batch, self._skips))]
+
+    def _names(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the names of what records are made of: records with their ids."""
+        return ids
 
     def _save(self, **changed: Any) -> None:
         """Change the shard's file."""
@@ -349,80 +412,183 @@ class Writer:
         with explained(str(self._place)):
             _write(self._place, asdict(self._state), overwrite=True)
 
-    def fill(self, batches: Iterable[Batch], make: Make) -> Iterator[int]:
-        """Make what is missing of records, part by part, and yield the number of records of each batch.
+    def fill(self, inputs: Iterable[Any], make: Make, settings: dict[str, Any]) -> Iterator[int]:
+        """Make what is missing, part by part, and yield the number of records of each batch.
+
+        Parameters
+        ----------
+        inputs : iterable of Batch
+            What records are made of.
+        make : callable
+            Makes them.
+        settings : dict
+            With which it does, besides those that the space of the vectors states.
 
         Raises
         ------
+        UsageError
+            The parts that are there were made with other settings.
         FingerprintError
-            Their vectors are in another space than those that are there, or were computed in another precision.
+            Their vectors are in another space, or were computed in another precision.
+        RecordError
+            An id is there twice.
         """
+        self._settings = orjson.loads(orjson.dumps(settings))
+        if self._common:
+            self._check(self._common)
+        for some in self._portions(inputs):
+            yield from self._write(make(some))
+
+    def _portions(self, batches: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
+        """Yield what is missing, as much at a time as makes a part."""
         missing = self._missing(batches)
-        waiting: list[Batch] = []
+        waiting: list[tuple[Batch, list[bytes]]] = []
 
         def of_one_part() -> Iterator[Batch]:
             room = self._size
-            while room and (batch := waiting.pop() if waiting else next(missing, None)):
+            while room and (found := waiting.pop() if waiting else next(missing, None)):
+                batch, digests = found
                 if len(batch) > room:
-                    waiting.append(batch.split(room))
+                    waiting.append((batch.split(room), digests[room:]))
+                self._taken += digests[:room]
                 room -= len(batch)
                 yield batch
 
-        for batch in missing:
-            waiting.append(batch)
+        for found in missing:
+            waiting.append(found)
             while waiting:
-                yield from self._write(make(of_one_part()))
+                yield of_one_part()
 
-    def _missing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the records that no part has."""
+    def _missing(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[bytes]]]:
+        """Yield the records that no part has, with the digests of their ids."""
         for batch in batches:
-            ids = ids_of(batch, self._skips)
-            digests = np.array([_digest(name) for name in ids], self._known.dtype)
-            known = among(self._known, digests)
-            self._left_out += int(np.count_nonzero(known))
-            batch.keep((~known).nonzero()[0].tolist())
-            if len(batch):
-                yield batch
+            digests = [_digest(name) for name in ids_of(batch, self._skips)]
+            made, again = self._seen.meet(digests)
+            for i in again.nonzero()[0].tolist():
+                self._skips(RecordError("has the id of an earlier record", batch.place(i), remedy="unique-ids"))
+            self._left_out += int(np.count_nonzero(made))
+            chosen = [i for i in (~made & ~again).nonzero()[0].tolist() if self._tries(digests[i])]
+            batch.keep(chosen)
+            if chosen:
+                yield batch, [digests[i] for i in chosen]
+
+    def _tries(self, digest: bytes) -> bool:
+        """Return whether to make records of something that no part has, or to put it off, which counts as skipped."""
+        if digest.hex() not in self._skipped:
+            return True
+        self._put_off += 1
+        self._skips.count += 1
+        return False
 
     def _write(self, made: Iterable[Batch]) -> Iterator[int]:
         """Write a part, which counts from then on, unless nothing was made."""
         taken = {part.number for part in self._state.parts}
         number = next(each for each in count_from(1) if each not in taken)  # that of a damaged part, with its records
         path = self._directory / f"part-{self._shard.number}-{number:06}.{self._ending}"
-        count = 0
+        self._count = 0
         with streams.Writer(str(path), self._skips, overwrite=True) as out:
             for batch in made:
                 self._admit(batch.space)
                 out.write(batch)
-                count += len(batch)
+                self._count += len(batch)
                 yield len(batch)
-        if count:
-            part = Part(path.name, count, path.stat().st_size, sha256_of(path))
-            self._save(parts=tuple(sorted((*self._state.parts, part), key=lambda each: each.number)))
-        else:
+        if not self._count:  # what was skipped is noted with the next part
             remove(path)
+            return
+        skipped: tuple[str, ...] = ()
+        if self._count < len(self._taken) or self.noun != "record":
+            origins = {digest for digests in self._origins(path.name) for digest in digests}
+            skipped = tuple(digest.hex() for digest in self._taken if digest not in origins)
+        self._taken = []
+        self._agree()
+        part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), skipped)
+        self._save(parts=tuple(sorted((*self._state.parts, part), key=lambda each: each.number)))
 
     def _admit(self, space: Space | None) -> None:
-        """Check that vectors are in the space of the parts that are there; of the first part, it is written down."""
+        """Check that vectors that were made are in the space of the parts that are there, or write it down."""
+        if self._common is None or space is not self._space:
+            self._space = space
+            self._agree()
+
+    def _agree(self) -> None:
+        """Check what is written down as common to all parts, by whatever run; if nothing is, write it down."""
+        self._common = Common.read(self._directory)
         if self._common is None:
+            own = Common(self._command, self._settings or {}, self._shard.of, self._space)
             try:
-                Common(self._command, self._shard.of, space).write(self._directory)
+                own.write(self._directory)
             except OutputError:
-                if not is_parts(str(self._directory)):
+                if not (self._directory / COMMON).exists():
                     raise
-            self._common = Common.read(self._directory)
-            assert self._common is not None
-            self._check(self._common)
-        theirs = self._common.space
+            self._common = Common.read(self._directory) or own
+        self._check(self._common)
+
+    def _check(self, common: Common) -> None:
+        """Raise UsageError or FingerprintError if this run, as far as it is known, does not go with what is common."""
+        place = str(self._directory)
+        if common.command != self._command:
+            what = f"holds parts that {common.command} made, and this is {self._command}"
+            raise UsageError(what, place, remedy="other-parts")
+        if common.shards != self._shard.of:
+            what = f"holds parts of {counted(common.shards, 'shard')}, and this is one of {self._shard.of}"
+            raise UsageError(what, place, remedy="other-parts")
+        for name, value in (self._settings or {}).items():
+            if (theirs := common.settings.get(name)) != value:
+                what = f"holds parts made with {name} {shown(theirs)}, and this run has {shown(value)}"
+                raise UsageError(what, place, remedy="same-parts")
+        space, theirs = self._space, common.space
         if space is None or theirs is None:
             return
         if (space.fingerprint, space.size) != (theirs.fingerprint, theirs.size):
             what = f"the records are in another vector space than those in parts ({space.difference(theirs)})"
-            raise FingerprintError(what, str(self._directory), remedy="same-parts")
+            raise FingerprintError(what, place, remedy="same-parts")
         mine, other = (each.facts.get("precision", "fp32") for each in (space, theirs))
         if mine != other:
             what = f"the records are computed in {mine}, those in parts in {other}"
-            raise FingerprintError(what, str(self._directory), remedy="same-parts")
+            raise FingerprintError(what, place, remedy="same-parts")
+
+
+class SceneWriter(Writer):
+    """Writes the tiles of scenes to parts, each of which has all tiles of its scenes.
+
+    Parameters
+    ----------
+    scene_of : callable
+        Returns the name of the scene that a tile of some id was cut from.
+    *arguments, **settings
+        As of `Writer`.
+    """
+
+    noun = "scene"
+
+    def __init__(self, *arguments: Any, scene_of: Callable[[str], str], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._scene_of = scene_of
+
+    def _names(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the names of the scenes of tiles."""
+        return list(dict.fromkeys(map(self._scene_of, ids)))
+
+    def _portions(self, scenes: Iterable[Named]) -> Iterator[Iterator[Named]]:  # type: ignore[override]
+        """Yield scenes of which no part has tiles, as many at a time as make a part."""
+        missing = self._missing_scenes(scenes)
+
+        def of_one_part(scene: Named | None) -> Iterator[Named]:
+            while scene:
+                self._taken.append(_digest(scene.name))
+                yield scene
+                scene = next(missing, None) if self._count < self._size else None
+
+        for scene in missing:
+            yield of_one_part(scene)
+
+    def _missing_scenes(self, scenes: Iterable[Named]) -> Iterator[Named]:
+        for scene in scenes:
+            digest = _digest(scene.name)
+            made = self._seen.meet([digest])[0][0]
+            self._left_out += int(made)
+            if not made and self._tries(digest):
+                yield scene
 
 
 def ids_of(batch: Batch, skips: Skips) -> Sequence[str]:
@@ -434,8 +600,7 @@ def ids_of(batch: Batch, skips: Skips) -> Sequence[str]:
 def of_shard(batches: Iterable[Batch], shard: Shard, skips: Skips) -> Iterator[Batch]:
     """Yield the records of a shard."""
     for batch in batches:
-        if shard.of > 1:
-            takes = shard.takes(ids_of(batch, skips))
-            batch.keep([i for i, taken in enumerate(takes) if taken])
+        takes = shard.takes(ids_of(batch, skips))
+        batch.keep([i for i, taken in enumerate(takes) if taken])
         if len(batch):
             yield batch

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import RsrError, UsageError
 from rsr_cli.core.files import Output
 from rsr_cli.core.forms import (
     ARRAY_ENDING,
@@ -65,6 +65,9 @@ def _files(path: str, *, allow_missing: bool) -> list[str]:
     found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name) and each.is_file())
     hidden = (".", "_")  # what Spark and others leave beside their files
     found = [each for each in found if not any(part.startswith(hidden) for part in each.relative_to(path).parts)]
+    below = [str(each) for each in {file.parent for file in found} if parts.is_parts(str(each))]
+    if below:
+        raise RsrError("is below the directory, and holds parts", min(below), remedy="name-parts")
     return [str(each) for each in found] or [path]
 
 
@@ -215,9 +218,14 @@ class Writer:
         if error == (None, None, None):
             self.count = 0
 
-    def fill(self, batches: Iterable[Batch], make: Callable[[Iterable[Batch]], Iterable[Batch]]) -> Iterator[int]:
-        """Write what a function makes of batches, and yield the number of records of each."""
-        for batch in make(batches):
+    def fill(
+        self,
+        inputs: Iterable[Any],
+        make: Callable[[Iterable[Any]], Iterable[Batch]],
+        settings: dict[str, Any],  # noqa: ARG002  nothing that is there was made with others
+    ) -> Iterator[int]:
+        """Write what a function makes of batches or scenes, and yield the number of records of each batch."""
+        for batch in make(inputs):
             self.write(batch)
             self.count += len(batch)
             yield len(batch)
