@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import resource
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -149,9 +151,39 @@ def test_an_error_on_one_of_several_devices_ends_them_all(call, corner_scene, tm
     path.write_bytes(call("tile", "--size", "16", corner_scene))
     placement = place("cpu", "fp32", 4)
     embedder = Embedder(Fails(), replace(placement, devices=placement.devices * 2), Skips())
-    with pytest.raises(UsageError, match="too little memory for a batch of 4 tiles") as caught:
+    with pytest.raises(UsageError, match="cpu has too little memory for a single tile") as caught:
         list(embedder.embed(read([str(path)], Skips())))
-    assert "--batch-size" in explain(caught.value)
+    assert "--device" in explain(caught.value)
+
+
+def test_a_batch_that_memory_does_not_suffice_for_is_halved(call, corner_scene, tmp_path, caplog):
+    """Those after it are as small at once, and the vectors and their order are the same."""
+    sizes = []
+
+    class Hungry(Means):
+        def forward(self, pixels, *given, **context):
+            torch.empty(len(pixels) << 26, dtype=torch.uint8)  # 64 MiB per tile
+            sizes.append(len(pixels))
+            return super().forward(pixels, *given, **context)
+
+    tiles = call("tile", "--size", "8", "--min-valid", "0.2", corner_scene)
+    expected, _ = embedded(tiles, tmp_path, batch_size=8)
+    caplog.clear()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (450 << 20), limits[1]))
+    try:
+        found, _ = embedded(tiles, tmp_path, Hungry(), batch_size=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == (
+        "cpu has too little memory for a batch of 64 tiles, and computes half of them at a time from here on"
+    )
+    assert max(sizes) in (2, 4, 6)
+    assert 2 <= len(said) <= 6
+    assert [record["id"] for record in found] == [record["id"] for record in expected]
+    np.testing.assert_allclose(vectors(found), vectors(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"filled": ["green"]}, {"fill_missing": True}])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, groupby
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.reading import Ready
     from rsr_cli.core.encoders.transformer import VisionTransformer
     from rsr_cli.core.records.space import Space
+
+log = logging.getLogger("rsr")
 
 #: Number of batches that each device has at a time, the one that it computes included, and for which tiles are read
 #: ahead.
@@ -179,6 +183,7 @@ class _Device:
             quantize(cast("VisionTransformer", encoder.module), bf16=computes_bf16(device))
         self._prepare = Preprocessor(encoder, device if is_cuda else torch.device("cpu"))
         self._threads = 2 if is_cuda and encoder.reentrant else 1
+        self._most = sys.maxsize  # tiles that memory suffices for, as far as is known
 
     @contextlib.contextmanager
     def started(self) -> Iterator[Callable[[list[Ready]], Future[NDArray[np.float32]]]]:
@@ -189,8 +194,27 @@ class _Device:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    @torch.inference_mode()
     def _encode(self, tiles: list[Ready]) -> NDArray[np.float32]:
+        """Encode a batch, in halves if memory does not suffice; later ones are as small at once."""
+        if len(tiles) <= self._most:
+            encoded = self._encode_at_once(tiles)
+            if encoded is not None:
+                return encoded
+            if tiles[0].is_large:
+                raise too_large(tiles[0].place)
+            if len(tiles) == 1:
+                raise UsageError(f"{self._device} has too little memory for a single tile", remedy="memory")
+            what = "%s has too little memory for a batch of %s, and computes half of them at a time from here on"
+            log.warning(what, self._device, counted(len(tiles), "tile"))
+            self._most = len(tiles) // 2
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        half = -(-len(tiles) // 2)
+        return np.concatenate([self._encode(tiles[:half]), self._encode(tiles[half:])])
+
+    @torch.inference_mode()
+    def _encode_at_once(self, tiles: list[Ready]) -> NDArray[np.float32] | None:
+        """Encode a batch, ``None`` if memory does not suffice."""
         try:
             pixels, valid = self._prepare([tile.pixels for tile in tiles], [tile.valid for tile in tiles])
             context = {
@@ -202,10 +226,7 @@ class _Device:
         except (MemoryError, RuntimeError) as error:
             if not _is_about_memory(error):
                 raise
-            if tiles[0].is_large:
-                raise too_large(tiles[0].place) from None
-            what = f"{self._device} has too little memory for a batch of {counted(len(tiles), 'tile')}"
-            raise UsageError(what, remedy="batch-size") from None
+            return None
         return encoded
 
 
