@@ -235,7 +235,7 @@ def destination(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-# binarize, embed, index: commands that read what others wrote in parts.
+# binarize, embed, index, info: commands that read what others wrote in parts.
 allow_missing = click.option(
     "--allow-missing", is_flag=True, help="Read a directory of parts although parts or shards are missing or damaged."
 )

@@ -14,7 +14,7 @@ REMEDIES = {
     "again": "run the command again",
     "all-hits": "if the index has tiles there, rsr query --radius inf finds them",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
-    "allow-missing": "run again the command that writes them; rsr index, rsr embed and rsr binarize read the rest with"
+    "allow-missing": "run again the command that writes them; rsr info, index, embed and binarize read the rest with"
     " --allow-missing",
     "allow-network": "pass --allow-network if you trust where it comes from",
     "array": "cut rasters into records with rsr tile, or name it *.npy if its rows are embeddings",

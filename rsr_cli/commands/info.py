@@ -33,9 +33,10 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 @options.output
 @options.overwrite
 @click.option("--json", "as_json", envvar="RSR_INFO_JSON", is_flag=True, help="Write one JSON object.")
+@options.allow_missing
 @options.keep_going
 @options.verbosity
-def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: Skips) -> None:
+def info(path: str, output: str | None, overwrite: bool, as_json: bool, allow_missing: bool, skips: Skips) -> None:
     """Describe an index or a file of records.
 
     Prints how many records there are, how large they are, where and when they are from, the vector spaces of their
@@ -53,7 +54,7 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, skips: S
         summary = Summary()
         skips.instead["id-column"] = "rename-id", {}
         with Progress("records") as progress:
-            for batch in streams.read([path], skips, progress=progress):
+            for batch in streams.read([path], skips, progress=progress, allow_missing=allow_missing):
                 summary.add(batch, skips)
                 progress.update(len(batch))
         size = None if path == "-" else input_size(path)

@@ -131,13 +131,15 @@ def test_a_part_that_is_damaged_is_refused_and_made_again(rsr, folder, binarize,
     done = rsr("index", "p", "-o", "i.rsr", cwd=folder)
     assert (done.returncode, not (folder / "i.rsr").exists()) == (1, True)
     assert done.stderr.decode() == (
-        f"rsr index: p: {says}; run again the command that writes them; rsr index, rsr embed and rsr binarize read the"
+        f"rsr index: p: {says}; run again the command that writes them; rsr info, index, embed and binarize read the"
         " rest with --allow-missing\n"
     )
     done = rsr("index", "p", "-o", "i.rsr", "--allow-missing", cwd=folder)
     assert (done.returncode, done.stderr.decode()) == (0, f"rsr index: p: {says}; left out\n")
     with Index(folder / "i.rsr") as index:
         assert index.manifest.count == N - 8
+    done = rsr("info", "p", "--json", "--allow-missing", cwd=folder)
+    assert (orjson.loads(done.stdout)["records"], done.stderr.decode()) == (N - 8, f"rsr info: p: {says}; left out\n")
     done = binarize("--part-format", ending)
     assert done.returncode == 0
     assert f"p/{says}, and is made again\n".replace(" is ", ": is ", 1) in done.stderr.decode()
