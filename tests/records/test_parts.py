@@ -274,6 +274,17 @@ def test_a_run_that_fails_before_its_first_part_leaves_the_settings_open(folder,
     assert binarize().returncode == 0
 
 
+def test_settings_of_which_no_part_was_made_bind_nobody_but_who_is_at_it(folder, binarize):
+    assert binarize("--method", "lsh", "--bits", "8", "--shard", "1/2").returncode == 0
+    for path in (folder / "p").glob("*-1*"):  # as a run that is killed before its first part leaves it
+        path.unlink()
+    lock = folder / "p" / "shard-1.lock"
+    lock.touch()
+    assert binarize("--shard", "0/2").returncode == 2  # for the other one may be at it
+    lock.unlink()
+    assert binarize().returncode == 0
+
+
 def test_an_id_that_is_there_twice_is_refused_in_every_run(folder, binarize):
     """By one that goes on too: were the second one taken for done, its record would be lost without a word."""
     lines = drawn_lines(20).splitlines(keepends=True)

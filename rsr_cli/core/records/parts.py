@@ -295,9 +295,10 @@ class Writer:
     Raises
     ------
     OutputError
-        The directory is there and holds no parts, or cannot be written, or another process writes this shard.
+        The directory is there and holds no parts, or cannot be written, or, as it is entered, another process writes
+        this shard.
     UsageError
-        It holds parts of another command or of another number of shards.
+        As it is entered: it holds parts of another command or of another number of shards.
     """
 
     #: What it makes records of.
@@ -327,9 +328,7 @@ class Writer:
             self._directory.mkdir(exist_ok=True)
             if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir() if entry.name[0] != "."):
                 raise OutputError("has other files than parts in it", path, remedy="other-parts")
-        self._common = Common.read(self._directory)
-        if self._common:  # before an input is read
-            self._check(self._common)
+        self._common: Common | None = None
 
     @property
     def known_space(self) -> Space | None:
@@ -345,8 +344,12 @@ class Writer:
         try:
             self._place = self._directory / f"shard-{self._shard.number}.json"
             self._state = State.read(self._place) or State()
-            self._common = Common.read(self._directory)  # which another process may have written until now
-            if self._state.parts and self._common is None:
+            if not self._state.parts:
+                self._forget()  # what a run that was killed before its first part left
+            self._common = Common.read(self._directory)
+            if self._common:  # before an input is read
+                self._check(self._common)
+            elif self._state.parts:
                 raise _without_common(self._directory)
             self._seen = self._sound()
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
@@ -372,7 +375,7 @@ class Writer:
             self._lock.release()
 
     def _forget(self) -> None:
-        """Remove what states the settings if no part has been made with them, so that others may follow."""
+        """Remove what states the settings if no part was made with them, and no other run may be making one."""
         with contextlib.suppress(OSError):
             if {entry.name for entry in self._directory.iterdir()} <= {COMMON, f"shard-{self._shard.number}.lock"}:
                 remove(self._directory / COMMON)
