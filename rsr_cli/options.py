@@ -472,20 +472,26 @@ def refuse_typed(why: str, *names: str) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-# embed, show, tile: commands that open rasters, which records of a stranger may name.
-def allow_network(function: Callable[P, R]) -> Callable[P, R]:
-    """Add ``--allow-network`` to a command; without it, nothing is read through the network."""
+# embed, query, show, tile: commands that open rasters, which records of a stranger may name.
+def reach(function: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--allow-network``, without which nothing is read through the network, and ``--root`` to a command."""
 
     @click.option(
         "--allow-network",
         is_flag=True,
         help="Read what is on the network. Without it, a record or an Item that names a server is refused.",
     )
+    @click.option(
+        "--root",
+        type=File(exists=True, file_okay=False),
+        metavar="DIR",
+        help="Open no raster outside of this directory, links followed. A record or an Item that names one is refused.",
+    )
     @functools.wraps(function)
-    def wrapped(*args: Any, allow_network: bool, **kwargs: Any) -> R:
-        from rsr_cli.core.network import allowing
+    def wrapped(*args: Any, allow_network: bool, root: str | None, **kwargs: Any) -> R:
+        from rsr_cli.core.reach import allowing
 
-        with allowing(allow_network):
+        with allowing(allow_network, root):
             return function(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]

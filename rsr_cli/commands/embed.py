@@ -86,7 +86,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     " on CPUs with AVX-512 VNNI, and changes a few bits of a code.  [default: auto]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
-@options.allow_network
+@options.reach
 @options.keep_going
 @options.verbosity
 def embed(

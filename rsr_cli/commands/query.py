@@ -123,7 +123,7 @@ DEFAULT_K = 20  # the paper's
 @options.per_band
 @options.scaling
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Checkpoint to embed --raster with.")
-@options.allow_network
+@options.reach
 # Which hits to leave out.
 @options.exclude_self
 @click.option("--exclude-overlap", is_flag=True, help="Leave out items whose footprints share area with the query's.")

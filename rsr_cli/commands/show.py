@@ -54,7 +54,7 @@ DEFAULT_STRETCH = 2.0, 98.0
     help="Percentiles of each band, in all but the brightest tiles of a row, to display as black and full brightness."
     "  [default: {:g},{:g}]".format(*DEFAULT_STRETCH),
 )
-@options.allow_network
+@options.reach
 @click.option(
     "--map",
     "as_map",

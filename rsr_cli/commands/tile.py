@@ -118,7 +118,7 @@ _DRAWN = " or ".join(name for name, dataset in DATASETS.items() if dataset.draws
 @options.destination
 @click.option("--id-prefix", default="", metavar="TEXT", help="Begin every id with this text.")
 @click.option("--chips", type=click.Path(file_okay=False), help="Write each tile as a GeoTIFF to this directory.")
-@options.allow_network
+@options.reach
 @options.keep_going
 @options.verbosity
 def tile(

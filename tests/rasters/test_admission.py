@@ -18,8 +18,8 @@ from support import needs_torch
 from support_rasters import ONES
 
 from rsr_cli.core.errors import RasterError
-from rsr_cli.core.network import allowing
 from rsr_cli.core.rasters.opening import open_raster
+from rsr_cli.core.reach import allowing
 
 REMOTE = [
     "http://{host}/x.tif",

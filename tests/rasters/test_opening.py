@@ -198,7 +198,7 @@ def test_a_server_that_does_not_answer_is_given_up(silent_server, given):
     url, _ = silent_server
     code = """
 import os, sys
-from rsr_cli.core.network import allowing
+from rsr_cli.core.reach import allowing
 from rsr_cli.core.rasters.opening import open_raster
 print(os.environ["GDAL_HTTP_LOW_SPEED_TIME"], flush=True)
 if sys.argv[2:]:

@@ -15,7 +15,7 @@ from support_rasters import grid, messages, records
 from support_stac import COG, EARTH_SEARCH, earth_search, hls, item, landsat, numbers, save
 
 from rsr_cli.core import rasters
-from rsr_cli.core.network import allowing
+from rsr_cli.core.reach import allowing
 
 
 def tiled(rsr, *arguments, input=None, cwd=None):  # noqa: A002

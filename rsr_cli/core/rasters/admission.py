@@ -17,7 +17,7 @@ import rasterio
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import read_bytes
-from rsr_cli.core.network import check_allowed
+from rsr_cli.core.reach import check_inside, check_network, is_confined
 from rsr_cli.core.sources.base import file_and_band
 
 if TYPE_CHECKING:
@@ -44,11 +44,16 @@ _REMOTE = frozenset(
 _LOCAL_SCHEMES = frozenset({"file", "zip", "tar", "gzip"})
 _REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "az", "oss"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SYSTEM = re.compile(r"/(vsi[a-z0-9_]+)[/?]")
 _VIRTUAL = re.compile(r"(?<![A-Za-z0-9_])(vsi[a-z0-9_]+)[/?]")
 #: What is before the file in the names of subdatasets.
 _SUBDATASET = re.compile(
     r"(?:netCDF|HDF5|SENTINEL2_\w+|GPKG|ZARR|(?:HDF4_\w+|GTIFF_DIR(?::off)?|NITF_IM):\w+):", re.IGNORECASE
 )
+#: The formats that are read in archives, and where a run is confined to a directory, whose files GDAL lists. In others,
+#: such as HDF5 and netCDF, a file can have its numbers in any other one.
+IMAGES = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "HFA")
+CONFINED = (*IMAGES, "VRT")
 #: Elements of virtual rasters, and keys of their metadata, that name datasets. GDAL ignores upper and lower case.
 _SOURCES = frozenset({"sourcefilename", "sourcedataset", "dempath"})
 _KEYS = frozenset({"x_dataset", "y_dataset"})
@@ -72,9 +77,11 @@ def check_source(source: str) -> bool:
     Raises
     ------
     RasterError
-        It is on the network, which this run may not use, or in none of these forms.
+        It is on the network, which this run may not use, or outside of the directory to which it is confined, or in
+        none of these forms.
     """
     if _exists(source):
+        check_inside(source)
         _check_kind(source)
         return False
     if source.startswith("vrt://"):
@@ -92,6 +99,8 @@ def check_source(source: str) -> bool:
         if (rest.startswith("/vsi") and not systems) or not rest.isprintable():  # what rasterio leaves out of a URL
             raise _unknown(source)
         remote = not schemes <= _LOCAL_SCHEMES or bool(systems & _REMOTE)
+        if is_confined() and schemes <= _LOCAL_SCHEMES:
+            remote = _is_remote_or_inside(rest, source, is_url=found is not None)
     elif found := _SUBDATASET.match(source):
         return check_source(_file_of(source[found.end() :], source))
     elif ":" in source or source.startswith("<"):
@@ -99,8 +108,28 @@ def check_source(source: str) -> bool:
     else:
         remote = False
     if remote:
-        check_allowed(source)
+        check_network(source)
     return remote
+
+
+def _is_remote_or_inside(rest: str, source: str, *, is_url: bool) -> bool:
+    """Return whether a name in a virtual file system is on the network; else check the file that it begins with.
+
+    ``rest`` is that of a URL without its scheme. What could name another file to GDAL or rasterio is refused.
+    """
+    path = rest
+    while (system := _SYSTEM.match(path)) and system[1] in _ARCHIVES:
+        path = path[system.end() :]
+    if system:
+        return True
+    path, _, inside = path.partition("!") if is_url else (path, "", "")
+    parts = path.split("/")
+    beginnings = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    file = next((each for each in beginnings if os.path.isfile(each)), None)  # noqa: PTH113  not all are paths
+    if file is None or "{" in rest or (is_url and (not rest.startswith("/") or {*"!?#;"} & {*inside, *path})):
+        raise _unknown(source)
+    check_inside(file)
+    return False
 
 
 def is_in_archive(source: str) -> bool:
@@ -185,6 +214,7 @@ def _check_file(file: str, path: str, seen: set[str]) -> None:
     except (OSError, ValueError):  # a name that no file has
         return
     for beside in _sidecars(Path(file)):
+        check_inside(str(beside))
         if (begin := _begins(beside)) and not begin.startswith(_PLAIN):
             raise RasterError(f"has overviews or a mask in {beside}, which is no TIFF", path, remedy="raw-bands")
     if b"<VRTDataset" in _begins(Path(file)):
@@ -207,8 +237,22 @@ def _sidecars(file: Path) -> Iterator[Path]:
 def _check_dataset(dataset: DatasetReader, file: str, path: str, seen: set[str]) -> None:
     if any(dataset.tags(ns=domain).get(key) for domain, key in _OVERVIEWS):
         raise RasterError("names another file as its overviews", path, remedy="raw-bands")
+    if is_confined():
+        _check_files(dataset, path)
     if dataset.driver == "VRT":
         _check_xml(str(dataset.tags(ns="xml:VRT").get("xml:VRT", "")), file, path, seen)
+
+
+def _check_files(dataset: DatasetReader, path: str) -> None:
+    """Check what a dataset consists of, as far as GDAL knows, which is all in `CONFINED` formats."""
+    if dataset.driver not in CONFINED:
+        what = f"is of the format {dataset.driver}, in which a file can lead out of a directory unseen"
+        raise RasterError(what, path, remedy="raw-bands")
+    for file in dataset.files:
+        try:
+            check_source(file)
+        except RasterError as error:
+            raise RasterError(f"leads to {file}, which {error.message}", path, remedy=error.remedy) from None
 
 
 def _check_xml(text: str | bytes, file: str, path: str, seen: set[str]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import resource
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -20,7 +20,16 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 
 from rsr_cli.core.errors import RasterError
 from rsr_cli.core.inputs import map_array
-from rsr_cli.core.rasters.admission import SKIPPED_DRIVERS, check_dataset, check_file, check_source, is_in_archive
+from rsr_cli.core.rasters.admission import (
+    CONFINED,
+    IMAGES,
+    SKIPPED_DRIVERS,
+    check_dataset,
+    check_file,
+    check_source,
+    is_in_archive,
+)
+from rsr_cli.core.reach import is_confined
 from rsr_cli.core.records.foreign import has_records
 
 if TYPE_CHECKING:
@@ -60,10 +69,6 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messag
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
-
-
-#: The formats that are read in archives.
-IMAGES = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "HFA")
 
 
 @contextmanager
@@ -116,6 +121,9 @@ def open_raster(
         except RasterioError:
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise RasterError("is empty", path) from None
+            if is_confined():
+                what = f"is damaged, or of another format than may be read within a directory ({', '.join(CONFINED)})"
+                raise RasterError(what, path, remedy="raw-bands") from None
             raise
         if not path.endswith(".npy"):
             check_dataset(dataset, path)
@@ -151,17 +159,16 @@ def _open(path: str, *, remote: bool) -> DatasetReader:
     """Open what GDAL reads; of a remote file nothing beside it is asked for, which takes dozens of requests.
 
     What is in an archive cannot be checked before GDAL opens it: only `IMAGES` are read there, and nothing beside them.
+    Within a directory that the run is confined to, only `CONFINED` formats are.
     """
     alone = remote and "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ
-    if not (alone or is_in_archive(path)):
-        return rasterio.open(path)
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        if not is_in_archive(path):
-            return rasterio.open(path)
-        for driver in IMAGES[:-1]:
+    archived = is_in_archive(path)
+    drivers = IMAGES if archived else CONFINED if is_confined() else (None,)
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if alone or archived else nullcontext():
+        for driver in drivers[:-1]:
             with suppress(RasterioError):
                 return rasterio.open(path, driver=driver)
-        return rasterio.open(path, driver=IMAGES[-1])
+        return rasterio.open(path, driver=drivers[-1])
 
 
 def _open_array(path: str) -> DatasetReader:

@@ -17,7 +17,7 @@ import orjson
 
 from rsr_cli.core.errors import BandError, RasterError, RsrError, UsageError, shown
 from rsr_cli.core.files import reason
-from rsr_cli.core.network import check_allowed
+from rsr_cli.core.reach import check_inside, check_network
 from rsr_cli.core.records.jsonl import FAILURE, MAX_LINE_BYTES, read_lines, upstream_error
 from rsr_cli.core.sensors.base import COMMON_NAMES, RASTER_ENDINGS, UNUSED, factor_of, missing_bands
 from rsr_cli.core.sources.base import Declared, Found, band_in_file
@@ -360,7 +360,7 @@ def _fetched(url: str, size: int | None = None) -> bytes:
     import urllib.error
     import urllib.request
 
-    check_allowed(url)
+    check_network(url)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "rsr", "Accept": "application/json, */*"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
@@ -444,6 +444,8 @@ def _linked(
             address = _resolved(address, base, gdal=False)
             if address not in seen:
                 seen.add(address)
+                if not _WEB.match(address):
+                    check_inside(address)
                 yield from _documents(address, skips)
         except RsrError as error:
             skips(RasterError(f"links to {address}: {error.message}", place, remedy=error.remedy, **error.facts))
