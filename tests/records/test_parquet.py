@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -295,6 +296,29 @@ def test_a_file_that_is_no_parquet(tmp_path):
     os.mkfifo(tmp_path / "x.parquet")
     with pytest.raises(RsrError, match="not a regular file"):
         read_all(tmp_path / "x.parquet")
+
+
+def test_texts_that_are_not_utf_8(tmp_path):
+    """In a column of texts, in one that a dictionary has, and in the name of a time zone, which Arrow keeps beside."""
+    times = pa.array([0], pa.timestamp("us", "Europe/Rome"))
+    for name, column in {"id": ["mark!"], "embedding_space": ["mark!"], "datetime": times}.items():
+        path = tmp_path / f"{name}.parquet"
+        vectors = pa.array([[0.5]], pa.list_(pa.float32()))
+        others = {"id": ["a"], "embedding": vectors}
+        pq.write_table(pa.table({**others, name: column}), path, compression="none", write_statistics=False)
+        sound = path.read_bytes()
+        for old, new in ((b"mark!", b"mar\xfd!"), *_spoilt_zone(sound)):
+            sound = sound.replace(old, new)
+        path.write_bytes(sound)
+        with pytest.raises(RsrError, match=rf"{name}\.parquet: cannot be read as Parquet: .*(UTF8|utf-8)"):
+            next(streams.read([str(path)], Skips(), (), None, TableSettings("s"))).records.clear()
+
+
+def _spoilt_zone(content):
+    """Return the schema that Arrow keeps in base64, if it has a time zone, and one whose zone is not UTF-8."""
+    (kept,) = re.findall(rb"[A-Za-z0-9+/]{200,}=*", content)
+    schema = base64.b64decode(kept)
+    return [(kept, base64.b64encode(schema.replace(b"Europe/Rome", b"Europe\xfdRome")))] if b"Rome" in schema else []
 
 
 def test_a_file_that_is_cut_short(table):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -61,13 +62,15 @@ class _File:
     def __init__(self, file: pq.ParquetFile, path: str) -> None:
         self._file, self.path = file, path
         stored: pa.Schema = file.schema_arrow
+        pickle.dumps(stored)  # decodes its texts, such as time zones, which fails if they are not UTF-8
         self.schema = pa.schema([(each.name, pa.string() if _is_uuid(each) else each.type) for each in stored])
         self.metadata: dict[bytes, bytes] = file.metadata.metadata or {}
         self.n_rows: int = file.metadata.num_rows
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Read some columns, at most so many rows at once."""
+        """Read some columns, at most so many rows at once, whose texts and offsets are sound."""
         for batch in self._file.iter_batches(rows, columns=columns):
+            batch.validate(full=True)
             read = [_uuids(batch[i]) if _is_uuid(each) else batch[i] for i, each in enumerate(batch.schema)]
             yield pa.RecordBatch.from_arrays(read, batch.schema.names)
 
@@ -94,7 +97,7 @@ def opened(path: str, _settings: TableSettings) -> Iterator[_File]:
         reads = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}  # which would keep all that was read
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=stated, **reads) as file:
             yield _File(file, path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         what = str(error).partition("\n")[0].rstrip(".")
         raise RsrError(f"cannot be read as Parquet: {what}", path) from None
     except OSError as error:
