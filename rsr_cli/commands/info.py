@@ -69,7 +69,7 @@ def _table(found: dict[str, Any]) -> Iterator[bytes]:
     lines = [(name, _shown(name, value)) for name, value in facts.items()]
     for space in found.get("spaces", []):
         stated = {name: value for name, value in space.items() if name not in ("kind", "records")}
-        known = [f"{name} {_shown(name, value)}" for name, value in stated.items()]
+        known = [f"{name} {_shown('', value)}" for name, value in stated.items()]
         text = ", ".join(known if "fingerprint" in stated else ["of no stated space", *known])
         some = "" if space["records"] == found["records"] else f" ({counted(space['records'], 'record')})"
         lines.append((space["kind"], text + some))

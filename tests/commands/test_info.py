@@ -166,6 +166,22 @@ def test_an_empty_table_of_geopandas(rsr, tmp_path):
     assert (done.returncode, done.stderr) == (0, b"rsr info: x.parquet: is empty\n")
 
 
+def test_a_space_that_states_what_info_states_itself(rsr, tmp_path):
+    facts = {"kind": "\x1b[2J", "records": "x", "bytes": "many", "gsd": 3, "bbox": 7, "interval": None, "arguments": 5}
+    record = feature("a", embedding=embedding([0.5]) | facts)
+    (tmp_path / "x.geojsonl").write_bytes(orjson.dumps(record))
+    assert rsr("index", tmp_path / "x.geojsonl", "-o", tmp_path / "x.rsr").returncode == 0
+    for name in ("x.geojsonl", "x.rsr"):
+        done = rsr("info", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode()
+        assert "\nembedding " in text
+        assert "bytes many" in text
+        assert "\x1b" not in text
+        (space,) = orjson.loads(rsr("info", "--json", tmp_path / name).stdout)["spaces"]
+        assert (space["kind"], space["records"]) == ("embedding", 1)
+
+
 def test_an_index_without_rows(rsr, tmp_path):
     assert rsr("index", "--allow-empty", "-o", "i.rsr", input=b"", cwd=tmp_path).returncode == 0
     found = orjson.loads(rsr("info", "--json", "i.rsr", cwd=tmp_path).stdout)

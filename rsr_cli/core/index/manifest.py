@@ -101,8 +101,10 @@ class SegmentFacts:
             raise ValueError(f"{self.deleted!r} is not a number of deleted rows")
         if (self.deletions is None) != (not self.deleted) or self.deletions not in (None, *names):
             raise ValueError("a segment does not name the file of its deletions")
-        if not isinstance(self.partitions, dict | None):
-            raise ValueError("the partitions of a segment are not stated")
+        if self.partitions is not None:
+            count = self.partitions.get("count") if isinstance(self.partitions, dict) else None
+            if type(count) is not int or count < 1:
+                raise ValueError("the partitions of a segment have no number")
 
     @property
     def size(self) -> int:
@@ -319,6 +321,9 @@ class Manifest:
             raise ValueError(f"its generation is not a number from 1 to {MAX_GENERATION}")
         if self.partitions not in (None, "auto") and not (type(self.partitions) is int and self.partitions > 0):
             raise ValueError("its partitions are not a number")
+        made_with = self.made_with if isinstance(self.made_with, dict) else {"": None}
+        if not _are(made_with.values(), str) or not isinstance(self.arguments, list) or not _are(self.arguments, str):
+            raise ValueError("its versions or arguments are not text")
         for segment in self.segments:
             segment.check()
         if len({segment.name for segment in self.segments}) < len(self.segments):

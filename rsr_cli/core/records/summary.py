@@ -116,7 +116,8 @@ class Summary:
             "gsd": list(self.gsd) if self.gsd else None,
             "labels": dict(self.labels.most_common()) or None,
             "spaces": [
-                {"kind": kind, **object_in(text), "records": count} for (kind, text), count in self.spaces.most_common()
+                {"kind": kind} | object_in(text) | {"kind": kind, "records": count}  # whatever a record calls its own
+                for (kind, text), count in self.spaces.most_common()
             ]
             or None,
             "candidates": [dict(zip(("column", "dim", "dtype"), each, strict=True)) for each in self.candidates]
