@@ -366,6 +366,19 @@ def test_two_control_points_are_of_a_north_up_image(tiles_of):
         check_rules(tile)
 
 
+@pytest.mark.parametrize("far", [1e10, 1e200, 1e308])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_control_points_beyond_any_map_give_no_footprint(tmp_path, write_raster, rsr, far, crs):
+    """Numbers that overflow would make LAPACK write to stderr."""
+    corners = [(0, 0, 1, 1), (0, 8, far, 1), (8, 0, 1, -far), (8, 8, far, -far)]
+    path = write_raster(
+        tmp_path / "x.tif", np.ones((1, 8, 8), "uint16"), gcps=[GroundControlPoint(*each) for each in corners], crs=crs
+    )
+    done = rsr("tile", "--bands", "red", "--scale", 1, "--offset", 0, "--whole", path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["geometry"] is None
+
+
 def test_control_points_without_a_crs_give_no_footprint(tmp_path, write_raster, cut):
     path = write_raster(tmp_path / "x.tif", ONES, crs=None, transform=Affine.identity(), names=["red"])
     with rasterio.open(path, "r+") as raster:

@@ -262,6 +262,21 @@ def test_tiles_outside_a_satellites_view_have_no_footprint(tmp_path, write_raste
     assert "Geostationary" in whole["properties"]["proj:wkt2"]
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326", "EPSG:32633", "ESRI:54008"])
+@pytest.mark.parametrize("size", [1e10, 1e14, 1e200, 1e300])
+def test_places_beyond_any_map_have_no_footprint(tmp_path, write_raster, rsr, crs, size):
+    """GDAL turns the longitudes of web Mercator back by one turn at a time, which would take for ever."""
+    transform = Affine(size, 0, size, 0, -size, size)
+    path = write_raster(tmp_path / "x.tif", np.ones((1, 8, 8), "uint16"), crs=crs, transform=transform)
+    tile = ["tile", "--bands", "red", "--scale", 1, "--offset", 0, path]
+    done = rsr(*tile, "--whole")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["geometry"] is None
+    done = rsr(*tile, "--grid", "major-tom:10km")
+    assert done.returncode == 1
+    assert b"has no footprint on a map" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [

@@ -15,9 +15,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
-from rasterio.warp import transform as transform_points
 
 from rsr_cli.core.errors import RasterError
+from rsr_cli.core.records.geometry import BEYOND_MAPS, transform_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ def by_points(points: Sequence[GroundControlPoint], crs: CRS | None) -> Placemen
     places = np.array([(point.x, point.y) for point in points], dtype=float).reshape(-1, 2)
     if len(points) == 2:
         pixels, places = _rectangle(pixels), _rectangle(places)
-    if not crs or not np.isfinite([pixels, places]).all() or _is_thin(pixels):
+    if not crs or not (np.abs([pixels, places]) < BEYOND_MAPS).all() or _is_thin(pixels):
         log.info("no footprints: the control points do not determine a place (%d)", len(points))
         return None
     try:
@@ -176,6 +176,8 @@ class _Reading:
     """
 
     def __init__(self, pixels: Numbers, places: Numbers, crs: CRS) -> None:
+        if not (np.abs([pixels, places]) < BEYOND_MAPS).all():
+            raise np.linalg.LinAlgError("the control points are beyond any map")  # before LAPACK writes to stderr
         self.crs = crs
         self._pixels, self._places = pixels, places
         centre = pixels.mean(axis=0)

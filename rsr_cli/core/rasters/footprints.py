@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from rasterio.warp import transform as transform_points
 
 from rsr_cli.core.rasters.control import GEO_ERRORS, Placement, by_points, by_rpcs, lonlat_crs
 from rsr_cli.core.rasters.polygons import corners_of, is_bent, is_plain, is_straight, polygons, special
+from rsr_cli.core.records.geometry import transform_points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,8 @@ SPHERE_EXCESS = 0.16
 GSD_DIGITS = 6  # significant ones
 #: Up to this share, a map's unit is as good as the metre on the ground, so that all tiles of a UTM zone state 10 m.
 TRUE_TO_SCALE = 0.01
+#: A geotransform with such a number states no place, and products with it may overflow.
+MAX_COEFFICIENT = 1e15
 #: Semi-major axis in metres and inverse flattening.
 WGS84 = (6378137.0, 298.257223563)
 
@@ -57,7 +59,8 @@ class Locator:
         transform, self._crs = dataset.transform, dataset.crs
         gcps, gcps_crs = dataset.gcps
         # The identity is what GDAL returns if there is none; of some drivers, rasterio returns unset memory then.
-        given = transform != Affine.identity() and math.isfinite(transform.determinant) and transform.determinant
+        sound = all(abs(coefficient) < MAX_COEFFICIENT for coefficient in transform[:6])
+        given = transform != Affine.identity() and sound and transform.determinant
         self.transform: Affine | None = transform if given else None
         self._map = self.transform if self._crs else None  # without a CRS, a geotransform places nothing
         self.is_map = self._map is not None

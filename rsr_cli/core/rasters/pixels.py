@@ -77,11 +77,12 @@ class Pixels:
 
 
 def _calibrated(numbers: NDArray[Any], scale: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:
-    pixels = numbers.astype(np.float32)
-    if (scale != 1).any():
-        pixels *= scale
-    if offset.any():
-        pixels += offset
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite ones are invalid
+        pixels = numbers.astype(np.float32)
+        if (scale != 1).any():
+            pixels *= scale
+        if offset.any():
+            pixels += offset
     return pixels
 
 
@@ -133,7 +134,8 @@ def read_stored(tile: Record, bands: Sequence[str], *, may_lack: Collection[str]
             raise BandError("has pixels that are embeddings already", remedy="model-mean")
         raise _lacking([band for band in lacks if band not in may_lack or not has], bands, names)
     raw = read_raw(tile, has)
-    scale, offset = (np.array(per_band(tile["properties"], key, has), np.float32)[:, None, None] for key in SCALING)
+    with np.errstate(over="ignore"):  # infinite ones are of pixels that are invalid
+        scale, offset = (np.array(per_band(tile["properties"], key, has), np.float32)[:, None, None] for key in SCALING)
     numbers: NDArray[Any] = raw.data
     invalid: Any = raw.mask if np.ma.is_masked(raw) else None
     unit = tile["properties"].get("unit")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+    from rasterio.crs import CRS
 
 Geometry = dict[str, Any]
 _POINT, _POLYGON = 1, 3
@@ -30,6 +31,8 @@ _TYPES = dict(
 #: Bytes before the coordinates of a point, and of a polygon of one ring: byte order, type, numbers of rings and points.
 _POINT_HEAD, _POLYGON_HEAD = 5, 13
 _POINT_BYTES = 16
+#: Coordinates that no map reaches, in the units of a projected CRS and of a geographic one.
+BEYOND_MAPS, BEYOND_TURNS = 1e9, 1e7
 
 
 def to_wkb(geometries: Sequence[Geometry | None]) -> list[bytes | None]:
@@ -182,16 +185,28 @@ def is_projected(crs: Any) -> bool:
         raise RsrError(f"has a CRS that cannot be used: {what}") from None
 
 
+def transform_points(source: CRS, target: CRS, xs: Any, ys: Any) -> tuple[Any, Any]:
+    """Transform points from one CRS to another as rasterio does; those beyond any map become infinite or NaN.
+
+    GDAL turns longitudes back by one turn at a time, for ever if they are so large that a turn is less than a rounding.
+    """
+    from rasterio.warp import transform
+
+    limit = BEYOND_TURNS if source.is_geographic else BEYOND_MAPS
+    points = np.array([xs, ys], dtype=float)
+    found = transform(source, target, *np.where(np.abs(points) < limit, points, np.nan))
+    return found[0], found[1]
+
+
 def to_lonlat(column: pa.Array, crs: Any) -> pa.Array:
     """Return geometries in WKB (n,) of a CRS, which is anything that PROJ reads, in longitude and latitude."""
     import pyarrow as pa
     import shapely
     from rasterio.crs import CRS
-    from rasterio.warp import transform
 
     known, lonlat = CRS.from_user_input(crs), CRS.from_user_input("OGC:CRS84")
     shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False))
-    turned = shapely.transform(shapes, lambda points: np.stack(transform(known, lonlat, *points.T), axis=1))
+    turned = shapely.transform(shapes, lambda points: np.stack(transform_points(known, lonlat, *points.T), axis=1))
     return pa.array(shapely.to_wkb(turned, byte_order=1, flavor="iso"), pa.binary(), from_pandas=True)
 
 
