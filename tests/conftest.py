@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from support_rasters import KINDS, NAMES, ONES, RNG, SENTINEL2, SPLITS, bilinear, grid, with_holes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+settings.register_profile("hostile", max_examples=2000)  # pytest --hypothesis-profile hostile
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
