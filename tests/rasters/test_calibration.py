@@ -1,5 +1,6 @@
 """From numbers to reflectance x 10000: whose scale and offset count, and what is said when the result is doubtful."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,23 @@ def test_a_difference_from_the_sensor_is_said(tmp_path, write_raster, cut, caplo
         caplog.clear()
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1e-4, np.nan)])
+@pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1e-4, np.nan), (1e300, 0.0)])
 def test_a_scale_that_cannot_be(tmp_path, write_raster, cut, scale, offset):
     path = declare(write_raster(tmp_path / "x.tif", bands_of(1, 8, 8), names=["red"]), [scale], [offset])
     with pytest.raises(BandError, match=r"declares scale \S+ and offset \S+ of red, which cannot be") as raised:
         cut(path)
     assert raised.value.remedy == "scale"
     assert cut(path, scale=1.0, offset=0.0)[0]["properties"]["scale"] == 1
+
+
+@pytest.mark.parametrize("number", [1e300, -1e308])
+def test_numbers_that_overflow_are_invalid(tmp_path, write_raster, rsr, number):
+    """And numpy does not warn of them on stderr."""
+    pixels = np.where(np.arange(64).reshape(1, 8, 8) < 32, 1000.0, number)
+    path = write_raster(tmp_path / "x.tif", pixels)
+    done = rsr("tile", "-q", "--bands", "red", "--scale", "1e30", "--offset", 0, "--whole", path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["properties"]["valid"] == 0.5
 
 
 def test_bands_of_which_only_some_declare_a_scale(tmp_path, write_raster, cut):

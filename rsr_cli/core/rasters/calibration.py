@@ -35,6 +35,8 @@ PLAUSIBLE_DECIBELS = (-100, 100)
 REPEATED, REPEATED_SHARE = 0.5, 0.01
 #: Reflectance from 0 to 1 is below this number.
 BRIGHTEST = 2.0
+#: No scale or offset is larger, as what it makes of numbers is float32.
+LARGEST = float(np.finfo(np.float32).max)
 #: A scene is sampled in 3 x 3 windows of this many pixels: a block or a few of each band.
 SAMPLE_PX = 64
 
@@ -110,6 +112,7 @@ class Calibration:
     doubts: list[BandError]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers in floating point may be as large as they like
 def calibrate(
     bands: Sequence[Band],
     product: Product,
@@ -206,7 +209,7 @@ def _stated(
                 raise
     pairs = [band.declared or of_sensor.get(band.name, (1.0, 0.0)) for band in bands]
     for band, pair in zip(bands, pairs, strict=True):
-        if not pair[0] or not np.isfinite(pair).all():
+        if not pair[0] or not np.abs(pair).max() <= LARGEST:
             raise BandError(f"declares {_text(band, pair)} of {band.name}, which cannot be", remedy="scale")
     if offset is not None:
         pairs = [(scale, offset) for scale, _ in pairs]
