@@ -314,6 +314,25 @@ def test_texts_that_are_not_utf_8(tmp_path):
             next(streams.read([str(path)], Skips(), (), None, TableSettings("s"))).records.clear()
 
 
+@pytest.mark.parametrize("space", [[["a"]], [{"a": "b"}]])
+def test_a_space_that_is_nested_is_no_space(tmp_path, space):
+    table = {"id": ["a"], "embedding": pa.array([[0.5]], pa.list_(pa.float32())), "embedding_space": space}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    assert read_all(tmp_path / "x.parquet")[0] == ["a"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("crs", ["OGC:CRS84", "EPSG:3857"])
+def test_coordinates_that_are_no_numbers_or_beyond_any_map(tmp_path, crs):
+    """No library warns of them, and none turns a longitude back for ever."""
+    head = b"\x01\x02\0\0\0\x03\0\0\0"  # of a line of three points
+    places = [head + np.array([x, 0, 1, 1, 2, 5], "<f8").tobytes() for x in (np.nan, 1e295, -1e12)]
+    table = pa.table({"id": ["a", "b", "c"], "geometry": places})
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB", "crs": crs}}}
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "x.parquet")
+    assert read_all(tmp_path / "x.parquet", keep_going=True)[0] == ["a", "b", "c"]
+
+
 def _spoilt_zone(content):
     """Return the schema that Arrow keeps in base64, if it has a time zone, and one whose zone is not UTF-8."""
     (kept,) = re.findall(rb"[A-Za-z0-9+/]{200,}=*", content)

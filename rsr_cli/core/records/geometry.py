@@ -205,7 +205,8 @@ def to_lonlat(column: pa.Array, crs: Any) -> pa.Array:
     from rasterio.crs import CRS
 
     known, lonlat = CRS.from_user_input(crs), CRS.from_user_input("OGC:CRS84")
-    shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False))
+    with np.errstate(invalid="ignore"):  # NaN among coordinates
+        shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False))
     turned = shapely.transform(shapes, lambda points: np.stack(transform_points(known, lonlat, *points.T), axis=1))
     return pa.array(shapely.to_wkb(turned, byte_order=1, flavor="iso"), pa.binary(), from_pandas=True)
 
@@ -242,10 +243,11 @@ def _read_others(
     from shapely.geometry import mapping
 
     try:
-        shapes = shapely.from_wkb([rows[i] for i in numbers])
+        with np.errstate(invalid="ignore"):  # NaN among coordinates
+            shapes = shapely.from_wkb([rows[i] for i in numbers])
+            boxes[list(numbers)] = shapely.bounds(shapes)
     except shapely.errors.ShapelyError as error:
         raise RecordError(f"a geometry is not WKB: {error}") from None
-    boxes[list(numbers)] = shapely.bounds(shapes)
     for i, each in zip(numbers, shapes, strict=True):
         found[i] = _lists(mapping(each))
 

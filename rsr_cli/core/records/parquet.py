@@ -93,7 +93,8 @@ def opened(path: str, _settings: TableSettings) -> Iterator[_File]:
     try:
         open_regular(Path(path)).close()
         with pq.ParquetFile(path) as file:
-            metadata, stated = file.metadata, [name for name in SPACES.values() if name in file.schema_arrow.names]
+            metadata, columns = file.metadata, file.schema_arrow
+        stated = [each.name for each in columns if each.name in SPACES.values() and not pa.types.is_nested(each.type)]
         reads = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}  # which would keep all that was read
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=stated, **reads) as file:
             yield _File(file, path)
