@@ -208,6 +208,13 @@ def test_every_file_of_a_record_is_checked(root, change):
     read_pixels(record, bands)
 
 
+@pytest.mark.parametrize("source", ["x" * 70_000, "a:" + "x" * 70_000, "/vsizip/" + "x" * 70_000, "x\0", "file:///x\0"])
+@pytest.mark.parametrize("confined", [False, True])
+def test_names_that_no_file_has(root, source, confined):
+    with allowing(False, str(root) if confined else None), pytest.raises(RasterError, match=r"no such|no file|cannot"):
+        open_raster(source)
+
+
 @needs_torch
 def test_a_record_that_leads_out_is_skipped(root, rsr):
     lines = b"".join(json.dumps(each | {"id": str(i)}).encode() + b"\n" for i, each in enumerate(RECORDS))
