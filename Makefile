@@ -15,6 +15,11 @@ BASE ?= HEAD
 MILVUS = .venv-milvus
 # The libraries and databases that bench-search compares rsr with.
 PEERS = .venv-peers
+# For fuzz only: atheris, and rsr without torch; what it found is kept in FUZZ_CORPUS.
+FUZZ = .venv-fuzz
+FUZZ_SECONDS ?= 600
+FUZZ_CORPUS ?= build/fuzz
+FUZZ_TARGETS ?= records manifest tiles parquet
 
 # $(call create,ENVIRONMENT,PYTHON,WHAT PIP INSTALLS)
 define create
@@ -26,7 +31,7 @@ endef
 PYTEST = -m pytest --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-newest test-search man completions bench bench-paper bench-search clean
+.PHONY: help install demo test test-newest test-search fuzz man completions bench bench-paper bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -51,6 +56,10 @@ test-newest: ## Run the tests on Python 3.13 with the newest version of every pa
 test-search: $(SEARCH)/.installed ## Run the tests that do not need torch, without torch and terratorch
 	@OMP_NUM_THREADS=1 $(SEARCH)/bin/python $(PYTEST)
 
+fuzz: $(FUZZ)/.installed ## Fuzz what reads files of strangers, FUZZ_SECONDS per target
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		$(FUZZ)/bin/python tests/fuzz/fuzz.py $$target $(FUZZ_CORPUS) -max_total_time=$(FUZZ_SECONDS); done
+
 man: $(STAMP) ## Write the manual pages from the help texts and man/sections.toml
 	@$(BIN)/python man/build.py
 
@@ -71,7 +80,7 @@ bench-search: $(STAMP) $(PEERS)/.installed ## Compare searching with other libra
 	@$(BIN)/python benchmarks/search.py --page
 
 clean: ## Remove the environments, the demo's files, builds and caches
-	rm -rf .venv $(NEWEST) $(SEARCH) $(MILVUS) $(PEERS) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(NEWEST) $(SEARCH) $(MILVUS) $(PEERS) $(FUZZ) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several GB, most of it torch; runs again if pyproject.toml or constraints.txt has changed.
@@ -83,6 +92,11 @@ $(STAMP): pyproject.toml constraints.txt
 $(SEARCH)/.installed: requirements-search.txt pyproject.toml constraints.txt
 	$(call create,$(SEARCH),$(PYTHON),-c constraints.txt -r $< $(SEARCH_TOOLS))
 	@$(SEARCH)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
+
+$(FUZZ)/.installed: requirements-search.txt pyproject.toml constraints.txt
+	$(call create,$(FUZZ),$(PYTHON),-c constraints.txt -r $< atheris)
+	@$(FUZZ)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
 # Its client requires a grpcio that has wheels only up to Python 3.12.
