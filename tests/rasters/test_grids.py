@@ -246,6 +246,11 @@ def test_cells_are_the_formulas_at_any_spacing(spacing_m):
         assert (cell.lon, cell.lat) == pytest.approx((west + width / 2, south + height / 2), abs=1e-8)
 
 
+def test_a_footprint_without_an_area_has_no_cell():
+    ring = [[15.0, 48.0]] * 5
+    assert not any(parse_grid("major-tom:10km").rows({"type": "Polygon", "coordinates": [ring]}))
+
+
 def test_a_cell_across_the_antimeridian_is_one(scene, cut):
     """A row with an odd number of columns has one; a scene on either side of 180 degrees finds it."""
     odd = 0

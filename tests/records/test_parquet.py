@@ -321,6 +321,22 @@ def test_a_space_that_is_nested_is_no_space(tmp_path, space):
     assert read_all(tmp_path / "x.parquet")[0] == ["a"]
 
 
+def test_dates_beyond_those_of_python(tmp_path):
+    days = pa.array([0, None, 2**31 - 1, -(2**31) + 1], pa.date32())
+    pq.write_table(pa.table({"id": ["a", "b", "c", "d"], "day": days}), tmp_path / "x.parquet")
+    (batch,) = streams.read([str(tmp_path / "x.parquet")], Skips())
+    found = [record["properties"].get("day") for record in batch.records]
+    assert found == ["1970-01-01", None, "5881580-07-11", "-5877641-06-24"]
+
+
+def test_a_column_beside_ours_that_records_do_not_hold_is_left_out(tmp_path, caplog):
+    others = {"x": pa.array([2**62], pa.duration("s")), "y": [b"\xff"], "z": [{"a": [b""]}]}
+    pq.write_table(pa.table({"id": ["a"], "embedding_space": ["{}"], **others}), tmp_path / "x.parquet")
+    (batch,) = streams.read([str(tmp_path / "x.parquet")], Skips())
+    assert [record["properties"] for record in batch.records] == [{}]
+    assert "left out, as records do not hold them: x, y, z" in caplog.text
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("crs", ["OGC:CRS84", "EPSG:3857"])
 def test_coordinates_that_are_no_numbers_or_beyond_any_map(tmp_path, crs):

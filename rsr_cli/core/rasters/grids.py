@@ -68,7 +68,7 @@ class MajorTom:
                 continue
             cells = {}
             for part in get_parts(footprint.intersection(box(-180, row * height, 180, (row + 1) * height))):
-                for cell in grid.generate_grid_cells(part) if part.geom_type == "Polygon" else ():
+                for cell in grid.generate_grid_cells(part) if part.area else ():  # of a line or point there is none
                     west, bottom, east, _ = cell.geom.bounds
                     if round(bottom / height) == row:  # not a neighbour that it only touches
                         column = _turned(round(west / (east - west)), round(360 / (east - west)))

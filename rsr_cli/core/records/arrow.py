@@ -611,7 +611,8 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(type_):
         return _time_texts(column)
     if pa.types.is_date(type_):
-        return [None if day is None else day.isoformat() for day in column.to_pylist()]
+        texts = np.datetime_as_string(as_numpy(column.cast(pa.date32(), safe=False))).tolist()
+        return [None if text == "NaT" else text for text in texts]  # also of years that Python's dates do not have
     if is_list(type_):
         return _lists(column)
     if pa.types.is_struct(type_):

@@ -33,6 +33,7 @@ from rsr_cli.core.records.arrow import (
     constant,
     is_bytes,
     is_list,
+    is_property,
 )
 from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
@@ -143,6 +144,7 @@ def files_without_ids(
         with codec.opened(path, settings) as source:
             table = Table(source, settings)
             if table.is_ours:
+                left_out.setdefault(table.roles.left_out, []).append(path)
                 continue
             if with_vectors:
                 table.refuse_unnamed_vectors()
@@ -242,8 +244,10 @@ class Table:
             for column in schema:
                 if column.name in KINDS and not (is_list(column.type) or is_bytes(column.type)):
                     raise RsrError(unfit(column.name, column.type, "vectors"), self._path)
-            types = {column.name: column.type for column in schema if column.name not in RESERVED}
-            self.roles = Roles((), (), "id" if "id" in schema.names else None, geometry, None, types)
+            others = {column.name: column.type for column in schema if column.name not in RESERVED}
+            types = {name: type_ for name, type_ in others.items() if is_property(type_)}
+            left_out = tuple(name for name in others if name not in types)
+            self.roles = Roles((), (), "id" if "id" in schema.names else None, geometry, None, types, left_out)
         else:
             self.roles = Roles.of_schema(schema, geometry, settings, self._path)
         self._settings, self._model, self._footer = settings, footer["emb"], footer[FOOTER]
