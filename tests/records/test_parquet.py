@@ -321,6 +321,15 @@ def test_a_space_that_is_nested_is_no_space(tmp_path, space):
     assert read_all(tmp_path / "x.parquet")[0] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["rsr_record", "code_space"])
+@pytest.mark.parametrize("column", [[7], [["a"]], [b"{}"]])
+def test_columns_of_ours_that_are_no_text_are_refused(tmp_path, name, column):
+    table = {"id": ["a"], "embedding": pa.array([[0.5]], pa.list_(pa.float32())), "embedding_space": ["{}"]}
+    pq.write_table(pa.table({**table, name: column}), tmp_path / "x.parquet")
+    with pytest.raises(RsrError, match=rf"x\.parquet: .*{name}"):
+        read_all(tmp_path / "x.parquet")
+
+
 def test_dates_beyond_those_of_python(tmp_path):
     days = pa.array([0, None, 2**31 - 1, -(2**31) + 1], pa.date32())
     pq.write_table(pa.table({"id": ["a", "b", "c", "d"], "day": days}), tmp_path / "x.parquet")

@@ -244,6 +244,9 @@ class Table:
             for column in schema:
                 if column.name in KINDS and not (is_list(column.type) or is_bytes(column.type)):
                     raise RsrError(unfit(column.name, column.type, "vectors"), self._path)
+                is_sound = is_text(column.type) or pa.types.is_null(column.type)
+                if column.name in (*SPACES.values(), RECORD) and not is_sound:
+                    raise RsrError(unfit(column.name, column.type, "text"), self._path)
             others = {column.name: column.type for column in schema if column.name not in RESERVED}
             types = {name: type_ for name, type_ in others.items() if is_property(type_)}
             left_out = tuple(name for name in others if name not in types)
