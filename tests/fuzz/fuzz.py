@@ -183,7 +183,7 @@ def tiles(content: bytes) -> None:
 
     def work() -> None:
         tiler = Tiler(Stac(None, scenes.bands), scenes, windows, skips)
-        for row in islice(tiler.tiles([str(source)]), 4):
+        for row in islice(tiler.cut(tiler.find([str(source)])), 4):
             for tile in row[:64]:
                 orjson.dumps(tile)
                 Fact.of(tile)

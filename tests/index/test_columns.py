@@ -38,6 +38,12 @@ def test_a_box_around_the_earth_but_for_a_step_of_float32():
     assert outward(boxes).tolist() == [[-180, 0, 180, 1], [-180, 0, 180, 1], [10.5, 0, 10, 1], [3, 0, 3, 1]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_boxes_beyond_float32_are_rounded_outward_too():
+    most = float(np.finfo(np.float32).max)
+    assert outward(np.array([[-1e300, 1e300, -1e300, 1e300]])).tolist() == [[-np.inf, most, -most, np.inf]]
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (1, 2)])
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_an_array_that_grew_is_what_numpy_reads(tmp_path, shape, count):

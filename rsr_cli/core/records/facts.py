@@ -113,7 +113,8 @@ def outward(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def rounded_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the greatest float32 that is not greater, of each value."""
-    rounded = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinite one is the nearest
+        rounded = values.astype(np.float32)
     return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
