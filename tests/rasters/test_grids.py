@@ -275,6 +275,12 @@ def test_a_cell_across_the_antimeridian_is_one(scene, cut):
         ({"crs": None}, 1000, "has no footprint on a map", "warp"),
         ({"transform": Affine(10, 0, 6e5, 0, -10, 53e5)}, 10, None, None),
         ({"transform": Affine(20, 0, 6e5, 0, -20, 53e5)}, 10, "has pixels larger than the 10 m", "coarser-grid"),
+        (  # of which so many rows have no cell that they took minutes
+            {"crs": "EPSG:3857", "transform": Affine(0, 180, -1, 10, 5e6, 0)},
+            10,
+            "has pixels larger than the 10 m",
+            "coarser-grid",
+        ),
         ({"transform": Affine(10, 0, 6e5, 0, -10, 53e5)}, 10_000, "has no whole cell of the grid", "finer-grid"),
         ({"crs": "EPSG:3413", "transform": Affine(10, 0, 5e4, 0, -10, 5e4)}, 100, "which ends at latitude 85", None),
         (

@@ -48,6 +48,12 @@ class MajorTom:
         """The beginning of every code, which has the spacing in kilometres."""
         return f"MAJORTOM-{self.spacing_m / 1000:g}"
 
+    def count_rows(self, south: float, north: float) -> float:
+        """Return how many rows there are between two latitudes."""
+        from majortom_eg import MajorTomGrid
+
+        return float((north - south) / MajorTomGrid(self.spacing_m, overlap=False).lat_spacing)
+
     def rows(self, geometry: dict[str, Any]) -> Iterator[list[Cell]]:
         """Yield the cells that a footprint intersects, a row of the grid at a time, from north to south.
 

@@ -324,6 +324,12 @@ def _cells(scene: Scene, grid: MajorTom, *, pad: bool) -> Iterator[list[_Place]]
     ((footprint, _),) = scene.locate.footprints([(0, 0, scene.width, scene.height)])
     if footprint["geometry"] is None or not scene.locate.is_map:
         raise RasterError("has no footprint on a map, where the cells of a grid are", scene.place, remedy="warp")
+    too_coarse = RasterError(
+        f"has pixels larger than the {grid.spacing_m} m of a grid's cells", scene.place, remedy="coarser-grid"
+    )
+    _, south, _, north = footprint["bbox"]
+    if grid.count_rows(south, north) > size.sum() + 1:  # too many to look for cells in each
+        raise too_coarse
     astray = "reaches over the edge of its map, where cells of a grid are not found"
     found = False
     for cells in grid.rows(footprint["geometry"]):
@@ -335,8 +341,7 @@ def _cells(scene: Scene, grid: MajorTom, *, pad: bool) -> Iterator[list[_Place]]
             raise RasterError(astray, scene.place, remedy="warp")
         sizes_m = scene.locate.pixel_sizes(*centres.T)
         if (sizes_m > grid.spacing_m).any():
-            what = f"has pixels larger than the {grid.spacing_m} m of a grid's cells"
-            raise RasterError(what, scene.place, remedy="coarser-grid")
+            raise too_coarse
         sizes = np.ceil((grid.spacing_m / sizes_m).round(6))
         starts = np.round(centres - sizes / 2)
         if (np.maximum(starts - size, -starts - sizes) > 2 * sizes).any():  # they all intersect the footprint
