@@ -277,6 +277,18 @@ def test_places_beyond_any_map_have_no_footprint(tmp_path, write_raster, rsr, cr
     assert b"has no footprint on a map" in done.stderr
 
 
+def test_footprints_that_cross_themselves_and_the_antimeridian(tmp_path, write_raster, rsr):
+    """Of pixels of half the Earth; GEOS refuses to cut an invalid polygon."""
+    transform = Affine(180, 1, 0, 10, 1, 1)
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 37, 37), "uint16"), crs="EPSG:4326", transform=transform)
+    done = rsr("tile", "--sensor", "rgb", "--bands", "red", "--scale", 1, "--size", 1, "--min-valid", 0, path)
+    geometries = [json.loads(line)["geometry"] for line in done.stdout.splitlines()]
+    assert (done.returncode, len(geometries)) == (0, 37**2)
+    cut = [shapely.geometry.shape(each) for each in geometries if each and each["type"] == "MultiPolygon"]
+    assert cut
+    assert all(shape.is_valid for shape in cut)
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [

@@ -756,6 +756,7 @@ def test_odd_columns_are_read_or_one_line(rsr, tmp_path, columns, says):
     [
         {"columns": []}, {"columns": {"geometry": None}}, {"columns": {"geometry": {"crs": "nonsense"}}},
         {"columns": {"geometry": {"crs": 5}}}, {"columns": {"geometry": {"crs": None}}}, [],
+        {"columns": {"geometry": {"crs": {"id": []}}}}, {"columns": {"geometry": {"crs": {"id": {"code": []}}}}},
     ],
 )  # fmt: skip
 def test_odd_footers_are_read_or_one_line(rsr, tmp_path, geo):

@@ -182,12 +182,15 @@ def _span(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 def _cut(ring: NDArray[np.float64]) -> dict[str, Any]:
     """Cut a ring that continues to the east of the antimeridian."""
-    from shapely import Polygon, box
+    from shapely import Polygon, box, make_valid
     from shapely.affinity import translate
 
-    west = Polygon(ring).intersection(box(-180, -90, 180, 90))
-    east = translate(Polygon(ring).intersection(box(180, -90, 540, 90)), -360)
+    whole = make_valid(Polygon(ring))  # which may touch itself
+    west = whole.intersection(box(-180, -90, 180, 90))
+    east = translate(whole.intersection(box(180, -90, 540, 90)), -360)
     parts = [*_faces(west), *_faces(east)]
+    if not parts:
+        return {"geometry": None}
     left, bottom, right, top = ring[:, 0].min(), ring[:, 1].min(), ring[:, 0].max() - 360, ring[:, 1].max()
     return _geometry(parts, (left, bottom, right, top))
 

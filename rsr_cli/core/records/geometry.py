@@ -167,10 +167,13 @@ def plain_rings(column: pa.Array) -> NDArray[np.float64] | None:
 
 def is_lonlat(crs: Any) -> bool:
     """Return whether a CRS, in PROJJSON or as a text, is WGS84 in longitude and latitude."""
-    known = crs.get("id", {}) if isinstance(crs, dict) else {}
     if isinstance(crs, str):
         return crs.upper() in ("OGC:CRS84", "EPSG:4326")
-    return (known.get("authority"), str(known.get("code"))) in (("OGC", "CRS84"), ("EPSG", "4326"))
+    known = crs.get("id") if isinstance(crs, dict) else None
+    return isinstance(known, dict) and (known.get("authority"), str(known.get("code"))) in (
+        ("OGC", "CRS84"),
+        ("EPSG", "4326"),
+    )
 
 
 def is_projected(crs: Any) -> bool:
