@@ -161,7 +161,7 @@ def tile(
         Tiler,
         WindowSettings,
         parse_grid,
-        scene_of,
+        scene_in_id,
     )
 
     scenes = SceneSettings(
@@ -178,7 +178,7 @@ def tile(
     in_parts = to.parts is not None  # those that a run left in a part that does not count are written again
     writer = ChipWriter(chips, to.overwrite or in_parts, sync=in_parts) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
-    of_tile = partial(scene_of, whole=whole)
+    of_tile = partial(scene_in_id, whole=whole)
     with to.opened("rsr tile", skips, scene_of=of_tile) as out, Progress("tiles") as progress:
 
         def cut(scenes: Iterable[Found]) -> Iterator[Batch]:

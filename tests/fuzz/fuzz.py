@@ -6,6 +6,7 @@ own options. DIRECTORY keeps the corpus from one run to the next, and the input 
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import logging
@@ -63,6 +64,8 @@ def attempt(work: Callable[[], object]) -> None:
         line = explain(error)
         if "\n" in line or "\x1b" in line or "\0" in line:
             raise AssertionError(repr(line)) from error
+    finally:
+        gc.collect()
 
 
 def read(path: Path, data: atheris.FuzzedDataProvider, settings: TableSettings) -> None:
@@ -420,6 +423,8 @@ def main() -> None:
             (corpus / f"seed-{number}-{kind}").write_bytes(content + bytes([kind]) * 16)
     arguments = [sys.argv[0], *LIMITS, f"-artifact_prefix={directory}/{name}-", *options, str(corpus)]
     atheris.Setup(arguments, TARGETS[name], **({} if name == "parquet" else {"custom_mutator": mutate}))
+    gc.disable()  # or it may end a reader while a thread starts, which then waits for itself
+    gc.freeze()
     try:
         atheris.Fuzz()
     finally:

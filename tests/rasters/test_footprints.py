@@ -277,6 +277,15 @@ def test_places_beyond_any_map_have_no_footprint(tmp_path, write_raster, rsr, cr
     assert b"has no footprint on a map" in done.stderr
 
 
+def test_a_point_that_is_not_on_a_map_does_not_fail_its_neighbours(tmp_path, write_raster, rsr):
+    """PROJ fails all points of a call, if it is asked for one outside of a projection's domain."""
+    transform = Affine(-1, 5e6, 5e6, 5e6, 0, 0)
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 24, 24), "uint16"), crs="EPSG:32633", transform=transform)
+    done = rsr("tile", "--sensor", "rgb", "--bands", "red", "--scale", 1, "--size", 1, "--min-valid", 0, path)
+    geometries = [json.loads(line)["geometry"] for line in done.stdout.splitlines()]
+    assert (done.returncode, len(geometries)) == (0, 24**2)
+
+
 def test_footprints_that_cross_themselves_and_the_antimeridian(tmp_path, write_raster, rsr):
     """Of pixels of half the Earth; GEOS refuses to cut an invalid polygon."""
     transform = Affine(180, 1, 0, 10, 1, 1)

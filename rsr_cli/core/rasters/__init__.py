@@ -7,7 +7,7 @@ from rsr_cli.core.rasters.lattice import Lattice
 from rsr_cli.core.rasters.masks import MaskSettings
 from rsr_cli.core.rasters.pixels import read_pixels
 from rsr_cli.core.rasters.scenes import SceneSettings
-from rsr_cli.core.rasters.windows import Around, Tiler, WindowSettings, offsets, scene_of
+from rsr_cli.core.rasters.windows import Around, Tiler, WindowSettings, offsets, scene_in_id
 
 __all__ = [
     "Around",
@@ -21,5 +21,5 @@ __all__ = [
     "offsets",
     "parse_grid",
     "read_pixels",
-    "scene_of",
+    "scene_in_id",
 ]

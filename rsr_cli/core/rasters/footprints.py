@@ -275,7 +275,12 @@ class Locator:
         beyond = np.abs(lonlat[earthly, 1]) > 90  # the pole; `special` judges how far
 
         def forward(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.transpose(transform_points(lonlat_crs(), self._crs, lon, lat))
+            try:
+                return np.transpose(transform_points(lonlat_crs(), self._crs, lon, lat))
+            except GEO_ERRORS:  # of one of them
+                if len(lon) == 1:
+                    return np.full((1, 2), np.nan)
+                return np.concatenate([forward(lon[i : i + 1], lat[i : i + 1]) for i in range(len(lon))])
 
         with np.errstate(invalid="ignore"):
             back = forward(lonlat[earthly, 0], lonlat[earthly, 1].clip(-90, 90))

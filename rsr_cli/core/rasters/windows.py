@@ -394,7 +394,7 @@ def _valid_share(tile: Record, scene: Scene, pixels: Pixels) -> float:
     return valid
 
 
-def scene_of(name: str, *, whole: bool) -> str:
+def scene_in_id(name: str, *, whole: bool) -> str:
     """Return the name of the scene that the tile with an id was cut from, or that it is the whole of, see `_tile`."""
     return name if whole else name.rsplit("_", 2)[0]  # before its column and row, or the two parts of a grid's code
 
