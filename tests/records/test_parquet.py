@@ -775,3 +775,14 @@ def test_what_is_compressed_in_itself(rsr, tmp_path, name):
     done = rsr("binarize", "-o", name, input=drawn_lines(1), cwd=tmp_path)
     says = f"rsr binarize: {name}: only JSON lines are compressed; Parquet files are in themselves\n"
     assert (done.returncode, done.stderr.decode()) == (2, says)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite_and_refused_as_a_vector(rsr, tmp_path):
+    space = json.dumps({"model": "m", "fingerprint": "f", "dim": 2, "dtype": "float32"})
+    columns = {"id": ["a"], "embedding": pa.array([[1e308, 1.0]]), "embedding_space": [space]}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    ((record,),) = [batch.records for batch in streams.read([str(tmp_path / "x.parquet")], Skips())]
+    assert base64.b64decode(record["properties"]["embedding"]["data"]) == np.array([np.inf, 1], "<f4").tobytes()
+    done = rsr("index", "x.parquet", "-o", "x.rsr", cwd=tmp_path)
+    assert (done.returncode, b"its embedding holds NaN or infinite values" in done.stderr) == (1, True)

@@ -268,7 +268,8 @@ def give_vectors(records: Sequence[Record], vectors: NDArray[Any], space: Space)
     import numpy as np
 
     head = space.as_property()
-    rows = np.ascontiguousarray(vectors, dtype=space.numpy_dtype)
+    with np.errstate(over="ignore"):  # whoever takes them refuses infinite ones
+        rows = np.ascontiguousarray(vectors, dtype=space.numpy_dtype)
     for record, row in zip(records, rows, strict=True):
         record["properties"][space.kind] = {**head, "data": b64encode_as_string(row.data)}
 
