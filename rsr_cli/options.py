@@ -36,6 +36,7 @@ R = TypeVar("R")
 log = logging.getLogger("rsr")
 
 STATUS_SKIPPED = 3
+MOST_SHARDS = 1_000_000
 
 #: Command -> old form of an option -> its new form. The old form is a usage error that states the new one.
 RENAMED = {
@@ -136,6 +137,8 @@ class ShardOf(click.ParamType):  # type: ignore[type-arg]
             number = os.environ.get("SLURM_ARRAY_TASK_ID", "")
             if not number.isdecimal():
                 self.fail("there is no SLURM_ARRAY_TASK_ID: slurm is for a job array (sbatch --array)", param, ctx)
+        if int(of) > MOST_SHARDS:
+            self.fail(f"there are {MOST_SHARDS:,} shares at most", param, ctx)
         if not int(number) < int(of):
             self.fail(f"there is no share {number} of {of}: the first is 0", param, ctx)
         return int(number), int(of)

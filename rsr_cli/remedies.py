@@ -148,6 +148,7 @@ REMEDIES = {
     "unique-ids": "ids must be unique: see rsr tile --id-prefix, or pass --keep-going to leave the later one out",
     "unit-scale": "pass --scale 10000 --offset 0 if they are reflectance from 0 to 1",
     "unmerged": "ask again without --merge",
+    "unnamed-parts": "restore that file, or remove them to make them again",
     "utf-8": "convert it with iconv -f {encoding} -t UTF-8",
     "valid-place": "pass a place with more valid pixels around it",
     "vector": "convert it with ogr2ogr -f GeoJSONSeq OUT.geojsonl IN",

@@ -63,7 +63,8 @@ def binarize(
 
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
-        batches = streams.read(inputs, skips, ("embedding",), progress, settings, allow_missing=allow_missing)
+        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=to.parts is None)
+        batches = read(inputs, skips, ("embedding",), progress, settings)
         columns = {"vector_column": settings.vector_column, "id_column": settings.id_column}
         for count in out.fill(to.of_shard(batches, skips), make, make.keywords | columns):
             progress.update(count)

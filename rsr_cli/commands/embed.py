@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ def embed(
     filled = space.facts.get("filled", ()) if space else None
     with to.opened("rsr embed", skips) as out:
         progress = Progress("tiles")
-        tiles = to.of_shard(streams.read(inputs, skips, progress=progress, allow_missing=allow_missing), skips)
+        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=to.parts is None)
+        tiles = to.of_shard(read(inputs, skips, progress=progress), skips)
         # imports torch only if the settings suit the model
         encoder = registry.load_as(space, model["weights"], like or "") if space else registry.load_encoder(settings)
         known = out.known_space or space
@@ -126,6 +128,7 @@ def embed(
         with progress:
             usually = encoder.space(filled or ())  # of reflectance
             made_with = {**usually.facts, "fill_missing": fill_missing, "fingerprint": usually.fingerprint}
+            made_with["precision"] = embedder.precision
             for count in out.fill(tiles, embedder.embed, made_with):
                 progress.update(count)
 

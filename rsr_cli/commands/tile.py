@@ -149,7 +149,7 @@ def tile(
     paths = [*inputs, *_listed(files_from)]
     if "-" in paths and (files_from is not None or given["per_band"] or given["dataset"] or paths.count("-") > 1):
         raise UsageError("- is STAC Items on stdin, which are read once, not a directory and not in a list")
-    if files_from is not None and not given["dataset"]:
+    if files_from is not None and not given["dataset"] and to.parts is None:  # where names may not change with a list
         source = Listed(source, paths)
     mask = _mask(given)
     if given["grid"] is not None:
@@ -175,8 +175,7 @@ def tile(
     whole = given["whole"] or given["dataset"] is not None
     grid = None if given["grid"] is None else parse_grid(given["grid"])
     windows = WindowSettings(size, given["stride"] or size, given["edge"], whole, grid, given["min_valid"])
-    in_parts = to.parts is not None  # those that a run left in a part that does not count are written again
-    writer = ChipWriter(chips, to.overwrite or in_parts, sync=in_parts) if chips else None
+    writer = ChipWriter(chips, to.overwrite, resumes=to.parts is not None) if chips else None
     tiler = Tiler(source, scenes, windows, skips, writer)
     of_tile = partial(scene_in_id, whole=whole)
     with to.opened("rsr tile", skips, scene_of=of_tile) as out, Progress("tiles") as progress:
@@ -186,7 +185,8 @@ def tile(
                 yield Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles)
 
         found = to.scenes_of_shard(tiler.find(_reported(paths, progress)))
-        for count in out.fill(found, cut, given | {"chips": chips}):
+        made_with = given | {"size": size, "stride": windows.stride_px, "chips": chips}
+        for count in out.fill(found, cut, made_with):
             progress.update(count)
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))

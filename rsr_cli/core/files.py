@@ -343,6 +343,14 @@ class Lock:
             self.held = False
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether another process holds a `Lock`; the file of one that nobody holds any longer is removed."""
+    lock = Lock(path)
+    free = lock.held
+    lock.release()
+    return not free
+
+
 def remove(path: Path) -> None:
     """Remove a file or directory if it exists; warn if that fails."""
     try:

@@ -87,6 +87,9 @@ class PixelMeans:
         Receives the errors of tiles that cannot be averaged.
     """
 
+    #: As of `run.Embedder`, though the means themselves are of more digits.
+    precision = "fp32"
+
     def __init__(self, declared: str | None, skips: Skips) -> None:
         self._declared = declared
         self._skips = skips

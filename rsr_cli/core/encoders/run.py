@@ -89,6 +89,11 @@ class Embedder:
             self._devices.append(_Device(other, device, placement))
         self._devices.insert(0, _Device(encoder, placement.devices[0], placement))
 
+    @property
+    def precision(self) -> str:
+        """That in which the model computes."""
+        return self._placement.precision
+
     def embed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Embed a stream of tiles.
 

@@ -46,13 +46,13 @@ class ChipWriter:
         Made if it does not exist.
     overwrite : bool
         Replace existing chips.
-    sync : bool
-        Wait until each chip is on disk.
+    resumes : bool
+        Wait until each chip is on disk, and leave one that is there as it would be written.
     """
 
     directory: str
     overwrite: bool = False
-    sync: bool = False
+    resumes: bool = False
 
     def write(self, tile: Record) -> Record:
         """Write a tile's pixels as they are stored, and return a record that reads the chip.
@@ -74,7 +74,8 @@ class ChipWriter:
         path = Path(self.directory, f"{tile['id']}.tif")
         if not absolute(str(path)).is_relative_to(absolute(self.directory)):  # the id may be a stranger's
             raise RasterError("has an id that leads out of the directory of the chips", str(path))
-        refuse_existing(path, overwrite=self.overwrite)
+        if not self.resumes:  # before pixels are read
+            refuse_existing(path, overwrite=self.overwrite)
         parts, (height, width) = parts_of(tile, names)
         if path.exists() and any(path.samefile(part.path) for part in parts if Path(part.path).exists()):
             raise OutputError("is the scene itself", str(path), remedy="chips")
@@ -84,8 +85,10 @@ class ChipWriter:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
                 _write(memory, properties, names, numbers, parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(path, overwrite=self.overwrite, sync=self.sync) as file:
-                    file.write(memory.getbuffer())
+                chip = bytes(memory.getbuffer())
+                if not (self.resumes and path.exists() and path.read_bytes() == chip):
+                    with whole_file(path, overwrite=self.overwrite, sync=self.resumes) as file:
+                        file.write(chip)
         except (RasterioError, OSError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write: {reason}", str(path)) from None

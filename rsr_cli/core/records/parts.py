@@ -1,7 +1,8 @@
 """Records in parts: a directory that grows part by part, so that a command that is stopped loses one part at most.
 
-parts.json               what is common to all parts: the command, its settings, the vector space, the number of shards
-shard-0.json             the parts of a shard that are whole, with their sizes and checksums, and whether they are all
+parts.json               what is common to all parts: the command, its settings, the vector space
+shard-0.json             of how many shards it is one; its parts that are whole, with sizes and checksums; what was
+                         skipped; whether they are all
 part-0-000001.parquet    records, in the format that the ending states
 
 A part counts once its shard's file names it, which is written anew after each. A run makes only what is missing. A part
@@ -24,7 +25,7 @@ import numpy as np
 import orjson
 
 from rsr_cli.core.errors import FingerprintError, OutputError, RecordError, RsrError, UsageError, counted, shown
-from rsr_cli.core.files import Lock, explained, reason, remove, whole_file
+from rsr_cli.core.files import Lock, explained, is_locked, reason, remove, whole_file
 from rsr_cli.core.inputs import read_bytes, sha256_of
 from rsr_cli.core.records import streams
 from rsr_cli.core.records.fields import id_of
@@ -58,7 +59,6 @@ DEFAULT_SIZE = 10_000
 ENDINGS = ("parquet", "geojsonl")
 _DIGEST_BYTES = 16
 _OURS = re.compile(r"parts\.json|shard-\d+\.(json|lock)|part-\d+-\d+\.(parquet|geojsonl)")
-MOST_SHARDS = 1_000_000
 
 
 class Shard(NamedTuple):
@@ -122,8 +122,9 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """A shard: the parts that are whole, in their order, and whether a run has come to its end with them."""
+    """A shard, one of so many: the parts that are whole, and whether a run has come to its end with them."""
 
+    of: int
     parts: tuple[Part, ...] = ()
     complete: bool = False
 
@@ -137,7 +138,9 @@ class State:
             if not isinstance(facts["parts"], list):
                 raise TypeError("its parts are no list")
             parts = (Part(**each | {"skipped": tuple(each["skipped"])}) for each in facts["parts"])
-            state = cls(tuple(parts), facts["complete"])
+            state = cls(facts["of"], tuple(parts), facts["complete"])
+            if type(state.of) is not int or state.of < 1:
+                raise ValueError("there is no such number of shards")
             number = path.stem.partition("-")[2]
             for part in state.parts:
                 if not re.fullmatch(rf"part-{number}-\d{{6,12}}\.(parquet|geojsonl)", part.name):
@@ -163,15 +166,12 @@ class Common:
         That makes them, such as ``rsr embed``.
     settings : dict
         Its settings, besides those that the space states, as JSON has them.
-    shards : int
-        How many there are.
     space : Space or None
         Of the vectors, if records have some.
     """
 
     command: str
     settings: dict[str, Any]
-    shards: int
     space: Space | None
 
     @classmethod
@@ -185,11 +185,9 @@ class Common:
             if facts["schema_version"] != SCHEMA_VERSION:
                 raise RsrError("is of another version of rsr", str(path))
             space = None if facts["space"] is None else Space.of_property(facts["kind"], facts["space"])
-            if type(facts["shards"]) is not int or not 1 <= facts["shards"] <= MOST_SHARDS:
-                raise ValueError("there is no such number of shards")
             if not isinstance(facts["settings"], dict):
                 raise TypeError("its settings have no names")
-            return cls(facts["command"], facts["settings"], facts["shards"], space)
+            return cls(facts["command"], facts["settings"], space)
         except (KeyError, TypeError, ValueError, AttributeError, RecordError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
@@ -210,7 +208,7 @@ def _read(path: Path) -> Any:
         raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
 
-def _write(path: Path, facts: dict[str, Any], *, overwrite: bool = False) -> None:
+def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
     with whole_file(path, overwrite=overwrite) as file:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
@@ -239,18 +237,16 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
         Some are, or a file that states the parts is damaged.
     """
     directory = Path(path)
-    common = Common.read(directory)
-    if common is None:
-        states = [State.read(each) for each in directory.glob("shard-*.json")]
-        if any(state.parts for state in states if state):
-            raise _without_common(directory)
-        return []
+    states = {each.name: State.read(each) for each in directory.glob("shard-*.json")}
+    shards = max((state.of for state in states.values() if state), default=1)
+    if Common.read(directory) is None and any(state.parts for state in states.values() if state):
+        raise _without_common(directory)
     found: list[str] = []
     faults: list[str] = []
-    for number in range(common.shards):
-        state = State.read(directory / f"shard-{number}.json")
+    for number in range(shards):
+        state = states.get(f"shard-{number}.json")
         if state is None or not state.complete:
-            of = f" of {common.shards}" if common.shards > 1 else ""
+            of = f" of {shards}" if shards > 1 else ""
             faults.append(f"shard {number}{of} is {'missing' if state is None else 'not complete'}")
         for part in state.parts if state else ():
             fault = part.fault(directory)
@@ -322,7 +318,9 @@ class Writer:
         self._ending = ending
         self._settings: dict[str, Any] | None = None
         self._space: Space | None = None
-        self._taken: list[bytes] = []
+        self._taken: set[str] = set()
+        self._failed: set[str] = set()
+        self._unnamed: Path | None = None
         self._left_out, self._put_off = 0, 0
         with explained(path):
             self._directory.mkdir(exist_ok=True)
@@ -343,7 +341,8 @@ class Writer:
             raise OutputError(f"another process makes {what}", str(self._directory), remedy="again")
         try:
             self._place = self._directory / f"shard-{self._shard.number}.json"
-            self._state = State.read(self._place) or State()
+            self._state = State.read(self._place) or State(self._shard.of)
+            self._check_shards()
             if not self._state.parts:
                 self._forget()  # what a run that was killed before its first part left
             self._common = Common.read(self._directory)
@@ -351,10 +350,10 @@ class Writer:
                 self._check(self._common)
             elif self._state.parts:
                 raise _without_common(self._directory)
+            self._skipped = {each for part in self._state.parts for each in part.skipped}
             self._seen = self._sound()
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
-            waits = self._skips.keep_going and not self._state.complete
-            self._skipped = {each for part in self._state.parts for each in part.skipped} if waits else set()
+            self._waits = self._skips.keep_going and not self._state.complete
         except BaseException:
             self._lock.release()
             raise
@@ -363,13 +362,16 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         try:
             if error == (None, None, None):
-                self._save(complete=True)
+                self._save(complete=True, parts=self._without(self._taken - self._failed))
                 if self._left_out:
                     log.warning("%s: %s in it already", self._directory, counted(self._left_out, self.noun))
                 if self._put_off:
                     what = "%s: an earlier run skipped %s; run the command again to try them"
                     log.warning(what, self._directory, counted(self._put_off, self.noun))
-            elif not self._state.parts:
+                return
+            if self._unnamed:
+                remove(self._unnamed)
+            if not self._state.parts:
                 self._forget()
         finally:
             self._lock.release()
@@ -377,27 +379,36 @@ class Writer:
     def _forget(self) -> None:
         """Remove what states the settings if no part was made with them, and no other run may be making one."""
         with contextlib.suppress(OSError):
-            if {entry.name for entry in self._directory.iterdir()} <= {COMMON, f"shard-{self._shard.number}.lock"}:
+            others = {path.name for path in self._directory.iterdir() if path.name[0] != "."} - {COMMON}
+            others.discard(f"shard-{self._shard.number}.lock")
+            if not any(is_locked(self._directory / name) if name.endswith(".lock") else True for name in others):
                 remove(self._directory / COMMON)
 
     def _sound(self) -> Seen:
         """Drop parts that are not as they were written, and return what the others are made of."""
+        known = {part.name for part in self._state.parts}
+        strays = [path for path in self._directory.glob(f"part-{self._shard.number}-*") if path.name not in known]
+        if len(strays) > 1:  # a run that was killed leaves one
+            what = f"has {counted(len(strays), 'part')} that {self._place.name} does not name"
+            raise OutputError(what, str(self._directory), remedy="unnamed-parts")
+        for path in strays:
+            log.warning("%s: does not count yet, and is made again", path)
+            remove(path)
         sound: list[Part] = []
         seen = Seen()
         for part in self._state.parts:
             fault = part.fault(self._directory)
             if fault:
                 log.warning("%s: %s, and is made again", self._directory / part.name, fault)
+                remove(self._directory / part.name)
                 continue
             sound.append(part)
             for digests in self._origins(part.name):
                 seen.add(digests)
         if len(sound) < len(self._state.parts):
             self._save(parts=tuple(sound))
-        named = {part.name for part in sound}
-        for path in self._directory.glob(f"part-{self._shard.number}-*"):
-            if path.name not in named:  # damaged, or left by a run that was killed before it counted
-                remove(path)
+        self._numbers = {part.number for part in sound}
+        self._next = 1
         return seen
 
     def _origins(self, name: str) -> Iterator[list[bytes]]:
@@ -413,7 +424,7 @@ class Writer:
         """Change the shard's file."""
         self._state = replace(self._state, **{"complete": False, **changed})
         with explained(str(self._place)):
-            _write(self._place, asdict(self._state), overwrite=True)
+            _write(self._place, self._state, overwrite=True)
 
     def fill(self, inputs: Iterable[Any], make: Make, settings: dict[str, Any]) -> Iterator[int]:
         """Make what is missing, part by part, and yield the number of records of each batch.
@@ -436,9 +447,14 @@ class Writer:
         RecordError
             An id is there twice.
         """
-        self._settings = orjson.loads(orjson.dumps(settings))
+        try:
+            self._settings = orjson.loads(orjson.dumps(settings))
+        except TypeError:
+            raise UsageError("is to hold parts made with a setting that is not UTF-8", str(self._directory)) from None
         if self._common:
             self._check(self._common)
+        if self._state.complete:  # until this run too has read all
+            self._save()
         for some in self._portions(inputs):
             yield from self._write(make(some))
 
@@ -453,7 +469,7 @@ class Writer:
                 batch, digests = found
                 if len(batch) > room:
                     waiting.append((batch.split(room), digests[room:]))
-                self._taken += digests[:room]
+                self._taken.update(map(bytes.hex, digests[:room]))
                 room -= len(batch)
                 yield batch
 
@@ -465,47 +481,75 @@ class Writer:
     def _missing(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[bytes]]]:
         """Yield the records that no part has, with the digests of their ids."""
         for batch in batches:
+            self._know(batch.space)
             digests = [_digest(name) for name in ids_of(batch, self._skips)]
             made, again = self._seen.meet(digests)
             for i in again.nonzero()[0].tolist():
                 self._skips(RecordError("has the id of an earlier record", batch.place(i), remedy="unique-ids"))
             self._left_out += int(np.count_nonzero(made))
-            chosen = [i for i in (~made & ~again).nonzero()[0].tolist() if self._tries(digests[i])]
+            chosen = [i for i in (~made & ~again).nonzero()[0].tolist() if not self._puts_off(digests[i].hex())]
             batch.keep(chosen)
             if chosen:
                 yield batch, [digests[i] for i in chosen]
 
-    def _tries(self, digest: bytes) -> bool:
-        """Return whether to make records of something that no part has, or to put it off, which counts as skipped."""
-        if digest.hex() not in self._skipped:
-            return True
+    def _know(self, origin: Space | None) -> None:
+        """Note the space of the vectors that records are made of, which is a setting as others are."""
+        assert self._settings is not None
+        if origin and "vectors" not in self._settings:
+            self._settings["vectors"] = origin.fingerprint
+            if self._common:
+                self._check(self._common)
+
+    def _puts_off(self, digest: str) -> bool:
+        """Return whether to leave what an earlier run skipped to a later one, which counts as skipped."""
+        if not (self._waits and digest in self._skipped):
+            return False
         self._put_off += 1
         self._skips.count += 1
-        return False
+        return True
 
     def _write(self, made: Iterable[Batch]) -> Iterator[int]:
         """Write a part, which counts from then on, unless nothing was made."""
-        taken = {part.number for part in self._state.parts}
-        number = next(each for each in count_from(1) if each not in taken)  # that of a damaged part, with its records
+        number = next(each for each in count_from(self._next) if each not in self._numbers)  # a damaged part's first
         path = self._directory / f"part-{self._shard.number}-{number:06}.{self._ending}"
-        self._count = 0
+        self._count, self._unnamed = 0, path
         with streams.Writer(str(path), self._skips, overwrite=True) as out:
             for batch in made:
-                self._admit(batch.space)
-                out.write(batch)
-                self._count += len(batch)
+                self._leave_out(batch)
+                if len(batch):
+                    self._admit(batch.space)
+                    out.write(batch)
+                    self._count += len(batch)
                 yield len(batch)
         if not self._count:  # what was skipped is noted with the next part
             remove(path)
             return
-        skipped: tuple[str, ...] = ()
-        if self._count < len(self._taken) or self.noun != "record":
-            origins = {digest for digests in self._origins(path.name) for digest in digests}
-            skipped = tuple(digest.hex() for digest in self._taken if digest not in origins)
-        self._taken = []
+        skipped = tuple(sorted(self._unmade(path.name)))
         self._agree()
         part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), skipped)
-        self._save(parts=tuple(sorted((*self._state.parts, part), key=lambda each: each.number)))
+        parts = (*self._without(self._taken), part)
+        self._save(parts=parts if number > len(self._numbers) else tuple(sorted(parts, key=lambda each: each.number)))
+        self._numbers.add(number)
+        self._next = number + 1
+        self._taken, self._failed, self._unnamed = set(), set(), None
+
+    def _without(self, tried: set[str]) -> tuple[Part, ...]:
+        """Return the parts, which no longer name as skipped what was tried again."""
+        if tried.isdisjoint(self._skipped):
+            return self._state.parts
+        return tuple(
+            replace(part, skipped=tuple(each for each in part.skipped if each not in tried))
+            for part in self._state.parts
+        )
+
+    def _leave_out(self, batch: Batch) -> None:
+        """Drop records that another part has."""
+
+    def _unmade(self, name: str) -> set[str]:
+        """Return the digests of what was taken for a part, and of which it has not all that it should have."""
+        if self._count == len(self._taken):
+            return set()
+        return self._taken - {digest.hex() for digests in self._origins(name) for digest in digests}
 
     def _admit(self, space: Space | None) -> None:
         """Check that vectors that were made are in the space of the parts that are there, or write it down."""
@@ -517,7 +561,7 @@ class Writer:
         """Check what is written down as common to all parts, by whatever run; if nothing is, write it down."""
         self._common = Common.read(self._directory)
         if self._common is None:
-            own = Common(self._command, self._settings or {}, self._shard.of, self._space)
+            own = Common(self._command, self._settings or {}, self._space)
             try:
                 own.write(self._directory)
             except OutputError:
@@ -526,28 +570,29 @@ class Writer:
             self._common = Common.read(self._directory) or own
         self._check(self._common)
 
+    def _check_shards(self) -> None:
+        """Raise UsageError if a shard that is there is one of another number."""
+        for path in self._directory.glob("shard-*.json"):
+            state = State.read(path)
+            if state and state.of != self._shard.of:
+                what = f"holds parts of {counted(state.of, 'shard')}, and this is one of {self._shard.of}"
+                raise UsageError(what, str(self._directory), remedy="other-parts")
+
     def _check(self, common: Common) -> None:
         """Raise UsageError or FingerprintError if this run, as far as it is known, does not go with what is common."""
         place = str(self._directory)
         if common.command != self._command:
             what = f"holds parts that {common.command} made, and this is {self._command}"
             raise UsageError(what, place, remedy="other-parts")
-        if common.shards != self._shard.of:
-            what = f"holds parts of {counted(common.shards, 'shard')}, and this is one of {self._shard.of}"
-            raise UsageError(what, place, remedy="other-parts")
         for name, value in (self._settings or {}).items():
             if (theirs := common.settings.get(name)) != value:
-                what = f"holds parts made with {name} {shown(theirs)}, and this run has {shown(value)}"
+                what = f"holds parts made {_stated(name, theirs)}, and this run is {_stated(name, value)}"
                 raise UsageError(what, place, remedy="same-parts")
         space, theirs = self._space, common.space
         if space is None or theirs is None:
             return
         if (space.fingerprint, space.size) != (theirs.fingerprint, theirs.size):
             what = f"the records are in another vector space than those in parts ({space.difference(theirs)})"
-            raise FingerprintError(what, place, remedy="same-parts")
-        mine, other = (each.facts.get("precision", "fp32") for each in (space, theirs))
-        if mine != other:
-            what = f"the records are computed in {mine}, those in parts in {other}"
             raise FingerprintError(what, place, remedy="same-parts")
 
 
@@ -567,19 +612,39 @@ class SceneWriter(Writer):
     def __init__(self, *arguments: Any, scene_of: Callable[[str], str], **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._scene_of = scene_of
+        #: Tiles that are there of scenes of which others were skipped.
+        self._tiles: set[bytes] = set()
 
     def _names(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the names of the scenes of tiles."""
-        return list(dict.fromkeys(map(self._scene_of, ids)))
+        scenes: dict[str, list[str]] = {}
+        for name in ids:
+            scenes.setdefault(self._scene_of(name), []).append(name)
+        for scene, tiles in scenes.items():
+            if _digest(scene).hex() in self._skipped:
+                self._tiles.update(map(_digest, tiles))
+        return list(scenes)
+
+    def _leave_out(self, batch: Batch) -> None:
+        """Drop tiles that are there, of a scene that is cut again for others."""
+        if self._tiles:
+            batch.keep([i for i, name in enumerate(ids_of(batch, self._skips)) if _digest(name) not in self._tiles])
+
+    def _unmade(self, name: str) -> set[str]:  # noqa: ARG002
+        """Return the digests of scenes of which a tile was skipped, or all were."""
+        return self._failed
 
     def _portions(self, scenes: Iterable[Named]) -> Iterator[Iterator[Named]]:  # type: ignore[override]
-        """Yield scenes of which no part has tiles, as many at a time as make a part."""
+        """Yield scenes of which tiles are missing, as many at a time as make a part."""
         missing = self._missing_scenes(scenes)
 
         def of_one_part(scene: Named | None) -> Iterator[Named]:
             while scene:
-                self._taken.append(_digest(scene.name))
+                digest, before = _digest(scene.name).hex(), self._skips.count
+                self._taken.add(digest)
                 yield scene
+                if self._skips.count > before:
+                    self._failed.add(digest)
                 scene = next(missing, None) if self._count < self._size else None
 
         for scene in missing:
@@ -589,9 +654,17 @@ class SceneWriter(Writer):
         for scene in scenes:
             digest = _digest(scene.name)
             made = self._seen.meet([digest])[0][0]
-            self._left_out += int(made)
-            if not made and self._tries(digest):
+            if self._puts_off(digest.hex()):
+                continue
+            if made and digest.hex() not in self._skipped:
+                self._left_out += 1
+            else:
                 yield scene
+
+
+def _stated(name: str, value: Any) -> str:
+    """Return a setting for a message."""
+    return f"without {name}" if value in (None, False) else f"with {name} {shown(value)}"
 
 
 def ids_of(batch: Batch, skips: Skips) -> Sequence[str]:

@@ -112,7 +112,7 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def files_without_ids(
-    tables: Sequence[tuple[str, ModuleType, TableSettings]], skips: Skips, *, with_vectors: bool
+    tables: Sequence[tuple[str, ModuleType, TableSettings]], skips: Skips, *, with_vectors: bool, may_make: bool
 ) -> set[str]:
     """Return the files of others whose rows need ids; log why, and what is odd about their columns.
 
@@ -127,9 +127,13 @@ def files_without_ids(
         Told what is odd.
     with_vectors : bool
         Whether vectors are read.
+    may_make : bool
+        Ids may be made in place of those that another file has too, so that they depend on what is read together.
 
     Raises
     ------
+    RsrError
+        Then they may not.
     UsageError
         Vectors are read, and the columns of vectors have none of the known names or several, or the ids of two files
         would be the same.
@@ -165,6 +169,8 @@ def files_without_ids(
                 if roles.id == "id":  # those of another column become a property
                     used.add(path)
     repeat = _that_repeat(hashes)
+    if not may_make and (between := [path for path in repeat if not _that_repeat({path: hashes[path]})]):
+        raise RsrError("has ids that another file has too", between[0], remedy="id-column")
     named: dict[str, str] = {}
     without = dict.fromkeys([*chain.from_iterable(none.values()), *repeat])
     for path in without:

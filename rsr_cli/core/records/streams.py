@@ -80,6 +80,7 @@ def read(
     beside: Kind | None = None,
     *,
     allow_missing: bool = False,
+    may_make_ids: bool = True,
 ) -> Iterator[Batch]:
     """Read records from files and stdin.
 
@@ -100,6 +101,8 @@ def read(
         A kind of vector to take beside these; every record must have both.
     allow_missing : bool
         Read parts although some of them are missing.
+    may_make_ids : bool
+        As ``may_make`` of `rows.files_without_ids`.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def read(
         raise UsageError("columns are chosen, and no input is a table", remedy="no-columns")
     for path, codec, stated in sources:
         codec.check(path, stated)
-    return _read(sources, stream, skips, progress)
+    return _read(sources, stream, skips, progress, may_make_ids=may_make_ids)
 
 
 def _read(
@@ -135,13 +138,15 @@ def _read(
     stream: StreamSpace | None,
     skips: Skips,
     progress: Progress | None,
+    *,
+    may_make_ids: bool,
 ) -> Iterator[Batch]:
     """Read one input after the other, and report to a progress what is read and which inputs are empty."""
     tables = [source for source in sources if hasattr(source[1], "opened")]
     if tables:
         from rsr_cli.core.records.rows import files_without_ids
 
-        without = files_without_ids(tables, skips, with_vectors=stream is not None)
+        without = files_without_ids(tables, skips, with_vectors=stream is not None, may_make=may_make_ids)
         sources = [(path, codec, replace(settings, makes_ids=path in without)) for path, codec, settings in sources]
     if progress:
         sizes = [input_size(path) for path, *_ in sources]
