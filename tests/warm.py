@@ -11,14 +11,20 @@ import socket
 import sys
 
 
+def start(path: str, arguments: list[str], environment: dict[str, str], files: list[int]) -> tuple[socket.socket, int]:
+    """Have a command line run with three streams in a directory; return what its exit status comes from, and its id."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.connect(path)
+    words = [f"{name}={value}" for name, value in environment.items()]
+    request = "\0".join([str(len(arguments)), *arguments, *words])
+    socket.send_fds(server, [os.fsencode(request)], files)
+    return server, int(server.recv(16))
+
+
 def ask(path: str, arguments: list[str]) -> None:
     """Have a command line run, and end as it did."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-        server.connect(path)
-        environment = [f"{name}={value}" for name, value in os.environ.items()]
-        request = "\0".join([str(len(arguments)), *arguments, *environment])
-        socket.send_fds(server, [os.fsencode(request)], [0, 1, 2, os.open(".", os.O_RDONLY)])
-        status = int(server.recv(16))
+    server, _ = start(path, arguments, dict(os.environ), [0, 1, 2, os.open(".", os.O_RDONLY)])
+    status = int(server.recv(16))
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
@@ -68,8 +74,10 @@ def serve(path: str) -> None:
         else:
             os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until rsr heeds it, as while a program is loaded
     request, (*streams, directory), _, _ = socket.recv_fds(connection, 1 << 20, 4)
     if process := os.fork():
+        connection.send(str(process).encode())
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         connection.send(str(status).encode())
         os._exit(0)
