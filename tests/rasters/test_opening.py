@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -466,3 +467,14 @@ def test_a_tag_that_gdal_finds_broken_leaves_the_pixels_readable(tmp_path, cut, 
     np.testing.assert_allclose(rasters.read_pixels(tile, ["red"]), 90 * 10000 / 255, rtol=0.02)
     (tile,) = cut(path, bands=["red", "-", "-"], nodata=0.0, scale=1.0)
     np.testing.assert_allclose(rasters.read_pixels(tile, ["red"]), 90, rtol=0.02)
+
+
+def test_a_header_that_is_cut_short_is_not_taken_for_one_without_a_place(tmp_path, write_raster, cut):
+    """GDAL only warns of what it cannot read at the end, such as where the pixels are."""
+    path = tmp_path / "x.tif"
+    whole = Path(write_raster(path, np.ones((6, 64, 64), np.uint16), names=SIX)).read_bytes()
+    assert cut(path)[0]["geometry"]
+    for missing in range(1, len(whole) - 6 * 64 * 64 * 2, 16):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(RasterError, match="cannot be read"):
+            cut(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import threading
 import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -66,9 +67,23 @@ os.environ["GDAL_SKIP"] = " ".join([*os.environ.get("GDAL_SKIP", "").replace(","
 os.environ["GDAL_VRT_ENABLE_PYTHON"] = "NO"
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
+
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
+
+
+_headers = threading.local()
+
+
+def _note_unread(record: logging.LogRecord) -> bool:
+    """Note a part of a header that GDAL could not read: with a warning alone, it takes it for one that is not there."""
+    if "IO error during reading of" in record.getMessage():
+        _headers.unread = True
+    return True
+
+
+logging.getLogger("rasterio._env").addFilter(_note_unread)
 
 
 @contextmanager
@@ -117,6 +132,7 @@ def open_raster(
     if not path.endswith(".npy"):
         check_file(path)
     with explained(path):
+        _headers.unread = False
         try:
             dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
         except RasterioError:
@@ -126,6 +142,9 @@ def open_raster(
                 what = f"is damaged, or of another format than may be read within a directory ({', '.join(CONFINED)})"
                 raise RasterError(what, path, remedy="raw-bands") from None
             raise
+        if _headers.unread:
+            dataset.close()
+            raise RasterError("cannot be read: input/output error in its header", path)
         if not path.endswith(".npy"):
             check_dataset(dataset, path)
         alphas = alphas_of(dataset)
