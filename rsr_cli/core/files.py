@@ -128,6 +128,8 @@ def whole_file(
                 os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))
             if sync:
                 os.fsync(descriptor)
+            else:
+                os.close(os.dup(descriptor))  # a file system on a network says now what it could not write
             if overwrite or not _linked(temporary, final):
                 refuse_existing(final, overwrite=overwrite, form=form)
                 temporary.replace(final)
@@ -238,7 +240,8 @@ def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Pat
         finally:
             _unfinished.discard(temporary)
             if descriptor is not None:
-                os.close(descriptor)
+                with contextlib.suppress(OSError):  # all was written before, or failed
+                    os.close(descriptor)
 
 
 def _temporary_name(final: Path) -> Path:
