@@ -69,6 +69,16 @@ def _widen_pipe(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Add the name of a file to an error of reading it, which states none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def open_regular(path: Path) -> FileIO:
     """Open a regular file, unbuffered; one that is not could keep a reader waiting, or have no end.
 
@@ -100,7 +110,7 @@ def read_bytes(path: Path) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a regular file; raise OSError as `open_regular` does."""
-    with open_regular(path) as file:
+    with open_regular(path) as file, named(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import rasterio
 
 from rsr_cli.core.errors import RasterError
-from rsr_cli.core.inputs import read_bytes
+from rsr_cli.core.inputs import named, read_bytes
 from rsr_cli.core.reach import check_inside, check_network, is_confined
 from rsr_cli.core.sources.base import file_and_band
 
@@ -298,5 +298,5 @@ def _check_reference(source: str, file: str, path: str, seen: set[str], *, relat
 
 
 def _begins(file: Path) -> bytes:
-    with file.open("rb") as opened:
+    with file.open("rb") as opened, named(file):
         return opened.read(4096)

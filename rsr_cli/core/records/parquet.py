@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
-from rsr_cli.core.files import Sink, reason
+from rsr_cli.core.files import Sink, explained, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
 from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout, as_column, as_numpy, constant
@@ -140,6 +140,7 @@ class RecordWriter:
 
     def __init__(self, output: Output, skips: Skips, *, hilbert: bool = False) -> None:
         self._sink = Sink(output)
+        self._name = output.name
         self._sorter = Sorter(output.folder) if hilbert else None
         self._skips = skips
         self._held: list[Batch] = []
@@ -191,7 +192,8 @@ class RecordWriter:
         if self._writer is None:
             self._open(rows.schema)
         if self._sorter:
-            self._sorter.add(rows, boxes_of(rows["geometry"]))
+            with explained(self._name):
+                self._sorter.add(rows, boxes_of(rows["geometry"]))
             return
         self._group.append(rows)
         self._rows += rows.num_rows
@@ -238,8 +240,9 @@ class RecordWriter:
             self._open(self._layout.schema)
         assert self._writer is not None
         if self._sorter:
-            for table in self._sorter.tables(GROUP_ROWS, GROUP_BYTES):
-                self._writer.write_table(table, GROUP_ROWS)
+            with explained(self._name):
+                for table in self._sorter.tables(GROUP_ROWS, GROUP_BYTES):
+                    self._writer.write_table(table, GROUP_ROWS)
         while self._rows:
             self._write_group()
         self._writer.add_key_value_metadata(self._footer(self._layout))
