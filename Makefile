@@ -31,7 +31,7 @@ endef
 PYTEST = -m pytest --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-newest test-search fuzz man completions bench bench-paper bench-search clean
+.PHONY: help install demo test test-newest test-search faults fuzz man completions bench bench-paper bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -59,6 +59,9 @@ test-search: $(SEARCH)/.installed ## Run the tests that do not need torch, witho
 fuzz: $(FUZZ)/.installed ## Fuzz what reads files of strangers, FUZZ_SECONDS per target
 	@set -e; for target in $(FUZZ_TARGETS); do \
 		$(FUZZ)/bin/python tests/fuzz/fuzz.py $$target $(FUZZ_CORPUS) -max_total_time=$(FUZZ_SECONDS); done
+
+faults: $(STAMP) ## Disturb every command at every moment: signals, full disks, readers beside writers (hours)
+	@RSR_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) tests/faults
 
 man: $(STAMP) ## Write the manual pages from the help texts and man/sections.toml
 	@$(BIN)/python man/build.py

@@ -67,7 +67,7 @@ COMMANDS = (
     ),
     Command("binarize", "binarize in.geojsonl -o out.geojsonl"),
     Command("binarize to zstd", "binarize in.geojsonl -o out.geojsonl.zst"),
-    Command("binarize again", "binarize in.geojsonl -o out.parquet --overwrite", given="in.parquet"),
+    Command("binarize again", "binarize in.geojsonl -o out.parquet --overwrite", given="third.parquet"),
     Command("binarize parts", "binarize in.geojsonl --parts out --part-size 20", grows=True),
     Command("index", "index both.geojsonl -o out.rsr --refine int8 --partitions 3"),
     Command("index again", "index both.geojsonl -o out.rsr --overwrite", given="x.rsr", sweep=COMPACT),
@@ -78,7 +78,7 @@ COMMANDS = (
     Command("query", "query x.rsr in.geojsonl -k 5 -o out.geojsonl"),
     Command("query to TREC", "query x.rsr in.geojsonl -k 5 -o out.run --overwrite", given="hits.run"),
     Command("score", "score hits.geojsonl --format jsonl -o out.jsonl"),
-    Command("score by truth", "score hits.geojsonl --truth in.geojsonl --exclude-self --metrics r@3 -o out.csv --format csv"),
+    Command("score by truth", "score hits.geojsonl --truth in.geojsonl --exclude-self --metrics r@3 -o out.txt"),
     Command("show", "show hits.geojsonl --queries in.geojsonl --rows 1 -k 2 -o out.png"),
     Command("show a page", "show hits.geojsonl --queries in.geojsonl --rows 2 -k 2 -o out.html"),
     Command("show a map", "show of_one.geojsonl --map -o out.tif"),
@@ -88,7 +88,7 @@ COMMANDS = (
 #: What is made before, in this order; `prepared` writes what these read.
 MADE = (
     "tile scene.tif --size 8 -o tiles.geojsonl",
-    "binarize in.geojsonl -o in.parquet",
+    "binarize third.geojsonl -o third.parquet",
     "binarize in.geojsonl --keep-embedding -o both.geojsonl",
     "index in.geojsonl -o x.rsr --partitions 2",
     "index other.geojsonl -o y.rsr",
@@ -96,7 +96,7 @@ MADE = (
     "index x.rsr y.rsr -o deleted.rsr",
     "index -o deleted.rsr --delete --label a",
     "query x.rsr in.geojsonl -k 20 --exclude-self -o hits.geojsonl",
-    "query x.rsr in.geojsonl -k 5 -o hits.run",
+    "query x.rsr in.geojsonl -k 4 -o hits.run",
     "query x.rsr --id scene_0_0 --radius inf -o of_one.geojsonl",
 )
 

@@ -259,6 +259,7 @@ size_t fread(void *data, size_t size, size_t count, FILE *stream)
 {
     NEXT(fread);
     if (disturbed("read", "fread", fileno(stream), NULL) == ERROR) {
+        stream->_flags |= 0x20; /* as ferror has it in glibc */
         errno = value;
         return 0;
     }

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 
 import pytest
-from faults.commands import parameters
+from faults.commands import COMMANDS, parameters
 from faults.harness import some
 
+#: What failed once, or named no file: a command, one of its calls, how it fails, and what is then said.
+FULL = "cannot write: no space left on device"
+FOUND = (
+    ("tile to Parquet", r"write #\d+ \(deleted\)", 0, errno.ENOSPC, f"tile: out.parquet: {FULL}"),
+    ("binarize again", "close out.parquet", 0, errno.EIO, ""),
+    ("tile", "read scene.tif", -1, errno.EIO, "tile: scene.tif: input/output error"),
+    ("binarize parts", "read out/part-.*", 0, errno.EIO, "binarize: out/part-0-000001.parquet: input/output error"),
+)
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -27,4 +36,16 @@ def test_each_call(faults, command):
     calls = faults.expected(command).calls["write"]
     moments = [fault for number, call in enumerate(calls, 1) for fault in faults_of(number, call)]
     for moment in some(moments, 4, command.name):
-        faults.disturbed(command, moment)
+        faults.disturb(command, moment)
+
+
+@pytest.mark.parametrize(("name", "call", "which", "number", "says"), FOUND)
+def test_what_was_found(faults, name, call, which, number, says):
+    """What is said names a file, and a file that is on disk is no failure if it cannot be closed."""
+    (command,) = (each for each in COMMANDS if each.name == name)
+    kind = "read" if call.startswith("read") else "write"
+    calls = faults.expected(command).calls[kind]
+    place = [n for n, found in enumerate(calls, 1) if re.fullmatch(call, found)][which]
+    with faults.directory(command) as path:
+        done, _ = faults.run(command, path, f"{kind}:{place}:error:{number}")
+    assert (done.status, done.stderr) == (bool(says), f"rsr {says}\n" if says else "")

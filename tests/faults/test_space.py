@@ -35,7 +35,9 @@ class Disk:
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
     path = tmp_path_factory.mktemp("disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("a file system of memory cannot be mounted")
     yield Disk(path)

@@ -23,7 +23,7 @@ PAIRS = {
     "files that are replaced": (
         "binarize in.geojsonl -o out.parquet --overwrite",
         "binarize other.geojsonl -o out.parquet --overwrite",
-        "in.parquet",
+        "third.parquet",
     ),
     "parts": (
         "binarize in.geojsonl --parts out --part-size 20",
@@ -85,7 +85,7 @@ def lines(number: int, count: int, begin: str) -> bytes:
 
 
 def read(path) -> tuple[int, int, int]:
-    """Open an index and search it; return its generation, the number that all of its rows hold, and how many they are."""
+    """Open an index and search it; return its generation, the number in all of its rows, and how many they are."""
     with Index(path) as index:
         count = index.manifest.count
         asked = index.vector(index.segments[0].live().argmax() if index.segments[0].deleted.size else 0)
