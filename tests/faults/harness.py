@@ -21,6 +21,8 @@ import warm
 from faults.commands import MADE, Command, write_inputs, write_records
 from support import says_what_is_lost
 
+from rsr_cli.core.files import PREFIX
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
@@ -130,7 +132,7 @@ def contents(directory: Path) -> tuple[dict[str, Any], list[str]]:
     held: dict[str, Any] = {}
     strays: list[str] = []
     for path in sorted(directory.iterdir()):
-        if path.name.startswith(".rsr-"):
+        if path.name.startswith(PREFIX):
             strays.append(path.name)
         else:
             held[path.name], left = contents_of(path)
@@ -324,7 +326,7 @@ class Faults:
         else:
             assert done.status == 128 + stopped, said
             assert says_what_is_lost(done.stderr.encode(), command.output), said
-            assert not is_done or not left, said
+            assert not [name for name in left if PREFIX in name], said
         if "rsr" in command.output and (path / command.output).exists():
             sound = self.programs.run(["check", command.output], path)
             assert sound.status == 0, (said, sound)
