@@ -10,8 +10,8 @@ import pytest
 from faults.commands import COMMANDS, parameters
 from faults.harness import some
 
-#: What failed once, or named no file: a command, one of its calls, how it fails, and what is then said.
 FULL = "cannot write: no space left on device"
+#: What failed once, or named no file: a command, which of its calls that match, how it fails, and what is then said.
 FOUND = (
     ("tile to Parquet", r"write #\d+ \(deleted\)", 0, errno.ENOSPC, f"tile: out.parquet: {FULL}"),
     ("binarize again", "close out.parquet", 0, errno.EIO, ""),

@@ -67,7 +67,6 @@ os.environ["GDAL_SKIP"] = " ".join([*os.environ.get("GDAL_SKIP", "").replace(","
 os.environ["GDAL_VRT_ENABLE_PYTHON"] = "NO"
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's messages become our errors
-
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a place get no footprint
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
@@ -144,7 +143,7 @@ def open_raster(
             raise
         if _headers.unread:
             dataset.close()
-            raise RasterError("cannot be read: input/output error in its header", path)
+            raise RasterError("cannot be read: a part of its header is missing or damaged", path)
         if not path.endswith(".npy"):
             check_dataset(dataset, path)
         alphas = alphas_of(dataset)
