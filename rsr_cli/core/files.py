@@ -240,8 +240,13 @@ def _temporary(final: Path, create: Callable[[Path], int]) -> Iterator[tuple[Pat
         finally:
             _unfinished.discard(temporary)
             if descriptor is not None:
-                with contextlib.suppress(OSError):  # all was written before, or failed
-                    os.close(descriptor)
+                _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a file to which all was written before, or nothing: an error says no more than that."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _temporary_name(final: Path) -> Path:
@@ -307,7 +312,7 @@ def locked(path: Path) -> Iterator[None]:
             _lock(descriptor)
         yield
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 class Lock:
@@ -342,7 +347,7 @@ class Lock:
         """Let others have it."""
         if self.held:
             remove(self._path)
-            os.close(self._descriptor)
+            _close(self._descriptor)
             self.held = False
 
 

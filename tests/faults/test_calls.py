@@ -15,6 +15,8 @@ FULL = "cannot write: no space left on device"
 FOUND = (
     ("tile to Parquet", r"write #\d+ \(deleted\)", 0, errno.ENOSPC, f"tile: out.parquet: {FULL}"),
     ("binarize again", "close out.parquet", 0, errno.EIO, ""),
+    ("binarize parts", r"close out/shard-0.lock \(deleted\)", 0, errno.EIO, ""),
+    ("index, append", "close out.rsr/lock", 0, errno.EIO, ""),
     ("tile", "read scene.tif", -1, errno.EIO, "tile: scene.tif: input/output error"),
     ("binarize parts", "read out/part-.*", 0, errno.EIO, "binarize: out/part-0-000001.parquet: input/output error"),
 )
