@@ -60,7 +60,7 @@ fuzz: $(FUZZ)/.installed ## Fuzz what reads files of strangers, FUZZ_SECONDS per
 	@set -e; for target in $(FUZZ_TARGETS); do \
 		$(FUZZ)/bin/python tests/fuzz/fuzz.py $$target $(FUZZ_CORPUS) -max_total_time=$(FUZZ_SECONDS); done
 
-faults: $(STAMP) ## Disturb every command at every moment: signals, full disks, readers beside writers (hours)
+faults: $(STAMP) ## Disturb every command at every moment: signals, full disks, readers beside writers (an hour)
 	@RSR_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) tests/faults
 
 man: $(STAMP) ## Write the manual pages from the help texts and man/sections.toml

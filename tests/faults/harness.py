@@ -35,9 +35,7 @@ LOCK = "lock"
 #: What a manifest states of a segment that has numbers in it, as names of files have.
 NAMES = ("name", "files", "deletions")
 #: What is said of a run that does not fail.
-WARNING = (
-    r": cannot be removed: |no longer needed cannot be removed: |is made again$|in it already$|nothing was deleted$"
-)
+WARNING = r": cannot be removed: |no longer needed cannot be removed|is made again$|in it already$|nothing was deleted$"
 
 
 def some(found: Sequence[Any], count: int, name: str) -> list[Any]:

@@ -17,6 +17,7 @@ FOUND = (
     ("binarize again", "close out.parquet", 0, errno.EIO, ""),
     ("binarize parts", r"close out/shard-0.lock \(deleted\)", 0, errno.EIO, ""),
     ("index, append", "close out.rsr/lock", 0, errno.EIO, ""),
+    ("index, compact", "open64 out.rsr/lock", 1, errno.EIO, ""),
     ("tile", "read scene.tif", -1, errno.EIO, "tile: scene.tif: input/output error"),
     ("binarize parts", "read out/part-.*", 0, errno.EIO, "binarize: out/part-0-000001.parquet: input/output error"),
 )

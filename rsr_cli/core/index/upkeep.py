@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Segment
+
+log = logging.getLogger("rsr")
 
 
 def delete(path: Path, choose: Callable[[Index], Mapping[int, Iterable[int]]], *, arguments: Sequence[str] = ()) -> int:
@@ -141,7 +144,10 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
             return made
 
         yield from change(path, fill, settle)
-    _tidy(final)
+    try:
+        _tidy(final)
+    except OutputError as error:  # the index is as it was to become
+        log.warning("%s; what is no longer needed cannot be removed", error)
 
 
 def _tidy(index: Path) -> None:
