@@ -29,7 +29,7 @@ def test_a_random_moment(faults, command):
         faults.programs.run(command.arguments, path)
         duration_s = time.monotonic() - begun
     chance = random.Random(f"{SEED} {command.name}")
-    for number in chance.sample(SIGNALS, 2) if not ALL else SIGNALS * 13:
+    for number in chance.sample(SIGNALS, 1) if not ALL else SIGNALS * 13:
         delay_s = chance.uniform(0, duration_s)
         with faults.directory(command) as path:
             process = faults.programs.start(command.arguments, path)

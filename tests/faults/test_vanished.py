@@ -22,7 +22,7 @@ def test_an_input_that_vanishes(faults, command):
     if "embed" in command.words:
         # GDAL returns other pixels, without an error, where it cannot read how long a strip is.
         moments = [(n, what) for n, what in moments if "error" not in what or "scene" not in reads[n - 1]]
-    for place, what in some(moments, 2, command.name):
+    for place, what in some(moments, 1, command.name):
         with faults.directory(command) as path:
             done, call = faults.run(command, path, f"read:{place}:{what}")
             if not is_input(command, call):  # threads may read in another order

@@ -147,7 +147,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
     try:
         _tidy(final)
     except OutputError as error:  # the index is as it was to become
-        log.warning("%s; what is no longer needed cannot be removed", error)
+        log.warning("%s: what is no longer needed cannot be removed: %s", path, error.message)
 
 
 def _tidy(index: Path) -> None:
