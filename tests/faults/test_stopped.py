@@ -56,9 +56,9 @@ def test_a_random_moment_from_the_start_of_the_program(faults, command, monkeypa
             if not number:
                 duration_s = time.monotonic() - begun
                 continue
-            if number == signal.SIGINT and b"KeyboardInterrupt" in stderr:  # while Python itself is being loaded
-                stderr = b""
             status = 128 - process.returncode if process.returncode < 0 else process.returncode
+            if number == signal.SIGINT and b"KeyboardInterrupt" in stderr:  # Python itself was being loaded
+                status, stderr = 130, b""
             done = Done(status, stdout, stderr.decode())
             faults.check(command, path, done, f"{number!r} after {delay_s:.3f} s of the start", stopped=number)
 
