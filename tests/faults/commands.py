@@ -57,6 +57,7 @@ class Command:
 COMPACT = "index -o out.rsr --compact"
 COMMANDS = (
     Command("tile", "tile scene.tif --size 8 -o out.geojsonl"),
+    Command("tile parts", "tile scene.tif scene_1.tif scene_2.tif --size 8 --parts out --part-size 64", grows=True),
     Command("tile to Parquet", "tile scene.tif --size 8 --hilbert -o out.parquet"),
     Command("embed", "embed tiles.geojsonl --model rcf -o out.parquet", marks=(needs_torch,)),
     Command(
@@ -119,6 +120,8 @@ def write_inputs(directory, write_raster) -> None:
     """Write the scene, from which the first command makes tiles."""
     pixels = np.random.default_rng(1).integers(500, 3000, (6, 64, 64), dtype=np.uint16)
     write_raster(directory / "scene.tif", pixels, names=SIX)
+    for i in (1, 2):
+        write_raster(directory / f"scene_{i}.tif", pixels[:, i:], names=SIX)
 
 
 def write_records(directory) -> None:

@@ -20,7 +20,7 @@ def test_an_input_that_vanishes(faults, command):
     places = [n for n, call in enumerate(reads, 1) if is_input(command, call)]
     moments = [(n, what) for n in places for what in ("gone:0", "cut:0", f"error:{errno.EIO}")]
     if "embed" in command.words:
-        # GDAL returns other pixels, without an error, where it cannot read how long a strip is.
+        # GDAL returns other pixels, and signals nothing, where it cannot read how long a strip is.
         moments = [(n, what) for n, what in moments if "error" not in what or "scene" not in reads[n - 1]]
     for place, what in some(moments, 1, command.name):
         with faults.directory(command) as path:

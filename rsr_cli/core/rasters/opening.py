@@ -72,17 +72,30 @@ warnings.filterwarnings("ignore", category=TransformWarning)  # pixels without a
 warnings.filterwarnings("ignore", category=NodataShadowWarning)  # pixels.py reads both
 
 
-_headers = threading.local()
+#: What rasterio logs where GDAL goes on, as if a tag were not there or with other pixels: a warning that a part of a
+#: header cannot be read, and as information alone, an error.
+UNREAD, FAILED = "IO error during reading of", "GDAL signalled an error"
+_logged = threading.local()
 
 
-def _note_unread(record: logging.LogRecord) -> bool:
-    """Note a part of a header that GDAL could not read: with a warning alone, it takes it for one that is not there."""
-    if "IO error during reading of" in record.getMessage():
-        _headers.unread = True
-    return True
+def _note(record: logging.LogRecord) -> bool:
+    """Note what is logged in this thread; information goes no further."""
+    _logged.messages = f"{getattr(_logged, 'messages', '')}{record.getMessage()}\n"
+    return record.levelno > logging.INFO
 
 
-logging.getLogger("rasterio._env").addFilter(_note_unread)
+_gdal = logging.getLogger("rasterio._env")
+_gdal.setLevel(logging.INFO)
+_gdal.addFilter(_note)
+
+
+@contextmanager
+def heeded(path: str, what: str, *signals: str) -> Iterator[None]:
+    """Raise RasterError if one of the signals is logged meanwhile, although GDAL returns something."""
+    _logged.messages = ""
+    yield
+    if any(signal in _logged.messages for signal in signals):
+        raise RasterError(f"cannot be read: a part of its {what} is missing or damaged", path)
 
 
 @contextmanager
@@ -131,9 +144,9 @@ def open_raster(
     if not path.endswith(".npy"):
         check_file(path)
     with explained(path):
-        _headers.unread = False
         try:
-            dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
+            with heeded(path, "header", UNREAD):
+                dataset = _open_array(path) if path.endswith(".npy") else _open(path, remote=remote)
         except RasterioError:
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise RasterError("is empty", path) from None
@@ -141,9 +154,6 @@ def open_raster(
                 what = f"is damaged, or of another format than may be read within a directory ({', '.join(CONFINED)})"
                 raise RasterError(what, path, remedy="raw-bands") from None
             raise
-        if _headers.unread:
-            dataset.close()
-            raise RasterError("cannot be read: a part of its header is missing or damaged", path)
         if not path.endswith(".npy"):
             check_dataset(dataset, path)
         alphas = alphas_of(dataset)

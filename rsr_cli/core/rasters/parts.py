@@ -19,10 +19,13 @@ from rasterio.windows import Window
 
 from rsr_cli.core.errors import RasterError, counted
 from rsr_cli.core.rasters.opening import (
+    FAILED,
     MAX_DESCRIPTORS,
+    UNREAD,
     alphas_of,
     declared_nodata,
     explained,
+    heeded,
     is_all_valid,
     is_missing,
     open_raster,
@@ -203,7 +206,7 @@ def read_part(part: Part, shape: tuple[int, int], *, classes: bool = False) -> n
             raise RasterError(f"the window {list(part.window)} lies outside the raster", part.path)
         return np.ma.array(np.zeros((len(part.indexes), *shape), part.dtype), mask=True)
     window = Window(left + columns.start * across, top + rows.start * down, size[1] * across, size[0] * down)
-    with explained(part.path):
+    with explained(part.path), heeded(part.path, "pixels", UNREAD, FAILED):
         numbers = dataset.read(
             part.indexes,
             window=window,
