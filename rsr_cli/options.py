@@ -199,6 +199,11 @@ class Destination:
         return (scene for scene in scenes if self._shard.takes([scene.name])[0])
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other runs make the rest, so that ids may not depend on what else this one reads."""
+        return self.parts is not None or self.shard is not None
+
+    @property
     def _shard(self) -> Shard:
         from rsr_cli.core.records import parts
 

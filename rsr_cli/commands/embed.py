@@ -118,7 +118,7 @@ def embed(
     filled = space.facts.get("filled", ()) if space else None
     with to.opened("rsr embed", skips) as out:
         progress = Progress("tiles")
-        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=to.parts is None)
+        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=not to.is_shared)
         tiles = to.of_shard(read(inputs, skips, progress=progress), skips)
         # imports torch only if the settings suit the model
         encoder = registry.load_as(space, model["weights"], like or "") if space else registry.load_encoder(settings)

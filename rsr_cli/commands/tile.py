@@ -149,7 +149,7 @@ def tile(
     paths = [*inputs, *_listed(files_from)]
     if "-" in paths and (files_from is not None or given["per_band"] or given["dataset"] or paths.count("-") > 1):
         raise UsageError("- is STAC Items on stdin, which are read once, not a directory and not in a list")
-    if files_from is not None and not given["dataset"] and to.parts is None:  # where names may not change with a list
+    if files_from is not None and not given["dataset"] and not to.is_shared:
         source = Listed(source, paths)
     mask = _mask(given)
     if given["grid"] is not None:

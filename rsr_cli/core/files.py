@@ -18,6 +18,7 @@ import select
 import shutil
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,6 +36,8 @@ log = logging.getLogger("rsr")
 
 #: Start of the name of a temporary.
 PREFIX = ".rsr-"
+#: Time that a `Lock` is tried for, as another process may only be asking whether it is held.
+PROBED_S = 0.5
 _unfinished: set[Path] = set()
 
 
@@ -331,12 +334,16 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        given_up = time.monotonic() + PROBED_S
         while True:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if not _lock_free(self._descriptor):
-                self.held = False
                 os.close(self._descriptor)
-                return
+                if time.monotonic() > given_up:
+                    self.held = False
+                    return
+                time.sleep(PROBED_S / 10)
+                continue
             with contextlib.suppress(FileNotFoundError):  # its holder removed it before it was locked here
                 if os.path.samestat(os.fstat(self._descriptor), path.stat()):
                     break
@@ -352,11 +359,15 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process holds a `Lock`; the file of one that nobody holds any longer is removed."""
-    lock = Lock(path)
-    free = lock.held
-    lock.release()
-    return not free
+    """Return whether another process holds a `Lock`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock_free(descriptor)
+    finally:
+        _close(descriptor)
 
 
 def remove(path: Path) -> None:

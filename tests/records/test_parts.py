@@ -291,7 +291,6 @@ def test_settings_of_which_no_part_was_made_bind_nobody_but_who_is_at_it(folder,
         assert binarize("--shard", "0/2").returncode == 2
     (folder / "p" / ".rsr-0.tmp").touch()
     assert binarize("--shard", "0/2").returncode == 0
-    assert not (folder / "p" / "shard-1.lock").exists()
 
 
 def test_an_id_that_is_there_twice_is_refused_in_every_run(folder, binarize):
@@ -342,16 +341,6 @@ def test_shards_of_which_none_has_a_record_are_counted_too(rsr, folder, binarize
     assert ids(folder / "p") == ["t0"]
 
 
-def test_a_run_that_fails_on_what_was_added_leaves_no_complete_directory(rsr, folder, binarize):
-    binarize()
-    more = (folder / "in.geojsonl").read_bytes() + orjson.dumps(drawn_record("new")) + b"\n{}\n"
-    assert binarize(input=more).returncode == 1
-    done = rsr("info", "p", cwd=folder)
-    assert (done.returncode, b"p: shard 0 is not complete" in done.stderr) == (1, True)
-    assert binarize().returncode == 0  # of what there was before
-    assert rsr("info", "p", cwd=folder).returncode == 0
-
-
 def test_parts_that_are_not_named_are_not_removed(folder, binarize):
     binarize()
     (folder / "p" / "shard-0.json").unlink()
@@ -374,6 +363,8 @@ def test_no_records_make_no_parts(rsr, folder, binarize):
 DAMAGE = {
     "parts.json": [
         {"settings": 5},
+        {"shards": "x"},
+        {"shards": 0},
         {"space": "x"},
         {"space": {}},
     ],
@@ -582,6 +573,21 @@ def test_what_was_skipped_does_not_move_the_parts_of_a_run_that_goes_on(scenes, 
     assert {record["id"].rsplit("_", 2)[0] for record in records(here / "t")} == {f"s_{i}_0" for i in range(10)}
 
 
+def test_a_run_that_fails_on_what_was_added_leaves_no_complete_directory(rsr, scenes, tile):
+    tile()
+    exact = ["--scale", 1, "--offset", 0]
+    done = rsr("tile", "nothing.tif", "--sensor", "rgb", *exact, "--size", 32, "--parts", "t", cwd=scenes.parent)
+    assert done.returncode == 1
+    assert rsr("info", "t", cwd=scenes.parent).returncode == 0  # it had read nothing
+    (scenes / "t.tif").write_bytes(b"no raster")
+    assert tile().returncode == 1
+    done = rsr("info", "t", cwd=scenes.parent)
+    assert (done.returncode, b"t: shard 0 is not complete" in done.stderr) == (1, True)
+    (scenes / "t.tif").unlink()
+    assert tile().returncode == 0
+    assert rsr("info", "t", cwd=scenes.parent).returncode == 0
+
+
 def test_tiles_that_were_skipped_in_a_scene_are_tried_again(scenes, tile, write_raster):
     """And no tile is there twice."""
     path, here = scenes / "s_2_0.tif", scenes.parent
@@ -606,6 +612,10 @@ def test_tiles_that_were_skipped_in_a_scene_are_tried_again(scenes, tile, write_
         assert tile("--nodata", 0).returncode == 0
         names = [record["id"] for record in records(here / "t")]
         assert (len(names), len(set(names)), "s_2_0_32_32" in names) == (60, 60, True)
+    for lost in ("part-0-000002.parquet", "part-0-000006.parquet"):  # which both have tiles of it
+        (here / "t" / lost).unlink()
+        assert tile("--nodata", 0).returncode == 0
+        assert sorted(record["id"] for record in records(here / "t")) == sorted(names)
 
 
 def test_scenes_of_a_list_that_grows_keep_their_names(rsr, scenes):
@@ -638,7 +648,7 @@ def test_chips_that_a_run_left_are_no_others(scenes, tile):
     assert (contents(scenes.parent / "t"), contents(scenes.parent / "chips")) == before
     (scenes / "s_3_0.tif").write_bytes((scenes / "s_4_0.tif").read_bytes())
     done = tile(*chips, "--parts", "other")
-    assert (done.returncode, b"chips/s_3_0_0_0.tif: exists already" in done.stderr) == (1, True)
+    assert (done.returncode, b"chips/s_3_0_0_0.tif: is there already, with other pixels; " in done.stderr) == (1, True)
     assert contents(scenes.parent / "chips") == before[1]
 
 

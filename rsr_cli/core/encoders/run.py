@@ -211,7 +211,7 @@ class _Device:
                 raise UsageError(f"{self._device} has too little memory for a single tile", remedy="memory")
             what = "%s has too little memory for a batch of %s, and computes half of them at a time from here on"
             log.warning(what, self._device, counted(len(tiles), "tile"))
-            self._most = len(tiles) // 2
+            self._most = min(self._most, len(tiles) // 2)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         half = -(-len(tiles) // 2)

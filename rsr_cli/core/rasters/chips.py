@@ -86,7 +86,10 @@ class ChipWriter:
                 _write(memory, properties, names, numbers, parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 chip = bytes(memory.getbuffer())
-                if not (self.resumes and path.exists() and path.read_bytes() == chip):
+                if self.resumes and path.exists():
+                    if path.read_bytes() != chip:
+                        raise OutputError("is there already, with other pixels", str(path), remedy="chips")
+                else:
                     with whole_file(path, overwrite=self.overwrite, sync=self.resumes) as file:
                         file.write(chip)
         except (RasterioError, OSError) as error:

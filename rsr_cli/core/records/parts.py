@@ -1,6 +1,6 @@
 """Records in parts: a directory that grows part by part, so that a command that is stopped loses one part at most.
 
-parts.json               what is common to all parts: the command, its settings, the vector space
+parts.json               what is common to all parts: the command, its settings, the number of shards, the vector space
 shard-0.json             of how many shards it is one; its parts that are whole, with sizes and checksums; what was
                          skipped; whether they are all
 part-0-000001.parquet    records, in the format that the ending states
@@ -166,12 +166,15 @@ class Common:
         That makes them, such as ``rsr embed``.
     settings : dict
         Its settings, besides those that the space states, as JSON has them.
+    shards : int
+        How many there are.
     space : Space or None
         Of the vectors, if records have some.
     """
 
     command: str
     settings: dict[str, Any]
+    shards: int
     space: Space | None
 
     @classmethod
@@ -187,7 +190,9 @@ class Common:
             space = None if facts["space"] is None else Space.of_property(facts["kind"], facts["space"])
             if not isinstance(facts["settings"], dict):
                 raise TypeError("its settings have no names")
-            return cls(facts["command"], facts["settings"], space)
+            if type(facts["shards"]) is not int or facts["shards"] < 1:
+                raise ValueError("there is no such number of shards")
+            return cls(facts["command"], facts["settings"], facts["shards"], space)
         except (KeyError, TypeError, ValueError, AttributeError, RecordError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
@@ -238,11 +243,14 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
     """
     directory = Path(path)
     states = {each.name: State.read(each) for each in directory.glob("shard-*.json")}
-    shards = max((state.of for state in states.values() if state), default=1)
-    if Common.read(directory) is None and any(state.parts for state in states.values() if state):
+    common = Common.read(directory)
+    if common is None and any(state.parts for state in states.values() if state):
         raise _without_common(directory)
+    shards = common.shards if common else max((state.of for state in states.values() if state), default=1)
     found: list[str] = []
-    faults: list[str] = []
+    faults = [
+        f"{name} is of another number of shards" for name, state in states.items() if state and state.of != shards
+    ]
     for number in range(shards):
         state = states.get(f"shard-{number}.json")
         if state is None or not state.complete:
@@ -351,9 +359,11 @@ class Writer:
             elif self._state.parts:
                 raise _without_common(self._directory)
             self._skipped = {each for part in self._state.parts for each in part.skipped}
+            was_complete = self._state.complete
             self._seen = self._sound()
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
-            self._waits = self._skips.keep_going and not self._state.complete
+            waits = self._skips.keep_going and not was_complete
+            self._waiting = {each for part in self._state.parts for each in part.skipped} if waits else set()
         except BaseException:
             self._lock.release()
             raise
@@ -369,8 +379,9 @@ class Writer:
                     what = "%s: an earlier run skipped %s; run the command again to try them"
                     log.warning(what, self._directory, counted(self._put_off, self.noun))
                 return
-            if self._unnamed:
-                remove(self._unnamed)
+            state = State.read(self._place) or self._state
+            if self._unnamed and self._unnamed.name not in {part.name for part in state.parts}:
+                remove(self._unnamed)  # not if it was named just before
             if not self._state.parts:
                 self._forget()
         finally:
@@ -453,8 +464,6 @@ class Writer:
             raise UsageError("is to hold parts made with a setting that is not UTF-8", str(self._directory)) from None
         if self._common:
             self._check(self._common)
-        if self._state.complete:  # until this run too has read all
-            self._save()
         for some in self._portions(inputs):
             yield from self._write(make(some))
 
@@ -482,6 +491,7 @@ class Writer:
         """Yield the records that no part has, with the digests of their ids."""
         for batch in batches:
             self._know(batch.space)
+            self._begin()
             digests = [_digest(name) for name in ids_of(batch, self._skips)]
             made, again = self._seen.meet(digests)
             for i in again.nonzero()[0].tolist():
@@ -491,6 +501,11 @@ class Writer:
             batch.keep(chosen)
             if chosen:
                 yield batch, [digests[i] for i in chosen]
+
+    def _begin(self) -> None:
+        """Note that the parts are not complete until this run too has read all."""
+        if self._state.complete:
+            self._save()
 
     def _know(self, origin: Space | None) -> None:
         """Note the space of the vectors that records are made of, which is a setting as others are."""
@@ -502,7 +517,7 @@ class Writer:
 
     def _puts_off(self, digest: str) -> bool:
         """Return whether to leave what an earlier run skipped to a later one, which counts as skipped."""
-        if not (self._waits and digest in self._skipped):
+        if digest not in self._waiting:
             return False
         self._put_off += 1
         self._skips.count += 1
@@ -527,7 +542,7 @@ class Writer:
         skipped = tuple(sorted(self._unmade(path.name)))
         self._agree()
         part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), skipped)
-        parts = (*self._without(self._taken), part)
+        parts = (*self._without(self._taken - self._failed), part)
         self._save(parts=parts if number > len(self._numbers) else tuple(sorted(parts, key=lambda each: each.number)))
         self._numbers.add(number)
         self._next = number + 1
@@ -561,7 +576,7 @@ class Writer:
         """Check what is written down as common to all parts, by whatever run; if nothing is, write it down."""
         self._common = Common.read(self._directory)
         if self._common is None:
-            own = Common(self._command, self._settings or {}, self._space)
+            own = Common(self._command, self._settings or {}, self._shard.of, self._space)
             try:
                 own.write(self._directory)
             except OutputError:
@@ -574,9 +589,13 @@ class Writer:
         """Raise UsageError if a shard that is there is one of another number."""
         for path in self._directory.glob("shard-*.json"):
             state = State.read(path)
-            if state and state.of != self._shard.of:
-                what = f"holds parts of {counted(state.of, 'shard')}, and this is one of {self._shard.of}"
-                raise UsageError(what, str(self._directory), remedy="other-parts")
+            if state:
+                self._check_number(state.of)
+
+    def _check_number(self, shards: int) -> None:
+        if shards != self._shard.of:
+            what = f"holds parts of {counted(shards, 'shard')}, and this is one of {self._shard.of}"
+            raise UsageError(what, str(self._directory), remedy="other-parts")
 
     def _check(self, common: Common) -> None:
         """Raise UsageError or FingerprintError if this run, as far as it is known, does not go with what is common."""
@@ -584,6 +603,7 @@ class Writer:
         if common.command != self._command:
             what = f"holds parts that {common.command} made, and this is {self._command}"
             raise UsageError(what, place, remedy="other-parts")
+        self._check_number(common.shards)
         for name, value in (self._settings or {}).items():
             if (theirs := common.settings.get(name)) != value:
                 what = f"holds parts made {_stated(name, theirs)}, and this run is {_stated(name, value)}"
@@ -614,6 +634,8 @@ class SceneWriter(Writer):
         self._scene_of = scene_of
         #: Tiles that are there of scenes of which others were skipped.
         self._tiles: set[bytes] = set()
+        #: Scenes that are cut again for tiles that are not there, and go on to be, as those that are may be lost.
+        self._shared: set[str] = set()
 
     def _names(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the names of the scenes of tiles."""
@@ -631,7 +653,7 @@ class SceneWriter(Writer):
             batch.keep([i for i, name in enumerate(ids_of(batch, self._skips)) if _digest(name) not in self._tiles])
 
     def _unmade(self, name: str) -> set[str]:  # noqa: ARG002
-        """Return the digests of scenes of which a tile was skipped, or all were."""
+        """Return the digests of scenes of which a tile was skipped, or all were, or is in another part."""
         return self._failed
 
     def _portions(self, scenes: Iterable[Named]) -> Iterator[Iterator[Named]]:  # type: ignore[override]
@@ -643,7 +665,7 @@ class SceneWriter(Writer):
                 digest, before = _digest(scene.name).hex(), self._skips.count
                 self._taken.add(digest)
                 yield scene
-                if self._skips.count > before:
+                if self._skips.count > before or digest in self._shared:
                     self._failed.add(digest)
                 scene = next(missing, None) if self._count < self._size else None
 
@@ -652,14 +674,17 @@ class SceneWriter(Writer):
 
     def _missing_scenes(self, scenes: Iterable[Named]) -> Iterator[Named]:
         for scene in scenes:
+            self._begin()
             digest = _digest(scene.name)
             made = self._seen.meet([digest])[0][0]
             if self._puts_off(digest.hex()):
                 continue
             if made and digest.hex() not in self._skipped:
                 self._left_out += 1
-            else:
-                yield scene
+                continue
+            if made:
+                self._shared.add(digest.hex())
+            yield scene
 
 
 def _stated(name: str, value: Any) -> str:
