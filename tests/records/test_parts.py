@@ -575,9 +575,7 @@ def test_what_was_skipped_does_not_move_the_parts_of_a_run_that_goes_on(scenes, 
 
 def test_a_run_that_fails_on_what_was_added_leaves_no_complete_directory(rsr, scenes, tile):
     tile()
-    exact = ["--scale", 1, "--offset", 0]
-    done = rsr("tile", "nothing.tif", "--sensor", "rgb", *exact, "--size", 32, "--parts", "t", cwd=scenes.parent)
-    assert done.returncode == 1
+    assert tile("--files-from", "nothing").returncode == 1
     assert rsr("info", "t", cwd=scenes.parent).returncode == 0  # it had read nothing
     (scenes / "t.tif").write_bytes(b"no raster")
     assert tile().returncode == 1
