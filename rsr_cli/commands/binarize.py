@@ -63,8 +63,15 @@ def binarize(
 
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
-        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=not to.is_shared)
-        batches = read(inputs, skips, ("embedding",), progress, settings)
+        batches = streams.read(
+            inputs,
+            skips,
+            ("embedding",),
+            progress,
+            settings,
+            allow_missing=allow_missing,
+            may_make_ids=not to.is_shared,
+        )
         columns = {"vector_column": settings.vector_column, "id_column": settings.id_column}
         for count in out.fill(to.of_shard(batches, skips), make, make.keywords | columns):
             progress.update(count)

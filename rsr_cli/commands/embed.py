@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +117,10 @@ def embed(
     filled = space.facts.get("filled", ()) if space else None
     with to.opened("rsr embed", skips) as out:
         progress = Progress("tiles")
-        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=not to.is_shared)
-        tiles = to.of_shard(read(inputs, skips, progress=progress), skips)
+        batches = streams.read(
+            inputs, skips, progress=progress, allow_missing=allow_missing, may_make_ids=not to.is_shared
+        )
+        tiles = to.of_shard(batches, skips)
         # imports torch only if the settings suit the model
         encoder = registry.load_as(space, model["weights"], like or "") if space else registry.load_encoder(settings)
         known = out.known_space or space

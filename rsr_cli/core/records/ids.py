@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def _digests(ids: list[bytes]) -> NDArray[np.uint64]:
     return total
 
 
-def among(known: NDArray[Any], sought: NDArray[Any]) -> NDArray[np.bool_]:
+def among(known: NDArray[np.uint64], sought: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return which digests (n,) are among known ones, which are sorted: bool (n,)."""
     if not len(known):
         return np.zeros(len(sought), np.bool_)

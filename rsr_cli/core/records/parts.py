@@ -292,7 +292,7 @@ class Writer:
     shard : Shard
         The share of the records that this run makes.
     size : int
-        Records of the input per part.
+        Records of the input per part, or tiles, but for those of its last scene.
     ending : str
         One of `ENDINGS`.
 
@@ -392,7 +392,7 @@ class Writer:
         with contextlib.suppress(OSError):
             others = {path.name for path in self._directory.iterdir() if path.name[0] != "."} - {COMMON}
             others.discard(f"shard-{self._shard.number}.lock")
-            if not any(is_locked(self._directory / name) if name.endswith(".lock") else True for name in others):
+            if all(name.endswith(".lock") and not is_locked(self._directory / name) for name in others):
                 remove(self._directory / COMMON)
 
     def _sound(self) -> Seen:
@@ -442,7 +442,7 @@ class Writer:
 
         Parameters
         ----------
-        inputs : iterable of Batch
+        inputs : iterable of Batch, or of `Named` scenes
             What records are made of.
         make : callable
             Makes them.
@@ -452,9 +452,9 @@ class Writer:
         Raises
         ------
         UsageError
-            The parts that are there were made with other settings.
+            The parts that are there were made with other settings, or in another precision.
         FingerprintError
-            Their vectors are in another space, or were computed in another precision.
+            Their vectors are in another space.
         RecordError
             An id is there twice.
         """
@@ -617,7 +617,7 @@ class Writer:
 
 
 class SceneWriter(Writer):
-    """Writes the tiles of scenes to parts, each of which has all tiles of its scenes.
+    """Writes the tiles of scenes to parts, each of which has all of its scenes' tiles that could be made then.
 
     Parameters
     ----------
