@@ -97,9 +97,11 @@ class File(click.Path):
     """The path of a file or directory; an empty one would be that of the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path; an empty one is a usage error."""
+        """Return the path; an empty one is a usage error, and a stream in the place of a directory."""
         if value == "":
             self.fail("the name is empty", param, ctx)
+        if value == "-" and not self.file_okay:
+            self.fail("- is a stream, and a directory is needed", param, ctx)
         return super().convert(value, param, ctx)
 
 
