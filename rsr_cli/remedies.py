@@ -118,6 +118,7 @@ REMEDIES = {
     "relative": "relative paths start in the directory where rsr tile ran: run this there, or tile absolute paths",
     "remove-index": "remove it first if you want an empty one",
     "remove-parts": "remove the directory of parts, and run again the command that writes the parts",
+    "remove-shard": "restore it, or remove it and the parts of its shard, and run again the command that writes them",
     "rename-id": "if another one has them, rename it id",
     "replace": "pass --replace to delete the earlier one, or --keep-going to leave the later one out",
     "root": "pass another --root if you trust where it comes from",

@@ -202,6 +202,7 @@ def test_a_shard_is_the_same_on_every_machine():
         ),
         (["--shard", "0/2"], 2, "p: holds parts of 1 shard, and this is one of 2; pass another directory to --parts"),
         (["--parts", "other"], 1, "other: has other files than parts in it; pass another directory to --parts"),
+        (["--parts", "-"], 2, "invalid value for '--parts': - is a stream, and a directory is needed"),
         (["--parts", "none/p"], 1, "none/p: cannot write: no such file or directory"),
         (["-o", "x"], 2, "-o is for one file, and --parts writes several; leave one out"),
         (["--overwrite"], 2, "--overwrite is for one file, and --parts writes several; leave one out"),
@@ -291,6 +292,16 @@ def test_settings_of_which_no_part_was_made_bind_nobody_but_who_is_at_it(folder,
         assert binarize("--shard", "0/2").returncode == 2
     (folder / "p" / ".rsr-0.tmp").touch()
     assert binarize("--shard", "0/2").returncode == 0
+
+
+def test_a_shard_without_records_binds_nobody(folder, binarize):
+    line = drawn_lines(1)
+    own, other = sorted(range(2), key=lambda number: not Shard(number, 2).takes(["t0"])[0])
+    for shard in (other, own):
+        assert binarize("--method", "lsh", "--bits", "8", "--shard", f"{shard}/2", input=line).returncode == 0
+    for path in (folder / "p").glob(f"*-{own}*"):  # as a run that is killed before its first part leaves it
+        path.unlink()
+    assert binarize("--shard", f"{own}/2", input=line).returncode == 0
 
 
 def test_an_id_that_is_there_twice_is_refused_in_every_run(folder, binarize):
@@ -389,9 +400,24 @@ def test_what_states_the_parts_is_checked(rsr, folder, binarize, name, change):
     facts = orjson.loads(path.read_bytes())
     (facts["parts"][0] if name == "part" else facts).update(change)
     path.write_bytes(orjson.dumps(facts))
+    remedy = "remove the directory" if name == "parts.json" else "restore it, or remove it and the parts of its shard"
     for done in (rsr("info", "p", cwd=folder), binarize()):
-        assert (done.returncode, f"p/{path.name}: is damaged; remove the dir".encode() in done.stderr) == (1, True)
+        assert (done.returncode, f"p/{path.name}: is damaged; {remedy}".encode() in done.stderr) == (1, True)
     assert not (folder / "p" / "shard-0.lock").exists()
+
+
+@pytest.mark.parametrize("lines", [b"{", b"[]", b"\xff", b""])
+def test_a_shard_whose_file_is_damaged_is_made_again_and_stops_no_other(rsr, folder, binarize, lines):
+    for shard in ("0/2", "1/2"):
+        binarize("--shard", shard)
+    before = contents(folder / "p")
+    (folder / "p" / "shard-1.json").write_bytes(lines)
+    assert binarize("--shard", "0/2").returncode == 0
+    assert binarize("--shard", "1/2").returncode == rsr("info", "p", cwd=folder).returncode == 1
+    for path in (folder / "p" / "shard-1.json", *(folder / "p").glob("part-1-*")):  # as the message says
+        path.unlink()
+    assert binarize("--shard", "1/2").returncode == 0
+    assert contents(folder / "p") == before
 
 
 def test_parts_without_what_they_have_in_common_are_refused(rsr, folder, binarize):
@@ -633,7 +659,8 @@ def test_scenes_of_a_list_that_grows_keep_their_names(rsr, scenes):
 
 def test_settings_that_json_cannot_hold(scenes, tile):
     done = tile("--id-prefix", os.fsdecode(b"\xff"))
-    assert (done.returncode, done.stderr.count(b"\n"), b"bug" in done.stderr) == (2, 1, False)
+    says = "rsr tile: t: is to hold parts made with id_prefix '\\udcff', which is not UTF-8\n"
+    assert (done.returncode, done.stderr.decode()) == (2, says)
 
 
 def test_chips_that_a_run_left_are_no_others(scenes, tile):
@@ -677,3 +704,11 @@ def test_a_directory_above_parts_is_not_read_as_a_folder_of_tables(rsr, scenes, 
     done = rsr("info", "above", cwd=scenes.parent)
     says = "rsr info: above/t: is below the directory, and holds parts; name the directories of parts, each by itself\n"
     assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
+def test_a_folder_of_tables_with_files_of_others_named_after_shards_is_no_parts(rsr, folder, binarize):
+    assert binarize().returncode == 0
+    (folder / "theirs").mkdir()
+    (folder / "p" / "part-0-000001.parquet").rename(folder / "theirs" / "a.parquet")
+    (folder / "theirs" / "shard-0.json").write_bytes(b'{"samples": 8}')
+    assert orjson.loads(rsr("info", "--json", "theirs", cwd=folder).stdout)["records"] == 8

@@ -153,7 +153,7 @@ class State:
                 raise ValueError("a part is there twice, or it is not known whether they are all")
             return state
         except (KeyError, TypeError, ValueError):
-            raise RsrError("is damaged", str(path), remedy="remove-parts") from None
+            raise RsrError("is damaged", str(path), remedy="remove-shard") from None
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,6 @@ def _read(path: Path) -> Any:
         return None
     except OSError as error:
         raise RsrError(f"cannot be read: {reason(error)}", str(path)) from None
-    except orjson.JSONDecodeError:
-        raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
 
 def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
@@ -219,8 +217,13 @@ def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
 
 
 def is_parts(path: str) -> bool:
-    """Return whether a directory holds parts, or states that there are none."""
-    return (Path(path) / COMMON).exists() or any(Path(path).glob("shard-*.json"))
+    """Return whether a directory holds parts, or states that there are none; others too name files after shards."""
+    return (Path(path) / COMMON).exists() or (any(Path(path).glob("shard-*.json")) and not _others(Path(path)))
+
+
+def _others(directory: Path) -> bool:
+    """Return whether a directory has other files than parts and what belongs to them."""
+    return not all(_OURS.fullmatch(entry.name) for entry in directory.iterdir() if entry.name[0] != ".")
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -332,7 +335,7 @@ class Writer:
         self._left_out, self._put_off = 0, 0
         with explained(path):
             self._directory.mkdir(exist_ok=True)
-            if not all(_OURS.fullmatch(entry.name) for entry in self._directory.iterdir() if entry.name[0] != "."):
+            if _others(self._directory):
                 raise OutputError("has other files than parts in it", path, remedy="other-parts")
         self._common: Common | None = None
 
@@ -389,11 +392,18 @@ class Writer:
 
     def _forget(self) -> None:
         """Remove what states the settings if no part was made with them, and no other run may be making one."""
-        with contextlib.suppress(OSError):
-            others = {path.name for path in self._directory.iterdir() if path.name[0] != "."} - {COMMON}
-            others.discard(f"shard-{self._shard.number}.lock")
-            if all(name.endswith(".lock") and not is_locked(self._directory / name) for name in others):
+        own = {COMMON, self._place.name, f"shard-{self._shard.number}.lock"}
+        with contextlib.suppress(OSError, RsrError):
+            others = [path for path in self._directory.iterdir() if path.name[0] != "." and path.name not in own]
+            if not any(map(self._binds, others)):
                 remove(self._directory / COMMON)
+
+    @staticmethod
+    def _binds(path: Path) -> bool:
+        """Return whether a file is a part, or of a run that makes one, or of a shard that has some."""
+        if path.suffix == ".lock":
+            return is_locked(path)
+        return path.suffix != ".json" or bool((state := State.read(path)) and state.parts)
 
     def _sound(self) -> Seen:
         """Drop parts that are not as they were written, and return what the others are made of."""
@@ -458,14 +468,18 @@ class Writer:
         RecordError
             An id is there twice.
         """
-        try:
-            self._settings = orjson.loads(orjson.dumps(settings))
-        except TypeError:
-            raise UsageError("is to hold parts made with a setting that is not UTF-8", str(self._directory)) from None
+        self._settings = {name: self._as_json(name, value) for name, value in settings.items()}
         if self._common:
             self._check(self._common)
         for some in self._portions(inputs):
             yield from self._write(make(some))
+
+    def _as_json(self, name: str, value: Any) -> Any:
+        try:
+            return orjson.loads(orjson.dumps(value))
+        except TypeError:
+            what = f"is to hold parts made with {name} {shown(value)}, which is not UTF-8"
+            raise UsageError(what, str(self._directory)) from None
 
     def _portions(self, batches: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
         """Yield what is missing, as much at a time as makes a part."""
@@ -588,7 +602,10 @@ class Writer:
     def _check_shards(self) -> None:
         """Raise UsageError if a shard that is there is one of another number."""
         for path in self._directory.glob("shard-*.json"):
-            state = State.read(path)
+            try:
+                state = State.read(path)
+            except RsrError:  # another shard's, whose own run tells
+                continue
             if state:
                 self._check_number(state.of)
 
