@@ -302,13 +302,18 @@ def _lock_free(descriptor: int) -> bool:
     return True
 
 
+def _opened_to_lock(path: Path, flags: int = 0) -> int:
+    """Open a file such that it can be locked: NFS wants it to be open for writing."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+    except PermissionError:  # another user's, which a local file system locks all the same
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Wait for the lock on a file, which is created if needed, and hold it, if the file system has locks."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except PermissionError:  # another user's, which a local file system locks all the same
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _opened_to_lock(path, os.O_CREAT)
     try:
         if not _lock_free(descriptor):
             log.info("%s: waits for another process, which holds it", path)
@@ -361,7 +366,7 @@ class Lock:
 def is_locked(path: Path) -> bool:
     """Return whether another process holds a `Lock`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _opened_to_lock(path)
     except FileNotFoundError:
         return False
     try:
