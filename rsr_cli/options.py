@@ -174,7 +174,7 @@ class Destination:
             out = streams.Writer(self.output, skips, overwrite=self.overwrite, hilbert=self.hilbert)
             path = Path(self.output or "-")
             if self.output not in (None, "-") and (path.is_file() or not path.exists()):  # neither a pipe nor a device
-                signals.at_stake(lambda: self._lost(out.count))
+                signals.at_stake(lambda: self._lost(out.unfinished))
             return out
         given = {"-o": self.output is not None, "--overwrite": self.overwrite, "--hilbert": self.hilbert}
         if alone := [name for name, is_given in given.items() if is_given]:

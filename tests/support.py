@@ -82,7 +82,7 @@ def batches(records: Iterable[dict], kinds=KINDS, *, size=300, skips=None, besid
 
 
 def says_what_is_lost(stderr: bytes, name: str) -> bool:
-    """Return whether a command that was stopped says so, and nothing else, if it had made records for a file."""
+    """Return whether a command that was stopped says so, if it had made records for a file, and nothing else."""
     lost = (
         rf"(rsr \w+: stopped by SIG\w+: \d+ records? (was|were) made, and (is|are) lost with {re.escape(name)}; .*\n)?"
     )

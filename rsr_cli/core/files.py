@@ -434,8 +434,16 @@ class Output:
         self._path = None if path in (None, "-") else Path(str(path))
         self.name = "<stdout>" if self._path is None else str(self._path)
         self._file: contextlib.AbstractContextManager[BinaryIO] | None = None
+        self._opened: os.stat_result | None = None
         self._cut = False
-        self.closed = False
+        self.is_open = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file has its name, which it gets once it is whole."""
+        with contextlib.suppress(OSError):
+            return bool(self._path and self._opened and os.path.samestat(self._opened, self._path.stat()))
+        return False
 
     @property
     def folder(self) -> Path:
@@ -447,10 +455,11 @@ class Output:
             direct = self._path is None or (self._path.exists() and not self._path.is_file())
             if direct:
                 self._stream: FileIO | BinaryIO = self._open_stream()
-        if direct or self._path is None:
-            return self
-        self._file = whole_file(self._path, overwrite=self._overwrite, form=self._form)
-        self._stream = self._file.__enter__()
+        if self._path is not None and not direct:
+            self._file = whole_file(self._path, overwrite=self._overwrite, form=self._form)
+            self._stream = self._file.__enter__()
+            self._opened = os.fstat(self._stream.fileno())
+        self.is_open = True
         return self
 
     def _open_stream(self) -> FileIO:
@@ -470,7 +479,7 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.closed = True
+        self.is_open = False
         if self._file is not None:
             self._file.__exit__(kind, error, traceback)
         elif self._cut:  # what follows on stdout is to begin a line
@@ -491,8 +500,8 @@ class Sink:
         self._at = 0
 
     def write(self, data: bytes) -> int:
-        """Write bytes, and return their number; drop what a library still writes after a failure."""
-        if not self._output.closed:
+        """Write bytes, and return their number; drop what a library writes before the start, or after a failure."""
+        if self._output.is_open:
             self._output.write([data])
         self._at += len(data)
         return len(data)

@@ -332,6 +332,7 @@ class Faults:
         else:
             assert done.status == 128 + stopped, said
             assert says_what_is_lost(done.stderr.encode(), command.output), said
+            assert not (is_done and done.stderr), said
             assert killed or not [name for name in left if PREFIX in name], said
         if "rsr" in command.output and (path / command.output).exists():
             sound = self.programs.run(["check", command.output], path)

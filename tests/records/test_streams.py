@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import orjson
 import pytest
 from support import drawn_lines, drawn_record, needs_torch, read_all, says_what_is_lost
 
-from rsr_cli.core.errors import RsrError
+from rsr_cli.core.errors import RsrError, Skips
 from rsr_cli.core.records.jsonl import failure_line
+from rsr_cli.core.records.streams import Writer
 
 RSR = [sys.executable, "-m", "rsr_cli.main"]
 
@@ -319,3 +321,13 @@ def test_options_come_from_the_environment(rsr):
 def test_quiet_says_nothing_but_errors(rsr):
     done = rsr("binarize", "-q", "--keep-going", input=b"broken\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["out.geojsonl.zst", "out.geojsonl.gz", "out.parquet", "out.geojsonl"])
+def test_a_writer_that_a_signal_keeps_from_being_opened_says_nothing(tmp_path, capfd, name):
+    """Libraries end what they compress as it is destroyed."""
+    writer = Writer(str(tmp_path / name), Skips())
+    del writer
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

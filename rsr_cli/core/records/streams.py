@@ -204,7 +204,7 @@ class Writer:
         if hilbert and codec in (jsonl, stac, trec):
             raise UsageError("only Parquet files are written in the order of a Hilbert curve", path)
         self._output = Output(path, codec.form_of(path or "-"), overwrite=overwrite)
-        self.count = 0
+        self._count = 0
         settings = {"space": space} if codec is stac else {"hilbert": True} if hilbert else {}
         self._writer = codec.RecordWriter(self._output, skips, **settings)
 
@@ -220,8 +220,11 @@ class Writer:
             self._output.__exit__(*sys.exc_info())
             raise
         self._output.__exit__(*error)  # type: ignore[arg-type]
-        if error == (None, None, None):
-            self.count = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Records that were written, and are lost if the output is not finished."""
+        return 0 if self._output.is_there else self._count
 
     def fill(
         self,
@@ -232,7 +235,7 @@ class Writer:
         """Write what a function makes of batches or scenes, and yield the number of records of each batch."""
         for batch in make(inputs):
             self.write(batch)
-            self.count += len(batch)
+            self._count += len(batch)
             yield len(batch)
 
     def write(self, batch: Batch) -> None:
