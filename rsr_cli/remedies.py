@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 #: Name of a remedy, as an error of the core carries it -> what a user types.
 REMEDIES = {
     "above": "name the directory above both",
+    "absolute": "with --root, pass records that rsr tile cut from the absolute path",
     "again": "run the command again",
     "all-hits": "if the index has tiles there, rsr query --radius inf finds them",
+    "all-inputs": "pass all that it was made of, or --keep-going to go on without",
     "allow-empty": "pass --allow-empty to build an index without rows, which does not replace one with rows",
     "allow-missing": "run again the command that writes them; rsr info, index, embed and binarize read the rest with"
     " --allow-missing",

@@ -126,7 +126,9 @@ def _is_remote_or_inside(rest: str, source: str, *, is_url: bool) -> bool:
     parts = path.split("/")
     beginnings = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
     file = next((each for each in beginnings if os.path.isfile(each)), None)  # noqa: PTH113  not all are paths
-    if file is None or "{" in rest or (is_url and (not rest.startswith("/") or {*"!?#;"} & {*inside, *path})):
+    if is_url and not rest.startswith("/"):
+        raise RasterError("is a URL with a relative path, which could mean two files", source, remedy="absolute")
+    if file is None or "{" in rest or (is_url and {*"!?#;"} & {*inside, *path}):
         raise _unknown(source)
     check_inside(file)
     return False
