@@ -154,7 +154,7 @@ class Job:
         if self.compact or self.delete or merged:
             options.refuse_typed("is for an index that is built", "allow_empty")
         if self.compact or self.ids or self.wanted or merged:
-            options.refuse_typed("is for records that are read", *options.TABLE)
+            options.refuse_typed("is for records that are read", *options.TABLE, "allow_missing")
         if self.partitions and self.delete:
             raise UsageError("--partitions is for items that are added, or for --compact")
 
@@ -195,7 +195,9 @@ class Job:
 
         ids: Iterable[str] = self.ids
         if not ids and not self.wanted:
-            batches = streams.read(self.inputs, self.skips, progress=progress, settings=self.settings)
+            batches = streams.read(
+                self.inputs, self.skips, progress=progress, settings=self.settings, allow_missing=self.allow_missing
+            )
             ids = (name for batch in batches for name in batch.apply(id_of, self.skips))
         names = list(dict.fromkeys(map(one_form, ids)))
 
