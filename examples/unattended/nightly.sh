@@ -3,7 +3,7 @@
 #
 # Each step makes only what is missing, so a night that was stopped is made up for by the next one. Move a scene into
 # scenes/ once it is whole, by a rename on the same file system. One that cannot be read does not keep the others from the
-# index; it is tried again every night, its error is on stderr, and the exit status is 3.
+# index; it is tried again every night, its error is on stderr, and the exit status is 3, or 1 as long as none can be read.
 set -euo pipefail
 shopt -s nullglob
 scenes=${SCENES:-$PWD/scenes} tiles=${TILES:-tiles} parts=${PARTS:-embedded} index=${INDEX:-lake.rsr}

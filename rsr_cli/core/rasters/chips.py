@@ -88,7 +88,7 @@ class ChipWriter:
                 chip = bytes(memory.getbuffer())
                 if self.resumes and path.exists():
                     if path.read_bytes() != chip:
-                        raise OutputError("is there already, with other pixels", str(path), remedy="chips")
+                        raise OutputError("is there already, and differs", str(path), remedy="chips")
                 else:
                     with whole_file(path, overwrite=self.overwrite, sync=self.resumes) as file:
                         file.write(chip)
