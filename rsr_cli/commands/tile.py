@@ -185,8 +185,8 @@ def tile(
                 yield Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles)
 
         found = to.scenes_of_shard(tiler.find(_reported(paths, progress)))
-        made_with = given | {"size": size, "stride": windows.stride_px, "chips": chips}
-        for count in out.fill(found, cut, made_with):
+        made_with = {"size": size, "stride": windows.stride_px, "min_valid": windows.least_valid, "chips": chips}
+        for count in out.fill(found, cut, given | made_with):
             progress.update(count)
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))

@@ -88,6 +88,11 @@ class WindowSettings:
     min_valid: float | None = None
     around: Around | None = None
 
+    @property
+    def least_valid(self) -> float | None:
+        """The share of valid pixels that a tile must have; ``None`` is any."""
+        return MIN_VALID if self.min_valid is None and not self.whole and self.edge != "pad" else self.min_valid
+
 
 def offsets(length: int, size: int, stride: int, edge: Edge) -> list[int]:
     """Return the offsets of windows along one axis of a scene, all in pixels.
@@ -258,9 +263,7 @@ class Tiler:
 
     def _is_enough(self, valid: float) -> bool:
         """Return whether a share of valid pixels is enough."""
-        least = self._windows.min_valid
-        if least is None and not self._windows.whole and self._windows.edge != "pad":
-            least = MIN_VALID
+        least = self._windows.least_valid
         return valid > 0 if least is None else valid >= least
 
     def _rows_of_places(self, scene: Scene) -> Iterator[list[_Place]]:
