@@ -36,7 +36,6 @@ R = TypeVar("R")
 log = logging.getLogger("rsr")
 
 STATUS_SKIPPED = 3
-MOST_SHARDS = 1_000_000
 
 #: Command -> old form of an option -> its new form. The old form is a usage error that states the new one.
 RENAMED = {
@@ -131,6 +130,8 @@ class ShardOf(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return which share, from 0, and of how many; what is none is a usage error."""
+        from rsr_cli.core.records import parts
+
         found = re.fullmatch(r"(\d{1,9}|slurm)/(\d{1,9})", value)
         if not found:
             self.fail(f"{value!r} is not a share such as 0/8, or slurm/8 in a SLURM array", param, ctx)
@@ -139,8 +140,8 @@ class ShardOf(click.ParamType):  # type: ignore[type-arg]
             number = os.environ.get("SLURM_ARRAY_TASK_ID", "")
             if not number.isdecimal():
                 self.fail("there is no SLURM_ARRAY_TASK_ID: slurm is for a job array (sbatch --array)", param, ctx)
-        if int(of) > MOST_SHARDS:
-            self.fail(f"there are {MOST_SHARDS:,} shares at most", param, ctx)
+        if int(of) > parts.MOST_SHARDS:
+            self.fail(f"there are {parts.MOST_SHARDS:,} shares at most", param, ctx)
         if not int(number) < int(of):
             self.fail(f"there is no share {number} of {of}: the first is 0", param, ctx)
         return int(number), int(of)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,8 @@ def folder(tmp_path_factory, write_raster):
     write_raster(path / "mask.tif", np.zeros((1, 8, 8), "uint8"))
     (path / "sound.geojsonl").write_text(json.dumps(record("first", "code", "labels", *PIXELS)))
     assert run("index", path / "sound.geojsonl", "-o", path / "lake.rsr") == 0
+    (path / "embedded.geojsonl").write_bytes(b"".join(stream(b"", "embedding").splitlines(keepends=True)))
+    assert run("binarize", path / "embedded.geojsonl", "--parts", path / "parts", "--part-size", 1) == 0
     return path
 
 
@@ -246,6 +249,17 @@ def test_items(folder, line):
     first, last = (json.dumps(ITEM | {"id": name}).encode() for name in ("first", "last"))
     tile = ["tile", "--bands", "red", "--size", 4, "--overwrite", "-o", folder / "out.geojsonl", folder / "in.geojsonl"]
     checked(folder, b"\n".join([first, line, last]), [tile, [*tile, "--root", folder]])
+
+
+@several
+@given(data=st.data())
+def test_what_states_parts(folder, data):
+    name = data.draw(st.sampled_from(["parts.json", "shard-0.json"]))
+    shutil.rmtree(folder / "p", ignore_errors=True)
+    shutil.copytree(folder / "parts", folder / "p")
+    (folder / "p" / name).write_bytes(data.draw(hostile(json.loads((folder / "p" / name).read_bytes()))))
+    for words in (["info", "p"], ["info", "p", "--allow-missing"], ["binarize", "embedded.geojsonl", "--parts", "p"]):
+        run(*words)
 
 
 @pytest.mark.parametrize("command", [["binarize"], ["info", "-"], ["score"]])

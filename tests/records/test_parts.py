@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -151,6 +153,119 @@ def test_a_part_that_is_damaged_is_refused_and_made_again(rsr, folder, binarize,
     assert rsr("index", "p", "-o", "i.rsr", "--overwrite", cwd=folder).returncode == 0
 
 
+def without(lines: bytes, *numbers: int) -> bytes:
+    return b"".join(line for i, line in enumerate(lines.splitlines(keepends=True)) if i not in numbers)
+
+
+LOST = "rsr binarize: p: parts of it were lost, and the input has not all that they were made of; pass all that it was"
+ADDED = b"".join(orjson.dumps(drawn_record(f"new{i}")) + b"\n" for i in range(20))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"",
+        without(drawn_lines(N), *range(16, 24)),
+        without(drawn_lines(N), 20),
+        without(drawn_lines(N), *range(16, 24)) + ADDED,
+        ADDED + without(drawn_lines(N), 22, 23),
+        ADDED,
+    ],
+)
+@pytest.mark.parametrize("data", [b"damaged", None])
+def test_what_was_lost_is_not_forgotten(rsr, folder, binarize, lines, data):
+    """Not by a run whose input lacks it, whatever else that makes; and an input that has it is enough."""
+    binarize()
+    before = contents(folder / "p")
+    path = folder / "p" / "part-0-000003.parquet"
+    path.unlink()
+    if data:
+        path.write_bytes(data)
+    for _ in range(2):
+        done = binarize("--quiet", input=lines)
+        assert (done.returncode, done.stderr.decode()[: len(LOST)]) == (1, LOST)
+        assert rsr("info", "p", cwd=folder).returncode == 1
+    assert binarize().returncode == 0
+    assert rsr("info", "p", cwd=folder).returncode == 0
+    added = [f"new{i}" for i in range(20)] if ADDED in lines else []
+    assert sorted(ids(folder / "p")) == sorted([*added, *(f"t{i}" for i in range(N))])
+    assert contents(folder / "p") == before or b'"t22"' in lines or added
+
+
+def test_what_was_lost_may_be_gone_without(rsr, folder, binarize):
+    binarize()
+    (folder / "p" / "part-0-000003.parquet").unlink()
+    done = binarize("--keep-going", input=ADDED)
+    assert (done.returncode, LOST.partition(";")[0] in done.stderr.decode()) == (3, True)
+    assert orjson.loads(rsr("info", "--json", "p", cwd=folder).stdout)["records"] == N - 8 + 20
+    assert binarize().returncode == 0
+    assert len(set(ids(folder / "p"))) == len(ids(folder / "p")) == N + 20
+
+
+def test_what_was_lost_is_made_again_by_several_runs(rsr, folder, binarize):
+    """Of which the first ones fail, as an input that is a stream may, and in parts of another size."""
+    binarize()
+    for number in (2, 3, 4):
+        (folder / "p" / f"part-0-{number:06}.parquet").unlink()
+    for count in (16, 24):
+        assert binarize(size=5, input=drawn_lines(count) + b"broken\n").returncode == 1
+        assert rsr("info", "p", cwd=folder).returncode == 1
+    assert binarize(size=5).returncode == 0
+    assert rsr("info", "p", cwd=folder).returncode == 0
+    assert sorted(ids(folder / "p")) == sorted(f"t{i}" for i in range(N))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Path.mkdir, "is a directory"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to(path.name), "too many levels of symbolic links"),
+    ],
+)
+def test_a_part_that_cannot_be_read_is_not_made_again(folder, binarize, make, says):
+    binarize()
+    path = folder / "p" / "part-0-000003.parquet"
+    path.unlink()
+    make(path)
+    before = state(folder / "p")
+    done = binarize()
+    says = f"rsr binarize: p/{path.name}: cannot be read: {says}\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+    assert path.lstat()
+    assert state(folder / "p") == before
+
+
+def test_a_part_whose_records_have_no_ids(folder, binarize):
+    binarize("--part-format", "geojsonl")
+    facts = state(folder / "p")
+    path = folder / "p" / facts["parts"][0]["name"]
+    path.write_bytes(re.sub(rb'"id":"t\d+",', b"", path.read_bytes()))
+    facts["parts"][0] |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (folder / "p" / "shard-0.json").write_bytes(orjson.dumps(facts))
+    done = binarize("--keep-going", "--part-format", "geojsonl")
+    assert (done.returncode, b"bug" in done.stderr) == (3, False)
+
+
+def test_the_default_is_no_other_setting(folder, binarize):
+    assert binarize("--method", "lsh", "--bits", 8).returncode == 0
+    assert binarize("--method", "lsh", "--bits", 8, "--seed", 42).returncode == 0
+    done = binarize("--method", "lsh", "--bits", 8, "--seed", 0)
+    assert (done.returncode, b"made with seed 42, and this run is with seed 0" in done.stderr) == (2, True)
+
+
+def test_records_in_parts_are_deleted_from_an_index(rsr, folder, binarize):
+    binarize()
+    index = ["index", "-o", "i.rsr"]
+    assert rsr(*index, "p", cwd=folder).returncode == 0
+    (folder / "p" / "part-0-000003.parquet").unlink()
+    assert rsr(*index, "--delete", "p", cwd=folder).returncode == 1
+    assert rsr(*index, "--delete", "p", "--allow-missing", cwd=folder).returncode == 0
+    assert orjson.loads(rsr("info", "--json", "i.rsr", cwd=folder).stdout)["records"] == 8
+    done = rsr(*index, "--compact", "--allow-missing", cwd=folder)
+    assert (done.returncode, b"--allow-missing is for records that are read" in done.stderr) == (2, True)
+
+
 def test_shards_together_are_all_records(rsr, folder, binarize):
     """Those of an array of which two tasks are run again too, whose count of tasks is another one."""
     for number in (0, 1, 3):
@@ -160,7 +275,7 @@ def test_shards_together_are_all_records(rsr, folder, binarize):
     env = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "1"}
     assert binarize("--shard", "slurm/4", env=env).returncode == 0
     assert rsr("index", "p", "-o", "i.rsr", cwd=folder).returncode == 0
-    assert sorted(ids(folder / "p")) == sorted(f"{i}" for i in range(N)) or len(set(ids(folder / "p"))) == N
+    assert sorted(ids(folder / "p")) == sorted(f"t{i}" for i in range(N))
     own = [ids_of_shard for number in range(4) if (ids_of_shard := set(shard_ids(folder / "p", number)))]
     assert len(own) == 4
     assert sum(map(len, own)) == len(set.union(*own)) == N
@@ -216,11 +331,16 @@ def test_a_shard_is_the_same_on_every_machine():
         (["--shard", "slurm/8"], 2, "invalid value for '--shard': there is no SLURM_ARRAY_TASK_ID: slurm is for a job"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_loses_nothing(folder, binarize, monkeypatch, arguments, status, says):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_does_not_fit_is_refused_and_loses_nothing(
+    folder, binarize, monkeypatch, arguments, status, says, damaged
+):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     (folder / "other").mkdir()
     (folder / "other" / "mine.txt").write_text("mine")
     binarize()
+    if damaged:
+        (folder / "p" / "part-0-000002.parquet").write_bytes(b"damaged")
     before = contents(folder / "p")
     more = b"".join(orjson.dumps(drawn_record(f"new{i}")) + b"\n" for i in range(3))
     done = binarize(*arguments, input=more)
@@ -279,7 +399,7 @@ def test_other_settings_are_refused_where_nothing_is_missing(folder, binarize):
 def test_a_run_that_fails_before_its_first_part_leaves_the_settings_open(folder, binarize, lines):
     done = binarize("--method", "lsh", "--bits", "8", input=lines)
     assert done.returncode == 1
-    assert list((folder / "p").iterdir()) == []
+    assert not (folder / "p").exists()
     assert binarize().returncode == 0
 
 
@@ -376,10 +496,21 @@ DAMAGE = {
         {"settings": 5},
         {"shards": "x"},
         {"shards": 0},
+        {"shards": 10**12},
         {"space": "x"},
         {"space": {}},
     ],
-    "shard-0.json": [{"of": "x"}, {"of": 0}, {"of": 1.5}, {"parts": {}}, {"parts": [5]}, {"complete": "no"}],
+    "shard-0.json": [
+        {"of": "x"},
+        {"of": 0},
+        {"of": 1.5},
+        {"of": 10**12},
+        {"parts": {}},
+        {"parts": [5]},
+        {"complete": "no"},
+        {"had": "x"},
+        {"sought": ["x"]},
+    ],
     "part": [
         {"name": 5},
         {"name": "x"},
@@ -389,6 +520,7 @@ DAMAGE = {
         {"size": None},
         {"skipped": 5},
         {"skipped": [5]},
+        {"sample": ["x"]},
     ],
 }
 
@@ -414,6 +546,9 @@ def test_a_shard_whose_file_is_damaged_is_made_again_and_stops_no_other(rsr, fol
     (folder / "p" / "shard-1.json").write_bytes(lines)
     assert binarize("--shard", "0/2").returncode == 0
     assert binarize("--shard", "1/2").returncode == rsr("info", "p", cwd=folder).returncode == 1
+    done = rsr("info", "--json", "p", "--allow-missing", cwd=folder)
+    others = orjson.loads(done.stdout)["records"]
+    assert (others, done.stderr.count(b"shard-1.json is damaged; left out")) == (len(shard_ids(folder / "p", 0)), 1)
     for path in (folder / "p" / "shard-1.json", *(folder / "p").glob("part-1-*")):  # as the message says
         path.unlink()
     assert binarize("--shard", "1/2").returncode == 0
@@ -546,6 +681,24 @@ def test_tiles_in_parts_are_those_of_a_file(scenes, tile, how, size, ending):
         assert contents(here / "t") == before
 
 
+def test_scenes_that_were_lost_are_not_forgotten(rsr, scenes, tile):
+    tile()
+    before = contents(scenes.parent / "t")
+    (scenes.parent / "t" / "part-0-000003.parquet").unlink()
+    moved = [(scenes / f"s_{i}_0.tif").rename(scenes.parent / f"s_{i}_0.tif") for i in (4, 5)]
+    says = b"rsr tile: t: parts of it were lost, and the input has not all that they were made of; pass all that it was"
+    done = tile()
+    assert (done.returncode, done.stderr.splitlines()[-1][: len(says)]) == (1, says)
+    assert rsr("info", "t", cwd=scenes.parent).returncode == 1
+    for path in moved:
+        path.rename(scenes / path.name)
+    assert tile().returncode == 0
+    assert contents(scenes.parent / "t") == before
+    assert tile("--min-valid", 0.5).returncode == 0
+    done = tile("--min-valid", 0)
+    assert (done.returncode, b"made with min_valid 0.5, and this run is with min_valid 0.0" in done.stderr) == (2, True)
+
+
 def test_added_scenes_make_new_parts(rsr, scenes, tile):
     tile()
     before = contents(scenes.parent / "t")
@@ -673,7 +826,7 @@ def test_chips_that_a_run_left_are_no_others(scenes, tile):
     assert (contents(scenes.parent / "t"), contents(scenes.parent / "chips")) == before
     (scenes / "s_3_0.tif").write_bytes((scenes / "s_4_0.tif").read_bytes())
     done = tile(*chips, "--parts", "other")
-    assert (done.returncode, b"chips/s_3_0_0_0.tif: is there already, with other pixels; " in done.stderr) == (1, True)
+    assert (done.returncode, b"chips/s_3_0_0_0.tif: is there already, and differs; " in done.stderr) == (1, True)
     assert contents(scenes.parent / "chips") == before[1]
 
 
@@ -686,15 +839,22 @@ def test_tiles_cut_otherwise_are_refused(scenes, tile):
     assert tile("--stride", 32).returncode == 0
 
 
+@needs_torch
 def test_a_directory_of_tiles_is_embedded_into_parts(rsr, scenes, tile):
     """Each command goes on where it was, in a row of them."""
+    embed = ["embed", "t", "--model", "rcf", "--bands", "red,green,blue", "--parts"]
     tile()
-    (scenes.parent / "x.geojsonl").write_bytes(tile(to=None).stdout)
-    done = rsr("embed", "t", "--parts", "t", "--model", "mean", cwd=scenes.parent)
+    done = rsr(*embed, "t", cwd=scenes.parent)
     assert (done.returncode, b"t: holds parts that rsr tile made, and this is rsr embed" in done.stderr) == (2, True)
+    assert rsr(*embed, "e", cwd=scenes.parent).returncode == 0
+    before = contents(scenes.parent / "e")
     stop_after(scenes.parent / "t", 2)
-    done = rsr("embed", "t", "--parts", "e", "--model", "mean", "--space", "rgb", cwd=scenes.parent)
+    done = rsr(*embed, "e", cwd=scenes.parent)
     assert (done.returncode, b"t: shard 0 is not complete; run again" in done.stderr) == (1, True)
+    tile()
+    assert rsr(*embed, "e", cwd=scenes.parent).returncode == 0
+    assert contents(scenes.parent / "e") == before
+    assert ids(scenes.parent / "e") == ids(scenes.parent / "t")
 
 
 def test_a_directory_above_parts_is_not_read_as_a_folder_of_tables(rsr, scenes, tile):
@@ -711,4 +871,6 @@ def test_a_folder_of_tables_with_files_of_others_named_after_shards_is_no_parts(
     (folder / "theirs").mkdir()
     (folder / "p" / "part-0-000001.parquet").rename(folder / "theirs" / "a.parquet")
     (folder / "theirs" / "shard-0.json").write_bytes(b'{"samples": 8}')
+    (folder / "p" / "shard-(.json").write_bytes(b"{}")
+    assert rsr("info", "p", cwd=folder).stderr.startswith(b"rsr info: p: part-0-000001.parquet is missing; ")
     assert orjson.loads(rsr("info", "--json", "theirs", cwd=folder).stdout)["records"] == 8

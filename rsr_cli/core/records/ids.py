@@ -68,6 +68,8 @@ class Seen:
 
     def add(self, digests: Sequence[bytes], *, met: bool = False) -> None:
         """Add digests of 16 bytes; ``met`` if this stream has them."""
+        if not digests:
+            return
         first, second = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2).T
         flags = np.full(len(digests), met)
         while self._sorted and len(self._sorted[-1][0]) <= 2 * len(first):

@@ -2,7 +2,7 @@
 
 parts.json               what is common to all parts: the command, its settings, the number of shards, the vector space
 shard-0.json             of how many shards it is one; its parts that are whole, with sizes and checksums; what was
-                         skipped; whether they are all
+                         skipped, or lost; whether they are all
 part-0-000001.parquet    records, in the format that the ending states
 
 A part counts once its shard's file names it, which is written anew after each. A run makes only what is missing. A part
@@ -17,6 +17,7 @@ import hashlib
 import logging
 import re
 from dataclasses import asdict, dataclass, replace
+from heapq import nsmallest
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -57,8 +58,12 @@ SCHEMA_VERSION = 1
 #: Records of a part.
 DEFAULT_SIZE = 10_000
 ENDINGS = ("parquet", "geojsonl")
+MOST_SHARDS = 1_000_000
 _DIGEST_BYTES = 16
-_OURS = re.compile(r"parts\.json|shard-\d+\.(json|lock)|part-\d+-\d+\.(parquet|geojsonl)")
+#: Digests that are kept of each part. If the input lacks a tenth of a part's records, 16 know it in 4 of 5 cases.
+_SAMPLE = 16
+_STATE = re.compile(r"shard-[0-9]+\.json")
+_OURS = re.compile(rf"parts\.json|{_STATE.pattern}|shard-[0-9]+\.lock|part-[0-9]+-[0-9]+\.(parquet|geojsonl)")
 
 
 class Shard(NamedTuple):
@@ -93,14 +98,17 @@ class Part:
         Its records and bytes.
     sha256 : str
         Of its bytes.
+    sample : tuple of str
+        Digests of some of the records of the input, or scenes, that it is made of; of all if they are few.
     skipped : tuple of str
-        Digests of the records of the input, or scenes, among those of the part, of which nothing could be made.
+        Digests of those among them of which nothing could be made.
     """
 
     name: str
     count: int
     size: int
     sha256: str
+    sample: tuple[str, ...]
     skipped: tuple[str, ...] = ()
 
     @property
@@ -109,24 +117,39 @@ class Part:
         return int(self.name.split("-")[2].partition(".")[0])
 
     def fault(self, directory: Path) -> str | None:
-        """Return what is wrong with the file, ``None`` if it is as it was written."""
+        """Return what is wrong with the file, ``None`` if nothing is; raise RsrError if it cannot be read."""
         path = directory / self.name
         try:
-            sound = path.stat().st_size == self.size and sha256_of(path) == self.sha256
-            return None if sound else "is damaged"
+            return None if sha256_of(path) == self.sha256 else "is damaged"
         except FileNotFoundError:
             return "is missing"
         except OSError as error:
-            return f"cannot be read: {reason(error)}"
+            raise RsrError(f"cannot be read: {reason(error)}", str(path)) from None
 
 
 @dataclass(frozen=True)
 class State:
-    """A shard, one of so many: the parts that are whole, and whether a run has come to its end with them."""
+    """A shard.
+
+    Attributes
+    ----------
+    of : int
+        How many there are.
+    parts : tuple of Part
+        Those that are whole.
+    complete : bool
+        Whether a run has come to its end with them.
+    had : int
+        Records that the shard had before parts were lost, of which not all are made again; else 0.
+    sought : tuple of str
+        Digests of some of what those parts were made of.
+    """
 
     of: int
     parts: tuple[Part, ...] = ()
     complete: bool = False
+    had: int = 0
+    sought: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> State | None:
@@ -137,23 +160,36 @@ class State:
                 return None
             if not isinstance(facts["parts"], list):
                 raise TypeError("its parts are no list")
-            parts = (Part(**each | {"skipped": tuple(each["skipped"])}) for each in facts["parts"])
-            state = cls(facts["of"], tuple(parts), facts["complete"])
-            if type(state.of) is not int or state.of < 1:
-                raise ValueError("there is no such number of shards")
-            number = path.stem.partition("-")[2]
-            for part in state.parts:
-                if not re.fullmatch(rf"part-{number}-\d{{6,12}}\.(parquet|geojsonl)", part.name):
-                    raise ValueError("a part has another name")
-                if not (type(part.count) is type(part.size) is int and isinstance(part.sha256, str)):
-                    raise ValueError("a part has no numbers")
-                if not all(isinstance(each, str) for each in part.skipped):
-                    raise ValueError("a part names what was skipped by something else than digests")
+            parts = tuple(_part(each, path.stem.partition("-")[2]) for each in facts["parts"])
+            state = cls(_shards(facts["of"]), parts, facts["complete"], facts["had"], _digests(facts["sought"]))
             if len({part.name for part in state.parts}) < len(state.parts) or type(state.complete) is not bool:
                 raise ValueError("a part is there twice, or it is not known whether they are all")
+            if type(state.had) is not int:
+                raise ValueError("it is not known how many records there were")
             return state
         except (KeyError, TypeError, ValueError):
             raise RsrError("is damaged", str(path), remedy="remove-shard") from None
+
+
+def _part(facts: dict[str, Any], shard: str) -> Part:
+    part = Part(**facts | {name: _digests(facts[name]) for name in ("sample", "skipped")})
+    if not re.fullmatch(rf"part-{shard}-[0-9]{{6,12}}\.(parquet|geojsonl)", part.name):
+        raise ValueError("a part has another name")
+    if not (type(part.count) is type(part.size) is int and isinstance(part.sha256, str)):
+        raise ValueError("a part has no numbers")
+    return part
+
+
+def _digests(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or any(len(bytes.fromhex(each)) != _DIGEST_BYTES for each in found):
+        raise ValueError("these are no digests")
+    return tuple(found)
+
+
+def _shards(found: Any) -> int:
+    if type(found) is not int or not 1 <= found <= MOST_SHARDS:
+        raise ValueError("there is no such number of shards")
+    return found
 
 
 @dataclass(frozen=True)
@@ -190,9 +226,7 @@ class Common:
             space = None if facts["space"] is None else Space.of_property(facts["kind"], facts["space"])
             if not isinstance(facts["settings"], dict):
                 raise TypeError("its settings have no names")
-            if type(facts["shards"]) is not int or facts["shards"] < 1:
-                raise ValueError("there is no such number of shards")
-            return cls(facts["command"], facts["settings"], facts["shards"], space)
+            return cls(facts["command"], facts["settings"], _shards(facts["shards"]), space)
         except (KeyError, TypeError, ValueError, AttributeError, RecordError):
             raise RsrError("is damaged", str(path), remedy="remove-parts") from None
 
@@ -218,7 +252,12 @@ def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
 
 def is_parts(path: str) -> bool:
     """Return whether a directory holds parts, or states that there are none; others too name files after shards."""
-    return (Path(path) / COMMON).exists() or (any(Path(path).glob("shard-*.json")) and not _others(Path(path)))
+    return (Path(path) / COMMON).exists() or (any(_states(Path(path))) and not _others(Path(path)))
+
+
+def _states(directory: Path) -> Iterator[Path]:
+    """Yield the files of shards."""
+    return (path for path in directory.glob("shard-*.json") if _STATE.fullmatch(path.name))
 
 
 def _others(directory: Path) -> bool:
@@ -245,32 +284,44 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
         Some are, or a file that states the parts is damaged.
     """
     directory = Path(path)
-    states = {each.name: State.read(each) for each in directory.glob("shard-*.json")}
+    faults: list[str] = []
+    states: dict[str, State | None] = {}
+    for place in _states(directory):
+        try:
+            states[place.name] = State.read(place)
+        except RsrError as error:
+            if not allow_missing:
+                raise
+            faults.append(f"{place.name} {error.message}")
+            states[place.name] = None
     common = Common.read(directory)
     if common is None and any(state.parts for state in states.values() if state):
         raise _without_common(directory)
     shards = common.shards if common else max((state.of for state in states.values() if state), default=1)
+    others = (name for name, state in states.items() if state and state.of != shards)
+    faults += (f"{name} is of another number of shards" for name in others)
     found: list[str] = []
-    faults = [
-        f"{name} is of another number of shards" for name, state in states.items() if state and state.of != shards
-    ]
     for number in range(shards):
-        state = states.get(f"shard-{number}.json")
-        if state is None or not state.complete:
+        name = f"shard-{number}.json"
+        state = states.get(name)
+        if name not in states or (state and not state.complete):
             of = f" of {shards}" if shards > 1 else ""
-            faults.append(f"shard {number}{of} is {'missing' if state is None else 'not complete'}")
+            faults.append(f"shard {number}{of} is {'not complete' if state else 'missing'}")
         for part in state.parts if state else ():
-            fault = part.fault(directory)
+            try:
+                fault = part.fault(directory)
+            except RsrError as unreadable:
+                fault = unreadable.message
             if fault:
                 faults.append(f"{part.name} {fault}")
             else:
                 found.append(str(directory / part.name))
     if faults:
         more = f", and {len(faults) - 3} more are missing or damaged" if len(faults) > 3 else ""
-        error = RsrError(f"{', '.join(faults[:3])}{more}", path, remedy="allow-missing")
+        faulty = RsrError(f"{', '.join(faults[:3])}{more}", path, remedy="allow-missing")
         if not allow_missing:
-            raise error
-        log.warning("%s; left out", error)
+            raise faulty
+        log.warning("%s; left out", faulty)
     return found
 
 
@@ -331,8 +382,11 @@ class Writer:
         self._space: Space | None = None
         self._taken: set[str] = set()
         self._failed: set[str] = set()
+        self._made: set[str] = set()
+        self._faulty: dict[Part, str] = {}
         self._unnamed: Path | None = None
         self._left_out, self._put_off = 0, 0
+        self._is_new = not self._directory.exists()
         with explained(path):
             self._directory.mkdir(exist_ok=True)
             if _others(self._directory):
@@ -361,21 +415,26 @@ class Writer:
                 self._check(self._common)
             elif self._state.parts:
                 raise _without_common(self._directory)
-            self._skipped = {each for part in self._state.parts for each in part.skipped}
-            was_complete = self._state.complete
-            self._seen = self._sound()
+            self._faulty = self._faults()
+            sound = self._sound
+            self._skipped = {each for part in sound for each in part.skipped}
+            self._seen = self._meet(sound)
+            self._numbers = {part.number for part in sound}
+            self._next = 1
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
-            waits = self._skips.keep_going and not was_complete
-            self._waiting = {each for part in self._state.parts for each in part.skipped} if waits else set()
+            waits = self._skips.keep_going and not self._state.complete
+            self._waiting = self._skipped.copy() if waits else set()
         except BaseException:
-            self._lock.release()
+            self._leave()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
             if error == (None, None, None):
-                self._save(complete=True, parts=self._without(self._taken - self._failed))
+                self._miss()
+                self._drop()
+                self._save(complete=True, had=0, sought=(), parts=self._without(self._taken - self._failed))
                 if self._left_out:
                     log.warning("%s: %s in it already", self._directory, counted(self._left_out, self.noun))
                 if self._put_off:
@@ -388,7 +447,14 @@ class Writer:
             if not self._state.parts:
                 self._forget()
         finally:
-            self._lock.release()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let others have the shard, and leave no directory without a file."""
+        self._lock.release()
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
 
     def _forget(self) -> None:
         """Remove what states the settings if no part was made with them, and no other run may be making one."""
@@ -405,8 +471,8 @@ class Writer:
             return is_locked(path)
         return path.suffix != ".json" or bool((state := State.read(path)) and state.parts)
 
-    def _sound(self) -> Seen:
-        """Drop parts that are not as they were written, and return what the others are made of."""
+    def _faults(self) -> dict[Part, str]:
+        """Return the parts that are not as they were written, and why."""
         known = {part.name for part in self._state.parts}
         strays = [path for path in self._directory.glob(f"part-{self._shard.number}-*") if path.name not in known]
         if len(strays) > 1:  # a run that was killed leaves one
@@ -415,27 +481,45 @@ class Writer:
         for path in strays:
             log.warning("%s: does not count yet, and is made again", path)
             remove(path)
-        sound: list[Part] = []
+        return {part: fault for part in self._state.parts if (fault := part.fault(self._directory))}
+
+    @property
+    def _sound(self) -> tuple[Part, ...]:
+        """The parts that are as they were written."""
+        return tuple(part for part in self._state.parts if part not in self._faulty)
+
+    def _meet(self, parts: Iterable[Part]) -> Seen:
+        """Return what parts are made of."""
         seen = Seen()
-        for part in self._state.parts:
-            fault = part.fault(self._directory)
-            if fault:
-                log.warning("%s: %s, and is made again", self._directory / part.name, fault)
-                remove(self._directory / part.name)
-                continue
-            sound.append(part)
-            for digests in self._origins(part.name):
-                seen.add(digests)
-        if len(sound) < len(self._state.parts):
-            self._save(parts=tuple(sound))
-        self._numbers = {part.number for part in sound}
-        self._next = 1
+        for part in parts:
+            for batch in streams.read([str(self._directory / part.name)], self._skips):
+                seen.add([_digest(origin) for origin in self._names(ids_of(batch, self._skips))])
         return seen
 
-    def _origins(self, name: str) -> Iterator[list[bytes]]:
-        """Yield the digests of what a part is made of, without those of which nothing could be."""
-        for batch in streams.read([str(self._directory / name)], self._skips):
-            yield [_digest(origin) for origin in self._names(ids_of(batch, self._skips))]
+    def _lost(self) -> tuple[int, tuple[str, ...]]:
+        """Return how many records the shard had before parts were lost, and some of what these were made of."""
+        if not self._faulty:
+            return self._state.had, self._state.sought
+        had = max(self._state.had, sum(part.count for part in self._state.parts))
+        return had, tuple(sorted({*self._state.sought, *(each for part in self._faulty for each in part.sample)}))
+
+    def _drop(self) -> None:
+        """Remove parts that are not as they were written, so that others are made in their place."""
+        had, sought = self._lost()
+        for part, fault in self._faulty.items():
+            log.warning("%s: %s, and is made again", self._directory / part.name, fault)
+            remove(self._directory / part.name)
+        if self._faulty:
+            self._save(parts=self._sound, had=had, sought=sought)
+            self._faulty = {}
+
+    def _miss(self) -> None:
+        """Skip what lost parts had and was not made again, of which their samples and numbers tell."""
+        had, sought = self._lost()
+        known = [True] if not sought else np.logical_or(*self._seen.meet(list(map(bytes.fromhex, sought))))
+        if sum(part.count for part in self._sound) < had or not all(known):
+            what = "parts of it were lost, and the input has not all that they were made of"
+            self._skips(RecordError(what, str(self._directory), remedy="all-inputs"))
 
     def _names(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the names of what records are made of: records with their ids."""
@@ -539,6 +623,7 @@ class Writer:
 
     def _write(self, made: Iterable[Batch]) -> Iterator[int]:
         """Write a part, which counts from then on, unless nothing was made."""
+        self._drop()
         number = next(each for each in count_from(self._next) if each not in self._numbers)  # a damaged part's first
         path = self._directory / f"part-{self._shard.number}-{number:06}.{self._ending}"
         self._count, self._unnamed = 0, path
@@ -547,20 +632,21 @@ class Writer:
                 self._leave_out(batch)
                 if len(batch):
                     self._admit(batch.space)
+                    self._made.update(_digest(name).hex() for name in self._names(ids_of(batch, self._skips)))
                     out.write(batch)
                     self._count += len(batch)
                 yield len(batch)
         if not self._count:  # what was skipped is noted with the next part
             remove(path)
             return
-        skipped = tuple(sorted(self._unmade(path.name)))
+        sample, skipped = tuple(nsmallest(_SAMPLE, self._made)), tuple(sorted(self._unmade()))
         self._agree()
-        part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), skipped)
+        part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), sample, skipped)
         parts = (*self._without(self._taken - self._failed), part)
         self._save(parts=parts if number > len(self._numbers) else tuple(sorted(parts, key=lambda each: each.number)))
         self._numbers.add(number)
         self._next = number + 1
-        self._taken, self._failed, self._unnamed = set(), set(), None
+        self._taken, self._failed, self._made, self._unnamed = set(), set(), set(), None
 
     def _without(self, tried: set[str]) -> tuple[Part, ...]:
         """Return the parts, which no longer name as skipped what was tried again."""
@@ -574,11 +660,9 @@ class Writer:
     def _leave_out(self, batch: Batch) -> None:
         """Drop records that another part has."""
 
-    def _unmade(self, name: str) -> set[str]:
+    def _unmade(self) -> set[str]:
         """Return the digests of what was taken for a part, and of which it has not all that it should have."""
-        if self._count == len(self._taken):
-            return set()
-        return self._taken - {digest.hex() for digests in self._origins(name) for digest in digests}
+        return self._taken - self._made
 
     def _admit(self, space: Space | None) -> None:
         """Check that vectors that were made are in the space of the parts that are there, or write it down."""
@@ -601,7 +685,7 @@ class Writer:
 
     def _check_shards(self) -> None:
         """Raise UsageError if a shard that is there is one of another number."""
-        for path in self._directory.glob("shard-*.json"):
+        for path in _states(self._directory):
             try:
                 state = State.read(path)
             except RsrError:  # another shard's, whose own run tells
@@ -669,7 +753,7 @@ class SceneWriter(Writer):
         if self._tiles:
             batch.keep([i for i, name in enumerate(ids_of(batch, self._skips)) if _digest(name) not in self._tiles])
 
-    def _unmade(self, name: str) -> set[str]:  # noqa: ARG002
+    def _unmade(self) -> set[str]:
         """Return the digests of scenes of which a tile was skipped, or all were, or is in another part."""
         return self._failed
 
@@ -706,7 +790,7 @@ class SceneWriter(Writer):
 
 def _stated(name: str, value: Any) -> str:
     """Return a setting for a message."""
-    return f"without {name}" if value in (None, False) else f"with {name} {shown(value)}"
+    return f"without {name}" if value is None or value is False else f"with {name} {shown(value)}"
 
 
 def ids_of(batch: Batch, skips: Skips) -> Sequence[str]:
