@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,8 @@ def tile(
                 yield Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles)
 
         found = to.scenes_of_shard(tiler.find(_reported(paths, progress)))
-        made_with = {"size": size, "stride": windows.stride_px, "min_valid": windows.least_valid, "chips": chips}
+        made_with = {"size": size, "stride": windows.stride_px, "min_valid": windows.least_valid}
+        made_with["chips"] = chips and os.path.normpath(chips)
         for count in out.fill(found, cut, given | made_with):
             progress.update(count)
     if tiler.dropped:

@@ -96,6 +96,8 @@ class Part:
         That of its file.
     count, size : int
         Its records and bytes.
+    origins : int
+        Records of the input that it has, or scenes that it has all of.
     sha256 : str
         Of its bytes.
     sample : tuple of str
@@ -107,6 +109,7 @@ class Part:
     name: str
     count: int
     size: int
+    origins: int
     sha256: str
     sample: tuple[str, ...]
     skipped: tuple[str, ...] = ()
@@ -140,9 +143,9 @@ class State:
     complete : bool
         Whether a run has come to its end with them.
     had : int
-        Records that the shard had before parts were lost, of which not all are made again; else 0.
+        The origins of all parts before some were lost, of which not all are made again; else 0.
     sought : tuple of str
-        Digests of some of what those parts were made of.
+        Digests of some of what the lost parts were made of.
     """
 
     of: int
@@ -175,7 +178,7 @@ def _part(facts: dict[str, Any], shard: str) -> Part:
     part = Part(**facts | {name: _digests(facts[name]) for name in ("sample", "skipped")})
     if not re.fullmatch(rf"part-{shard}-[0-9]{{6,12}}\.(parquet|geojsonl)", part.name):
         raise ValueError("a part has another name")
-    if not (type(part.count) is type(part.size) is int and isinstance(part.sha256, str)):
+    if not (type(part.count) is type(part.size) is type(part.origins) is int and isinstance(part.sha256, str)):
         raise ValueError("a part has no numbers")
     return part
 
@@ -237,12 +240,16 @@ class Common:
 
 
 def _read(path: Path) -> Any:
+    """Read what a file states; ``None`` if there is none."""
     try:
-        return orjson.loads(read_bytes(path))
+        facts = orjson.loads(read_bytes(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RsrError(f"cannot be read: {reason(error)}", str(path)) from None
+    if facts is None:
+        raise ValueError("it states nothing")
+    return facts
 
 
 def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
@@ -284,29 +291,30 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
         Some are, or a file that states the parts is damaged.
     """
     directory = Path(path)
-    faults: list[str] = []
-    states: dict[str, State | None] = {}
+    states: dict[str, State] = {}
+    damaged: dict[str, str] = {}
     for place in _states(directory):
         try:
-            states[place.name] = State.read(place)
+            if state := State.read(place):
+                states[place.name] = state
         except RsrError as error:
             if not allow_missing:
                 raise
-            faults.append(f"{place.name} {error.message}")
-            states[place.name] = None
+            damaged[place.name] = error.message
     common = Common.read(directory)
-    if common is None and any(state.parts for state in states.values() if state):
+    if common is None and any(state.parts for state in states.values()):
         raise _without_common(directory)
-    shards = common.shards if common else max((state.of for state in states.values() if state), default=1)
-    others = (name for name, state in states.items() if state and state.of != shards)
-    faults += (f"{name} is of another number of shards" for name in others)
+    shards = common.shards if common else max((state.of for state in states.values()), default=1)
+    faults = [f"{name} {message}" for name, message in damaged.items()]
+    faults += (f"{name} is of another number of shards" for name, state in states.items() if state.of != shards)
     found: list[str] = []
     for number in range(shards):
         name = f"shard-{number}.json"
         state = states.get(name)
-        if name not in states or (state and not state.complete):
+        if name not in damaged and not (state and state.complete):
             of = f" of {shards}" if shards > 1 else ""
-            faults.append(f"shard {number}{of} is {'not complete' if state else 'missing'}")
+            now = is_locked(directory / f"shard-{number}.lock")
+            faults.append(f"shard {number}{of} is {'being made' if now else 'not complete' if state else 'missing'}")
         for part in state.parts if state else ():
             try:
                 fault = part.fault(directory)
@@ -317,12 +325,16 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
             else:
                 found.append(str(directory / part.name))
     if faults:
-        more = f", and {len(faults) - 3} more are missing or damaged" if len(faults) > 3 else ""
-        faulty = RsrError(f"{', '.join(faults[:3])}{more}", path, remedy="allow-missing")
+        faulty = RsrError(_few(faults), path, remedy="allow-missing")
         if not allow_missing:
             raise faulty
-        log.warning("%s; left out", faulty)
+        log.warning("%s; the rest is read", faulty)
     return found
+
+
+def _few(faults: Sequence[str]) -> str:
+    more = f", and {len(faults) - 3} more are missing or damaged" if len(faults) > 3 else ""
+    return f"{', '.join(faults[:3])}{more}"
 
 
 def _without_common(directory: Path) -> RsrError:
@@ -383,7 +395,7 @@ class Writer:
         self._taken: set[str] = set()
         self._failed: set[str] = set()
         self._made: set[str] = set()
-        self._faulty: dict[Part, str] = {}
+        self._faulty: dict[str, str] = {}
         self._unnamed: Path | None = None
         self._left_out, self._put_off = 0, 0
         self._is_new = not self._directory.exists()
@@ -416,13 +428,14 @@ class Writer:
             elif self._state.parts:
                 raise _without_common(self._directory)
             self._faulty = self._faults()
+            self._had, self._sought = self._lost()
             sound = self._sound
             self._skipped = {each for part in sound for each in part.skipped}
             self._seen = self._meet(sound)
             self._numbers = {part.number for part in sound}
             self._next = 1
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
-            waits = self._skips.keep_going and not self._state.complete
+            waits = self._skips.keep_going and not (self._state.complete or self._had)
             self._waiting = self._skipped.copy() if waits else set()
         except BaseException:
             self._leave()
@@ -433,8 +446,11 @@ class Writer:
         try:
             if error == (None, None, None):
                 self._miss()
-                self._drop()
-                self._save(complete=True, had=0, sought=(), parts=self._without(self._taken - self._failed))
+                for name in self._faulty:
+                    remove(self._directory / name)
+                parts = self._without(self._taken - self._failed)
+                sound = tuple(part for part in parts if part.name not in self._faulty)
+                self._save(complete=True, had=0, sought=(), parts=sound)
                 if self._left_out:
                     log.warning("%s: %s in it already", self._directory, counted(self._left_out, self.noun))
                 if self._put_off:
@@ -471,8 +487,8 @@ class Writer:
             return is_locked(path)
         return path.suffix != ".json" or bool((state := State.read(path)) and state.parts)
 
-    def _faults(self) -> dict[Part, str]:
-        """Return the parts that are not as they were written, and why."""
+    def _faults(self) -> dict[str, str]:
+        """Return the names of parts that are not as they were written, and what is wrong with each."""
         known = {part.name for part in self._state.parts}
         strays = [path for path in self._directory.glob(f"part-{self._shard.number}-*") if path.name not in known]
         if len(strays) > 1:  # a run that was killed leaves one
@@ -481,12 +497,12 @@ class Writer:
         for path in strays:
             log.warning("%s: does not count yet, and is made again", path)
             remove(path)
-        return {part: fault for part in self._state.parts if (fault := part.fault(self._directory))}
+        return {part.name: fault for part in self._state.parts if (fault := part.fault(self._directory))}
 
     @property
     def _sound(self) -> tuple[Part, ...]:
         """The parts that are as they were written."""
-        return tuple(part for part in self._state.parts if part not in self._faulty)
+        return tuple(part for part in self._state.parts if part.name not in self._faulty)
 
     def _meet(self, parts: Iterable[Part]) -> Seen:
         """Return what parts are made of."""
@@ -497,29 +513,26 @@ class Writer:
         return seen
 
     def _lost(self) -> tuple[int, tuple[str, ...]]:
-        """Return how many records the shard had before parts were lost, and some of what these were made of."""
+        """Return the origins of all parts before some were lost, and digests of some of those of the lost ones."""
         if not self._faulty:
             return self._state.had, self._state.sought
-        had = max(self._state.had, sum(part.count for part in self._state.parts))
-        return had, tuple(sorted({*self._state.sought, *(each for part in self._faulty for each in part.sample)}))
-
-    def _drop(self) -> None:
-        """Remove parts that are not as they were written, so that others are made in their place."""
-        had, sought = self._lost()
-        for part, fault in self._faulty.items():
-            log.warning("%s: %s, and is made again", self._directory / part.name, fault)
-            remove(self._directory / part.name)
-        if self._faulty:
-            self._save(parts=self._sound, had=had, sought=sought)
-            self._faulty = {}
+        had = max(self._state.had, sum(part.origins for part in self._state.parts))
+        lost = (each for part in self._state.parts if part.name in self._faulty for each in part.sample)
+        return had, tuple(sorted({*self._state.sought, *lost}))
 
     def _miss(self) -> None:
-        """Skip what lost parts had and was not made again, of which their samples and numbers tell."""
-        had, sought = self._lost()
-        known = [True] if not sought else np.logical_or(*self._seen.meet(list(map(bytes.fromhex, sought))))
-        if sum(part.count for part in self._sound) < had or not all(known):
-            what = "parts of it were lost, and the input has not all that they were made of"
-            self._skips(RecordError(what, str(self._directory), remedy="all-inputs"))
+        """Skip what lost parts had and was not made again, of which numbers and samples tell."""
+        place = str(self._directory)
+        has = sum(part.origins for part in self._sound)
+        if has < self._had:
+            what = f"has {has} of the {counted(self._had, self.noun)} that it had before parts were lost"
+            self._skips(RecordError(what, place, remedy="all-inputs"))
+        elif self._sought:
+            made, met = self._seen.meet(list(map(bytes.fromhex, self._sought)))
+            # of a scene that was skipped, another part has the other tiles
+            if not all(met | (made & [each not in self._skipped for each in self._sought])):
+                what = f"lost parts, and the input lacks {self.noun}s that they were made of"
+                self._skips(RecordError(what, place, remedy="all-inputs"))
 
     def _names(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the names of what records are made of: records with their ids."""
@@ -552,9 +565,13 @@ class Writer:
         RecordError
             An id is there twice.
         """
+        settings = settings | {"part_format": self._ending}
         self._settings = {name: self._as_json(name, value) for name, value in settings.items()}
         if self._common:
             self._check(self._common)
+        if self._faulty:
+            faults = [f"{name} {fault}" for name, fault in self._faulty.items()]
+            log.warning("%s: %s; made again as far as the input has it", self._directory, _few(faults))
         for some in self._portions(inputs):
             yield from self._write(make(some))
 
@@ -623,10 +640,12 @@ class Writer:
 
     def _write(self, made: Iterable[Batch]) -> Iterator[int]:
         """Write a part, which counts from then on, unless nothing was made."""
-        self._drop()
         number = next(each for each in count_from(self._next) if each not in self._numbers)  # a damaged part's first
         path = self._directory / f"part-{self._shard.number}-{number:06}.{self._ending}"
         self._count, self._unnamed = 0, path
+        for part in self._state.parts:
+            if part.number == number:
+                remove(self._directory / part.name)  # what is damaged
         with streams.Writer(str(path), self._skips, overwrite=True) as out:
             for batch in made:
                 self._leave_out(batch)
@@ -640,10 +659,13 @@ class Writer:
             remove(path)
             return
         sample, skipped = tuple(nsmallest(_SAMPLE, self._made)), tuple(sorted(self._unmade()))
+        origins = len(self._made - self._failed)
         self._agree()
-        part = Part(path.name, self._count, path.stat().st_size, sha256_of(path), sample, skipped)
-        parts = (*self._without(self._taken - self._failed), part)
-        self._save(parts=parts if number > len(self._numbers) else tuple(sorted(parts, key=lambda each: each.number)))
+        part = Part(path.name, self._count, path.stat().st_size, origins, sha256_of(path), sample, skipped)
+        others = [each for each in self._without(self._taken - self._failed) if each.number != number]
+        self._faulty.pop(part.name, None)
+        parts = tuple(sorted((*others, part), key=lambda each: each.number))
+        self._save(parts=parts, had=self._had, sought=self._sought)
         self._numbers.add(number)
         self._next = number + 1
         self._taken, self._failed, self._made, self._unnamed = set(), set(), set(), None
