@@ -227,7 +227,9 @@ def destination(function: Callable[P, R]) -> Callable[P, R]:
         help="Write parts to this directory instead. Run again, the command makes only what is missing in it.",
     )
     @click.option(
-        "--part-size", type=click.IntRange(1), help="Records of the input, or tiles, per part.  [default: 10000]"
+        "--part-size",
+        type=click.IntRange(1),
+        help="Records of the input, or tiles of whole scenes, per part.  [default: 10000]",
     )
     @click.option(
         "--part-format", type=click.Choice(["parquet", "geojsonl"]), help="Format of parts.  [default: parquet]"
