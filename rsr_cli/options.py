@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rsr_cli.core.records.batch import Batch
+    from rsr_cli.core.records.part_writer import Writer as PartWriter
     from rsr_cli.core.records.parts import Shard
-    from rsr_cli.core.records.parts import Writer as PartsWriter
     from rsr_cli.core.records.streams import Writer
     from rsr_cli.core.sources import Found, Source
 
@@ -161,12 +161,12 @@ class Destination:
 
     def opened(
         self, command: str, skips: Skips, *, scene_of: Callable[[str], str] | None = None
-    ) -> Writer | PartsWriter:
+    ) -> Writer | PartWriter:
         """Open it; raise UsageError if its options do not fit together.
 
         A command that makes tiles states of which scene the one of some id is.
         """
-        from rsr_cli.core.records import parts, streams
+        from rsr_cli.core.records import part_writer, streams
 
         if self.parts is None:
             for name, value in (("--part-size", self.part_size), ("--part-format", self.part_format)):
@@ -180,8 +180,8 @@ class Destination:
         given = {"-o": self.output is not None, "--overwrite": self.overwrite, "--hilbert": self.hilbert}
         if alone := [name for name, is_given in given.items() if is_given]:
             raise UsageError(f"{alone[0]} is for one file, and --parts writes several; leave one out")
-        kind = partial(parts.SceneWriter, scene_of=scene_of) if scene_of else parts.Writer
-        size, ending = self.part_size or parts.DEFAULT_SIZE, self.part_format or parts.ENDINGS[0]
+        kind = partial(part_writer.SceneWriter, scene_of=scene_of) if scene_of else part_writer.Writer
+        size, ending = self.part_size or part_writer.DEFAULT_SIZE, self.part_format or part_writer.ENDINGS[0]
         return kind(self.parts, command, skips, shard=self._shard, size=size, ending=ending)
 
     def _lost(self, count: int) -> str | None:

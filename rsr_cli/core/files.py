@@ -364,11 +364,13 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process holds a `Lock`."""
+    """Return whether another process holds a `Lock`, or may, as this user cannot open it."""
     try:
         descriptor = _opened_to_lock(path)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True
     try:
         return not _lock_free(descriptor)
     finally:

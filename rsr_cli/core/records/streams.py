@@ -19,7 +19,7 @@ from rsr_cli.core.forms import (
     is_parquet,
 )
 from rsr_cli.core.inputs import input_size
-from rsr_cli.core.records import jsonl, stac, trec
+from rsr_cli.core.records import jsonl, parts, stac, trec
 from rsr_cli.core.records.foreign import is_index
 from rsr_cli.core.records.space import StreamSpace
 from rsr_cli.core.records.tables import NOTHING_STATED
@@ -58,8 +58,6 @@ def _files(path: str, *, allow_missing: bool) -> list[str]:
     """Return the files of a directory's parts, or its Parquet files in the order of their names; else the path."""
     if path == "-" or not Path(path).is_dir() or is_index(path):
         return [path]
-    from rsr_cli.core.records import parts
-
     if parts.is_parts(path):
         return parts.files(path, allow_missing=allow_missing)
     found = sorted(each for each in Path(path).rglob("*") if is_parquet(each.name) and each.is_file())
@@ -180,7 +178,7 @@ class Writer:
     count : int
         Number of records that `fill` wrote, and that are not in a file yet which has its name.
     known_space : None
-        As of `parts.Writer`: what an earlier run wrote is no part of the output.
+        As of `part_writer.Writer`: what an earlier run wrote is no part of the output.
     """
 
     known_space = None
