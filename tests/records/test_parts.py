@@ -223,6 +223,29 @@ def test_what_was_lost_is_made_again_by_several_runs(rsr, folder, binarize):
     assert sorted(ids(folder / "p")) == sorted(f"t{i}" for i in range(N))
 
 
+def test_what_was_lost_is_counted_once(folder, binarize):
+    """Where a part is made in the place of a smaller one, and others are still lost."""
+    for count in (18, 34):  # into parts of 8, 8, 2, 8 and 8
+        assert binarize(input=drawn_lines(count)).returncode == 0
+    for number in (3, 5):
+        (folder / "p" / f"part-0-{number:06}.parquet").unlink()
+    done = binarize(input=without(drawn_lines(34), 30, 33))
+    assert (done.returncode, b"has 32 of the 34 records" in done.stderr) == (1, True)
+    assert binarize(input=drawn_lines(34)).returncode == 0
+    assert sorted(ids(folder / "p")) == sorted(f"t{i}" for i in range(34))
+
+
+def test_a_part_that_comes_back_after_others_took_its_place(folder, binarize):
+    binarize()
+    before = contents(folder / "p")
+    for number in (2, 3):
+        (folder / "p" / f"part-0-{number:06}.parquet").unlink()
+    assert binarize(size=12, input=drawn_lines(20) + b"broken\n").returncode == 1
+    (folder / "p" / "part-0-000003.parquet").write_bytes(before["part-0-000003.parquet"])
+    assert binarize().returncode == 0
+    assert sorted(ids(folder / "p")) == sorted(f"t{i}" for i in range(N))
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -793,14 +816,7 @@ def test_a_run_that_fails_on_what_was_added_leaves_no_complete_directory(rsr, sc
 def test_tiles_that_were_skipped_in_a_scene_are_tried_again(scenes, tile, write_raster):
     """And no tile is there twice."""
     path, here = scenes / "s_2_0.tif", scenes.parent
-    numbers = np.random.default_rng(2).integers(1, 255, (3, 64, 96)).astype("uint8")
-    write_raster(
-        path, numbers, compress="deflate", tiled=True, blockxsize=32, blockysize=32, interleave="pixel", nodata=0
-    )
-    sound = path.read_bytes()
-    with rasterio.open(path) as raster:
-        offset = int(raster.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", 1))
-    path.write_bytes(sound[:offset] + bytes(400) + sound[offset + 400 :])
+    sound = damage(path, write_raster)
     for _ in range(2):
         done = tile("--keep-going", "--nodata", 0)
         assert (done.returncode, done.stderr.count(b"(tile s_2_0_32_32); skipped")) == (3, 1)
@@ -830,6 +846,58 @@ def test_tiles_that_were_skipped_in_a_scene_are_tried_again(scenes, tile, write_
         (scenes / "bad.tif").unlink()
         assert tile("--nodata", 0).returncode == 0
         assert b'"sought": []' in (here / "t" / "shard-0.json").read_bytes()
+
+
+def damage(path, write_raster) -> bytes:
+    """Write a scene of which one tile cannot be read, and return it as it would be without."""
+    numbers = np.random.default_rng(2).integers(1, 255, (3, 64, 96)).astype("uint8")
+    write_raster(
+        path, numbers, compress="deflate", tiled=True, blockxsize=32, blockysize=32, interleave="pixel", nodata=0
+    )
+    sound = path.read_bytes()
+    with rasterio.open(path) as raster:
+        offset = int(raster.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", 1))
+    path.write_bytes(sound[:offset] + bytes(400) + sound[offset + 400 :])
+    return sound
+
+
+def test_a_scene_that_is_made_again_in_two_goes(scenes, tile, write_raster):
+    path, here = scenes / "s_2_0.tif", scenes.parent
+    sound = damage(path, write_raster)
+    damaged = path.read_bytes()
+    path.write_bytes(sound)
+    assert tile("--nodata", 0).returncode == 0
+    facts = state(here / "t")
+    for number in (2, 3):
+        (here / "t" / f"part-0-00000{number}.parquet").unlink()
+    path.write_bytes(damaged)
+    assert tile("--keep-going", "--nodata", 0).returncode == 3
+    lost = {"had": 10, "sought": sorted(facts["parts"][1]["sample"] + facts["parts"][2]["sample"])}
+    now = state(here / "t") | lost | {"complete": False}  # as a run leaves it that is killed at its end
+    (here / "t" / "shard-0.json").write_bytes(orjson.dumps(now))
+    done = tile("--nodata", 0)
+    assert done.returncode == 1
+    path.write_bytes(sound)
+    done = tile("--nodata", 0)
+    assert (done.returncode, done.stderr.decode()) == (0, "rsr tile: t: 9 scenes in it already\n")
+    assert len({record["id"] for record in records(here / "t")}) == len(records(here / "t")) == 60
+
+
+def test_a_part_without_a_whole_scene_is_lost(scenes, tile, write_raster):
+    path, here = scenes / "s_2_0.tif", scenes.parent
+    for each in scenes.iterdir():
+        if each != path:
+            each.unlink()
+    sound = damage(path, write_raster)
+    assert tile("--keep-going", "--nodata", 0).returncode == 3
+    path.write_bytes(sound)
+    assert tile("--nodata", 0).returncode == 0
+    facts = state(here / "t")
+    assert [part["origins"] for part in facts["parts"]] == [0, 0]
+    (here / "t" / "part-0-000002.parquet").unlink()
+    (here / "t" / "shard-0.json").write_bytes(orjson.dumps(facts | {"complete": False}))
+    assert tile("--keep-going", "--nodata", 0).returncode == 0
+    assert len({record["id"] for record in records(here / "t")}) == len(records(here / "t")) == 6
 
 
 def test_a_scene_that_gives_fewer_tiles_than_it_did_is_no_loss(scenes, tile, write_raster):

@@ -118,7 +118,7 @@ class Writer:
         self._made: set[str] = set()
         self._faulty: dict[str, str] = {}
         self._unnamed: Path | None = None
-        self._left_out, self._put_off = 0, 0
+        self._left_out, self._put_off, self._mended = 0, 0, 0
         self._is_new = not self._directory.exists()
         with explained(path):
             self._directory.mkdir(exist_ok=True)
@@ -156,7 +156,7 @@ class Writer:
             self._numbers = {part.number for part in sound}
             self._next = 1
             # what an earlier run skipped is tried again once that run's work is done, or by one that skips nothing
-            waits = self._skips.keep_going and not (self._state.complete or self._had)
+            waits = self._skips.keep_going and not (self._state.complete or self._had or self._sought)
             self._waiting = self._skipped.copy() if waits else set()
         except BaseException:
             self._leave()
@@ -167,11 +167,8 @@ class Writer:
         try:
             if error == (None, None, None):
                 self._miss()
-                for name in self._faulty:
-                    remove(self._directory / name)
-                parts = self._without(self._taken - self._failed)
-                sound = tuple(part for part in parts if part.name not in self._faulty)
-                self._save(complete=True, had=0, sought=(), parts=sound)
+                self._let_go()
+                self._save(complete=True, had=0, sought=(), parts=self._without(self._taken - self._failed))
                 if self._left_out:
                     log.warning("%s: %s in it already", self._directory, counted(self._left_out, self.noun))
                 if self._put_off:
@@ -241,10 +238,18 @@ class Writer:
         lost = (each for part in self._state.parts if part.name in self._faulty for each in part.sample)
         return had, tuple(sorted({*self._state.sought, *lost}))
 
+    def _let_go(self, made: str = "") -> None:
+        """Remove the files of parts that are not as they were written, but of one that was made in the place of one."""
+        for name in self._faulty:
+            if name != made:
+                remove(self._directory / name)
+        self._state = replace(self._state, parts=self._sound)
+        self._faulty = {}
+
     def _miss(self) -> None:
         """Skip what lost parts had and was not made again, of which numbers and samples tell."""
         place = str(self._directory)
-        has = sum(part.origins for part in self._sound)
+        has = sum(part.origins for part in self._sound) + self._mended
         if has < self._had:
             what = f"has {has} of the {counted(self._had, self.noun)} that it had before parts were lost"
             self._skips(RecordError(what, place, remedy="all-inputs"))
@@ -383,10 +388,9 @@ class Writer:
         origins = len(self._made - self._failed)
         self._agree()
         part = Part(path.name, self._count, path.stat().st_size, origins, sha256_of(path), sample, skipped)
-        others = [each for each in self._without(self._taken - self._failed) if each.number != number]
-        self._faulty.pop(part.name, None)
-        parts = tuple(sorted((*others, part), key=lambda each: each.number))
-        self._save(parts=parts, had=self._had, sought=self._sought)
+        self._let_go(part.name)
+        parts = sorted((*self._without(self._taken - self._failed), part), key=lambda each: each.number)
+        self._save(parts=tuple(parts), had=self._had, sought=self._sought)
         self._numbers.add(number)
         self._next = number + 1
         self._taken, self._failed, self._made, self._unnamed = set(), set(), set(), None
@@ -511,6 +515,7 @@ class SceneWriter(Writer):
                 yield scene
                 if self._skips.count > before or digest in self._shared:
                     self._failed.add(digest)
+                self._mended += self._skips.count == before and digest in self._shared
                 scene = next(missing, None) if self._count < self._size else None
 
         for scene in missing:
