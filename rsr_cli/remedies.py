@@ -65,6 +65,7 @@ REMEDIES = {
     "index-first": "pass the index before the records: rsr query INDEX INPUT",
     "index-in-place": "pass the records that it was built from; rsr query takes an index as its first argument",
     "indexed": "pass the records that were indexed",
+    "info-parts": "rsr info compares the checksums of parts",
     "install": "pip install . in the clone of rsr installs all that is missing, 7 GB",
     "items": "pass the records that it was written from, or cut its Items with rsr tile",
     "k": "pass -k",

@@ -12,6 +12,7 @@ from rsr_cli.core import files
 from rsr_cli.core.errors import IndexFormatError, visible
 from rsr_cli.core.forms import TABLE
 from rsr_cli.core.progress import Progress
+from rsr_cli.core.records.parts import is_parts
 from rsr_cli.remedies import explain
 
 log = logging.getLogger("rsr")
@@ -34,6 +35,8 @@ def check(indexes: tuple[str, ...]) -> None:
         for name in indexes:
             known = len(damaged)
             try:
+                if Path(name).is_dir() and is_parts(name):
+                    raise IndexFormatError("is a directory of parts, and no index", name, remedy="info-parts")
                 for read in integrity.check(Path(name), damaged.append):
                     progress.update(read)
             except IndexFormatError as error:

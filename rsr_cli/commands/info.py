@@ -15,7 +15,7 @@ from rsr_cli.core.errors import counted, visible
 from rsr_cli.core.forms import TABLE
 from rsr_cli.core.inputs import input_size
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import streams
+from rsr_cli.core.records import parts, streams
 from rsr_cli.core.records.foreign import is_index
 
 if TYPE_CHECKING:
@@ -57,8 +57,12 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, allow_mi
             for batch in streams.read([path], skips, progress=progress, allow_missing=allow_missing):
                 summary.add(batch, skips)
                 progress.update(len(batch))
-        size = None if path == "-" else input_size(path)
-        found = {"type": "records", **({} if size is None else {"bytes": size}), **summary.as_dict()}
+        if path != "-" and Path(path).is_dir() and parts.is_parts(path):
+            sizes = parts.sizes(path)
+        else:
+            size = None if path == "-" else input_size(path)
+            sizes = {} if size is None else {"bytes": size}
+        found = {"type": "records", **sizes, **summary.as_dict()}
     with files.Output(output, TABLE, overwrite=overwrite) as out:
         out.write([orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)] if as_json else _table(found))
 

@@ -124,6 +124,18 @@ def test_added_records_make_new_parts(rsr, folder, binarize):
     assert rsr("info", "--json", "p", cwd=folder).returncode == 0
 
 
+def test_info_states_parts_shards_and_bytes_and_check_is_for_indexes(rsr, folder, binarize):
+    for shard in ("0/2", "1/2"):
+        binarize("--shard", shard)
+    paths = list((folder / "p").glob("*.parquet"))
+    stated = orjson.loads(rsr("info", "--json", "p", cwd=folder).stdout)
+    size = sum(path.stat().st_size for path in paths)
+    assert [stated[name] for name in ("bytes", "parts", "shards")] == [size, len(paths), 2]
+    done = rsr("check", "p", cwd=folder)
+    says = "rsr check: p: is a directory of parts, and no index; rsr info compares the checksums of parts\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", says)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add"])
 @pytest.mark.parametrize("ending", ["parquet", "geojsonl"])
 def test_a_part_that_is_damaged_is_refused_and_made_again(rsr, folder, binarize, damage, ending):

@@ -10,6 +10,7 @@ A part counts once its shard's file names it, which is written anew after each, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -310,6 +311,17 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
             raise faulty
         log.warning("%s; the rest is read", faulty)
     return found
+
+
+def sizes(path: str) -> dict[str, int]:
+    """Return the bytes of all parts, their number and that of shards, as far as the shards' files state it."""
+    states: list[State] = []
+    for place in states_in(Path(path)):
+        with contextlib.suppress(RsrError):
+            states += filter(None, [State.read(place)])
+    parts = [part for state in states for part in state.parts]
+    shards = max((state.of for state in states), default=1)
+    return {"bytes": sum(part.size for part in parts), "parts": len(parts), "shards": shards}
 
 
 def few(faults: Sequence[str]) -> str:
