@@ -306,8 +306,10 @@ def _opened_to_lock(path: Path, flags: int = 0) -> int:
     """Open a file such that it can be locked: NFS wants it to be open for writing."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
-    except OSError as error:  # another user's, which a local file system locks all the same, or on a read-only one
-        try:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        try:  # another user's, which a local file system locks all the same, or on a read-only one
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             raise error from None
