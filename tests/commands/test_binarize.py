@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+import scipy.linalg
 from support import bits_of, embedding, embedding_records, failure_in, feature
 
 from rsr_cli.core.codes.registry import METHODS
@@ -31,11 +32,21 @@ def side(vectors, bits, seed):
     return [[int(np.dot(plane, vector) > 0) for plane in planes] for vector in vectors.astype(float)]
 
 
+def turned(vectors, bits, seed):
+    signs = 1 - 2.0 * np.unpackbits(np.frombuffer(np.random.RandomState(seed).bytes(12), np.uint8)).reshape(3, 32)
+    found = np.pad(vectors.astype(float), ((0, 0), (0, 8)))
+    for diagonal in signs:
+        found = (found * diagonal) @ scipy.linalg.hadamard(32).T
+    return (found[:, :bits] > 0).astype(int).tolist()
+
+
 #: Options of the command -> the bits that they make of vectors.
 FORMULAS = {
     "": lambda vectors: (vectors > 0).astype(int).tolist(),
     "--method sign": lambda vectors: (vectors > 0).astype(int).tolist(),
     "--method sign --bits 24": lambda vectors: (vectors > 0).astype(int).tolist(),
+    "--method rotated": lambda vectors: turned(vectors, 24, 0),
+    "--method rotated --bits 32 --seed 3": lambda vectors: turned(vectors, 32, 3),
     "--method trivial --bits 6": lambda vectors: [[int(sum(v[j::6]) > 0) for j in range(6)] for v in vectors.tolist()],
     "--method lsh --bits 11": lambda vectors: side(vectors, 11, 42),
     "--method lsh --bits 40 --seed 84": lambda vectors: side(vectors, 40, 84),
@@ -76,7 +87,7 @@ def test_files_and_stdin_are_read_in_the_order_given(rsr, tmp_path, lines, drawn
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--method", "pca"], "'pca' is not one of 'sign', 'trivial', 'lsh'"),
+        (["--method", "pca"], "'pca' is not one of 'sign', 'rotated', 'trivial', 'lsh'"),
         (["--bits", "0"], "0 is not in the range"),
         (["--method", "lsh", "--bits", "8", "--seed", "-1"], "-1 is not in the range"),
         (["--method", "lsh"], "lsh needs a number of bits; pass --bits"),

@@ -81,7 +81,8 @@ def read(path: Path, data: atheris.FuzzedDataProvider, settings: TableSettings) 
             orjson.dumps(summary.as_dict())
 
     attempt(work)
-    output, method = data.PickValueInList(["out.geojsonl", "out.parquet"]), data.PickValueInList(["sign", "trivial"])
+    output = data.PickValueInList(["out.geojsonl", "out.parquet"])
+    method = data.PickValueInList(["sign", "rotated", "trivial"])
 
     def convert() -> None:
         skips = Skips(keep_going=keep_going, explain=explain)

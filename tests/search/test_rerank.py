@@ -176,7 +176,7 @@ def test_weights_of_other_methods_are_of_the_values_behind_their_bits(indexes):
     np.testing.assert_allclose(distances[found], nearest, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["sign", "trivial", "lsh"])
+@pytest.mark.parametrize("method", ["sign", "rotated", "trivial", "lsh"])
 def test_bits_are_the_signs_of_values(method):
     vectors = np.random.default_rng(0).standard_normal((5, 24)).astype(np.float32)
     made = binarizer_class(method)(Space("embedding", 24, "float32", "emb"), None if method == "sign" else 12)

@@ -37,6 +37,7 @@ class Method:
 #: Name -> method, the default first.
 METHODS = {
     "sign": Method("sign:Sign", "one bit per dimension, x > 0", needs_bits=False),
+    "rotated": Method("rotated:Rotated", "signs after a random rotation", needs_bits=False, default_seed=0),
     "trivial": Method("trivial:Trivial", "signs of means over dimensions"),
     "lsh": Method("lsh:LSH", "sides of random planes", default_seed=42),  # the first of the paper's five seeds
 }
