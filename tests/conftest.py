@@ -555,6 +555,23 @@ def imagenet(tmp_path_factory, random_weights, torch):
 
 
 @pytest.fixture(scope="session")
+def lite0(tmp_path_factory, torch):
+    """Checkpoint of EfficientNet-Lite0, by other names than timm's in the same order, and timm's network."""
+    import timm
+
+    torch.manual_seed(5)
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 2)
+    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0-57934424.pth"
+    torch.save({f"_{i}.weight": tensor for i, tensor in enumerate(model.state_dict().values())}, path)
+    return path, model
+
+
+@pytest.fixture(scope="session")
 def backbones(torch):
     """Terratorch's registry of backbones."""
     precision = torch.get_float32_matmul_precision()

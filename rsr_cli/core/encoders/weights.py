@@ -6,6 +6,7 @@ in a checkpoint is ever run (``weights_only=True`` or safetensors).
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import re
 import socket
@@ -95,7 +96,28 @@ class TorchFile:
         return str(path)
 
 
-def find(model: str, given: str | None, published: HubFile | TorchFile | None) -> Path:
+@dataclass(frozen=True)
+class PackageFile:
+    """A file in a package that pip installs, whose code is not run."""
+
+    package: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"https://pypi.org/project/{self.package}"
+
+    def cached(self) -> str | None:
+        """Return the path of the file, if the package is installed."""
+        spec = importlib.util.find_spec(self.package.replace("-", "_"))
+        found = [Path(folder, self.path) for folder in (spec.submodule_search_locations or () if spec else ())]
+        return next((str(path) for path in found if path.is_file()), None)
+
+
+#: Where the weights of a model are published.
+Published = HubFile | TorchFile | PackageFile
+
+
+def find(model: str, given: str | None, published: Published | None) -> Path:
     """Find a model's checkpoint.
 
     Parameters
@@ -104,7 +126,7 @@ def find(model: str, given: str | None, published: HubFile | TorchFile | None) -
         Name of the model, for the message.
     given : str or None
         A file that the user names.
-    published : HubFile or TorchFile or None
+    published : HubFile, TorchFile, PackageFile or None
         The file to use otherwise.
 
     Returns
@@ -115,7 +137,7 @@ def find(model: str, given: str | None, published: HubFile | TorchFile | None) -
     Raises
     ------
     WeightsError
-        There is no such file, or it cannot be downloaded.
+        There is no such file, or it cannot be downloaded, or the package is not installed.
     """
     if given is not None:
         if not Path(given).is_file():
@@ -124,7 +146,10 @@ def find(model: str, given: str | None, published: HubFile | TorchFile | None) -
     if published is None:
         raise WeightsError(f"{model} has no published weights", remedy="weights")
     path = published.cached()
+    if path is None and isinstance(published, PackageFile):
+        raise WeightsError(f"the weights of {model} are in {published.package}, which is not installed", remedy="lite0")
     if path is None:
+        assert not isinstance(published, PackageFile)
         obstacle = _obstacle(published)
         if obstacle:
             raise WeightsError(
@@ -243,7 +268,7 @@ def fit(
     state: dict[str, torch.Tensor],
     path: Path,
     model: str,
-    published: HubFile | TorchFile | None,
+    published: Published | None,
     optional: tuple[str, ...] = (),
 ) -> None:
     """Load a module's weights, all of them and no others, and prepare it for inference.
@@ -258,7 +283,7 @@ def fit(
         Weights by the module's own names.
     path : pathlib.Path
         The file that `state` was read from.
-    model, published : str, HubFile or TorchFile or None
+    model, published : str, HubFile, TorchFile, PackageFile or None
         Name of the model and its published weights, for the message.
     optional : tuple of str
         Prefixes of the names that may be missing.
