@@ -61,8 +61,7 @@ def binarize(
     """
     from rsr_cli.core.codes.base import binarize
 
-    seed = METHODS[method].default_seed if seed is None else seed
-    make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
+    make = partial(binarize, method=method, bits=bits, seed=METHODS[method].seed(seed), keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         batches = streams.read(
             inputs,

@@ -50,7 +50,7 @@ class Binarizer(ABC):
         self.of = of
         self.dim = of.size
         self.bits = self._length(bits)
-        self.seed = METHODS[self.method].default_seed if seed is None else seed
+        self.seed = METHODS[self.method].seed(seed)
 
     @classmethod
     def check(cls, bits: int | None, seed: int | None) -> None:

@@ -33,6 +33,10 @@ class Method:
     needs_bits: bool = True
     default_seed: int | None = None
 
+    def seed(self, given: int | None) -> int | None:
+        """Return the seed that is used if one is given or not."""
+        return self.default_seed if given is None else given
+
 
 #: Name -> method, the default first.
 METHODS = {
