@@ -146,10 +146,10 @@ def find(model: str, given: str | None, published: Published | None) -> Path:
     if published is None:
         raise WeightsError(f"{model} has no published weights", remedy="weights")
     path = published.cached()
-    if path is None and isinstance(published, PackageFile):
-        raise WeightsError(f"the weights of {model} are in {published.package}, which is not installed", remedy="lite0")
     if path is None:
-        assert not isinstance(published, PackageFile)
+        if isinstance(published, PackageFile):
+            what = f"the weights of {model} are in {published.package}, which is not installed"
+            raise WeightsError(what, remedy="lite0")
         obstacle = _obstacle(published)
         if obstacle:
             raise WeightsError(
