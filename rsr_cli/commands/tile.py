@@ -186,9 +186,8 @@ def tile(
                 yield Batch("tiles", [*range(progress.count, progress.count + len(tiles))], tiles)
 
         found = to.scenes_of_shard(tiler.find(_reported(paths, progress)))
-        made_with = {"size": size, "stride": windows.stride_px, "min_valid": windows.least_valid}
-        made_with["chips"] = chips and os.path.normpath(chips)
-        for count in out.fill(found, cut, given | made_with):
+        used = {"size": size, "stride": windows.stride_px, "min_valid": windows.least_valid}
+        for count in out.fill(found, cut, given | used | {"chips": chips and os.path.normpath(chips)}):
             progress.update(count)
     if tiler.dropped:
         log.warning("left out %s without enough valid pixels; see --min-valid", counted(tiler.dropped, "tile"))
