@@ -35,7 +35,7 @@ def check(indexes: tuple[str, ...]) -> None:
         for name in indexes:
             known = len(damaged)
             try:
-                if Path(name).is_dir() and is_parts(name):
+                if is_parts(name):
                     raise IndexFormatError("is a directory of parts, and no index", name, remedy="info-parts")
                 for read in integrity.check(Path(name), damaged.append):
                     progress.update(read)

@@ -57,7 +57,7 @@ def info(path: str, output: str | None, overwrite: bool, as_json: bool, allow_mi
             for batch in streams.read([path], skips, progress=progress, allow_missing=allow_missing):
                 summary.add(batch, skips)
                 progress.update(len(batch))
-        if path != "-" and Path(path).is_dir() and parts.is_parts(path):
+        if path != "-" and parts.is_parts(path):
             sizes = parts.sizes(path)
         else:
             size = None if path == "-" else input_size(path)

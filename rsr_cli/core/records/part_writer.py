@@ -369,9 +369,8 @@ class Writer:
         number = next(each for each in count_from(self._next) if each not in self._numbers)  # a damaged part's first
         path = self._directory / f"part-{self._shard.number}-{number:06}.{self._ending}"
         self._count, self._unnamed = 0, path
-        for part in self._state.parts:
-            if part.number == number:
-                remove(self._directory / part.name)  # what is damaged
+        if path.name in self._faulty:
+            remove(path)
         with streams.Writer(str(path), self._skips, overwrite=True) as out:
             for batch in made:
                 self._leave_out(batch)
@@ -432,13 +431,9 @@ class Writer:
 
     def _check_shards(self) -> None:
         """Raise UsageError if a shard that is there is one of another number."""
-        for path in states_in(self._directory):
-            try:
-                state = State.read(path)
-            except RsrError:  # another shard's, whose own run tells
-                continue
-            if state:
-                self._check_number(state.of)
+        states, _ = states_in(self._directory)  # of one that cannot be read, its own run tells
+        for state in states.values():
+            self._check_number(state.of)
 
     def _check_number(self, shards: int) -> None:
         if shards != self._shard.of:

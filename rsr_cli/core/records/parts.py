@@ -10,7 +10,6 @@ A part counts once its shard's file names it, which is written anew after each, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
@@ -89,7 +88,7 @@ class Part:
     origins: int
     sha256: str
     sample: tuple[str, ...]
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[str, ...]
 
     @property
     def number(self) -> int:
@@ -240,12 +239,25 @@ def _write(path: Path, facts: Any, *, overwrite: bool = False) -> None:
 
 def is_parts(path: str) -> bool:
     """Return whether a directory holds parts, or states that there are none; others too name files after shards."""
-    return (Path(path) / COMMON).exists() or (any(states_in(Path(path))) and not has_others(Path(path)))
+    return (Path(path) / COMMON).exists() or (any(_places(Path(path))) and not has_others(Path(path)))
 
 
-def states_in(directory: Path) -> Iterator[Path]:
+def _places(directory: Path) -> Iterator[Path]:
     """Yield the files of shards."""
     return (path for path in directory.glob("shard-*.json") if _STATE.fullmatch(path.name))
+
+
+def states_in(directory: Path) -> tuple[dict[str, State], dict[str, RsrError]]:
+    """Return the shards of a directory by the names of their files, and the errors of those that cannot be read."""
+    states: dict[str, State] = {}
+    errors: dict[str, RsrError] = {}
+    for path in _places(directory):
+        try:
+            if state := State.read(path):
+                states[path.name] = state
+        except RsrError as error:
+            errors[path.name] = error
+    return states, errors
 
 
 def has_others(directory: Path) -> bool:
@@ -272,21 +284,14 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
         Some are, or a file that states the parts is damaged.
     """
     directory = Path(path)
-    states: dict[str, State] = {}
-    damaged: dict[str, str] = {}
-    for place in states_in(directory):
-        try:
-            if state := State.read(place):
-                states[place.name] = state
-        except RsrError as error:
-            if not allow_missing:
-                raise
-            damaged[place.name] = error.message
+    states, damaged = states_in(directory)
+    if damaged and not allow_missing:
+        raise next(iter(damaged.values()))
     common = Common.read(directory)
     if common is None and any(state.parts for state in states.values()):
         raise without_common(directory)
     shards = common.shards if common else max((state.of for state in states.values()), default=1)
-    faults = [f"{name} {message}" for name, message in damaged.items()]
+    faults = [f"{name} {error.message}" for name, error in damaged.items()]
     faults += (f"{name} is of another number of shards" for name, state in states.items() if state.of != shards)
     found: list[str] = []
     for number in range(shards):
@@ -315,12 +320,9 @@ def files(path: str, *, allow_missing: bool = False) -> list[str]:
 
 def sizes(path: str) -> dict[str, int]:
     """Return the bytes of all parts, their number and that of shards, as far as the shards' files state it."""
-    states: list[State] = []
-    for place in states_in(Path(path)):
-        with contextlib.suppress(RsrError):
-            states += filter(None, [State.read(place)])
-    parts = [part for state in states for part in state.parts]
-    shards = max((state.of for state in states), default=1)
+    states, _ = states_in(Path(path))
+    parts = [part for state in states.values() for part in state.parts]
+    shards = max((state.of for state in states.values()), default=1)
     return {"bytes": sum(part.size for part in parts), "parts": len(parts), "shards": shards}
 
 

@@ -175,8 +175,6 @@ class Writer:
 
     Attributes
     ----------
-    count : int
-        Number of records that `fill` wrote, and that are not in a file yet which has its name.
     known_space : None
         As of `part_writer.Writer`: what an earlier run wrote is no part of the output.
     """
