@@ -254,6 +254,20 @@ allow_missing = click.option(
 )
 
 
+# binarize, index, transform: commands that apply what rsr fit learned.
+def fitted(command: str, help_text: str, *, required: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Add ``--with`` to a command, which takes the path as ``fitted``."""
+    return click.option(
+        "--with",
+        "fitted",
+        envvar=f"RSR_{command}_WITH",
+        type=File(),
+        required=required,
+        metavar="FILE",
+        help=help_text,
+    )
+
+
 # plot, show: the ending of the file's name selects its format.
 def figure(*formats: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Add a required ``-o`` to a command. It accepts file names that end in one of the formats."""

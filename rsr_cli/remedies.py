@@ -51,9 +51,12 @@ REMEDIES = {
     "download": "download the file elsewhere and pass --weights FILE",
     "embed": "pass the stream through rsr embed",
     "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
+    "fewer-bits": "pass fewer --bits, or a larger sample",
+    "fewer-dims": "pass fewer --dims, or a larger sample",
     "fill-missing": "embed all with the bands that all have, as --model rcf:bands={bands} does, or pass --fill-missing",
     "finer-grid": "pass a --grid of smaller cells, or --edge pad",
     "first-line": "write one before it, such as id,e_1,e_2,e_3, and pass --vector-column e_1..e_3",
+    "fit": "pass a file that rsr fit wrote",
     "footprints": "name the output *.png or *.pdf to draw footprints, or pass the tiles of one scene, cut at a stride: "
     "rsr query --datetime or --filter selects a scene",
     "id": "pass records of rsr tile, or add an id to each",
@@ -91,6 +94,7 @@ REMEDIES = {
     "no-rerank": "leave --rerank out",
     "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",
     "no-vector": "pass --keep-going to leave it out",
+    "no-with": "leave --with out, or pass the file that they were transformed with",
     "nodata": "pass the --nodata that the file has",
     "nodata-one": "pass --bands without some of them, or --nodata",
     "nodata-value": "if that marks invalid pixels, pass --nodata {value}",
@@ -161,6 +165,7 @@ REMEDIES = {
     "vector-lists": "write lists of floats in Parquet, or a column per dimension",
     "warp": "write it on a map first, with a CRS and a geotransform, as gdalwarp -t_srs does",
     "weights": "pass --weights FILE",
+    "with": "pass --with FILE, what rsr fit wrote",
     "written": "name the output *.parquet or *.geojsonl, which ogr2ogr converts",
     "zip": "unpack it, or pass it through unzip -p",
 }

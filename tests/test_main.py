@@ -41,7 +41,20 @@ def test_a_command_line_that_cannot_be_run_says_what_to_type(rsr, arguments, say
     assert failure_in(done.stdout)["message"] == says.partition(": ")[2]
 
 
-EVERY_COMMAND = ("tile", "embed", "models", "binarize", "index", "query", "score", "show", "plot", "info")
+EVERY_COMMAND = (
+    "tile",
+    "embed",
+    "models",
+    "fit",
+    "transform",
+    "binarize",
+    "index",
+    "query",
+    "score",
+    "show",
+    "plot",
+    "info",
+)
 
 
 def test_every_command_is_tried():

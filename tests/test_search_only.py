@@ -19,7 +19,7 @@ from rsr_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 #: Requirements that requirements-search.txt leaves out.
-LEFT_OUT = {"huggingface_hub", "safetensors", "terratorch", "timm", "torch"}
+LEFT_OUT = {"huggingface_hub", "terratorch", "timm", "torch"}
 #: A program that has none of them, wherever the tests run; torchvision comes with terratorch.
 WITHOUT = f"""
 import sys
@@ -68,6 +68,8 @@ def test_every_command_but_embed_works(search_only, write_raster, tmp_path):
         record["properties"] |= {"embedding": embedding(random.standard_normal(16)), "labels": labels}
     embedded = b"".join(orjson.dumps(record) + b"\n" for record in records)
     search_only("binarize", "-o", "codes.parquet", stream=embedded)
+    search_only("fit", "--method", "itq", "--bits", 2, "-o", "itq.safetensors", stream=embedded)
+    assert search_only("transform", "--with", "itq.safetensors", stream=embedded).count(b'"dim":2') == 4
     search_only("index", "codes.parquet", "-o", "i.rsr")
     search_only("query", "i.rsr", "-k", 3, "-o", "hits.geojsonl", stream=embedded)
     assert b"map" in search_only("score", "hits.geojsonl").lower()
@@ -78,7 +80,7 @@ def test_every_command_but_embed_works(search_only, write_raster, tmp_path):
     assert len((tmp_path / "hits.geojsonl").read_bytes().splitlines()) == 12
     assert {path.name for path in tmp_path.iterdir()} >= {"hits.html", "points.png"}
     assert search_only("check", "i.rsr") == b"i.rsr: OK\n"
-    assert len(COMMANDS) == 11  # a new one belongs above
+    assert len(COMMANDS) == 13  # a new one belongs above
 
 
 @pytest.mark.parametrize(

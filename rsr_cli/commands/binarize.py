@@ -9,6 +9,7 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core.codes.registry import METHODS
+from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 
@@ -21,6 +22,11 @@ _SEEDS = ", ".join(
     f"{method.default_seed} for {name}" for name, method in METHODS.items() if method.default_seed is not None
 )
 
+_WITH = " or ".join(
+    f"{code} for {' and '.join(name for name, method in FIT_METHODS.items() if method.code == code)}"
+    for code in dict.fromkeys(method.code for method in FIT_METHODS.values())
+)
+
 
 @click.command(cls=options.RecordsCommand)
 @options.inputs
@@ -29,9 +35,8 @@ _SEEDS = ", ".join(
 @click.option(
     "--method",
     type=click.Choice(list(METHODS)),
-    default=next(iter(METHODS)),
-    show_default=True,
-    help=". ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
+    help=". ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+    + f".  [default: {next(iter(METHODS))}; with --with, {_WITH}]",
 )
 @click.option(
     "--bits",
@@ -39,7 +44,12 @@ _SEEDS = ", ".join(
     help=f"Bits per code; required for {_NEED_BITS}.  [default: the method's]",
 )
 @options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
-@click.option("--keep-embedding", is_flag=True, help="Keep the embedding beside the code, for rsr index --refine.")
+@options.fitted("BINARIZE", "Transform the embeddings first, as rsr transform does: what rsr fit wrote.")
+@click.option(
+    "--keep-embedding",
+    is_flag=True,
+    help="Keep the embedding beside the code, as it is transformed, for rsr index --refine.",
+)
 @options.table
 @options.keep_going
 @options.verbosity
@@ -47,9 +57,10 @@ def binarize(
     inputs: tuple[str, ...],
     to: options.Destination,
     allow_missing: bool,
-    method: str,
+    method: str | None,
     bits: int | None,
     seed: int | None,
+    fitted: str | None,
     keep_embedding: bool,
     settings: TableSettings,
     skips: Skips,
@@ -61,7 +72,15 @@ def binarize(
     """
     from rsr_cli.core.codes.base import binarize
 
-    make = partial(binarize, method=method, bits=bits, seed=METHODS[method].seed(seed), keep_embedding=keep_embedding)
+    transform = None
+    if fitted is not None:
+        from rsr_cli.core.fitted.transform import Transform
+
+        transform = Transform.read(fitted)
+        method = method or FIT_METHODS[transform.method].code
+    method = method or next(iter(METHODS))
+    seed = METHODS[method].seed(seed)
+    make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding, transform=transform)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         batches = streams.read(
             inputs,
@@ -72,6 +91,7 @@ def binarize(
             allow_missing=allow_missing,
             may_make_ids=not to.is_shared,
         )
-        columns = {"vector_column": settings.vector_column, "id_column": settings.id_column}
-        for count in out.fill(to.of_shard(batches, skips), make, make.keywords | columns):
+        made_with = make.keywords | {"vector_column": settings.vector_column, "id_column": settings.id_column}
+        made_with["transform"] = transform and transform.digest
+        for count in out.fill(to.of_shard(batches, skips), make, made_with):
             progress.update(count)

@@ -159,7 +159,7 @@ def _space_of(path: str, skips: Skips) -> Space:
             raise
     if space is None:
         raise RsrError("has no records, so it does not state a vector space", path, remedy="as-inputs")
-    return space.of_embedding() if space.kind == "code" else space
+    return space.of_model()
 
 
 def _settings(model: str, weights: str | None, **flags: Any) -> EncoderSettings:

@@ -90,6 +90,9 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
     " suits how many they are; fewer than 50,000 are not divided.",
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
+@options.fitted(
+    "INDEX", "What rsr fit wrote, of embeddings that were transformed by it; the index keeps it, for queries."
+)
 @options.allow_missing
 @options.table
 @options.keep_going
@@ -121,6 +124,7 @@ class Job:
     metric: str | None
     refine: str | None
     partitions: Divided
+    fitted: str | None
     settings: TableSettings
     skips: Skips
     overwrite: bool
@@ -155,6 +159,8 @@ class Job:
             options.refuse_typed("is for an index that is built", "allow_empty")
         if self.compact or self.ids or self.wanted or merged:
             options.refuse_typed("is for records that are read", *options.TABLE, "allow_missing")
+        if self.fitted and (self.compact or self.delete or merged):
+            raise UsageError("--with is for records that are added")
         if self.partitions and self.delete:
             raise UsageError("--partitions is for items that are added, or for --compact")
 
@@ -241,6 +247,11 @@ class Job:
 
         if self.replace and not self.append:
             raise UsageError("--replace needs --append, or several indexes")
+        transform = None
+        if self.fitted:
+            from rsr_cli.core.fitted.transform import Transform
+
+            transform = Transform.read(self.fitted)
         if self.refine:
             self.skips.instead["binarize"] = "binarize-keep", {}
         if self.append:
@@ -267,6 +278,7 @@ class Job:
             allow_empty=self.allow_empty,
             partitions=self.partitions,
             refine=takes.refine,
+            transform=transform,
         )
 
 

@@ -299,7 +299,7 @@ def _cut(
     space = index.manifest.space
     if space is None:
         raise RsrError("is empty, so it does not state how to embed", str(index.path))
-    space = space.of_embedding() if space.kind == "code" else space
+    space = space.of_model()
     around = Around(places, *Queries(index, skips).size_px())
     skips.instead["min-valid"] = "valid-place", {}
     tiler = Tiler(source, SceneSettings(**stated), WindowSettings(around=around), skips)

@@ -47,6 +47,7 @@ CSV_ENDINGS, ARRAY_ENDING = (".csv", ".csv.gz", ".csv.zst"), ".npy"
 GDAL_ENDINGS = (".gpkg", ".shp", ".fgb", ".kml", ".gml")
 ITEM_COLLECTION = Form("a STAC ItemCollection", re.compile(rb'\s*\{\s*"type"\s*:\s*"FeatureCollection"'))
 ITEM_ENDING = ".stac.json"
+SAFETENSORS = Form("a safetensors file", re.compile(rb".{6}\0\0\{", re.DOTALL))
 RUN = Form("a run file", re.compile(rb"\s*\S+[ \t]+Q0[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t]+\S+[ \t\r]*(\n|\Z)"))
 QRELS = Form("a qrels file", re.compile(rb"\s*\S+[ \t]+\S+[ \t]+\S+[ \t]+-?\d+[ \t\r]*(\n|\Z)"))
 #: A table; text that is a record, a raster (VRT), a page or a PDF file is none.

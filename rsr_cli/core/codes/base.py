@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.fitted.transform import Transform
     from rsr_cli.core.records.batch import Batch
 
 
@@ -112,7 +113,13 @@ class Binarizer(ABC):
 
 
 def binarize(
-    batches: Iterable[Batch], method: str, bits: int | None, seed: int | None, *, keep_embedding: bool = False
+    batches: Iterable[Batch],
+    method: str,
+    bits: int | None,
+    seed: int | None,
+    *,
+    keep_embedding: bool = False,
+    transform: Transform | None = None,
 ) -> Iterator[Batch]:
     """Replace each record's embedding with a code, or put a code beside it.
 
@@ -123,7 +130,9 @@ def binarize(
     method, bits, seed
         As in `registry.METHODS` and `Binarizer`.
     keep_embedding : bool
-        Keep the embeddings, as `Batch.beside`.
+        Keep the embeddings, as `Batch.beside`; they are those that the codes are made of.
+    transform : Transform, optional
+        What to transform the embeddings by first.
 
     Yields
     ------
@@ -138,7 +147,7 @@ def binarize(
     made = binarizer_class(method)
     made.check(bits, seed)
     binarizer = None
-    for batch in batches:
+    for batch in transform.batches(batches) if transform else batches:
         if batch.space is None or batch.vectors is None:
             continue
         binarizer = binarizer or made(batch.space, bits, seed)

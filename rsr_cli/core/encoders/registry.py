@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.space import Space
 
 #: What finds, downloads and reads a checkpoint.
-CHECKPOINT = ("torch", "huggingface_hub", "safetensors")
+CHECKPOINT = ("torch", "huggingface_hub")
 DEFAULT = "prithvi_eo_v1_100"
 
 
@@ -195,6 +195,8 @@ def recipe_of(space: Space) -> dict[str, Any]:
         own = {"method": space.facts.get("method"), "bits": space.size, "seed": space.facts.get("seed")}
         recipe = {**own, "of": space.facts.get("of"), "embedding": recipe_of(space.of_embedding())}
         return {name: value for name, value in recipe.items() if value is not None}
+    if transform := space.facts.get("transform"):
+        return {**transform, "embedding": recipe_of(space.of_model())}
     try:
         settings = specification.parse(space.model or "")
         model = MODELS[settings.model].adjust(settings) if settings.model in MODELS else None

@@ -25,7 +25,7 @@ from rsr_cli.core.files import (
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
-from rsr_cli.core.index.reading import opened_segments
+from rsr_cli.core.index.reading import opened_segments, transform_of
 from rsr_cli.core.index.writer import SegmentWriter
 from rsr_cli.core.records.fields import in_metres, is_near
 from rsr_cli.core.records.space import KINDS, note_int8
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.fitted.transform import Transform
     from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind, Space
@@ -59,6 +60,7 @@ def build(
     allow_empty: bool = False,
     partitions: Divided = None,
     refine: str | None = None,
+    transform: Transform | None = None,
 ) -> Iterator[int]:
     """Build an index directory from a stream of records.
 
@@ -86,6 +88,8 @@ def build(
         Into how many partitions to divide the rows, see `partitions.py`; ``auto`` for a number that suits them.
     refine : str, optional
         What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
+    transform : Transform, optional
+        What the embeddings, or those of the codes, were transformed by. The index keeps it for queries.
 
     Yields
     ------
@@ -98,6 +102,8 @@ def build(
         A record has no usable id, bbox, datetime or labels, or an embedding too long for float32's squares.
     RsrError
         An id occurs twice, or no record came.
+    UsageError
+        The transform is not that of the embeddings, or it is missing.
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
@@ -105,7 +111,9 @@ def build(
     refuse_existing(path, overwrite=overwrite)
 
     def fill(staging: Path) -> Generator[int, None, Manifest]:
-        with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine)) as writer:
+        with contextlib.closing(
+            SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine, transform)
+        ) as writer:
             yield from writer.fill(batches)
             if not writer.count and not allow_empty:
                 raise _no_records()
@@ -133,6 +141,7 @@ def append(
     allow_empty: bool = False,
     partitions: Divided = None,
     refine: str | None = None,
+    transform: Transform | None = None,
 ) -> Iterator[int]:
     """Append a stream of records to an index, as a segment of its own.
 
@@ -154,6 +163,8 @@ def append(
         Create an index without rows, if there is none, from a stream without records.
     partitions : str, int or None
         As in `build`; without it, a segment that is large enough is divided if the index is.
+    transform : Transform, optional
+        As in `build`; by default that of the index.
 
     Yields
     ------
@@ -175,7 +186,8 @@ def append(
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             divided = partitions or ("auto" if known and known.partitions else None)
-            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine)
+            kept = transform or (transform_of(path, known) if known else None)
+            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine, kept)
             writer = stack.enter_context(contextlib.closing(new))
             writers.append(writer)
             yield from writer.fill(_fitting(batches, known, path))

@@ -10,6 +10,7 @@ lake.rsr/
     records.sqlite      ids and records
     ids.npy             uint32 (n,): digests of the ids, sorted
     bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
+    transform.safetensors  what the embeddings were transformed by, if they were
     deleted-NAME.npy    int64: rows that are deleted as of this generation, sorted
 """
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST, SEGMENTS, LOCK, GENERATIONS = "manifest.json", "segments", "lock", "generations"
-VECTORS, TABLE = "vectors.npy", "records.sqlite"
+VECTORS, TABLE, TRANSFORM = "vectors.npy", "records.sqlite", "transform.safetensors"
 HAMMING = "hamming"
 #: Pattern of the name of a segment or generation.
 NAME = "[0-9]{6,16}"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, UsageError
+from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, RsrError, UsageError
 from rsr_cli.core.files import reason
+from rsr_cli.core.fitted.transform import Transform
 from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, merged, nearest
 from rsr_cli.core.index.kept import Kept
-from rsr_cli.core.index.manifest import SEGMENTS, TABLE, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import SEGMENTS, TABLE, TRANSFORM, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined, WeightedBits
 from rsr_cli.core.index.table import Table
@@ -257,6 +258,11 @@ class Index:
             segment.close()
         self._held.close()
 
+    @cached_property
+    def transform(self) -> Transform | None:
+        """What its embeddings, or those of its codes, were transformed by."""
+        return transform_of(self.path, self.manifest)
+
     def _at(self, row: int) -> tuple[Segment, int]:
         """Return the segment of a row, and the row in it."""
         segment = self.segments[bisect_right(self._firsts, row) - 1]
@@ -484,6 +490,29 @@ class Index:
         """Raise IndexFormatError if a file was changed since it was opened."""
         for segment in self.segments:
             segment.check()
+
+
+def transform_of(path: Path, manifest: Manifest) -> Transform | None:
+    """Return what the embeddings of an index were transformed by, as its first segment keeps it.
+
+    Raises
+    ------
+    IndexFormatError
+        The file is missing or damaged.
+    """
+    stated = manifest.space and manifest.space.facts.get("transform")
+    if not stated:
+        return None
+    place = path / SEGMENTS / manifest.segments[0].name / TRANSFORM
+    try:
+        found = Transform.read(place)
+    except OSError as error:
+        raise IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild") from None
+    except RsrError as error:
+        raise IndexFormatError(error.message, str(place), remedy="rebuild") from None
+    if not found.digest.startswith(stated["fit"]):
+        raise IndexFormatError("is damaged: it is another transform", str(place), remedy="rebuild")
+    return found
 
 
 @contextlib.contextmanager

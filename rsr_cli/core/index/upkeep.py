@@ -119,7 +119,9 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
             refine = first.refine.dtype if first.refine else None
-            with contextlib.closing(SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine)) as writer:
+            with contextlib.closing(
+                SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine, index.transform)
+            ) as writer:
                 writer.max_norm = first.max_norm
                 try:
                     for segment in index.segments:

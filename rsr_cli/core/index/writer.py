@@ -12,10 +12,11 @@ import faiss
 import numpy as np
 
 import rsr_cli
+from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
-from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, VECTORS, Manifest, Refine, SegmentFacts
+from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, TRANSFORM, VECTORS, Manifest, Refine, SegmentFacts
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.fitted.transform import Transform
     from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Batch
@@ -46,7 +48,7 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         The directory to create.
-    metric, skips, partitions, refine
+    metric, skips, partitions, refine, transform
         As in `build`.
 
     Attributes
@@ -64,6 +66,7 @@ class SegmentWriter:
         skips: Skips,
         partitions: Divided = None,
         refine: str | None = None,
+        transform: Transform | None = None,
     ) -> None:
         directory.mkdir()
         self._directory = directory
@@ -78,6 +81,7 @@ class SegmentWriter:
         self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
+        self._transform = transform
         self._refine = RefineWriter(directory, refine, metric or METRICS[0]) if refine else None
         self._columns = FilterColumns(directory)
         self._ids = ArrayFile(directory / IDS, np.uint64)
@@ -118,6 +122,7 @@ class SegmentWriter:
     def _append(self, values: NDArray[Any], space: Space) -> None:
         """Append vectors, the first of which decide the space."""
         if self._vectors is None:
+            check_transform(space, self._transform)
             self._space = space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
@@ -158,16 +163,18 @@ class SegmentWriter:
         if self.count:
             np.lib.format.open_memmap(self._directory / IDS, mode="r+").sort()
         self._partitions = self._divide()
-        arrays, table = sorted(self._directory.glob("*.npy")), self._directory / TABLE
+        if self._transform:
+            (self._directory / TRANSFORM).write_bytes(self._transform.fitted.data)
+        files, table = sorted(path for path in self._directory.iterdir() if path.name != TABLE), self._directory / TABLE
         with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
-            hashed = [pool.submit(facts_of, path) for path in arrays]
-            synced = [pool.submit(sync_file, path) for path in arrays]
+            hashed = [pool.submit(facts_of, path) for path in files]
+            synced = [pool.submit(sync_file, path) for path in files]
             self._table.finish(self._columns.labels)
             hashed.append(pool.submit(facts_of, table))
             sync_file(table)
             for each in synced:
                 each.result()
-        self._files = {path.name: facts.result() for path, facts in zip((*arrays, table), hashed, strict=True)}
+        self._files = {path.name: facts.result() for path, facts in zip((*files, table), hashed, strict=True)}
 
     def _divide(self) -> dict[str, Any] | None:
         """Divide the rows into partitions, and return what the manifest states of them."""
@@ -208,6 +215,17 @@ class SegmentWriter:
             partitions=self._divided,
             **made_by(arguments),
         )
+
+
+def check_transform(space: Space, transform: Transform | None) -> None:
+    """Raise UsageError if a transform is not the one that vectors of a space went through, or if that is missing."""
+    stated = space.facts.get("transform")
+    if stated and transform is None:
+        what = f"the embeddings were transformed ({stated['method']}), and an index needs the file for queries"
+        raise UsageError(what, remedy="with")
+    if transform and not (stated and transform.digest.startswith(stated["fit"])):
+        by = f"transformed by another one ({stated['method']})" if stated else "not transformed"
+        raise UsageError(f"the embeddings were {by}", transform.place, remedy="no-with")
 
 
 def made_by(arguments: Sequence[str]) -> dict[str, Any]:

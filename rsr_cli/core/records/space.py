@@ -28,13 +28,16 @@ MAX_SIZE = 1 << 24
 #: The dtypes that an embedding may have, little-endian in the record.
 DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
-EMBEDDING_FACTS = ("model", "weights", "filled", "unit", "precision")
+EMBEDDING_FACTS = ("model", "weights", "filled", "unit", "precision", "transform")
 #: Types of the facts that are used.
 _FACTS: dict[str, Any] = {
     **dict.fromkeys(("model", "weights", "unit", "precision", "method", "of"), str | None),
     "filled": list | None,
     "seed": int | None,
+    "transform": dict | None,
 }
+#: What a record states of a transform: how it was learned, the digest of its file, and the embedding's space before it.
+TRANSFORM_FACTS = ("method", "fit", "of")
 #: The name that a record's property has for the vector's size.
 _SIZE = {"embedding": "dim", "code": "bits"}
 
@@ -56,8 +59,9 @@ class Space:
     facts : dict
         The rest of what a record states: ``model``, the specification of the model with every setting that is not its
         default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; ``unit``, that of
-        pixels that are not reflectance; ``precision``, that of the model's arithmetic if it was not fp32; for codes
-        ``method``, ``seed`` and ``of``, the fingerprint of the embedding.
+        pixels that are not reflectance; ``precision``, that of the model's arithmetic if it was not fp32;
+        ``transform``, what the embeddings were transformed by, see `TRANSFORM_FACTS`; for codes ``method``, ``seed``
+        and ``of``, the fingerprint of the embedding.
     recipe : dict
         Everything that the fingerprint hashes, and the precision, which it does not; as far as they are known. Records
         do not carry it, an index does.
@@ -101,11 +105,13 @@ class Space:
         if not isinstance(self.facts, dict):
             raise RecordError(f"its {self.kind} states no facts")
         for key, value in self.facts.items():
-            bands = value or () if key == "filled" else ()
+            texts = value or () if key == "filled" else ()
+            if key == "transform" and isinstance(value, dict):
+                texts = [value.get(name) for name in TRANSFORM_FACTS]
             if not (
                 isinstance(value, _FACTS.get(key, object))
                 and _is_plain(value)
-                and all(isinstance(band, str) for band in bands)
+                and all(isinstance(text, str) for text in texts)
             ):
                 raise RecordError(f"its {self.kind} states {key} in a way that cannot be read: {shown(value)}")
 
@@ -147,6 +153,15 @@ class Space:
         facts = {key: self.facts[key] for key in EMBEDDING_FACTS if key in self.facts}
         return Space("embedding", 0, "", str(self.facts.get("of")), facts, self.recipe.get("embedding", {}))
 
+    def of_model(self) -> Space:
+        """Return the space of what the model makes: of a code's embedding, and before a transform."""
+        space = self.of_embedding() if self.kind == "code" else self
+        transform = space.facts.get("transform")
+        if not transform:
+            return space
+        facts = {key: value for key, value in space.facts.items() if key != "transform"}
+        return Space("embedding", 0, "", transform["of"], facts, space.recipe.get("embedding", {}))
+
     def settings(self) -> dict[str, str]:
         """Return everything that records state about the space, one readable value per setting."""
         name, *given = (self.model or "unknown").split(":")
@@ -154,6 +169,8 @@ class Space:
         for key, value in self.facts.items():
             if key == "seed":  # of the code; the model's is part of its specification
                 key = f"{self.facts.get('method')} seed"
+            if key == "transform" and value:
+                value = f"{value['method']} {value['fit']}"
             if key not in ("model", "of", "precision"):
                 settings[key] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         return settings | ({_SIZE[self.kind]: str(self.size)} if self.size else {})

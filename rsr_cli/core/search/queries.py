@@ -111,7 +111,7 @@ class Queries:
         return shape[1], shape[0]
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[list[Item]]:
-        """Yield the records of a stream in batches; embeddings are binarized as the codes of the index were.
+        """Yield the records of a stream in batches; embeddings are treated as those of the index were.
 
         Raises
         ------
@@ -122,10 +122,13 @@ class Queries:
             They are of another vector space than the index, or codes against embeddings.
         """
         known, binarizer = None, None
+        transform = self._index.transform
         for batch in batches:
             batch.apply(self._check, self._skips)
             if batch.vectors is None or batch.space is None or not len(batch):
                 continue
+            if transform and transform.takes(batch.space):
+                batch.vectors, batch.space = transform(batch.vectors), transform.space
             if known is None:
                 known, binarizer = batch.space, self._index.binarizer_for(batch.space)
             if self._index.manifest.metric not in (HAMMING, "cosine"):

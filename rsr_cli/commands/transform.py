@@ -1,0 +1,53 @@
+"""``rsr transform``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rsr_cli import options
+from rsr_cli.core.progress import Progress
+from rsr_cli.core.records import streams
+
+if TYPE_CHECKING:
+    from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.tables import TableSettings
+
+
+@click.command(cls=options.RecordsCommand)
+@options.inputs
+@options.destination
+@options.allow_missing
+@options.fitted("TRANSFORM", "What rsr fit wrote.", required=True)
+@options.table
+@options.keep_going
+@options.verbosity
+def transform(
+    inputs: tuple[str, ...],
+    to: options.Destination,
+    allow_missing: bool,
+    fitted: str,
+    settings: TableSettings,
+    skips: Skips,
+) -> None:
+    """Transform embeddings as rsr fit learned to.
+
+    Reads records with an embedding and writes them with one that is centred, or has fewer dimensions, in its place.
+    """
+    from rsr_cli.core.fitted.transform import Transform
+
+    made = Transform.read(fitted)
+    with to.opened("rsr transform", skips) as out, Progress("records") as progress:
+        batches = streams.read(
+            inputs,
+            skips,
+            ("embedding",),
+            progress,
+            settings,
+            allow_missing=allow_missing,
+            may_make_ids=not to.is_shared,
+        )
+        made_with = {"transform": made.digest, "vector_column": settings.vector_column, "id_column": settings.id_column}
+        for count in out.fill(to.of_shard(batches, skips), made.batches, made_with):
+            progress.update(count)

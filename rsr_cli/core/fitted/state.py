@@ -1,0 +1,94 @@
+"""Files of what was learned from a sample: arrays and settings as safetensors, which hold no code."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from rsr_cli.core.errors import RecordError, RsrError
+from rsr_cli.core.fitted.registry import FIT_METHODS
+from rsr_cli.core.inputs import read_bytes
+from rsr_cli.core.records.space import Space
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: The name that our settings have in the metadata of a file.
+_KEY = "rsr"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned from a sample of embeddings.
+
+    Attributes
+    ----------
+    method : str
+        Its name in `registry.FIT_METHODS`.
+    of : Space
+        The space of the embeddings.
+    arrays : dict
+        Name -> float32 array.
+    settings : dict
+        ``seed`` and ``sample``, the number of embeddings that were learned from.
+    data : bytes
+        The file.
+    """
+
+    method: str
+    of: Space
+    arrays: dict[str, NDArray[np.float32]]
+    settings: dict[str, int]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def make(cls, method: str, of: Space, arrays: dict[str, NDArray[np.float32]], settings: dict[str, int]) -> Fitted:
+        """Make one of what was learned."""
+        from safetensors.numpy import save
+
+        stated = {"method": method, **settings, "of": of.as_property()}
+        metadata = {_KEY: orjson.dumps(stated, option=orjson.OPT_SORT_KEYS).decode()}
+        return cls(method, of, arrays, settings, save(arrays, metadata=metadata))
+
+    @classmethod
+    def read(cls, path: Path) -> Fitted:
+        """Read a file.
+
+        Raises
+        ------
+        RsrError
+            The file cannot be read, or is none that was fitted.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        data = read_bytes(path)
+        try:
+            length = int.from_bytes(data[:8], "little")
+            arrays = load(data)
+            stated = orjson.loads(orjson.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_KEY, "null"))
+        except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise RsrError(f"is no safetensors file: {error}", str(path), remedy="fit") from None
+        if not isinstance(stated, dict):
+            raise RsrError("was not fitted: it does not state a method", str(path), remedy="fit")
+        try:
+            of = Space.of_property("embedding", stated.pop("of"))
+            method = stated.pop("method")
+            if method not in FIT_METHODS or not all(type(value) is int for value in stated.values()):
+                raise ValueError(f"its method {method!r} is unknown, or a setting is no number")
+            for name, array in arrays.items():
+                if array.dtype != "float32" or not (abs(array) < float("inf")).all():
+                    raise ValueError(f"its {name} is not float32, or not finite")
+        except (RecordError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RsrError(f"is damaged: {error}", str(path), remedy="fit") from None
+        return cls(method, of, arrays, stated, data)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the file."""
+        return hashlib.sha256(self.data).hexdigest()

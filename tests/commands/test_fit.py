@@ -1,0 +1,230 @@
+"""``rsr fit`` and ``rsr transform`` as their user runs them, and what an index makes of them."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+
+import numpy as np
+import orjson
+import pytest
+from support import bits_of, embedding_records
+
+from rsr_cli.core.fitted.registry import FIT_METHODS
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Embeddings, float32 (60, 12), around a centre."""
+    random = np.random.default_rng(2)
+    return (random.standard_normal((60, 12)) * np.linspace(2, 0.5, 12) + 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(rsr, lines, drawn, tmp_path_factory):
+    """What each method learns of half of them: name -> path."""
+    folder = tmp_path_factory.mktemp("fitted")
+    for name, method in FIT_METHODS.items():
+        size = (f"--{method.size}", "5") if method.size else ()
+        done = rsr(
+            "fit", "--method", name, *size, "-o", folder / f"{name}.st", input=lines(embedding_records(drawn[:30]))
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    return {name: folder / f"{name}.st" for name in FIT_METHODS}
+
+
+def vectors(done):
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = [orjson.loads(line)["properties"]["embedding"] for line in done.stdout.splitlines()]
+    return np.array([np.frombuffer(base64.b64decode(each["data"]), "<f4") for each in found]), found[0]
+
+
+def unit(values):
+    return values / np.linalg.norm(values.astype(float), axis=1, keepdims=True)
+
+
+def test_embeddings_are_centred_in_place(rsr, lines, drawn, files):
+    sent = embedding_records(drawn)
+    done = rsr("transform", "--with", files["mean"], input=lines(sent))
+    found, stated = vectors(done)
+    assert np.allclose(found, unit(drawn) - unit(drawn[:30]).mean(axis=0), atol=1e-6)
+    assert stated["dim"] == 12
+    assert stated["transform"]["of"] == sent[0]["properties"]["embedding"]["fingerprint"]
+    for record, line in zip(sent, done.stdout.splitlines(), strict=True):
+        del record["properties"]["embedding"]
+        left = orjson.loads(line)
+        del left["properties"]["embedding"]
+        assert left == record
+
+
+@pytest.mark.parametrize("method", FIT_METHODS)
+def test_codes_are_those_of_the_transformed_embeddings(rsr, lines, drawn, files, method):
+    sent = lines(embedding_records(drawn))
+    found = rsr("binarize", "--with", files[method], "--keep-embedding", input=sent)
+    piped = rsr("transform", "--with", files[method], input=sent)
+    then = rsr("binarize", "--method", FIT_METHODS[method].code, "--keep-embedding", input=piped.stdout)
+    assert found.returncode == 0
+    assert found.stdout == then.stdout
+    if FIT_METHODS[method].code == "sign":
+        made, _ = vectors(piped)
+        assert [bits_of(orjson.loads(line)) for line in found.stdout.splitlines()] == (made > 0).astype(int).tolist()
+
+
+def hits(done):
+    assert done.returncode == 0, done.stderr
+    return [
+        (each["properties"]["query"], each["id"], each["properties"]["distance"])
+        for each in map(orjson.loads, done.stdout.splitlines())
+    ]
+
+
+@pytest.mark.parametrize("method", FIT_METHODS)
+@pytest.mark.parametrize("command", ["transform", "binarize"])
+def test_an_index_transforms_the_queries_that_are_not(rsr, lines, drawn, files, tmp_path, command, method):
+    sent, with_file = lines(embedding_records(drawn)), ("--with", files[method])
+    made = rsr(command, *with_file, input=sent).stdout
+    metric = ("--metric", "cosine") if command == "transform" else ()
+    path = tmp_path / "lake.rsr"
+    assert rsr("index", "-o", path, *metric, *with_file, input=made).returncode == 0
+    ask = ("query", path, "-k", "5") + (("--symmetric",) if "--symmetric" in str(rsr("query", "-h").stdout) else ())
+    found = hits(rsr(*ask, input=sent))
+    assert found == hits(rsr(*ask, input=made))
+    assert len(found) == 5 * len(drawn)
+    if command == "transform":
+        values, _ = vectors(rsr("transform", *with_file, input=sent))
+        cosines = unit(values) @ unit(values).T
+        nearest = {f"t{i}": f"t{row.argsort()[-2]}" for i, row in enumerate(cosines)}
+        assert {query: found[5 * i + 1][1] for i, (query, *_) in enumerate(found[::5])} == nearest
+
+
+def test_an_index_keeps_what_it_was_given_through_all_that_changes_it(rsr, lines, drawn, files, tmp_path):
+    sent, path = [embedding_records(drawn)[i : i + 20] for i in (0, 20, 40)], tmp_path / "lake.rsr"
+    with_file = ("--with", files["whiten"])
+    first, second, third = (rsr("binarize", *with_file, input=lines(some)).stdout for some in sent)
+    assert rsr("index", "-o", path, *with_file, input=first).returncode == 0
+    assert rsr("index", "-o", path, "--append", input=second).returncode == 0
+    assert rsr("index", "-o", tmp_path / "other.rsr", *with_file, input=third).returncode == 0
+    assert rsr("index", "-o", tmp_path / "all.rsr", path, tmp_path / "other.rsr").returncode == 0
+    assert rsr("index", "-o", tmp_path / "one.rsr", *with_file, input=first + second + third).returncode == 0
+    whole, part = (hits(rsr("query", tmp_path / name, input=lines(sent[0]))) for name in ("one.rsr", "all.rsr"))
+    assert part == whole
+    assert rsr("index", "-o", tmp_path / "all.rsr", "--delete", "--id", "t3").returncode == 0
+    assert rsr("index", "-o", tmp_path / "all.rsr", "--compact").returncode == 0
+    assert rsr("check", tmp_path / "all.rsr").returncode == 0
+    left = hits(rsr("query", tmp_path / "all.rsr", "--radius", "inf", input=lines(sent[1])))
+    assert left == [
+        hit
+        for hit in hits(rsr("query", tmp_path / "one.rsr", "--radius", "inf", input=lines(sent[1])))
+        if hit[1] != "t3"
+    ]
+    shutil.copytree(tmp_path / "all.rsr", tmp_path / "copy.rsr")
+    kept = next((tmp_path / "copy.rsr").glob("segments/*/transform.safetensors"))
+    assert kept.read_bytes() == files["whiten"].read_bytes()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\x01")
+    done = rsr("query", tmp_path / "copy.rsr", input=lines(sent[0]))
+    assert done.returncode == 1
+    assert b"is damaged: it is another transform" in done.stderr
+    assert b"transform.safetensors" in rsr("check", tmp_path / "copy.rsr").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("fit", "--method", "whiten"), b"whiten needs --dims"),
+        (("fit", "--method", "itq"), b"itq needs --bits"),
+        (("fit", "--method", "itq", "--dims", "3"), b"itq takes no --dims, but --bits"),
+        (("fit", "--method", "itq", "--bits", "3", "--dims", "3"), b"itq takes no --dims, but --bits"),
+        (("fit", "--method", "mean", "--dims", "3"), b"mean takes no --dims"),
+        (("fit", "--method", "pca", "--dims", "13"), b"varies in 12 directions, fewer than 13; pass fewer --dims"),
+        (("transform",), b"missing option '--with'"),
+        (("transform", "--with", __file__), b"is no safetensors file"),
+    ],
+)
+def test_wrong_usage_is_one_line(rsr, lines, drawn, tmp_path, arguments, what):
+    output = ("-o", tmp_path / "made.st") if arguments[0] == "fit" else ()
+    done = rsr(*arguments, *output, input=lines(embedding_records(drawn)))
+    assert done.returncode == (1 if b"safetensors" in what else 2)
+    assert what in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "made.st").exists()
+
+
+def test_an_index_needs_the_file_of_its_records_and_no_other(rsr, lines, drawn, files, tmp_path):
+    sent, path = lines(embedding_records(drawn)), tmp_path / "lake.rsr"
+    made = rsr("binarize", "--with", files["pca"], input=sent).stdout
+    for stream, with_file, what in (
+        (made, (), b"were transformed (pca)"),
+        (made, ("--with", files["mean"]), b"transformed by another one (pca); leave --with out"),
+        (sent, ("--with", files["pca"]), b"the embeddings were not transformed"),
+    ):
+        done = rsr("index", "-o", path, *with_file, input=stream)
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+        assert what in done.stderr
+        assert not path.exists()
+
+
+def test_embeddings_are_transformed_once(rsr, lines, drawn, files, tmp_path):
+    made = rsr("transform", "--with", files["mean"], input=lines(embedding_records(drawn))).stdout
+    done = rsr("transform", "--with", files["mean"], input=made)
+    assert done.returncode == 1
+    assert b"another vector space than what it was fitted to" in done.stderr
+    assert rsr("fit", "--method", "pca", "--dims", "2", "-o", tmp_path / "pca.st", input=made).returncode == 0
+    done = rsr("transform", "--with", tmp_path / "pca.st", input=made)
+    assert done.returncode == 2
+    assert b"transformed already" in done.stderr
+
+
+def test_what_was_fitted_is_replaced_only_if_asked_and_only_by_its_like(rsr, lines, drawn, tmp_path):
+    sent, path, scene = lines(embedding_records(drawn)), tmp_path / "mean.st", tmp_path / "scene.tif"
+    fit = ("fit", "--method", "mean", "-o")
+    assert rsr(*fit, path, input=sent).returncode == 0
+    before = path.read_bytes()
+    assert b"pass --overwrite" in rsr(*fit, path, input=sent).stderr
+    assert rsr(*fit, path, "--overwrite", "--sample", "3", input=sent).returncode == 0
+    assert path.read_bytes() != before
+    scene.write_bytes(b"II*\0")
+    assert b"is not a safetensors file" in rsr(*fit, scene, "--overwrite", input=sent).stderr
+
+
+def test_nothing_is_learned_of_nothing(rsr, tmp_path):
+    done = rsr("fit", "--method", "mean", "-o", tmp_path / "mean.st", input=b"")
+    assert done.returncode == 1
+    assert b"no embeddings to learn from" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_are_made_with_one_file(rsr, lines, drawn, files, tmp_path):
+    sent = lines(embedding_records(drawn))
+    for command in ("transform", "binarize"):
+        parts = ("--parts", tmp_path / command)
+        assert rsr(command, "--with", files["whiten"], *parts, "--part-size", "25", input=sent).returncode == 0
+        done = rsr(command, "--with", files["pca"], *parts, input=sent)
+        assert done.returncode == 2
+        assert b"holds parts made with transform" in done.stderr
+        whole = rsr(command, "--with", files["whiten"], input=sent).stdout
+        rsr("index", "-o", tmp_path / "parts.rsr", "--overwrite", "--with", files["whiten"], tmp_path / command)
+        rsr("index", "-o", tmp_path / "whole.rsr", "--overwrite", "--with", files["whiten"], input=whole)
+        found, wanted = (hits(rsr("query", tmp_path / f"{name}.rsr", input=sent)) for name in ("parts", "whole"))
+        assert found == wanted
+        assert len(found) == 60 * 20
+
+
+def test_a_chip_is_embedded_as_the_model_of_a_transformed_index_does(rsr, tmp_path, write_raster):
+    pixels = np.random.default_rng(0).integers(100, 4000, (6, 96, 96)).astype(np.uint16)
+    scene = write_raster(tmp_path / "scene.tif", pixels)
+    bands = "blue,green,red,nir08,swir16,swir22"
+    tiles = rsr("tile", "--size", "32", "--bands", bands, "--scale", "1", "--offset", "0", scene).stdout
+    made, mean = rsr("embed", "--model", "rcf", input=tiles).stdout, tmp_path / "mean.st"
+    assert rsr("fit", "--method", "mean", "-o", mean, input=made).returncode == 0
+    for command, known in (
+        ("transform", "a.rsr"),
+        ("transform", "a.geojsonl"),
+        ("binarize", "b.rsr"),
+        ("binarize", "b.geojsonl"),
+    ):
+        stream = rsr(command, "--with", mean, input=made).stdout
+        if known.endswith(".rsr"):
+            assert rsr("index", "-o", tmp_path / known, "--with", mean, input=stream).returncode == 0
+        else:
+            (tmp_path / known).write_bytes(stream)
+        assert rsr("embed", "--as", tmp_path / known, input=tiles).stdout == made
