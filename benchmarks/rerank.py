@@ -24,7 +24,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.codes.base import binarize
-from rsr_cli.core.codes.sign import Sign
+from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.index.build import build
 from rsr_cli.core.index.flat import Flat, ranked
@@ -57,7 +57,8 @@ class Asked(NamedTuple):
 def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -> None:
     """Print a table of all ways to search."""
     n_queries, dim = asked.embeddings.shape
-    codes = Sign(space_of(dim))(asked.embeddings)
+    binarizers = {method: binarizer_class(method)(space_of(dim), dim) for method in ("sign", "rotated")}
+    codes = binarizers["sign"](asked.embeddings)
     gone = asked.without or [np.empty(0, np.int64)] * n_queries
     wanted = K + max(map(len, gone))
     truth: list[NDArray[np.int64]] = []
@@ -100,9 +101,20 @@ def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -
                 if dtype is None:
                     search = partial(rows_of, index.search, codes, K, without=asked.without)
                     add("codes", sizes["vectors.npy"], search)
-                    add(f"codes, all by {by}", sizes["vectors.npy"], partial(scanned, segment.vectors, asked, wanted))
+                    search = partial(rows_of, index.search, asked.embeddings, K, without=asked.without)
+                    add(f"codes, all by {by}", sizes["vectors.npy"], search)
                 for n in SHORTLISTS:
                     add(f"codes, {n} again by {by}", sizes["vectors.npy"] + beside, partial(again, index, n))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "i.rsr"
+        count = sum(build(binarize(batches(), "rotated", dim, None), path, None, Skips()))
+        with Index(path) as index:
+            sizes = {name: facts["size"] / count for name, facts in index.segments[0].facts.files.items()}
+            rotated = binarizers["rotated"]
+            search = partial(rows_of, index.search, rotated(asked.embeddings), K, without=asked.without)
+            add("rotated codes, by Hamming distance", sizes["vectors.npy"], search)
+            search = partial(rows_of, index.search, rotated.values(asked.embeddings), K, without=asked.without)
+            add("rotated codes, all by weights of bits", sizes["vectors.npy"] + sizes.get("scan.npy", 0), search)
     threads = faiss.omp_get_max_threads()
     print(f"\n{metric}, {n_queries} queries of {count:,} rows, {threads} thread(s)")
     print(f"\n| | bytes per row | ms per query | recall@{K} |{'' if asked.relevant is None else f' map@{K} |'}")
@@ -113,18 +125,6 @@ def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -
 def rows_of(search: Callable[..., list[Found]], *arguments: Any, **limits: Any) -> list[NDArray[np.int64]]:
     """Return the rows that a search finds."""
     return [rows for _, rows in search(*arguments, **limits)]
-
-
-def scanned(codes: NDArray[np.uint8], asked: Asked, k: int) -> list[NDArray[np.int64]]:
-    """Return the k nearest of all rows by weights of bits, which faiss looks up in a table for each byte of a code."""
-    patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
-    tables = faiss.ProductQuantizer(codes.shape[1] * 8, codes.shape[1], 8)
-    faiss.copy_array_to_vector(np.tile(patterns, (codes.shape[1], 1)).ravel(), tables.centroids)
-    queries, heaps = np.ascontiguousarray(asked.embeddings), faiss.float_maxheap_array_t()
-    distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    heaps.nh, heaps.k, heaps.val, heaps.ids = *rows.shape, faiss.swig_ptr(distances), faiss.swig_ptr(rows)
-    tables.search(faiss.swig_ptr(queries), len(queries), faiss.swig_ptr(codes), len(codes), heaps, True)
-    return list(rows)
 
 
 def mean_precision(found: list[NDArray[np.int64]], relevant: NDArray[np.bool_]) -> float:

@@ -129,6 +129,14 @@ def codes_of(vectors: np.ndarray, method: str, bits=None, seed=None) -> list[dic
     return binarized(embedding_records(vectors), method, bits, seed)
 
 
+def weighted_distances(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the asymmetric distances of a query's values (bits,) to rows of bits (n, bits), as design.md has them."""
+    sizes = np.abs(values.astype(float)) if values.any() else np.ones(len(values))
+    fours = [sizes[i : i + 4].sum() for i in range(0, len(sizes), 4)]
+    weights = np.round(sizes * min(253 / max(fours), (65280 - len(sizes) / 2) / sizes.sum()))
+    return ((rows != (values > 0)) * weights).sum(axis=1) * len(sizes) / weights.sum()
+
+
 def bits_of(record: dict) -> list[int]:
     """Unpack by hand: the first bit is the most significant one of the first byte."""
     raw = base64.b64decode(record["properties"]["code"]["data"])

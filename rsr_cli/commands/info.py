@@ -106,6 +106,8 @@ def _shown(name: str, value: Any) -> str:
         return shlex.join(value)
     if name.startswith("recall@"):
         return f"probe {', '.join(f'{probe}: {recall}' for probe, recall in value.items())}"
+    if value is True:
+        return "yes"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     if isinstance(value, list):

@@ -49,6 +49,12 @@ DEFAULT_K = 20  # the paper's
     help="Rank the N nearest codes of each query again: by the embeddings beside them, if the index stores these (rsr"
     " index --refine), else by weights of their bits. The query needs an embedding; hits are among the N.",
 )
+@click.option(
+    "--symmetric",
+    is_flag=True,
+    help="Compare codes by Hamming distance, also with embeddings. Without it, these ask codes of rsr binarize --method"
+    " rotated by weights: a bit that differs counts by how far the query's value is from 0.",
+)
 # What to ask with, in place of INPUT.
 @click.option(
     "--id",
@@ -179,6 +185,7 @@ def query(
     k: int | None,
     radius: float | None,
     rerank: int | None,
+    symmetric: bool,
     ids: tuple[str, ...],
     places: tuple[tuple[float, float], ...],
     combine: Combine | None,
@@ -205,7 +212,8 @@ def query(
     """Find the nearest items in an index.
 
     Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
-    query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were.
+    query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were, and
+    ask rotated ones by weights of their bits; see --symmetric.
     Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
     that all filters keep.
 
@@ -252,6 +260,7 @@ def query(
             exclude_overlap=exclude_overlap,
             diversity=Diversity(min_distance, per_scene, one_per_place),
             merge=merge,
+            symmetric=symmetric,
         )
         queries = searcher.queries
         if raster is not None:

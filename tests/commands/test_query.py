@@ -11,8 +11,11 @@ import orjson
 import pytest
 import shapely
 from pyproj import Geod
-from support import code_records, embedding, feature, needs_torch
+from support import code_records, embedding, feature, needs_torch, weighted_distances
 from support_places import box_geometry, tile_at
+
+from rsr_cli.core.codes.rotated import Rotated
+from rsr_cli.core.records.space import Space
 
 
 def tile(name, vector, labels=None):
@@ -128,6 +131,32 @@ def test_embeddings_are_binarized_as_the_index_was(rsr, lake):
     by_embedding = rsr("query", "codes.rsr", "tiles.geojsonl", cwd=lake)
     assert parsed(by_code)
     assert by_code.stdout == by_embedding.stdout
+
+
+def test_rotated_codes_are_asked_by_weights_unless_hamming_distance_is_asked_for(rsr, lake, tmp_path, vectors):
+    codes = rsr("binarize", "--method", "rotated", "tiles.geojsonl", cwd=lake).stdout
+    (tmp_path / "codes.geojsonl").write_bytes(codes)
+    assert rsr("index", "codes.geojsonl", "-o", "r.rsr", cwd=tmp_path).returncode == 0
+    tiles = lake / "tiles.geojsonl"
+    by_codes = rsr("query", "r.rsr", "codes.geojsonl", cwd=tmp_path).stdout
+    assert by_codes
+    assert rsr("query", "r.rsr", tiles, "--symmetric", cwd=tmp_path).stdout == by_codes
+    by_ids = [word for i in range(200) for word in ("--id", f"t{i}")]
+    assert rsr("query", "r.rsr", *by_ids, cwd=tmp_path).stdout == by_codes
+    whole = rsr("query", "r.rsr", tiles, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    hits = parsed(whole)
+    made = Rotated(Space("embedding", 64, "float32", "emb"))
+    for i in (0, 3, 199):
+        distances = weighted_distances(made.values(vectors[[i]])[0], made.signs(vectors))
+        nearest = sorted(range(200), key=lambda row: (distances[row], row))[:20]
+        assert [hit["id"] for hit in hits[20 * i :][:20]] == [f"t{row}" for row in nearest]
+        assert [hit["properties"]["distance"] for hit in hits[20 * i :][:20]] == distances[nearest].tolist()
+    assert rsr("query", "r.rsr", tiles, cwd=tmp_path, env={"OMP_NUM_THREADS": "4"}).stdout == whole.stdout
+    again = rsr("query", "r.rsr", tiles, "--rerank", 50, cwd=tmp_path)
+    assert again.stdout == whole.stdout
+    (line,) = again.stderr.decode().splitlines()
+    assert "by weights of their bits, so to rank them again by these changes nothing" in line
+    assert "\nasymmetric  yes\n" in rsr("info", "r.rsr", cwd=tmp_path).stdout.decode()
 
 
 def test_ids_ask_as_their_records_do(rsr, lake):

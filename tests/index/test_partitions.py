@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsr_cli.core.codes.rotated import Rotated
 from rsr_cli.core.errors import IndexFormatError, UsageError
 from rsr_cli.core.index import partitions as module
 from rsr_cli.core.index.flat import Flat, unit
@@ -31,6 +32,8 @@ from rsr_cli.core.index.partitions import (
     partitions_of,
     write_partitions,
 )
+from rsr_cli.core.index.weights import WeightedBits
+from rsr_cli.core.records.space import Space
 
 ROOT = Path(__file__).parents[2]
 METRICS = ("hamming", "l1", "l2", "cosine", "dot")
@@ -223,6 +226,27 @@ def test_the_recall_that_is_stated_holds_for_other_queries(tmp_path, monkeypatch
             assert abs(np.mean(near) - stated) <= 0.01 + 3 * np.std(near) / asked**0.5
             for_recall = partitions.search_for(flat, queries, k, goal, recall)
             assert same(for_recall, found)
+
+
+def test_the_recall_holds_for_embeddings_that_ask_by_weights(tmp_path, monkeypatch):
+    """It was measured with codes, and a step more is searched."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from structured import DIM, Structured
+
+    source, binarizer = Structured(noise=0.15, seed=3), Rotated(Space("embedding", DIM, "float32", "emb"))
+    vectors = np.concatenate([binarizer(some) for some in source.rows(20_000)])
+    weighted = WeightedBits(binarizer.values(source.queries(600)))
+    facts, partitions = opened(tmp_path, vectors, "hamming", 100)
+    flat = flat_of(vectors, "hamming")
+    exact = flat.search(weighted, 20)
+    for k in (1, 10, 20):
+        for goal in (0.9, 0.95, 0.98):
+            found = partitions.search_for(flat, weighted, k, goal, facts.recall)
+            near = [(d <= e[k - 1]).mean() for (d, _), (e, _) in zip(found, exact, strict=True)]
+            assert np.mean(near) >= goal
+            probe = facts.recall.probe_for(goal, k)
+            assert probe < facts.count / 3
+            assert same(found, partitions.search(flat, weighted, k, max(probe + 1, module._half_more(probe))))
 
 
 def test_the_recall_holds_where_a_filter_keeps_rows_far_from_the_query(tmp_path, monkeypatch):

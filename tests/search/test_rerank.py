@@ -7,7 +7,7 @@ import orjson
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import batches, binarized, embedding, embedding_records, feature, make_index
+from support import batches, binarized, embedding, embedding_records, feature, make_index, weighted_distances
 
 from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import RecordError, Skips, UsageError
@@ -143,15 +143,12 @@ def test_hits_are_those_of_a_brute_force_search(indexes, metric, dtype, query, n
 @settings(max_examples=150, deadline=None)
 @given(query=queries, n=st.integers(1, N), k=st.integers(1, N), radius=st.none() | st.sampled_from([2.0, 4.7]))
 def test_without_embeddings_bits_count_by_their_values(indexes, query, n, k, radius):
-    weights = np.abs(query).astype(float) if query.any() else np.ones(DIM)
-    whole = (((VECTORS > 0) != (query > 0)) * weights).sum(axis=1)
-    distances = whole / weights.mean()
-    assume(radius is None or (np.abs(distances - radius) > 1e-6).all())
+    distances = weighted_distances(query, VECTORS > 0)
     (hits,) = asked(indexes[None], query[None], k, radius, n)
-    order = sorted(shortlist(query, n).tolist(), key=lambda row: (whole[row], row))
+    order = sorted(shortlist(query, n).tolist(), key=lambda row: (distances[row], row))
     order = [row for row in order if radius is None or distances[row] <= radius][:k]
     assert [hit["id"] for hit in hits] == [f"t{row}" for row in order]
-    np.testing.assert_allclose([hit["properties"]["distance"] for hit in hits], distances[order], rtol=1e-12)
+    assert [hit["properties"]["distance"] for hit in hits] == distances[order].tolist()
 
 
 def test_values_of_one_size_are_hammings_distance(indexes):
@@ -167,8 +164,7 @@ def test_weights_of_other_methods_are_of_the_values_behind_their_bits(indexes):
     query = np.random.default_rng(4).standard_normal(DIM).astype(np.float32)
     planes = np.random.RandomState(42).randn(20, DIM)
     values = planes @ query.astype(float)
-    differ = ((planes @ VECTORS.T.astype(float)).T > 0) != (values > 0)
-    distances = (differ * np.abs(values) / np.abs(values).mean()).sum(axis=1)
+    distances = weighted_distances(values, (planes @ VECTORS.T.astype(float)).T > 0)
     (hits,) = asked(indexes["lsh"], query[None], 10)
     found = [int(hit["id"][1:]) for hit in hits]
     nearest = np.sort(distances[LIVE])[:10]
@@ -339,8 +335,7 @@ def test_examples_of_a_stream_weigh_bits_by_their_mean(indexes):
     made = [feature(f"q{i}", embedding=embedding(VECTORS[i])) for i in (1, 2)]
     (lines,) = searcher.by_examples(searcher.queries.records(batches(made, ("embedding",))), [], "mean")
     units = VECTORS[1:3].astype(float) / np.linalg.norm(VECTORS[1:3], axis=1, keepdims=True)
-    mean = units.mean(axis=0)
-    distances = (((VECTORS > 0) != (mean > 0)) * np.abs(mean) / np.abs(mean).mean()).sum(axis=1)
+    distances = weighted_distances(units.mean(axis=0), VECTORS > 0)
     got = [orjson.loads(line)["properties"]["distance"] for line in lines]
     np.testing.assert_allclose(got, np.sort(distances[LIVE])[:8], atol=1e-4)
 

@@ -26,12 +26,15 @@ class Method:
         Whether the number of bits has no default.
     default_seed : int or None
         The seed if none is given; ``None`` for a method that draws no random numbers.
+    asymmetric : bool
+        Whether embeddings ask its codes by their values (`Binarizer.values`), and not by the signs of these alone.
     """
 
     binarizer: str
     summary: str
     needs_bits: bool = True
     default_seed: int | None = None
+    asymmetric: bool = False
 
     def seed(self, given: int | None) -> int | None:
         """Return the seed that is used if one is given or not."""
@@ -41,7 +44,9 @@ class Method:
 #: Name -> method, the default first.
 METHODS = {
     "sign": Method("sign:Sign", "one bit per dimension, x > 0", needs_bits=False),
-    "rotated": Method("rotated:Rotated", "signs after a random rotation", needs_bits=False, default_seed=0),
+    "rotated": Method(
+        "rotated:Rotated", "signs after a random rotation", needs_bits=False, default_seed=0, asymmetric=True
+    ),
     "trivial": Method("trivial:Trivial", "signs of means over dimensions"),
     "lsh": Method("lsh:LSH", "sides of random planes", default_seed=42),  # the first of the paper's five seeds
 }

@@ -1,8 +1,9 @@
 """Exact search of vectors by brute force.
 
-Codes are compared by Hamming distance in integers. For embeddings faiss finds candidates in float32, and the candidates
-are measured again in float64; a bound on float32's rounding error tells when no row outside them can belong to the
-result. So the ranking is that of a brute-force search by (distance, row), whatever the batch or the number of threads.
+Codes are compared by Hamming distance, or by weights of bits, in integers. For embeddings faiss finds candidates in
+float32, and the candidates are measured again in float64; a bound on float32's rounding error tells when no row outside
+them can belong to the result. So the ranking is that of a brute-force search by (distance, row), whatever the batch or
+the number of threads.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from rsr_cli.core.errors import IndexFormatError
 from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
+from rsr_cli.core.index.scan import LIST_ROWS
+from rsr_cli.core.index.weights import WeightedBits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.scan import Scan
     from rsr_cli.core.records.batch import Batch
 
+    #: Codes, uint8 (n, bytes), or what asks them by weights; or embeddings, float32 (n, dim).
+    Vectors = NDArray[Any] | WeightedBits
     #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
     #: Searches an array with the queries of some numbers for k rows each.
@@ -44,11 +50,12 @@ GROWTH = 4
 COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 18
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
-#: Maximum number of candidates in memory.
-CANDIDATES = 1 << 22
-#: Nanoseconds, about, that decide how rows that may be hits are found: to search a byte of a row, to return one more
-#: row of a search, to copy a row and a byte of it, to test a row among all or alone, and to read its record for that.
-SEARCH_BYTE, RETURN, COPY, COPY_BYTE, TEST, TEST_ONE, READ = 0.0375, 2000, 25, 0.25, 1.2, 150, 20_000
+#: Maximum number of candidates in memory, and of queries by weights, which have tables of 100 kB or so.
+CANDIDATES, WEIGHTED = 1 << 22, 1 << 8
+#: Nanoseconds, about, that decide how rows that may be hits are found: to search a byte of a row, also by tables of
+#: weights, to return one more row of a search, to copy a row and a byte of it, to test a row among all or alone, and to
+#: read its record for that.
+SEARCH_BYTE, TABLE_BYTE, RETURN, COPY, COPY_BYTE, TEST, TEST_ONE, READ = 0.0375, 0.45, 2000, 25, 0.25, 1.2, 150, 20_000
 #: Rows that may be hits to search for beyond k: standard deviations of their number, and some; and rows of all.
 DEVIATIONS, SOME, SPARE_ROWS = 2.5, 3, 8
 #: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
@@ -106,33 +113,47 @@ class Flat:
         Which rows may be hits.
     first : int
         Number of the first row.
+    scan : Scan, optional
+        The codes of the segment, to be compared by weights of bits.
+    start : int
+        The row of the segment that is the first one here.
     """
 
     def __init__(
-        self, vectors: NDArray[Any], metric: str, max_norm: float, kept: Kept | None = None, first: int = 0
+        self,
+        vectors: NDArray[Any],
+        metric: str,
+        max_norm: float,
+        kept: Kept | None = None,
+        first: int = 0,
+        scan: Scan | None = None,
+        start: int = 0,
     ) -> None:
         self.vectors = vectors
         self.metric = metric
         self.max_norm = max_norm
         self.kept = kept
         self.first = first
+        self.scan = scan
+        self._start = start
 
     def part(self, rows: slice) -> Flat:
         """Return a search of some of the rows."""
         kept = None if self.kept is None else Kept.where(self.kept.mask[rows])
-        return Flat(self.vectors[rows], self.metric, self.max_norm, kept, self.first + rows.start)
+        first, start = self.first + rows.start, self._start + rows.start
+        return Flat(self.vectors[rows], self.metric, self.max_norm, kept, first, self.scan, start)
 
     def of_all(self) -> Flat:
         """Return a search of all rows, whether or not they may be hits."""
-        return Flat(self.vectors, self.metric, self.max_norm, None, self.first)
+        return Flat(self.vectors, self.metric, self.max_norm, None, self.first, self.scan, self._start)
 
-    def search(self, queries: NDArray[Any], k: int | None = None, radius: float | None = None) -> list[Found]:
+    def search(self, queries: Vectors, k: int | None = None, radius: float | None = None) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
 
         Parameters
         ----------
-        queries : numpy.ndarray
-            uint8 (n, bytes) of codes, or float32 (n, dim) of embeddings.
+        queries : numpy.ndarray or WeightedBits
+            uint8 (n, bytes) of codes, or what asks codes by weights; or float32 (n, dim) of embeddings.
         k : int, optional
             Maximum number of hits per query.
         radius : float, optional
@@ -142,15 +163,15 @@ class Flat:
         -------
         list of tuple
             For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
-            differ for codes; for embeddings sums of absolute differences (l1), Euclidean (l2), one minus the cosine,
-            or the negative dot product.
+            differ for codes, or their weights; for embeddings sums of absolute differences (l1), Euclidean (l2), one
+            minus the cosine, or the negative dot product.
 
         Raises
         ------
         IndexFormatError
             A vector has values that are not finite.
         """
-        if self.metric == "cosine":
+        if self.metric == "cosine" and not isinstance(queries, WeightedBits):
             queries = unit(queries)
         found = self._search(queries, k, radius)
         return [(distances, rows + self.first) for distances, rows in found]
@@ -201,36 +222,40 @@ class Flat:
         order = np.lexsort((rows, sums))
         return sums[order], rows[order] + self.first
 
-    def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def measure(self, queries: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them.
 
         The rows are counted from 0.
         """
         vectors = self.vectors[rows]
+        if isinstance(queries, WeightedBits):
+            return queries.measure(vectors)
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
         wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
         return np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
 
-    def _search(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+    def _search(self, queries: Vectors, k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
         if self.kept is not None:
             return self._copied(queries, k, radius)
-        if self.metric == HAMMING and k is not None:
+        exact, most = self.metric == HAMMING, CANDIDATES
+        if isinstance(queries, WeightedBits):
+            exact, most = False, WEIGHTED
+        elif exact and k is not None:
             return self._codes(queries, k, np.inf if radius is None else radius)
         count = len(self.vectors)
         wanted = count if k is None else min(k, count)
-        exact = self.metric == HAMMING
         width = min(count, FIRST_CANDIDATES if k is None else wanted if exact else wanted + SPARE_CANDIDATES)
         farthest = np.inf if radius is None else radius
         results: list[Any] = [None] * len(queries)
         open_queries = np.arange(len(queries))
         while len(open_queries):
             unsettled = []
-            step = max(1, CANDIDATES // width)
+            step = min(max(1, CANDIDATES // width), most)
             for start in range(0, len(open_queries), step):
                 some = open_queries[start : start + step]
-                found = self._candidates(np.ascontiguousarray(queries[some]), width, wanted)
+                found = self._candidates(queries[some], width, wanted)
                 for i, (distances, rows, beyond) in zip(some, found, strict=True):
                     limit = min(farthest, distances[wanted - 1]) if len(distances) >= wanted else farthest
                     if not (width == count or limit < beyond or (exact and len(distances) >= wanted)):
@@ -256,7 +281,7 @@ class Flat:
             return found
         return [(near[near <= radius], rows[near <= radius]) for near, rows in found]
 
-    def _copied(self, queries: NDArray[Any], k: int | None, radius: float | None) -> list[Found]:
+    def _copied(self, queries: Vectors, k: int | None, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
         assert self.kept is not None
         chosen = self.kept.mask.nonzero()[0]
@@ -272,13 +297,27 @@ class Flat:
             found.append([(distances, rows[at]) for distances, at in pieces])
         return merged(found, len(queries), k)
 
-    def _candidates(self, queries: NDArray[Any], width: int, k: int) -> Iterator[Candidates]:
+    def _candidates(self, queries: Vectors, width: int, k: int) -> Iterator[Candidates]:
         """Yield what the nearest rows tell of the k nearest, as `rescore` does, and all of them for codes."""
+        if isinstance(queries, WeightedBits):
+            yield from self._weighted(queries, width)
+            return
+        queries = np.ascontiguousarray(queries)
         near, rows = self._nearest(queries, width)
         if self.metric == HAMMING:
             yield from ((each.astype(np.float64), at, float(each[-1])) for each, at in zip(near, rows, strict=True))
         else:
             yield from self.rescore(queries, near, rows, k, self.vectors, rows)
+
+    def _weighted(self, queries: WeightedBits, width: int) -> Iterator[Candidates]:
+        """Yield the nearest rows by weights of bits; those beyond are no nearer than the last one."""
+        if self.scan is None:
+            found = queries.nearest(self.vectors, width)
+        else:
+            found = self.scan.nearest(queries, width, self._start, len(self.vectors))
+        for near, rows in zip(*found, strict=True):
+            distances, numbers = ranked(near, rows)
+            yield distances, numbers, float(distances[-1])
 
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
@@ -393,7 +432,9 @@ def merged(found: Sequence[Sequence[Found]], n_queries: int, k: int | None) -> l
     return results
 
 
-def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None) -> list[Found]:
+def nearest(
+    flats: Sequence[Flat], search: Search, n_queries: int, k: int | None, *, weighted: bool = False
+) -> list[Found]:
     """Search several arrays as if they were one, for the rows that may be hits.
 
     Either more rows are searched for, and of these alone it is tested whether they may be hits, or all rows are tested,
@@ -409,6 +450,8 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
         Number of queries.
     k : int or None
         Maximum number of hits per query.
+    weighted : bool
+        Codes are compared by weights of bits.
 
     Returns
     -------
@@ -420,7 +463,7 @@ def nearest(flats: Sequence[Flat], search: Search, n_queries: int, k: int | None
     share = _share(flats) if any(flat.kept is not None for flat in flats) else 0.0
     whole = [flat.of_all() for flat in flats] if share else []
     width = None if k is None else rows_for(k, share)
-    while share and len(missing) and _more_is_faster(flats, share, len(missing), k, width):
+    while share and len(missing) and _more_is_faster(flats, share, len(missing), k, width, weighted):
         step = max(1, CANDIDATES // _returned(flats, width))
         for start in range(0, len(missing), step):
             some = missing[start : start + step]
@@ -459,7 +502,9 @@ def _returned(flats: Sequence[Flat], k: int | None) -> int:
     return sum(min(FIRST_CANDIDATES if k is None else k, len(flat.vectors)) for flat in flats)
 
 
-def _more_is_faster(flats: Sequence[Flat], share: float, n_queries: int, k: int | None, width: int | None) -> bool:
+def _more_is_faster(
+    flats: Sequence[Flat], share: float, n_queries: int, k: int | None, width: int | None, weighted: bool
+) -> bool:
     """Return whether to search for more rows takes less time than to test all and to copy those that may be hits."""
     limited = [flat.kept for flat in flats if flat.kept is not None]
     count, row_bytes = sum(len(flat.vectors) for flat in flats), flats[0].vectors[:1].nbytes
@@ -467,7 +512,10 @@ def _more_is_faster(flats: Sequence[Flat], share: float, n_queries: int, k: int 
     slow = any(kept.slow and kept.untested for kept in limited)
     returned = _returned(flats, width) - _returned(flats, k)
     tested = 0 if not untested else (width or FIRST_CANDIDATES) * (READ if slow else TEST_ONE)
-    more = n_queries * ((1 - share) * count * row_bytes * SEARCH_BYTE + returned * RETURN + tested)
+    scanned = sum(len(flat.vectors) for flat in flats if flat.scan is not None or not weighted)
+    copied_byte = TABLE_BYTE if weighted else SEARCH_BYTE
+    searched = scanned * SEARCH_BYTE + (count - scanned) * TABLE_BYTE - share * count * copied_byte
+    more = n_queries * (row_bytes * searched + returned * RETURN + tested)
     return more < share * count * (COPY + row_bytes * COPY_BYTE) + untested * (READ if slow else TEST)
 
 
@@ -532,6 +580,8 @@ def _divided(whole: Flat, threads: int) -> list[Flat]:
     count = len(whole.vectors)
     pieces = max(1, min(threads, whole.vectors.nbytes // PART_BYTES))
     size = -(-count // pieces)
+    if whole.scan is not None:
+        size = -(-size // LIST_ROWS) * LIST_ROWS
     return [whole.part(slice(first, min(first + size, count))) for first in range(0, count, size)]
 
 

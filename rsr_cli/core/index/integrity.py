@@ -20,7 +20,9 @@ BLOCK_BYTES = 1 << 20
 
 
 def check(path: Path, report: Callable[[IndexFormatError], None]) -> Iterator[int]:
-    """Read all files of an index, and report each that is not as it was written, or whose partitions lack a row.
+    """Read all files of an index, and report each that is not as it was written, or not what others say it is.
+
+    Each row must be in one partition, and `Scan` made of the codes.
 
     Parameters
     ----------
@@ -73,6 +75,8 @@ def check(path: Path, report: Callable[[IndexFormatError], None]) -> Iterator[in
         with opened_segments(path / SEGMENTS, manifest) as segments:
             for opened in segments:
                 try:
+                    if opened.scan is not None:
+                        opened.scan.check(opened.vectors)
                     if opened.recall is not None:
                         opened.partitions.check_rows()
                 except IndexFormatError as error:

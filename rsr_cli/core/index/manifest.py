@@ -6,6 +6,7 @@ lake.rsr/
   generations/          manifests that were replaced, as long as readers may hold them
   segments/NAME/        files never change once a manifest names them
     vectors.npy         uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
+    scan.npy            uint8 (bytes,): the codes again, in the order of faiss's fast scan
     refine.npy          int8, float16 or float32 (n, dim): the embeddings beside codes; scales.npy of int8
     records.sqlite      ids and records
     ids.npy             uint32 (n,): digests of the ids, sorted

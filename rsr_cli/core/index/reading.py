@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 from bisect import bisect_right
+from dataclasses import replace
 from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ from rsr_cli.core.index import generations
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, merged, nearest
 from rsr_cli.core.index.kept import Kept
-from rsr_cli.core.index.manifest import SEGMENTS, TABLE, TRANSFORM, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, TABLE, TRANSFORM, VECTORS, Manifest, SegmentFacts
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
-from rsr_cli.core.index.rerank import Refined, WeightedBits
+from rsr_cli.core.index.rerank import Refined
+from rsr_cli.core.index.scan import SCAN, Scan
 from rsr_cli.core.index.table import Table
+from rsr_cli.core.index.weights import WeightedBits
 from rsr_cli.core.records.ids import among, digests
 from rsr_cli.core.records.space import fingerprint, note_int8
 
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer
-    from rsr_cli.core.index.flat import Found, Search
+    from rsr_cli.core.index.flat import Found, Search, Vectors
     from rsr_cli.core.index.partitions import Recall
     from rsr_cli.core.records.space import Space
 
@@ -111,11 +114,17 @@ class Segment:
     def flat(self, kept: Kept | None = None) -> Flat:
         """Return an exact search of the rows that are kept, or of those that are not deleted."""
         metric, max_norm = self._manifest.metric, self._manifest.max_norm
-        return Flat(self.vectors, metric, max_norm, kept or self._kept, self.first)
+        return Flat(self.vectors, metric, max_norm, kept or self._kept, self.first, self.scan)
 
     @cached_property
     def _kept(self) -> Kept | None:
         return None if self.live is None else Kept.where(self.live)
+
+    @cached_property
+    def scan(self) -> Scan | None:
+        """The codes as they are compared by weights of bits, ``None`` if there is no such file."""
+        is_stated = self.space.kind == "code" and SCAN in self.facts.files
+        return Scan(self.directory, self.count, self.space.width) if is_stated else None
 
     @cached_property
     def recall(self) -> Recall | None:
@@ -194,6 +203,7 @@ class Segment:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
         used = [VECTORS, *([TABLE] if "table" in vars(self) else []), *([LISTS] if "partitions" in vars(self) else [])]
         used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
+        used += [SCAN] if vars(self).get("scan") else []
         for name in used:
             opened, path = self._opened[name], os.path.join(self.directory, name)  # noqa: PTH118  thousands
             try:
@@ -210,7 +220,7 @@ class Segment:
         """Close the files. They are opened again if they are asked for."""
         if "table" in vars(self):
             self.table.close()
-        for name in ("table", "vectors", "partitions", "deleted", "digests"):
+        for name in ("table", "vectors", "scan", "partitions", "deleted", "digests"):
             vars(self).pop(name, None)
         self.columns = Columns(self.directory, self.count)
 
@@ -321,6 +331,16 @@ class Index:
             raise UsageError("stores no embeddings of its items beside their codes", str(self.path), remedy="refine")
         return segment.refined.row(at)
 
+    def values(self, row: int) -> NDArray[Any]:
+        """Return the values (bits,) of the code of a row: of the embedding beside it, with the signs that it has."""
+        space, refine = self.manifest.space, self.manifest.refine
+        assert space is not None
+        assert refine is not None
+        of = replace(space.of_embedding(), size=refine.dim, dtype="float32")
+        binarizer = binarizer_class(space.facts["method"])(of, space.size, space.facts.get("seed"))
+        values = np.abs(binarizer.values(self.embedding(row)[None].astype(np.float32))[0])
+        return np.where(np.unpackbits(self.vector(row), count=space.size), values, -values)
+
     def binarizer_for(self, space: Space) -> Binarizer | None:
         """Check that queries can be compared, and return how to binarize them if they are embeddings against codes.
 
@@ -373,7 +393,9 @@ class Index:
 
         Parameters
         ----------
-        queries, k, radius
+        queries : numpy.ndarray
+            As of `Flat.search`; or the values of codes, floating-point (n, bits), to compare these by weights of bits.
+        k, radius
             As in `Flat.search`.
         kept : sequence of Kept, optional
             For each segment, which rows may be hits; none that is deleted. By default, all that are not.
@@ -398,6 +420,7 @@ class Index:
         """
         if not len(queries):
             return []
+        asked = self._asked(queries)
         spare = 0 if without is None else max(map(len, without))
         more = None if k is None else k + spare
         flats: list[Flat] = []
@@ -407,17 +430,18 @@ class Index:
             if segment.recall is None or k is None or (probe is None and recall is None):
                 flats.append(flat)
             elif probe is not None:
-                found.append(segment.partitions.search(flat, queries, k + spare, probe))
+                found.append(segment.partitions.search(flat, asked, k + spare, probe))
             elif recall is not None:
-                found.append(segment.partitions.search_for(flat, queries, k, recall, segment.recall, spare))
+                found.append(segment.partitions.search_for(flat, asked, k, recall, segment.recall, spare))
         if found and radius is not None:
             found = [[_within(*each, radius) for each in some] for some in found]
         if flats:
 
             def search(part: Flat, some: NDArray[np.intp], width: int | None) -> list[Found]:
-                return part.search(queries[some], width, radius)
+                return part.search(asked[some], width, radius)
 
-            found.append(self._searched(flats, search, len(queries), more))
+            weighted = isinstance(asked, WeightedBits)
+            found.append(self._searched(flats, search, len(queries), more, weighted=weighted))
         self._check()
         ranked = merged(found, len(queries), more)
         if without is None:
@@ -446,11 +470,15 @@ class Index:
         return _left(*found, without, k)
 
     def measure(self, queries: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the distances of queries to some rows, float64 (queries, rows)."""
-        distances = np.empty((len(queries), len(rows)))
+        """Return the distances of queries, as `search` takes them, to some rows, float64 (queries, rows)."""
+        asked, distances = self._asked(queries), np.empty((len(queries), len(rows)))
         for segment, mine, at in self.by_segment(rows):
-            distances[:, mine] = segment.flat().measure(queries, at)
+            distances[:, mine] = segment.flat().measure(asked, at)
         return distances
+
+    def _asked(self, queries: NDArray[Any]) -> Vectors:
+        """Return what queries ask the vectors with: those that are no codes ask codes by weights of their bits."""
+        return WeightedBits(queries) if self.manifest.metric == HAMMING and queries.dtype != np.uint8 else queries
 
     def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return better distances of a query to some rows of codes, float64 (n,).
@@ -469,19 +497,21 @@ class Index:
             A file is damaged, or was changed meanwhile.
         """
         found = np.empty(len(rows))
-        weighted = None if self.manifest.refine else WeightedBits(query)
+        weighted = None if self.manifest.refine else WeightedBits(query[None])
         for segment, mine, at in self.by_segment(rows):
             if weighted:
-                found[mine] = weighted.measure(segment.vectors[at])
+                found[mine] = weighted.measure(segment.vectors[at])[0]
             elif segment.refined:
                 found[mine] = segment.refined.measure(query, at)
             segment.check()
         return found
 
-    def _searched(self, flats: Sequence[Flat], search: Search, n_queries: int, k: int | None) -> list[Found]:
+    def _searched(
+        self, flats: Sequence[Flat], search: Search, n_queries: int, k: int | None, *, weighted: bool = False
+    ) -> list[Found]:
         """Search the vectors of some segments."""
         try:
-            return nearest(flats, search, n_queries, k)
+            return nearest(flats, search, n_queries, k, weighted=weighted)
         except IndexFormatError as error:
             error.place = error.place or str(self.path)
             raise

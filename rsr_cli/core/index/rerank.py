@@ -1,4 +1,4 @@
-"""Better distances for a shortlist of codes: by embeddings that an index stores beside them, or by weights of bits.
+"""Embeddings that an index stores beside its codes, by which a shortlist of these is ranked again.
 
 ``refine.npy`` is int8, float16 or float32 (n, dim). Of int8 ``scales.npy`` is float32 (n,): what the whole numbers of
 each row are multiplied by. All sums are those of float64 and of one row, so they do not depend on the other rows.
@@ -17,7 +17,6 @@ from rsr_cli.core.index.flat import measured, unit
 from rsr_cli.core.inputs import read_scattered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,8 +29,6 @@ REFINE, SCALES = "refine.npy", "scales.npy"
 INT8_MAX = 127
 #: Bytes of float64 that are computed with at once, which stay in the processor's cache.
 BLOCK_BYTES = 1 << 19
-#: Binary digits of the mean weight of a bit: weights are whole numbers, so that sums are exact in any order.
-WEIGHT_DIGITS = 21
 
 
 class RefineWriter:
@@ -179,48 +176,8 @@ class Refined:
         wide = (unit(query[None])[0] if metric == "cosine" else query).astype(np.float64)
         found = np.empty(len(rows))
         with np.errstate(invalid="ignore"):
-            for some in _blocks(len(rows), dim):
+            step = max(1, BLOCK_BYTES // (8 * dim))
+            for start in range(0, len(rows), step):
+                some = slice(start, start + step)
                 found[some] = measured(metric, wide, self._rows(rows[some]))
         return self._sound(found)
-
-
-class WeightedBits:
-    """Hamming distance in which the bits of a query count by how far their values are from 0 (asymmetric distance).
-
-    A bit that differs counts as its value's share of the query's mean absolute value, so that a distance is one of bits
-    and equal to Hamming's where all values are as large. It orders as the Euclidean distance of the values to codes of
-    1 and -1 does, or the inner product (Gordo et al. 2014, Asymmetric Distances for Binary Embeddings).
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        (bits,): the numbers whose signs are the query's code.
-    """
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        weights = np.abs(values.astype(np.float64))
-        if weights.any():
-            step = 2.0 ** (np.frexp(weights.mean())[1] - WEIGHT_DIGITS)
-            weights = np.rint(weights / step)
-        else:
-            weights[:] = 1
-        self._unit = len(weights) / weights.sum()
-        self._code = np.packbits(values > 0)
-        eights = np.pad(weights, (0, -len(weights) % 8)).reshape(-1, 8)
-        # The weight of each byte of bits that differ.
-        self._tables = eights @ np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T
-        self._bytes = np.arange(len(eights))
-
-    def measure(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the distances to codes (n, bytes), float64 (n,)."""
-        found = np.empty(len(codes))
-        for some in _blocks(*codes.shape):
-            found[some] = self._tables[self._bytes, codes[some] ^ self._code].sum(axis=1)
-        return found * self._unit
-
-
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Yield which of some rows to compute with at once, of which each takes ``width`` numbers of float64."""
-    step = max(1, BLOCK_BYTES // (8 * width))
-    for start in range(0, count, step):
-        yield slice(start, start + step)

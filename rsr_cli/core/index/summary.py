@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from rsr_cli.core.index.reading import Index
+from rsr_cli.core.index.weights import by_weights
 from rsr_cli.core.records.summary import Summary
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def summarize(path: Path) -> dict[str, Any]:
         size = sum(segment.size for segment in manifest.segments)
         made = {
             "metric": manifest.metric,
+            **({"asymmetric": True} if by_weights(manifest.space) else {}),
             **({"refine": asdict(manifest.refine)} if manifest.refine else {}),
             "generation": manifest.generation,
             "segments": len(manifest.segments),

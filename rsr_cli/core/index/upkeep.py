@@ -17,6 +17,7 @@ from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_dele
 from rsr_cli.core.index.generations import NEW, publish, retire, writing
 from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import Index, opened_segments
+from rsr_cli.core.index.scan import SCAN, is_scanned
 from rsr_cli.core.index.writer import SegmentWriter, made_by
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         first = index.manifest
         is_one = len(first.segments) < 2 and not any(segment.deleted for segment in first.segments)
         divided = partitions or first.partitions
-        if is_one and divided == first.partitions:
+        lacks = any(is_scanned(first.space, each.count) and SCAN not in each.files for each in first.segments)
+        if is_one and divided == first.partitions and not lacks:
             _tidy(final)
             return
         _check_space(path, first)

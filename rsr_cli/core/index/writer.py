@@ -19,6 +19,7 @@ from rsr_cli.core.index.flat import Flat, drop_too_long, unit
 from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, TRANSFORM, VECTORS, Manifest, Refine, SegmentFacts
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
+from rsr_cli.core.index.scan import is_scanned, write_scan
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
 from rsr_cli.core.inputs import map_array, sha256_of
 from rsr_cli.core.records.facts import Fact, Facts, widened
@@ -163,6 +164,8 @@ class SegmentWriter:
         if self.count:
             np.lib.format.open_memmap(self._directory / IDS, mode="r+").sort()
         self._partitions = self._divide()
+        if is_scanned(self._space, self.count):
+            write_scan(self._directory, map_array(self._directory / VECTORS))
         if self._transform:
             (self._directory / TRANSFORM).write_bytes(self._transform.fitted.data)
         files, table = sorted(path for path in self._directory.iterdir() if path.name != TABLE), self._directory / TABLE

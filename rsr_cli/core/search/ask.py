@@ -14,7 +14,7 @@ from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
 from rsr_cli.core.search.examples import Examples
 from rsr_cli.core.search.hits import area_lines, lines
 from rsr_cli.core.search.places import footprint_of, rows_in
-from rsr_cli.core.search.queries import OVERLAP, Queries
+from rsr_cli.core.search.queries import OVERLAP, Queries, asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,6 +53,8 @@ class Searcher:
         What the hits of a query must not have in common.
     merge : bool
         Merge hits that touch into areas.
+    symmetric : bool
+        Embeddings ask codes by Hamming distance.
 
     Attributes
     ----------
@@ -77,6 +79,7 @@ class Searcher:
         exclude_overlap: bool = False,
         diversity: Diversity = ALL,
         merge: bool = False,
+        symmetric: bool = False,
     ) -> None:
         scope.check(k)
         self._scope = scope
@@ -87,7 +90,12 @@ class Searcher:
         self._diversity = diversity
         self._lines = area_lines if merge else lines
         self._warned: set[str] = set()
-        self.queries = Queries(scope.index, skips, placed=exclude_overlap, fine=scope.rerank is not None)
+        again = scope.rerank is not None
+        self.queries = Queries(scope.index, skips, placed=exclude_overlap, fine=again, symmetric=symmetric)
+        if again and self.queries.by_weights and not scope.index.manifest.refine:
+            self._warn(
+                "all codes are compared by weights of their bits, so to rank them again by these changes nothing"
+            )
         self.selves = 0
 
     def by_record(self, batches: Iterable[Batch]) -> Iterator[list[bytes]]:
@@ -136,13 +144,13 @@ class Searcher:
             without = [self._without(query.record) for query in some]
             found = self._first(some, without)
             for query, left_out, (first, length) in zip(some, without, found, strict=True):
-                chooser = self._choose(partial(self._scope.ranked, query.vector[None], without=left_out), first)
+                chooser = self._choose(partial(self._scope.ranked, asked([query]), without=left_out), first)
                 self._check_shortlist(chooser, length, count - len(left_out))
                 yield self._lines(query.record["id"], query.record["properties"].get("labels"), chooser.taken)
 
     def _first(self, queries: Sequence[Item], without: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Ranked, int]]:
         """Yield the first k rows of each query's ranking and 0, or a shortlist that is ranked again and its length."""
-        vectors = np.array([query.vector for query in queries])
+        vectors = asked(queries)
         if self._scope.rerank:
             for query, shortlist in zip(queries, self._scope.shortlists(vectors, without), strict=True):
                 assert query.fine is not None

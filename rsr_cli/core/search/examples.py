@@ -12,6 +12,7 @@ from rsr_cli.core.errors import RsrError
 from rsr_cli.core.index.flat import ranked
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.records.fields import id_of, label_list
+from rsr_cli.core.search.queries import asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ class Examples:
       mean of what is unlike (Rocchio 1971, with the weights 1, 1 and 1). For ``cosine`` examples are of unit length.
     - ``mean``, codes: the same of distances. That of a row is its mean distance to what is like, and if something is
       unlike twice that less its mean distance to what is unlike, in bits; it may be below 0.
+    - ``mean``, codes of examples that all have embeddings, and ask by weights of bits: the query is the mean of their
+      values, at unit length as for ``cosine``.
     - ``best``: the distance of a row is that to the nearest example that it is to be like. A row that is nearer to one
       that it is not to be like than to every one that it is to be like is no hit.
 
@@ -73,8 +76,8 @@ class Examples:
     def __init__(self, scope: Scope, likes: Sequence[Item], unlikes: Sequence[Item], combine: Combine) -> None:
         self._scope = scope if scope.rerank is None else replace(scope, radius=None)
         self._radius = scope.radius
-        self._likes = np.array([item.vector for item in likes])
-        self._unlikes = np.array([item.vector for item in unlikes])
+        vectors = asked([*likes, *unlikes])
+        self._likes, self._unlikes = vectors[: len(likes)], vectors[len(likes) :]
         self.name = _name(likes, unlikes)
         self.labels = _common_labels(likes)
         self.rows = np.unique(np.array([item.row for item in (*likes, *unlikes) if item.row is not None], np.int64))
@@ -82,24 +85,23 @@ class Examples:
         self.shortlisted = 0
         self.search: Callable[[int | None, NDArray[np.int64]], Ranked]
         metric = scope.index.manifest.metric
+        by_codes = metric == HAMMING and vectors.dtype == np.uint8
+        self._mean = self._mean_distance if by_codes else self._mean_vector
+        if combine == "mean" and not by_codes:  # a direction alone decides weights of bits, as it does a cosine
+            self._vector = _rocchio(self._likes, self._unlikes, "cosine" if metric == HAMMING else metric)
         if scope.rerank:
             refine = scope.index.manifest.refine
             self._fine_likes = np.array([item.fine for item in likes])
             self._fine_unlikes = np.array([item.fine for item in unlikes])
             self.search = self._best_again if combine == "best" else self._mean_again
-            if combine == "mean":  # a direction alone decides weights of bits, as it does a cosine
+            if combine == "mean":
                 by = refine.metric if refine else "cosine"
-                self._vector = _rocchio(self._fine_likes, self._fine_unlikes, by)
-        elif combine == "best":
-            self.search = self._best
-        elif metric == HAMMING:
-            self.search = self._mean_distance
+                self._fine = _rocchio(self._fine_likes, self._fine_unlikes, by)
         else:
-            self._vector = _rocchio(self._likes, self._unlikes, metric)
-            self.search = self._mean
+            self.search = self._best if combine == "best" else self._mean
 
-    def _mean(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
-        """Search for the mean of embeddings."""
+    def _mean_vector(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
+        """Search for the mean of embeddings, or of values."""
         return self._scope.ranked(self._vector, k, without)
 
     def _mean_distance(self, k: int | None, without: NDArray[np.int64]) -> Ranked:
@@ -142,10 +144,10 @@ class Examples:
         return distances[~rejected], rows[~rejected]
 
     def _mean_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
-        """Rank the rows with the least mean distances again, by the distance to the mean."""
-        rows = np.sort(self._mean_distance(self._scope.rerank, without)[1][: self._scope.rerank])
+        """Rank the rows nearest to the mean, or with the least mean distances, again, by the distance to the mean."""
+        rows = np.sort(self._mean(self._scope.rerank, without)[1][: self._scope.rerank])
         self.shortlisted = len(rows)
-        return *ranked(self._scope.index.remeasure(self._vector[0], rows), rows, self._radius), True
+        return *ranked(self._scope.index.remeasure(self._fine[0], rows), rows, self._radius), True
 
     def _best_again(self, _k: int | None, without: NDArray[np.int64]) -> Ranked:
         """Rank rows near to any example again."""
@@ -160,7 +162,9 @@ class Examples:
 
 
 def _rocchio(likes: NDArray[np.float32], unlikes: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
-    """Return the embedding (1, dim) to search for."""
+    """Return the embedding (1, dim) to search for; that of a single one is its own."""
+    if len(likes) == 1 and not len(unlikes):
+        return likes
     examples = np.concatenate([likes, unlikes.reshape(-1, likes.shape[1])]).astype(np.float64)
     norms = np.linalg.norm(examples, axis=1, keepdims=True)
     if metric == "cosine":

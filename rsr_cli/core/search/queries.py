@@ -7,9 +7,12 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from rsr_cli.core.errors import RecordError, Skips, shown
 from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
+from rsr_cli.core.index.weights import by_weights
 from rsr_cli.core.records.exact import loads
 from rsr_cli.core.records.fields import extent_of, gsd_of, id_of, in_metres, is_near, label_list, one_form
 from rsr_cli.core.records.space import KINDS, Kind
@@ -56,12 +59,21 @@ class Item(NamedTuple):
         In the index, if it has an item with this id.
     fine : numpy.ndarray or None
         What `Index.remeasure` measures from, where codes are ranked again.
+    values : numpy.ndarray or None
+        (bits,): the numbers whose signs are the code, where it is asked by weights of bits.
     """
 
     record: Record
     vector: NDArray[Any]
     row: int | None
     fine: NDArray[Any] | None = None
+    values: NDArray[Any] | None = None
+
+
+def asked(items: Sequence[Item]) -> NDArray[Any]:
+    """Return what items ask an index with, as `Index.search` takes it: their values if all have some."""
+    values = [item.values for item in items]
+    return np.array([item.vector for item in items] if any(each is None for each in values) else values)
 
 
 class Queries:
@@ -77,20 +89,32 @@ class Queries:
         Queries are used by their footprints too, so that one which cannot be read is an error.
     fine : bool
         Codes are ranked again, so that queries need embeddings.
+    symmetric : bool
+        Codes are asked by Hamming distance, also by embeddings.
+
+    Attributes
+    ----------
+    by_weights : bool
+        Queries that have embeddings ask codes by weights of bits.
     """
 
-    def __init__(self, index: Index, skips: Skips, *, placed: bool = False, fine: bool = False) -> None:
+    def __init__(
+        self, index: Index, skips: Skips, *, placed: bool = False, fine: bool = False, symmetric: bool = False
+    ) -> None:
         self._index = index
         self._skips = skips
         self._placed = placed
         self._fine = fine
+        self.by_weights = by_weights(index.manifest.space) and not symmetric
         self._warned: set[str] = set()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The vectors to take from queries, in order of preference: codes only if nothing else is compared."""
         space = self._index.manifest.space
-        return ("embedding",) if self._fine or (space and space.kind == "embedding") else KINDS
+        if self._fine or (space and space.kind == "embedding"):
+            return ("embedding",)
+        return ("embedding", "code") if self.by_weights else KINDS
 
     def size_px(self) -> tuple[int, int]:
         """Return the width and height in pixels of the first item of the index, to cut queries of the same size.
@@ -135,10 +159,14 @@ class Queries:
                 drop_too_long(batch, self._skips)
             self._compare(batch.records)
             vectors = binarizer(batch.vectors) if binarizer else batch.vectors
-            fine: Iterable[Any] = repeat(None) if not self._fine else batch.vectors
-            if self._fine and binarizer and not self._index.manifest.refine:
-                fine = (binarizer.values(one[None])[0] for one in batch.vectors)  # the same whatever the batch
-            yield [Item(*each) for each in zip(batch.records, vectors, repeat(None), fine)]
+            fine: Iterable[Any] = batch.vectors if self._fine else repeat(None)
+            values: Iterable[Any] = repeat(None)
+            again = self._fine and not self._index.manifest.refine
+            weighted = self.by_weights and binarizer is not None and binarizer.asymmetric
+            if binarizer and (again or weighted):
+                made = [binarizer.values(one[None])[0] for one in batch.vectors]  # the same whatever the batch
+                fine, values = made if again else fine, made if weighted else values
+            yield [Item(*each) for each in zip(batch.records, vectors, repeat(None), fine, values)]
 
     def records(self, batches: Iterable[Batch]) -> Iterator[Item]:
         """Yield the records of a stream one by one, as `batches` does, with their rows."""
@@ -192,7 +220,9 @@ class Queries:
             error.place = error.place or f"{self._index.path}: {place}"
             self._skips(error)
             return
-        yield Item(record, self._index.vector(row), row, self._index.embedding(row) if self._fine else None)
+        fine = self._index.embedding(row) if self._fine else None
+        values = self._index.values(row) if self.by_weights and self._index.manifest.refine else None
+        yield Item(record, self._index.vector(row), row, fine, values)
 
     def _check(self, query: Record) -> None:
         """Raise RecordError if a query's id, labels or footprint cannot be used."""
