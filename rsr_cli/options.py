@@ -255,16 +255,16 @@ allow_missing = click.option(
 
 
 # binarize, index, transform: commands that apply what rsr fit learned.
-def fitted(command: str, help_text: str, *, required: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def fitted(command: str, help_text: str, **settings: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Add ``--with`` to a command, which takes the path as ``fitted``."""
     return click.option(
         "--with",
         "fitted",
         envvar=f"RSR_{command}_WITH",
         type=File(),
-        required=required,
         metavar="FILE",
         help=help_text,
+        **settings,  # type: ignore[arg-type]
     )
 
 

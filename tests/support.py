@@ -21,6 +21,7 @@ from rsr_cli.core.records.streams import read
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.index.reading import Index
 
 
@@ -123,6 +124,18 @@ def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skip
     from rsr_cli.core.codes.base import binarize
 
     return written(binarize(batches(records, ("embedding",), skips=skips), method, bits, seed, **keep))
+
+
+def learned(method: str, vectors: np.ndarray, size=None, seed=0) -> Fitted:
+    """Learn from vectors, as `embedding_records` states their space, of dims or bits where a method needs them."""
+    from rsr_cli.core.fitted.learn import learn
+    from rsr_cli.core.fitted.registry import FIT_METHODS
+    from rsr_cli.core.fitted.state import Fitted
+    from rsr_cli.core.records.space import Space
+
+    size = size if FIT_METHODS[method].size else None
+    of = Space("embedding", vectors.shape[1], "float32", "emb", {"model": "m"})
+    return Fitted.make(method, of, learn(method, vectors, size, seed), {"seed": seed, "sample": len(vectors)})
 
 
 def codes_of(vectors: np.ndarray, method: str, bits=None, seed=None) -> list[dict]:

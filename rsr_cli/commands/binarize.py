@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rsr_cli import options
 from rsr_cli.core.codes.registry import METHODS
+from rsr_cli.core.errors import UsageError
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
@@ -44,7 +46,7 @@ _WITH = " or ".join(
     help=f"Bits per code; required for {_NEED_BITS}.  [default: the method's]",
 )
 @options.seed(f"Seed for methods that draw random numbers.  [default: {_SEEDS}]")
-@options.fitted("BINARIZE", "Transform the embeddings first, as rsr transform does: what rsr fit wrote.")
+@options.fitted("BINARIZE", "What rsr fit wrote: transform the embeddings by it first, or make its codes.")
 @click.option(
     "--keep-embedding",
     is_flag=True,
@@ -72,15 +74,21 @@ def binarize(
     """
     from rsr_cli.core.codes.base import binarize
 
-    transform = None
+    transform = learned = None
     if fitted is not None:
+        from rsr_cli.core.fitted.state import Fitted
         from rsr_cli.core.fitted.transform import Transform
 
-        transform = Transform.read(fitted)
-        method = method or FIT_METHODS[transform.method].code
+        learned = Fitted.read(Path(fitted))
+        known = FIT_METHODS[learned.method]
+        if known.is_code and method not in (None, known.code):
+            raise UsageError(f"--with {fitted} is for --method {known.code}")
+        method = method or known.code
+        if not known.is_code:
+            transform, learned = Transform(learned), None
     method = method or next(iter(METHODS))
     seed = METHODS[method].seed(seed)
-    make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding, transform=transform)
+    make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         batches = streams.read(
             inputs,
@@ -92,6 +100,7 @@ def binarize(
             may_make_ids=not to.is_shared,
         )
         made_with = make.keywords | {"vector_column": settings.vector_column, "id_column": settings.id_column}
-        made_with["transform"] = transform and transform.digest
+        made_with |= {"transform": transform and transform.fitted.digest, "fit": learned and learned.digest}
+        make.keywords.update(transform=transform, fitted=learned)
         for count in out.fill(to.of_shard(batches, skips), make, made_with):
             progress.update(count)

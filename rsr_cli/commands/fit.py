@@ -70,8 +70,8 @@ def fit(
     brought to unit length first.
     """
     size = _size(method, {"dims": dims, "bits": bits})
+    from rsr_cli.core.fitted.learn import fit as learned
     from rsr_cli.core.fitted.sample import Reservoir
-    from rsr_cli.core.fitted.transform import fit as learned
 
     drawn = Reservoir(sample, seed or 0)
     with files.Output(output, SAFETENSORS, overwrite=overwrite) as out, Progress("records") as progress:

@@ -91,7 +91,9 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--allow-empty", is_flag=True, help="Build an index without rows from a stream without records.")
 @options.fitted(
-    "INDEX", "What rsr fit wrote, of embeddings that were transformed by it; the index keeps it, for queries."
+    "INDEX",
+    "What rsr fit wrote and the records were made with; the index keeps it for queries. Can be repeated.",
+    multiple=True,
 )
 @options.allow_missing
 @options.table
@@ -124,7 +126,7 @@ class Job:
     metric: str | None
     refine: str | None
     partitions: Divided
-    fitted: str | None
+    fitted: tuple[str, ...]
     settings: TableSettings
     skips: Skips
     overwrite: bool
@@ -247,11 +249,11 @@ class Job:
 
         if self.replace and not self.append:
             raise UsageError("--replace needs --append, or several indexes")
-        transform = None
+        fitted: list[Fitted] = []
         if self.fitted:
-            from rsr_cli.core.fitted.transform import Transform
+            from rsr_cli.core.fitted.state import Fitted
 
-            transform = Transform.read(self.fitted)
+            fitted = [Fitted.read(Path(path)) for path in self.fitted]
         if self.refine:
             self.skips.instead["binarize"] = "binarize-keep", {}
         if self.append:
@@ -278,7 +280,7 @@ class Job:
             allow_empty=self.allow_empty,
             partitions=self.partitions,
             refine=takes.refine,
-            transform=transform,
+            fitted=fitted,
         )
 
 

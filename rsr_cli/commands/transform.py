@@ -48,6 +48,10 @@ def transform(
             allow_missing=allow_missing,
             may_make_ids=not to.is_shared,
         )
-        made_with = {"transform": made.digest, "vector_column": settings.vector_column, "id_column": settings.id_column}
+        made_with = {
+            "transform": made.fitted.digest,
+            "vector_column": settings.vector_column,
+            "id_column": settings.id_column,
+        }
         for count in out.fill(to.of_shard(batches, skips), made.batches, made_with):
             progress.update(count)

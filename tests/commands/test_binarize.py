@@ -61,7 +61,8 @@ def test_codes_are_those_of_the_formula(rsr, lines, drawn, options):
 
 
 def test_every_method_has_a_formula_here():
-    assert {word for options in FORMULAS for word in options.split()} >= set(METHODS)
+    own = {name for name, method in METHODS.items() if not method.is_fitted}  # those have tests/codes
+    assert {word for options in FORMULAS for word in options.split()} >= own
 
 
 def test_a_code_is_in_the_place_of_its_embedding_and_states_how_it_was_made(rsr, lines, drawn):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support import weighted_distances
 
-from rsr_cli.core.index.weights import WeightedBits
+from rsr_cli.core.index.weights import WeightedBits, by_weights
+from rsr_cli.core.records.space import Space
 
 #: Values of very different sizes, equal ones, and zeros.
 values = st.one_of(
@@ -36,10 +37,10 @@ def test_codes_are_measured_and_found_as_by_brute_force(case):
     weighted, codes = WeightedBits(queries), np.packbits(rows, axis=1)
     expected = np.array([weighted_distances(query, rows) for query in queries])
     assert np.array_equal(weighted.measure(codes), expected)
-    distances, numbers = weighted.nearest(codes, k)
-    assert np.array_equal(np.sort(distances, axis=1), np.sort(expected, axis=1)[:, :k])
-    assert np.array_equal(distances, np.take_along_axis(expected, numbers, axis=1))
-    assert all(len(set(each)) == k for each in numbers.tolist())
+    for own, (distances, numbers, beyond) in zip(expected, weighted.nearest(codes, k), strict=True):
+        assert distances.tolist() == np.sort(own)[:k].tolist() == own[numbers].tolist()
+        assert len(set(numbers.tolist())) == k
+        assert beyond == distances[-1]
     assert np.array_equal(weighted[[0]].measure(codes), expected[:1])
 
 
@@ -86,3 +87,15 @@ def test_a_query_is_the_same_in_any_batch():
     queries = np.random.default_rng(1).standard_normal((9, 301)).astype(np.float32)
     together = WeightedBits(queries).signed
     assert all(np.array_equal(WeightedBits(queries[[i]]).signed[0], together[i]) for i in range(9))
+
+
+def test_only_codes_whose_sums_fit_are_asked_by_weights():
+    def space(method, bits, kind="code") -> Space:
+        return Space(kind, bits, "uint8" if kind == "code" else "float32", "f", {"method": method, "of": "e"})
+
+    assert by_weights(space("rotated", 8192))
+    assert not by_weights(space("rotated", 8193))
+    assert not by_weights(space("sign", 768))
+    assert not by_weights(space("of another program", 768))
+    assert not by_weights(space("rotated", 768, "embedding"))
+    assert not by_weights(None)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.fitted.transform import Transform
     from rsr_cli.core.records.batch import Batch
 
@@ -32,6 +33,8 @@ class Binarizer(ABC):
         Length of the codes; ``None`` is one per dimension, for methods that allow it.
     seed : int, optional
         For methods that draw random numbers; ``None`` takes the method's default.
+    fitted : Fitted, optional
+        What was learned, for methods that need it.
 
     Attributes
     ----------
@@ -42,29 +45,38 @@ class Binarizer(ABC):
     ------
     UsageError
         ``bits`` or ``seed`` do not fit the method and the embeddings.
+    FingerprintError
+        What was learned is of other embeddings.
     """
 
     method: ClassVar[str]
 
-    def __init__(self, of: Space, bits: int | None = None, seed: int | None = None) -> None:
-        self.check(bits, seed)
+    def __init__(
+        self, of: Space, bits: int | None = None, seed: int | None = None, fitted: Fitted | None = None
+    ) -> None:
+        self.check(bits, seed, fitted)
         self.of = of
+        self.fitted = fitted
+        if fitted:
+            fitted.check_space(of)
         self.dim = of.size
         self.bits = self._length(bits)
         self.seed = METHODS[self.method].seed(seed)
 
     @classmethod
-    def check(cls, bits: int | None, seed: int | None) -> None:
+    def check(cls, bits: int | None, seed: int | None, fitted: Fitted | None = None) -> None:
         """Check what can be checked before the first embedding.
 
         Raises
         ------
         UsageError
-            The method needs bits, or takes no seed.
+            The method needs bits, or what was learned, or takes no seed.
         """
         entry = METHODS[cls.method]
         if bits is None and entry.needs_bits:
             raise UsageError(f"{cls.method} needs a number of bits", remedy="bits")
+        if fitted is None and entry.is_fitted:
+            raise UsageError(f"{cls.method} needs what was learned from a sample", remedy="with")
         if seed is not None and entry.default_seed is None:
             raise UsageError(f"{cls.method} takes no seed, as it draws nothing", remedy="seed")
 
@@ -83,6 +95,9 @@ class Binarizer(ABC):
             facts["seed"] = self.seed
         facts["of"] = self.of.fingerprint
         hashed = {**facts, "dim": self.dim}
+        if self.fitted:
+            hashed["fit"] = self.fitted.digest
+            facts["fit"] = self.fitted.short_digest
         facts.pop("bits")
         made_by: dict[str, Any] = {key: self.of.facts[key] for key in EMBEDDING_FACTS if key in self.of.facts}
         recipe = {**hashed, "embedding": self.of.recipe}
@@ -90,8 +105,8 @@ class Binarizer(ABC):
 
     @property
     def asymmetric(self) -> bool:
-        """Whether embeddings ask its codes by their values, see `Method`."""
-        return METHODS[self.method].asymmetric
+        """Whether embeddings ask its codes by weights of bits, see `Method`."""
+        return METHODS[self.method].is_weighed(self.of.facts)
 
     @abstractmethod
     def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
@@ -117,6 +132,30 @@ class Binarizer(ABC):
         return np.packbits(self.signs(embeddings), axis=1)
 
 
+class FittedCode(Binarizer):
+    """Makes codes that are not compared by Hamming distance, but by one of their own, of what was learned.
+
+    Raises
+    ------
+    RsrError
+        What was learned is not for the method.
+    """
+
+    def _checked(self, bits: int | None, own: int) -> int:
+        """Return the bits of the codes; raise UsageError if others were asked for."""
+        if bits not in (None, own):
+            raise UsageError(f"{self.method} makes {own} bits as it was fitted, not {bits}", remedy="bits-fitted")
+        return own
+
+    @abstractmethod
+    def decoded(self, codes: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        """Return about what `values` made of the embeddings of codes (n, bytes): (n, numbers)."""
+
+    @abstractmethod
+    def measure(self, query: NDArray[np.floating[Any]], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the distances of a query's values, (numbers,), to codes (n, bytes), float64 (n,)."""
+
+
 def binarize(
     batches: Iterable[Batch],
     method: str,
@@ -125,6 +164,7 @@ def binarize(
     *,
     keep_embedding: bool = False,
     transform: Transform | None = None,
+    fitted: Fitted | None = None,
 ) -> Iterator[Batch]:
     """Replace each record's embedding with a code, or put a code beside it.
 
@@ -138,6 +178,8 @@ def binarize(
         Keep the embeddings, as `Batch.beside`; they are those that the codes are made of.
     transform : Transform, optional
         What to transform the embeddings by first.
+    fitted : Fitted, optional
+        What was learned, for methods that need it.
 
     Yields
     ------
@@ -150,12 +192,12 @@ def binarize(
         The settings do not fit each other or the embeddings.
     """
     made = binarizer_class(method)
-    made.check(bits, seed)
+    made.check(bits, seed, fitted)
     binarizer = None
     for batch in transform.batches(batches) if transform else batches:
         if batch.space is None or batch.vectors is None:
             continue
-        binarizer = binarizer or made(batch.space, bits, seed)
+        binarizer = binarizer or made(batch.space, bits, seed, fitted)
         if keep_embedding:
             batch.beside = batch.vectors, batch.space
         batch.vectors, batch.space = binarizer(batch.vectors), binarizer.space

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from rsr_cli.core.errors import UsageError
+from rsr_cli.core.errors import RsrError, UsageError
 
 if TYPE_CHECKING:
-    from rsr_cli.core.codes.base import Binarizer
+    from collections.abc import Mapping
+
+    from rsr_cli.core.codes.base import Binarizer, FittedCode
+    from rsr_cli.core.fitted.state import Fitted
+    from rsr_cli.core.records.space import Space
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,10 @@ class Method:
     default_seed : int or None
         The seed if none is given; ``None`` for a method that draws no random numbers.
     asymmetric : bool
-        Whether embeddings ask its codes by their values (`Binarizer.values`), and not by the signs of these alone.
+        Whether embeddings ask its codes by their values (`Binarizer.values`), and not by the signs of these alone, also
+        where they were not centred.
+    is_fitted : bool
+        Whether it needs what was learned from a sample.
     """
 
     binarizer: str
@@ -35,6 +42,11 @@ class Method:
     needs_bits: bool = True
     default_seed: int | None = None
     asymmetric: bool = False
+    is_fitted: bool = False
+
+    def is_weighed(self, facts: Mapping[str, Any]) -> bool:
+        """Return whether embeddings ask its codes by weights of bits, of a space that states some facts."""
+        return not self.is_fitted and (self.asymmetric or facts.get("transform") is not None)
 
     def seed(self, given: int | None) -> int | None:
         """Return the seed that is used if one is given or not."""
@@ -49,6 +61,8 @@ METHODS = {
     ),
     "trivial": Method("trivial:Trivial", "signs of means over dimensions"),
     "lsh": Method("lsh:LSH", "sides of random planes", default_seed=42),  # the first of the paper's five seeds
+    "pq": Method("pq:PQ", "product quantization", needs_bits=False, is_fitted=True),
+    "rabitq": Method("rabitq:RaBitQ", "rotated signs and two numbers", needs_bits=False, is_fitted=True),
 }
 
 
@@ -65,3 +79,22 @@ def binarizer_class(method: str) -> type[Binarizer]:
     module, _, name = METHODS[method].binarizer.partition(":")
     found: type[Binarizer] = getattr(importlib.import_module(f"rsr_cli.core.codes.{module}"), name)
     return found
+
+
+def fitted_code(space: Space, fitted: Fitted | None) -> FittedCode | None:
+    """Return what compares codes of a space that have a distance of their own, ``None`` of other vectors.
+
+    Raises
+    ------
+    UsageError, RsrError
+        What was learned is missing, or is not what the codes were made with.
+    """
+    if space.kind != "code" or "fit" not in space.facts:
+        return None
+    made = binarizer_class(str(space.facts.get("method")))
+    if fitted is None or not METHODS[made.method].is_fitted:
+        raise UsageError(f"codes of {made.method} need what was learned from a sample", remedy="with")
+    found = made(fitted.of, space.size, None, fitted)
+    if found.space.fingerprint != space.fingerprint:
+        raise RsrError("is not what the codes were made with", fitted.place)
+    return cast("FittedCode", found)

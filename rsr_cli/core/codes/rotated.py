@@ -39,33 +39,51 @@ class Rotated(Binarizer):
 
     def _length(self, bits: int | None) -> int:
         bits = super()._length(bits)
-        if bits > self._padded:
-            raise UsageError(f"rotated makes {self._padded} bits at most of {self.dim} dimensions, not {bits}")
+        most = 1 << (self.dim - 1).bit_length()
+        if bits > most:
+            raise UsageError(f"rotated makes {most} bits at most of {self.dim} dimensions, not {bits}")
         return bits
 
     @cached_property
-    def _padded(self) -> int:
-        return 1 << (self.dim - 1).bit_length()
-
-    @cached_property
-    def _signs(self) -> NDArray[np.float32]:
-        """The diagonals of the rounds, (rounds, padded)."""
-        count = ROUNDS * self._padded
-        drawn = np.frombuffer(np.random.RandomState(self.seed).bytes(-(-count // 8)), np.uint8)
-        return (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(ROUNDS, self._padded).astype(np.float32)
+    def _rotation(self) -> Rotation:
+        assert self.seed is not None
+        return Rotation(self.dim, self.seed)
 
     def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Return the numbers whose signs are the bits, as `Binarizer.values` says."""
-        found = np.empty((len(embeddings), self.bits), np.float32)
+        _, exponents = np.frexp(np.abs(embeddings).max(axis=1, initial=0))
+        return self._rotation(np.ldexp(embeddings, -exponents[:, None]))[:, : self.bits]
+
+
+class Rotation:
+    """The rotation of `Rotated`, times a constant.
+
+    Parameters
+    ----------
+    dim : int
+        Dimensions.
+    seed : int
+        Of the random signs.
+    """
+
+    def __init__(self, dim: int, seed: int) -> None:
+        self.padded = 1 << (dim - 1).bit_length()
+        count = ROUNDS * self.padded
+        drawn = np.frombuffer(np.random.RandomState(seed).bytes(-(-count // 8)), np.uint8)
+        #: The diagonals of the rounds, float32 (rounds, padded, 1).
+        self._signs = (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(ROUNDS, -1, 1).astype(np.float32)
+
+    def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return rotated embeddings, float32 (n, padded), of some (n, dim) that are not near float32's limits."""
+        found = np.empty((len(embeddings), self.padded), np.float32)
         for first in range(0, len(embeddings), _ROWS_AT_ONCE):
             some = embeddings[first : first + _ROWS_AT_ONCE]
-            _, exponents = np.frexp(np.abs(some).max(axis=1))
-            rotated = np.zeros((self._padded, len(some)), np.float32)  # a column each, along which numpy is fast
-            rotated[: self.dim] = np.ldexp(some.T, -exponents)
+            rotated = np.zeros((self.padded, len(some)), np.float32)  # a column each, along which numpy is fast
+            rotated[: some.shape[1]] = some.T
             for signs in self._signs:
-                rotated *= signs[:, None]
+                rotated *= signs
                 transform(rotated)
-            found[first : first + len(some)] = rotated[: self.bits].T
+            found[first : first + len(some)] = rotated.T
         return found
 
 

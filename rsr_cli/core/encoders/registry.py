@@ -192,8 +192,8 @@ def recipe_of(space: Space) -> dict[str, Any]:
     Settings that are defaults of a model outside the registry stay unknown.
     """
     if space.kind == "code":
-        own = {"method": space.facts.get("method"), "bits": space.size, "seed": space.facts.get("seed")}
-        recipe = {**own, "of": space.facts.get("of"), "embedding": recipe_of(space.of_embedding())}
+        own = {name: space.facts.get(name) for name in ("method", "seed", "fit", "of")}
+        recipe = {**own, "bits": space.size, "embedding": recipe_of(space.of_embedding())}
         return {name: value for name, value in recipe.items() if value is not None}
     if transform := space.facts.get("transform"):
         return {**transform, "embedding": recipe_of(space.of_model())}

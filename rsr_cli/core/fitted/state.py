@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
-from rsr_cli.core.errors import RecordError, RsrError
+from rsr_cli.core.errors import FingerprintError, RecordError, RsrError
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.inputs import read_bytes
 from rsr_cli.core.records.space import Space
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+#: Hexadecimal digits of the digest that records state.
+DIGITS = 16
 #: The name that our settings have in the metadata of a file.
 _KEY = "rsr"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """What was learned from a sample of embeddings.
 
@@ -38,6 +41,8 @@ class Fitted:
         ``seed`` and ``sample``, the number of embeddings that were learned from.
     data : bytes
         The file.
+    place : str
+        Its path, for messages.
     """
 
     method: str
@@ -45,6 +50,7 @@ class Fitted:
     arrays: dict[str, NDArray[np.float32]]
     settings: dict[str, int]
     data: bytes = field(repr=False)
+    place: str = ""
 
     @classmethod
     def make(cls, method: str, of: Space, arrays: dict[str, NDArray[np.float32]], settings: dict[str, int]) -> Fitted:
@@ -86,9 +92,20 @@ class Fitted:
                     raise ValueError(f"its {name} is not float32, or not finite")
         except (RecordError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RsrError(f"is damaged: {error}", str(path), remedy="fit") from None
-        return cls(method, of, arrays, stated, data)
+        return cls(method, of, arrays, stated, data, str(path))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the file."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def short_digest(self) -> str:
+        """The digest as records state it."""
+        return self.digest[:DIGITS]
+
+    def check_space(self, space: Space) -> None:
+        """Raise FingerprintError if embeddings are of another space than those that it was fitted to."""
+        if (space.fingerprint, space.size) != (self.of.fingerprint, self.of.size):
+            what = f"was fitted to embeddings of another vector space ({self.of.difference(space)})"
+            raise FingerprintError(what, self.place, remedy="same-space")

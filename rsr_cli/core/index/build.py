@@ -25,7 +25,7 @@ from rsr_cli.core.files import (
 from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_deletions
 from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
-from rsr_cli.core.index.reading import opened_segments, transform_of
+from rsr_cli.core.index.reading import learned_in, opened_segments
 from rsr_cli.core.index.writer import SegmentWriter
 from rsr_cli.core.records.fields import in_metres, is_near
 from rsr_cli.core.records.space import KINDS, note_int8
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.fitted.transform import Transform
+    from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Kind, Space
@@ -60,7 +60,7 @@ def build(
     allow_empty: bool = False,
     partitions: Divided = None,
     refine: str | None = None,
-    transform: Transform | None = None,
+    fitted: Sequence[Fitted] = (),
 ) -> Iterator[int]:
     """Build an index directory from a stream of records.
 
@@ -88,8 +88,8 @@ def build(
         Into how many partitions to divide the rows, see `partitions.py`; ``auto`` for a number that suits them.
     refine : str, optional
         What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
-    transform : Transform, optional
-        What the embeddings, or those of the codes, were transformed by. The index keeps it for queries.
+    fitted : sequence of Fitted
+        What was learned and the records were made with. The index keeps it for queries.
 
     Yields
     ------
@@ -103,7 +103,7 @@ def build(
     RsrError
         An id occurs twice, or no record came.
     UsageError
-        The transform is not that of the embeddings, or it is missing.
+        What was learned is missing, or the records were made with something else.
     OutputError
         The directory exists already, is not an index, or cannot be written.
     """
@@ -112,7 +112,7 @@ def build(
 
     def fill(staging: Path) -> Generator[int, None, Manifest]:
         with contextlib.closing(
-            SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine, transform)
+            SegmentWriter(staging / f"{NEW}1", metric, skips, partitions, refine, fitted)
         ) as writer:
             yield from writer.fill(batches)
             if not writer.count and not allow_empty:
@@ -141,7 +141,7 @@ def append(
     allow_empty: bool = False,
     partitions: Divided = None,
     refine: str | None = None,
-    transform: Transform | None = None,
+    fitted: Sequence[Fitted] = (),
 ) -> Iterator[int]:
     """Append a stream of records to an index, as a segment of its own.
 
@@ -163,7 +163,7 @@ def append(
         Create an index without rows, if there is none, from a stream without records.
     partitions : str, int or None
         As in `build`; without it, a segment that is large enough is divided if the index is.
-    transform : Transform, optional
+    fitted : sequence of Fitted
         As in `build`; by default that of the index.
 
     Yields
@@ -186,7 +186,7 @@ def append(
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             divided = partitions or ("auto" if known and known.partitions else None)
-            kept = transform or (transform_of(path, known) if known else None)
+            kept = fitted or (tuple(learned_in(path, known).values()) if known else ())
             new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine, kept)
             writer = stack.enter_context(contextlib.closing(new))
             writers.append(writer)

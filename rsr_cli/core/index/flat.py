@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.index.asked import FLOAT32_ROUNDING, Asked, hammings
 from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 from rsr_cli.core.index.scan import LIST_ROWS
@@ -26,17 +27,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.index.asked import Candidates
     from rsr_cli.core.index.scan import Scan
     from rsr_cli.core.records.batch import Batch
 
-    #: Codes, uint8 (n, bytes), or what asks them by weights; or embeddings, float32 (n, dim).
-    Vectors = NDArray[Any] | WeightedBits
+    #: Codes, uint8 (n, bytes), or what asks them by other numbers; or embeddings, float32 (n, dim).
+    Vectors = NDArray[Any] | Asked
     #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
     #: Searches an array with the queries of some numbers for k rows each.
     Search = Callable[["Flat", NDArray[np.intp], int | None], list[Found]]
-    #: The distances and rows of one query's candidates, ranked, and a distance that no other row is below.
-    Candidates = tuple[NDArray[np.float64], NDArray[np.int64], float]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +48,6 @@ SPARE_CANDIDATES = 32
 GROWTH = 4
 #: Rows of codes that are compared at once, and bytes of embeddings in float64 that a thread measures at once.
 COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 18
-FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory, and of queries by weights, which have tables of 100 kB or so.
 CANDIDATES, WEIGHTED = 1 << 22, 1 << 8
@@ -152,8 +151,8 @@ class Flat:
 
         Parameters
         ----------
-        queries : numpy.ndarray or WeightedBits
-            uint8 (n, bytes) of codes, or what asks codes by weights; or float32 (n, dim) of embeddings.
+        queries : numpy.ndarray or Asked
+            uint8 (n, bytes) of codes, or what asks codes by other numbers; or float32 (n, dim) of embeddings.
         k : int, optional
             Maximum number of hits per query.
         radius : float, optional
@@ -171,7 +170,7 @@ class Flat:
         IndexFormatError
             A vector has values that are not finite.
         """
-        if self.metric == "cosine" and not isinstance(queries, WeightedBits):
+        if self.metric == "cosine" and not isinstance(queries, Asked):
             queries = unit(queries)
         found = self._search(queries, k, radius)
         return [(distances, rows + self.first) for distances, rows in found]
@@ -228,7 +227,7 @@ class Flat:
         The rows are counted from 0.
         """
         vectors = self.vectors[rows]
-        if isinstance(queries, WeightedBits):
+        if isinstance(queries, Asked):
             return queries.measure(vectors)
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
@@ -240,7 +239,7 @@ class Flat:
         if self.kept is not None:
             return self._copied(queries, k, radius)
         exact, most = self.metric == HAMMING, CANDIDATES
-        if isinstance(queries, WeightedBits):
+        if isinstance(queries, Asked):
             exact, most = False, WEIGHTED
         elif exact and k is not None:
             return self._codes(queries, k, np.inf if radius is None else radius)
@@ -299,8 +298,11 @@ class Flat:
 
     def _candidates(self, queries: Vectors, width: int, k: int) -> Iterator[Candidates]:
         """Yield what the nearest rows tell of the k nearest, as `rescore` does, and all of them for codes."""
-        if isinstance(queries, WeightedBits):
-            yield from self._weighted(queries, width)
+        if isinstance(queries, Asked):
+            if self.scan is not None and isinstance(queries, WeightedBits):
+                yield from self.scan.nearest(queries, width, self._start, len(self.vectors))
+            else:
+                yield from queries.nearest(self.vectors, width)
             return
         queries = np.ascontiguousarray(queries)
         near, rows = self._nearest(queries, width)
@@ -308,16 +310,6 @@ class Flat:
             yield from ((each.astype(np.float64), at, float(each[-1])) for each, at in zip(near, rows, strict=True))
         else:
             yield from self.rescore(queries, near, rows, k, self.vectors, rows)
-
-    def _weighted(self, queries: WeightedBits, width: int) -> Iterator[Candidates]:
-        """Yield the nearest rows by weights of bits; those beyond are no nearer than the last one."""
-        if self.scan is None:
-            found = queries.nearest(self.vectors, width)
-        else:
-            found = self.scan.nearest(queries, width, self._start, len(self.vectors))
-        for near, rows in zip(*found, strict=True):
-            distances, numbers = ranked(near, rows)
-            yield distances, numbers, float(distances[-1])
 
     def _nearest(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return faiss's k nearest rows per query: their distances (n, k) and numbers (n, k)."""
@@ -590,15 +582,6 @@ def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: floa
     order = np.lexsort((rows, distances))
     near = order if radius is None else order[distances[order] <= radius]
     return distances[near], rows[near]
-
-
-def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return the bits that differ between codes (m, bytes) and others (n, bytes): int32 (m, n)."""
-    codes, others = np.ascontiguousarray(codes), np.ascontiguousarray(others)
-    distances = np.empty((len(codes), len(others)), np.int32)
-    operands = map(faiss.swig_ptr, (codes, others))
-    faiss.hammings(*operands, *distances.shape, codes.shape[1], faiss.swig_ptr(distances))  # type: ignore[attr-defined]
-    return distances
 
 
 def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ lake.rsr/
     records.sqlite      ids and records
     ids.npy             uint32 (n,): digests of the ids, sorted
     bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
-    transform.safetensors  what the embeddings were transformed by, if they were
+    transform.safetensors codebook.safetensors    what was learned to transform the embeddings, and for the codes
     deleted-NAME.npy    int64: rows that are deleted as of this generation, sorted
 """
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST, SEGMENTS, LOCK, GENERATIONS = "manifest.json", "segments", "lock", "generations"
-VECTORS, TABLE, TRANSFORM = "vectors.npy", "records.sqlite", "transform.safetensors"
+VECTORS, TABLE = "vectors.npy", "records.sqlite"
+TRANSFORM, CODEBOOK = "transform.safetensors", "codebook.safetensors"
 HAMMING = "hamming"
 #: Pattern of the name of a segment or generation.
 NAME = "[0-9]{6,16}"
@@ -54,6 +55,22 @@ EARLIER = frozenset({MANIFEST, "vectors.faiss", "records.sqlite"})
 
 #: Into how many partitions rows are divided: ``auto``, a number, or ``None`` for none.
 Divided = Literal["auto"] | int | None
+
+
+def metric_of(space: Space | None, metric: str | None) -> str:
+    """Return how vectors of a space are compared, of embeddings by the one that is asked for.
+
+    Codes that are fitted have a distance of their own, which is about the cosine's.
+    """
+    if space is None or space.kind == "code":
+        return "cosine" if space and "fit" in space.facts else HAMMING
+    return metric or METRICS[0]
+
+
+def learned_for(space: Space) -> dict[str, str]:
+    """Return what was learned from a sample that vectors of a space need: file of a segment -> its short digest."""
+    transform, fit = space.facts.get("transform"), space.facts.get("fit")
+    return ({TRANSFORM: transform["fit"]} if transform else {}) | ({CODEBOOK: fit} if fit else {})
 
 
 def numbered(number: int) -> str:
@@ -303,15 +320,15 @@ class Manifest:
             self.space.check()
             if not isinstance(self.space.recipe, dict):
                 raise ValueError("its recipe is not an object")
-        if (self.space is None) != (not self.segments) or (self.metric == HAMMING) != (
-            self.space is None or self.space.kind == "code"
-        ):
-            raise ValueError("metric, space and segments do not fit together")
         if self.metric not in (HAMMING, *METRICS):
             raise ValueError(f"its metric {self.metric!r} is unknown")
+        if (self.space is None) != (not self.segments) or self.metric != metric_of(self.space, self.metric):
+            raise ValueError("metric, space and segments do not fit together")
+        if self.space and self.space.kind == "embedding" and self.metric == HAMMING:
+            raise ValueError("its embeddings have a metric of codes")
         if self.refine is not None:
             self.refine.check()
-            if self.space is None or self.metric != HAMMING:
+            if self.space is None or self.space.kind == "embedding":
                 raise ValueError("it states embeddings beside codes that it has not")
         ranges = [found for found in self.ranges if found is not None]
         metres = [number for found in ranges for number in found]

@@ -14,15 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.codes.registry import METHODS, binarizer_class
+from rsr_cli.core.codes.registry import METHODS, binarizer_class, fitted_code
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, RsrError, UsageError
 from rsr_cli.core.files import reason
+from rsr_cli.core.fitted.state import Fitted
 from rsr_cli.core.fitted.transform import Transform
 from rsr_cli.core.index import generations
+from rsr_cli.core.index.asked import Asked, AskedFitted
 from rsr_cli.core.index.columns import IDS, Columns, map_checked
 from rsr_cli.core.index.flat import Flat, merged, nearest
 from rsr_cli.core.index.kept import Kept
-from rsr_cli.core.index.manifest import HAMMING, SEGMENTS, TABLE, TRANSFORM, VECTORS, Manifest, SegmentFacts
+from rsr_cli.core.index.manifest import (
+    CODEBOOK,
+    HAMMING,
+    SEGMENTS,
+    TABLE,
+    TRANSFORM,
+    VECTORS,
+    Manifest,
+    SegmentFacts,
+    learned_for,
+)
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined
 from rsr_cli.core.index.scan import SCAN, Scan
@@ -37,7 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsr_cli.core.codes.base import Binarizer
+    from rsr_cli.core.codes.base import Binarizer, FittedCode
     from rsr_cli.core.index.flat import Found, Search, Vectors
     from rsr_cli.core.index.partitions import Recall
     from rsr_cli.core.records.space import Space
@@ -239,6 +251,10 @@ class Index:
         What it holds.
     segments : list of Segment
         In row order.
+    learned : dict
+        What was learned and its vectors were made with, as `learned_in` returns it.
+    code : FittedCode or None
+        What compares codes that have a distance of their own.
 
     Raises
     ------
@@ -251,6 +267,8 @@ class Index:
         while True:
             self.manifest, self._held = generations.hold(path)
             try:
+                self.learned = learned_in(path, self.manifest)
+                self.code = code_of(self.manifest, self.learned)
                 self.segments = open_segments(path / SEGMENTS, self.manifest)
             except BaseException as error:
                 self._held.close()
@@ -271,7 +289,7 @@ class Index:
     @cached_property
     def transform(self) -> Transform | None:
         """What its embeddings, or those of its codes, were transformed by."""
-        return transform_of(self.path, self.manifest)
+        return Transform(self.learned[TRANSFORM]) if TRANSFORM in self.learned else None
 
     def _at(self, row: int) -> tuple[Segment, int]:
         """Return the segment of a row, and the row in it."""
@@ -313,10 +331,10 @@ class Index:
         return segment.table.record(at)
 
     def vector(self, row: int) -> NDArray[Any]:
-        """Return the vector of a row: uint8 (bytes,) of a code, float32 (dim,) of an embedding."""
+        """Return what asks for a row: a code, uint8 (bytes,), or its values; or an embedding, float32 (dim,)."""
         segment, at = self._at(row)
         vector: NDArray[Any] = np.array(segment.vectors[at])
-        return vector
+        return self.code.decoded(vector[None])[0] if self.code else vector
 
     def embedding(self, row: int) -> NDArray[np.float64]:
         """Return the embedding that is stored beside the code of a row, float64 (dim,).
@@ -360,7 +378,8 @@ class Index:
                     f"embeddings cannot be compared with the codes of {self.path}, whose method is unknown: {method}"
                 )
             if space.fingerprint == of:
-                binarizer = binarizer_class(method)(space, mine.size, mine.facts.get("seed"))
+                made = binarizer_class(method)
+                binarizer = made(space, mine.size, mine.facts.get("seed"), self.learned.get(CODEBOOK))
                 theirs = binarizer.space
             else:
                 mine = mine.of_embedding()
@@ -427,7 +446,7 @@ class Index:
         found: list[list[Found]] = []
         for number, segment in enumerate(self.segments):
             flat = segment.flat(None if kept is None else kept[number])
-            if segment.recall is None or k is None or (probe is None and recall is None):
+            if segment.recall is None or k is None or isinstance(asked, AskedFitted) or probe is recall is None:
                 flats.append(flat)
             elif probe is not None:
                 found.append(segment.partitions.search(flat, asked, k + spare, probe))
@@ -440,7 +459,7 @@ class Index:
             def search(part: Flat, some: NDArray[np.intp], width: int | None) -> list[Found]:
                 return part.search(asked[some], width, radius)
 
-            weighted = isinstance(asked, WeightedBits)
+            weighted = isinstance(asked, Asked)
             found.append(self._searched(flats, search, len(queries), more, weighted=weighted))
         self._check()
         ranked = merged(found, len(queries), more)
@@ -477,7 +496,9 @@ class Index:
         return distances
 
     def _asked(self, queries: NDArray[Any]) -> Vectors:
-        """Return what queries ask the vectors with: those that are no codes ask codes by weights of their bits."""
+        """Return what queries ask the vectors with: values ask codes by the codes' own distance, or weights of bits."""
+        if self.code:
+            return AskedFitted.of(self.code, queries)
         return WeightedBits(queries) if self.manifest.metric == HAMMING and queries.dtype != np.uint8 else queries
 
     def remeasure(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -522,27 +543,42 @@ class Index:
             segment.check()
 
 
-def transform_of(path: Path, manifest: Manifest) -> Transform | None:
-    """Return what the embeddings of an index were transformed by, as its first segment keeps it.
+def learned_in(path: Path, manifest: Manifest) -> dict[str, Fitted]:
+    """Return what was learned and the vectors of an index were made with: file of a segment -> what is in it.
 
     Raises
     ------
     IndexFormatError
-        The file is missing or damaged.
+        A file is missing or damaged.
     """
-    stated = manifest.space and manifest.space.facts.get("transform")
-    if not stated:
-        return None
-    place = path / SEGMENTS / manifest.segments[0].name / TRANSFORM
-    try:
-        found = Transform.read(place)
-    except OSError as error:
-        raise IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild") from None
-    except RsrError as error:
-        raise IndexFormatError(error.message, str(place), remedy="rebuild") from None
-    if not found.digest.startswith(stated["fit"]):
-        raise IndexFormatError("is damaged: it is another transform", str(place), remedy="rebuild")
+    found = {}
+    for name, digest in (learned_for(manifest.space) if manifest.space else {}).items():
+        place = path / SEGMENTS / manifest.segments[0].name / name
+        try:
+            found[name] = Fitted.read(place)
+        except OSError as error:
+            raise IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild") from None
+        except RsrError as error:
+            raise IndexFormatError(error.message, str(place), remedy="rebuild") from None
+        if found[name].short_digest != digest:
+            raise IndexFormatError(
+                "is damaged: it is not what the vectors were made with", str(place), remedy="rebuild"
+            )
     return found
+
+
+def code_of(manifest: Manifest, learned: dict[str, Fitted]) -> FittedCode | None:
+    """Return what compares the codes of an index that have a distance of their own.
+
+    Raises
+    ------
+    IndexFormatError
+        What was learned does not fit them.
+    """
+    try:
+        return fitted_code(manifest.space, learned.get(CODEBOOK)) if manifest.space else None
+    except RsrError as error:
+        raise IndexFormatError(f"is damaged: {error.message}", error.place, remedy="rebuild") from None
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.asked import Candidates
     from rsr_cli.core.records.space import Space
 
 SCAN = "scan.npy"
@@ -145,10 +146,8 @@ class Scan:
     def _damaged(self, what: str) -> IndexFormatError:
         return IndexFormatError(f"is damaged: {what}", str(self._path), remedy="rebuild")
 
-    def nearest(
-        self, queries: WeightedBits, k: int, start: int, count: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Find the k nearest of some rows, at most as many as these are.
+    def nearest(self, queries: WeightedBits, k: int, start: int, count: int) -> Iterator[Candidates]:
+        """Return of each query the k nearest of some rows, and at most all, as `WeightedBits.nearest` does.
 
         Parameters
         ----------
@@ -157,12 +156,8 @@ class Scan:
         k : int
             Number of rows.
         start, count : int
-            The first of the rows, the first of a list, and how many there are: up to the end of a list.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            As of `WeightedBits.nearest`; rows are counted from ``start``.
+            The first of the rows, the first of a list, from which they are counted; and how many there are: up to the
+            end of a list.
 
         Raises
         ------
@@ -185,7 +180,7 @@ class Scan:
         index.search_preassigned_c(len(queries), of_queries, k, *others, False, settings)
         if (rows < start).any() or (rows >= start + count).any():
             raise self._damaged("it has numbers beyond the segment's rows")
-        return queries.distances(products), rows - start
+        return queries.ranked(products, rows - start)
 
     def check(self, codes: NDArray[np.uint8]) -> None:
         """Raise IndexFormatError unless the file is made of a segment's codes, uint8 (n, bytes)."""

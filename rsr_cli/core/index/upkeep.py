@@ -122,7 +122,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
             metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
             refine = first.refine.dtype if first.refine else None
             with contextlib.closing(
-                SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine, index.transform)
+                SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine, tuple(index.learned.values()))
             ) as writer:
                 writer.max_norm = first.max_norm
                 try:

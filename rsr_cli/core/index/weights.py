@@ -13,10 +13,14 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.codes.registry import METHODS
+from rsr_cli.core.index.asked import Asked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from rsr_cli.core.index.asked import Candidates
     from rsr_cli.core.records.space import Space
 
 #: Longest codes that are searched by weights: beyond, the weights that 16 bits hold would be too coarse.
@@ -27,7 +31,7 @@ SUM_OF_FOUR, SUM_OF_ALL, ROUNDING = 255, 65535 - 255, 0.5
 BLOCK_BYTES = 1 << 19
 
 
-class WeightedBits:
+class WeightedBits(Asked):
     """Queries of codes whose bits count by how far their values are from 0 (asymmetric distance).
 
     A bit that differs counts as its value's share of the query's mean absolute value, so that a distance is one of bits
@@ -80,20 +84,20 @@ class WeightedBits:
             products[:, some] = weights @ np.unpackbits(codes[some], axis=1).T.astype(np.float64)
         return self.distances(products)
 
-    def nearest(self, codes: NDArray[np.uint8], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Find the k nearest of codes (m, bytes), at most m, by tables of the weights of each byte.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            The distances, float64 (n, k), and the numbers of the codes, int64 (n, k), in no order.
-        """
+    def nearest(self, codes: NDArray[np.uint8], k: int) -> Iterator[Candidates]:
+        """Yield of each query the k nearest of codes (m, bytes), by tables of the weights of each byte."""
         products, rows = np.empty((len(self), k), np.float32), np.empty((len(self), k), np.int64)
         heaps = faiss.float_minheap_array_t()
         heaps.nh, heaps.k, heaps.val, heaps.ids = len(self), k, faiss.swig_ptr(products), faiss.swig_ptr(rows)
         tables, queries = _quantizer(codes.shape[1]), np.ascontiguousarray(self.signed)
         tables.search_ip(faiss.swig_ptr(queries), len(self), faiss.swig_ptr(codes), len(codes), heaps, True)
-        return self.distances(products), rows
+        return self.ranked(products, rows)
+
+    def ranked(self, products: NDArray[np.float32], rows: NDArray[np.int64]) -> Iterator[Candidates]:
+        """Yield of each query the rows with the greatest products, (n, k), as `nearest` does."""
+        for near, at in zip(self.distances(products), rows, strict=True):
+            order = np.lexsort((at, near))
+            yield near[order], at[order], float(near[order[-1]])
 
 
 def by_weights(space: Space | None) -> bool:
@@ -101,7 +105,7 @@ def by_weights(space: Space | None) -> bool:
     if space is None or space.kind != "code" or space.size > MOST_BITS:
         return False
     method = METHODS.get(str(space.facts.get("method")))
-    return method is not None and method.asymmetric
+    return method is not None and method.is_weighed(space.facts)
 
 
 def corners(bits: int) -> NDArray[np.float32]:

@@ -16,7 +16,18 @@ from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
-from rsr_cli.core.index.manifest import HAMMING, METRICS, TABLE, TRANSFORM, VECTORS, Manifest, Refine, SegmentFacts
+from rsr_cli.core.index.manifest import (
+    CODEBOOK,
+    METRICS,
+    TABLE,
+    TRANSFORM,
+    VECTORS,
+    Manifest,
+    Refine,
+    SegmentFacts,
+    learned_for,
+    metric_of,
+)
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.scan import is_scanned, write_scan
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
-    from rsr_cli.core.fitted.transform import Transform
+    from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.index.manifest import Divided
     from rsr_cli.core.index.reading import Segment
     from rsr_cli.core.records.batch import Batch
@@ -49,7 +60,7 @@ class SegmentWriter:
     ----------
     directory : pathlib.Path
         The directory to create.
-    metric, skips, partitions, refine, transform
+    metric, skips, partitions, refine, fitted
         As in `build`.
 
     Attributes
@@ -67,7 +78,7 @@ class SegmentWriter:
         skips: Skips,
         partitions: Divided = None,
         refine: str | None = None,
-        transform: Transform | None = None,
+        fitted: Sequence[Fitted] = (),
     ) -> None:
         directory.mkdir()
         self._directory = directory
@@ -76,13 +87,14 @@ class SegmentWriter:
         self._divided: Divided = partitions
         self._partitions: dict[str, Any] | None = None
         self._space: Space | None = None
+        self._learned: dict[str, Fitted] = {}
         self.count = 0
         self.max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
         self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._vectors: ArrayFile | None = None
-        self._transform = transform
+        self._fitted = fitted
         self._refine = RefineWriter(directory, refine, metric or METRICS[0]) if refine else None
         self._columns = FilterColumns(directory)
         self._ids = ArrayFile(directory / IDS, np.uint64)
@@ -123,7 +135,7 @@ class SegmentWriter:
     def _append(self, values: NDArray[Any], space: Space) -> None:
         """Append vectors, the first of which decide the space."""
         if self._vectors is None:
-            check_transform(space, self._transform)
+            self._learned = files_of(space, self._fitted)
             self._space = space
             self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
         self._vectors.append(values)
@@ -166,8 +178,8 @@ class SegmentWriter:
         self._partitions = self._divide()
         if is_scanned(self._space, self.count):
             write_scan(self._directory, map_array(self._directory / VECTORS))
-        if self._transform:
-            (self._directory / TRANSFORM).write_bytes(self._transform.fitted.data)
+        for name, learned in self._learned.items():
+            (self._directory / name).write_bytes(learned.data)
         files, table = sorted(path for path in self._directory.iterdir() if path.name != TABLE), self._directory / TABLE
         with ThreadPoolExecutor(2) as pool:  # hash and write to disk what is complete, while the rest is completed
             hashed = [pool.submit(facts_of, path) for path in files]
@@ -184,13 +196,16 @@ class SegmentWriter:
         count = partitions_of(self.count) if self._divided == "auto" else min(self._divided or 0, self.count)
         if not count:
             return None
+        if self._learned.get(CODEBOOK):
+            what = f"codes of {self._learned[CODEBOOK].method} are not divided into partitions"
+            raise UsageError(what, remedy="no-partitions")
         flat = Flat(map_array(self._directory / VECTORS), self.metric, self.max_norm)
         return asdict(write_partitions(self._directory, flat, count))
 
     @property
     def metric(self) -> str:
         """How the vectors are compared."""
-        return HAMMING if self._space is None or self._space.kind == "code" else self._metric or METRICS[0]
+        return metric_of(self._space, self._metric)
 
     def close(self) -> None:
         """Close the files."""
@@ -220,15 +235,26 @@ class SegmentWriter:
         )
 
 
-def check_transform(space: Space, transform: Transform | None) -> None:
-    """Raise UsageError if a transform is not the one that vectors of a space went through, or if that is missing."""
-    stated = space.facts.get("transform")
-    if stated and transform is None:
-        what = f"the embeddings were transformed ({stated['method']}), and an index needs the file for queries"
-        raise UsageError(what, remedy="with")
-    if transform and not (stated and transform.digest.startswith(stated["fit"])):
-        by = f"transformed by another one ({stated['method']})" if stated else "not transformed"
-        raise UsageError(f"the embeddings were {by}", transform.place, remedy="no-with")
+def files_of(space: Space, fitted: Sequence[Fitted]) -> dict[str, Fitted]:
+    """Return what was learned that vectors of a space need: file of a segment -> what is in it.
+
+    Raises
+    ------
+    UsageError
+        It is missing, or the vectors were made with something else.
+    """
+    found = {
+        name: [each for each in fitted if each.short_digest == digest] for name, digest in learned_for(space).items()
+    }
+    for name, some in found.items():
+        if not some:
+            stated = space.facts["transform"]["method"] if name == TRANSFORM else space.facts["method"]
+            what = f"the {space.kind}s were made with what was learned ({stated}), and an index needs that for queries"
+            raise UsageError(what, remedy="with")
+    for each in fitted:
+        if not any(each in some for some in found.values()):
+            raise UsageError(f"the {space.kind}s were not made with it", each.place, remedy="no-with")
+    return {name: some[0] for name, some in found.items()}
 
 
 def made_by(arguments: Sequence[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 EMBEDDING_FACTS = ("model", "weights", "filled", "unit", "precision", "transform")
 #: Types of the facts that are used.
 _FACTS: dict[str, Any] = {
-    **dict.fromkeys(("model", "weights", "unit", "precision", "method", "of"), str | None),
+    **dict.fromkeys(("model", "weights", "unit", "precision", "method", "of", "fit"), str | None),
     "filled": list | None,
     "seed": int | None,
     "transform": dict | None,
@@ -60,8 +60,8 @@ class Space:
         The rest of what a record states: ``model``, the specification of the model with every setting that is not its
         default; ``weights``, the sha256 of its checkpoint; ``filled``, the bands that were missing; ``unit``, that of
         pixels that are not reflectance; ``precision``, that of the model's arithmetic if it was not fp32;
-        ``transform``, what the embeddings were transformed by, see `TRANSFORM_FACTS`; for codes ``method``, ``seed``
-        and ``of``, the fingerprint of the embedding.
+        ``transform``, what the embeddings were transformed by, see `TRANSFORM_FACTS`; for codes ``method``, ``seed``,
+        ``fit``, the digest of what was learned, and ``of``, the fingerprint of the embedding.
     recipe : dict
         Everything that the fingerprint hashes, and the precision, which it does not; as far as they are known. Records
         do not carry it, an index does.

@@ -39,6 +39,7 @@ class Examples:
       unlike twice that less its mean distance to what is unlike, in bits; it may be below 0.
     - ``mean``, codes of examples that all have embeddings, and ask by weights of bits: the query is the mean of their
       values, at unit length as for ``cosine``.
+    - ``mean``, codes with a distance of their own: the mean of what they are decoded to, as of embeddings.
     - ``best``: the distance of a row is that to the nearest example that it is to be like. A row that is nearer to one
       that it is not to be like than to every one that it is to be like is no hit.
 
@@ -88,7 +89,8 @@ class Examples:
         by_codes = metric == HAMMING and vectors.dtype == np.uint8
         self._mean = self._mean_distance if by_codes else self._mean_vector
         if combine == "mean" and not by_codes:  # a direction alone decides weights of bits, as it does a cosine
-            self._vector = _rocchio(self._likes, self._unlikes, "cosine" if metric == HAMMING else metric)
+            by = "l2" if scope.index.code else "cosine" if metric == HAMMING else metric
+            self._vector = _rocchio(self._likes, self._unlikes, by)
         if scope.rerank:
             refine = scope.index.manifest.refine
             self._fine_likes = np.array([item.fine for item in likes])

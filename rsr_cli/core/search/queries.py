@@ -158,7 +158,11 @@ class Queries:
             if self._index.manifest.metric not in (HAMMING, "cosine"):
                 drop_too_long(batch, self._skips)
             self._compare(batch.records)
-            vectors = binarizer(batch.vectors) if binarizer else batch.vectors
+            vectors: NDArray[Any] = batch.vectors
+            if self._index.code:
+                vectors = (binarizer.values if binarizer else self._index.code.decoded)(vectors)
+            elif binarizer:
+                vectors = binarizer(vectors)
             fine: Iterable[Any] = batch.vectors if self._fine else repeat(None)
             values: Iterable[Any] = repeat(None)
             again = self._fine and not self._index.manifest.refine

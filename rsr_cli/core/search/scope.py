@@ -74,6 +74,9 @@ class Scope:
             if space and space.kind == "embedding":
                 what = "compares embeddings, exactly: there are no codes to rank again"
                 raise UsageError(what, str(self.index.path), remedy="no-rerank")
+            if self.index.code and not refine:
+                what = "compares codes by a distance of their own, and stores no embeddings to rank them again by"
+                raise UsageError(what, str(self.index.path), remedy="refine")
             by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
             log.info("the %d nearest codes of each query are ranked again, by %s", self.rerank, by)
         below_zero = metric == "dot" or (metric == HAMMING and self.below_zero)
