@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from itertools import product
 
@@ -232,3 +233,33 @@ def test_a_chip_is_embedded_as_the_model_of_a_transformed_index_does(rsr, tmp_pa
         else:
             (tmp_path / known).write_bytes(stream)
         assert rsr("embed", "--as", tmp_path / known, input=tiles).stdout == made
+
+
+@pytest.mark.parametrize("method", [name for name, method in FIT_METHODS.items() if method.is_code])
+def test_what_compares_bits_takes_no_codes_that_are_none(rsr, lines, drawn, files, tmp_path, method):
+    sent = lines(embedding_records(drawn[:5]))
+    made = rsr("binarize", "--with", files[method], input=sent).stdout
+    done = rsr("plot", "-o", tmp_path / "points.png", input=made)
+    assert done.returncode == 2
+    assert f"codes of {method} are not compared by Hamming distance; plot the embeddings".encode() in done.stderr
+    done = rsr("transform", "--with", files[method], input=sent)
+    assert done.returncode == 1
+    assert f"was learned for codes of {method}".encode() in done.stderr
+    done = rsr("index", "-o", tmp_path / "lake.rsr", "--with", files[method], "--partitions", "2", input=made)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "device", "pipe"])
+def test_a_file_that_cannot_be_read_is_one_line(rsr, lines, drawn, tmp_path, kind):
+    path = tmp_path / "mean.st"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path = "/dev/null"
+    elif kind == "pipe":
+        os.mkfifo(path)
+    for command in (("transform",), ("binarize",), ("index", "-o", tmp_path / "lake.rsr")):
+        done = rsr(*command, "--with", path, input=lines(embedding_records(drawn[:5])))
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+        assert b"cannot be read" in done.stderr
+        assert not (tmp_path / "lake.rsr").exists()

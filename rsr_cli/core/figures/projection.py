@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.errors import RsrError, Skips
+from rsr_cli.core.errors import RsrError, Skips, UsageError
 from rsr_cli.core.records.fields import label_list
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
         A record does not have the vector, or has malformed labels.
     FingerprintError
         The vectors are from different spaces.
+    UsageError
+        The codes are not compared by Hamming distance.
     RsrError
         There are fewer than 3 records, or all vectors are equal.
     """
@@ -76,6 +78,9 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
         if batch.vectors is None:
             continue
         space = space or batch.space
+        if space and "fit" in space.facts:
+            what = f"codes of {space.facts['method']} are not compared by Hamming distance"
+            raise UsageError(what, batch.name, remedy="plot-embeddings")
         for vector, names in zip(batch.vectors, labels, strict=True):
             seen += 1
             slot = len(drawn) if len(drawn) < size else random.integers(seen)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from rsr_cli.core.errors import FingerprintError, RecordError, RsrError
+from rsr_cli.core.files import reason
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.inputs import read_bytes
 from rsr_cli.core.records.space import Space
@@ -73,7 +74,10 @@ class Fitted:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        data = read_bytes(path)
+        try:
+            data = read_bytes(path)
+        except OSError as error:
+            raise RsrError(f"cannot be read: {reason(error)}", str(path)) from None
         try:
             length = int.from_bytes(data[:8], "little")
             arrays = load(data)

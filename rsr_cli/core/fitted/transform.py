@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import RsrError, UsageError
+from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.fitted.state import Fitted
 from rsr_cli.core.records.space import EMBEDDING_FACTS, TRANSFORM_FACTS, Space, fingerprint
 
@@ -43,6 +44,9 @@ class Transform:
     def __init__(self, fitted: Fitted) -> None:
         self.fitted = fitted
         self.of = fitted.of
+        if FIT_METHODS[fitted.method].is_code:
+            what = f"was learned for codes of {fitted.method}, and transforms no embeddings"
+            raise RsrError(what, fitted.place, remedy="codes-with")
         centre, directions = fitted.arrays.get("centre"), fitted.arrays.get("directions")
         shape = (0 if directions is None else len(directions), self.of.size)
         if (

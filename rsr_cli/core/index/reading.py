@@ -556,8 +556,6 @@ def learned_in(path: Path, manifest: Manifest) -> dict[str, Fitted]:
         place = path / SEGMENTS / manifest.segments[0].name / name
         try:
             found[name] = Fitted.read(place)
-        except OSError as error:
-            raise IndexFormatError(f"cannot be read: {reason(error)}", str(place), remedy="rebuild") from None
         except RsrError as error:
             raise IndexFormatError(error.message, str(place), remedy="rebuild") from None
         if found[name].short_digest != digest:
