@@ -135,6 +135,7 @@ REMEDIES = {
     "rename-id": "if another one has them, rename it id",
     "replace": "pass --replace to delete the earlier one, or --keep-going to leave the later one out",
     "root": "pass another --root if you trust where it comes from",
+    "same-dtype": "pass records that rsr embed wrote with one --dtype",
     "same-parts": "pass the settings that they were made with, or another directory to --parts",
     "same-space": "make both with the same settings, or keep them apart",
     "scale": "pass --scale and --offset: reflectance x 10000 = DN * scale + offset",

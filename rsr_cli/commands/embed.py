@@ -17,11 +17,15 @@ from rsr_cli.core.encoders.pooling import POOLS
 from rsr_cli.core.errors import RsrError, UsageError
 from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
+from rsr_cli.core.records.scaled import WRITTEN, written_as
 from rsr_cli.core.records.space import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rsr_cli.core.encoders.specification import EncoderSettings
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.space import Space
 
 _SEEDS = ", ".join(f"{model.seed} for {model.name}" for model in registry.list_models() if model.seed is not None)
@@ -85,6 +89,14 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     help="Number format of the model; auto is bf16 where the device and the model suit it, else fp32; int8 is faster"
     " on CPUs with AVX-512 VNNI, and changes a few bits of a code.  [default: auto]",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(WRITTEN),
+    default=WRITTEN[0],
+    show_default=True,
+    help="Type of number to write embeddings in; int8, with a scale per embedding, takes a quarter of the bytes and"
+    " finds nearly the same.",
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.reach
 @options.keep_going
@@ -97,6 +109,7 @@ def embed(
     fill_missing: bool,
     device: str | None,
     precision: str | None,
+    dtype: str,
     batch_size: int | None,
     skips: Skips,
     **model: Any,
@@ -130,7 +143,12 @@ def embed(
             usually = encoder.space(filled or ())  # of reflectance
             made_with = {**usually.facts, "fill_missing": fill_missing, "fingerprint": usually.fingerprint}
             made_with["precision"] = embedder.precision
-            for count in out.fill(tiles, embedder.embed, made_with):
+            made_with["dtype"] = dtype if dtype != WRITTEN[0] else None  # as of parts of earlier versions
+
+            def make(some: Iterable[Batch]) -> Iterator[Batch]:
+                return written_as(embedder.embed(some), dtype, skips)
+
+            for count in out.fill(tiles, make, made_with):
                 progress.update(count)
 
 

@@ -39,7 +39,9 @@ MEMBERS = ("type", "id", "geometry", "bbox", "properties")
 RECORD = "rsr_record"
 #: Columns that state the space of each row's vector.
 SPACES = {kind: f"{kind}_space" for kind in KINDS}
-RESERVED = frozenset({"id", "geometry", "bbox", *KINDS, *SPACES.values(), RECORD})
+#: The column that states the scale of each row's embedding of int8.
+SCALE = "embedding_scale"
+RESERVED = frozenset({"id", "geometry", "bbox", *KINDS, SCALE, *SPACES.values(), RECORD})
 #: STAC's times, which become columns of times where their texts are all written as `_time_texts` writes them.
 _TIMES = frozenset({"datetime", "start_datetime", "end_datetime", "created", "updated"})
 _TIME = pa.timestamp("us", "UTC")

@@ -24,6 +24,7 @@ from rsr_cli.core.records.batch import Batch, Record
 from rsr_cli.core.records.exact import Exact, dumps, loads, need_care
 from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
+from rsr_cli.core.records.scaled import quantized, widened
 from rsr_cli.core.records.tables import NOTHING_STATED, declared_space, dequantized
 
 if TYPE_CHECKING:
@@ -268,10 +269,15 @@ def give_vectors(records: Sequence[Record], vectors: NDArray[Any], space: Space)
     import numpy as np
 
     head = space.as_property()
-    with np.errstate(over="ignore"):  # whoever takes them refuses infinite ones
-        rows = np.ascontiguousarray(vectors, dtype=space.numpy_dtype)
-    for record, row in zip(records, rows, strict=True):
-        record["properties"][space.kind] = {**head, "data": b64encode_as_string(row.data)}
+    if space.dtype == "int8":
+        rows, scales = quantized(vectors)
+        heads = [{**head, "scale": scale} for scale in scales.tolist()]
+    else:
+        with np.errstate(over="ignore"):  # whoever takes them refuses infinite ones
+            rows = np.ascontiguousarray(vectors, dtype=space.numpy_dtype)
+        heads = [head] * len(rows)
+    for record, row, stated in zip(records, rows, heads, strict=True):
+        record["properties"][space.kind] = {**stated, "data": b64encode_as_string(row.data)}
 
 
 def failure_line(command: str, message: str, status: int) -> bytes:
@@ -310,6 +316,7 @@ def _take_column(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
     import numpy as np
 
     kind = stream.kind_in(batch.records)
+    scales: list[float] = []
 
     def take(record: Record) -> bytes:
         properties = record["properties"]
@@ -327,6 +334,8 @@ def _take_column(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
             raise RecordError(f"data holds {len(raw)} bytes where {n_bytes} are expected")
         if stream.space is None:
             stream.settle(found, kind)
+        if stream.space and stream.space.dtype == "int8":
+            scales.append(found["scale"])
         return raw
 
     raws = batch.apply(take, skips)
@@ -334,16 +343,22 @@ def _take_column(batch: Batch, stream: StreamSpace, skips: Skips, settings: Tabl
     if space is None:
         return
     values = np.frombuffer(b"".join(raws), space.numpy_dtype).reshape(len(raws), space.width)
+    if space.dtype == "int8":
+        values = widened(values, np.array(scales))
     batch.set_vectors(values, space, skips)
 
 
 def _is_of_others(found: Any) -> bool:
-    """Return whether an embedding is a list of numbers or int8, as `rsr embed` does not write it."""
-    return isinstance(found, list) or (isinstance(found, dict) and found.get("dtype") == "int8")
+    """Return whether an embedding is a list of numbers or int8, and not as `rsr embed` writes it."""
+    if not isinstance(found, dict) or found.get("dtype") != "int8":
+        return isinstance(found, list)
+    scale: Any = found.get("scale")
+    is_ours = "fingerprint" in found and "offset" not in found and isinstance(found.get("data"), str)
+    return not (is_ours and type(scale) in (int, float) and scale >= 0)
 
 
 def _stated(found: list[Any] | dict[str, Any], settings: TableSettings) -> dict[str, Any]:
-    """Return a list of numbers, or int8 with its scale, as a property that states its space.
+    """Return a list of numbers, or int8 with its scales and offsets, as a property that states its space, of float32.
 
     Raises
     ------

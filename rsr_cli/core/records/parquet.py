@@ -1,7 +1,8 @@
 """GeoParquet 1.1: records as rows, read and written by row groups.
 
 Footprints are WKB, with their boxes in the column ``bbox``, so that a query by place skips row groups. Embeddings are
-lists of a fixed size, codes binary values of one. The columns ``embedding_space`` and ``code_space`` state the vector
+lists of a fixed size, codes binary values of one; of int8 the column ``embedding_scale`` states the scale of each row.
+The columns ``embedding_space`` and ``code_space`` state the vector
 space of each row, as a record does, so that what SQL, geopandas or another program makes of a file can be read again.
 """
 
@@ -23,13 +24,14 @@ from rsr_cli.core.errors import RecordError, RsrError, Skips
 from rsr_cli.core.files import Sink, explained, reason
 from rsr_cli.core.forms import PARQUET
 from rsr_cli.core.inputs import open_regular
-from rsr_cli.core.records.arrow import RECORD, SIDES, SPACES, Layout, as_column, as_numpy, constant
+from rsr_cli.core.records.arrow import RECORD, SCALE, SIDES, SPACES, Layout, as_column, as_numpy, constant
 from rsr_cli.core.records.exact import dumps
 from rsr_cli.core.records.geometry import boxes_of, geometry_types
 from rsr_cli.core.records.hilbert import Sorter
 from rsr_cli.core.records.jsonl import batch_of
 from rsr_cli.core.records.roles import IDS
 from rsr_cli.core.records.rows import FOOTER, Table, read_rows
+from rsr_cli.core.records.scaled import quantized
 from rsr_cli.core.records.space import KINDS, Space
 
 if TYPE_CHECKING:
@@ -279,7 +281,11 @@ def _widened(box: NDArray[np.float64], column: pa.Array) -> NDArray[np.float64]:
 
 def _with_vectors(rows: pa.RecordBatch, vectors: NDArray[Any], space: Space) -> pa.RecordBatch:
     """Return rows with the columns of their vectors and spaces."""
-    values = np.ascontiguousarray(vectors, space.numpy_dtype)
+    if space.dtype == "int8":
+        values, scales = quantized(vectors)
+        rows = rows.append_column(SCALE, as_column(scales))
+    else:
+        values = np.ascontiguousarray(vectors, space.numpy_dtype)
     if space.kind == "code":
         type_ = pa.binary(space.width)
         column = pa.FixedSizeBinaryArray.from_buffers(type_, len(values), [None, pa.py_buffer(values)])

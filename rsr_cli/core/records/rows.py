@@ -24,6 +24,7 @@ from rsr_cli.core.records.arrow import (
     MEMBERS,
     RECORD,
     RESERVED,
+    SCALE,
     SPACES,
     Columns,
     Layout,
@@ -39,7 +40,8 @@ from rsr_cli.core.records.batch import Batch
 from rsr_cli.core.records.exact import object_in
 from rsr_cli.core.records.geometry import boxes_of, from_wkt, is_lonlat, is_projected, to_lonlat
 from rsr_cli.core.records.jsonl import give_vectors, no_vector
-from rsr_cli.core.records.roles import IDS, VECTORS, Roles, candidates, columns_of, is_text, unfit
+from rsr_cli.core.records.roles import IDS, VECTORS, Roles, candidates, columns_of, is_number, is_text, unfit
+from rsr_cli.core.records.scaled import widened
 from rsr_cli.core.records.space import KINDS, Space
 from rsr_cli.core.records.tables import declared_space, dequantized, model_of, quantization_in
 from rsr_cli.core.times import parse_datetime
@@ -253,6 +255,8 @@ class Table:
                 is_sound = is_text(column.type) or pa.types.is_null(column.type)
                 if column.name in (*SPACES.values(), RECORD) and not is_sound:
                     raise RsrError(unfit(column.name, column.type, "text"), self._path)
+                if column.name == SCALE and not (is_number(column.type) or pa.types.is_null(column.type)):
+                    raise RsrError(unfit(column.name, column.type, "numbers"), self._path)
             others = {column.name: column.type for column in schema if column.name not in RESERVED}
             types = {name: type_ for name, type_ in others.items() if is_property(type_)}
             left_out = tuple(name for name in others if name not in types)
@@ -374,7 +378,7 @@ class Table:
         roles = self.roles
         names = [*roles.properties, *roles.vectors, *filter(None, (roles.id, roles.geometry))]
         if self.is_ours:
-            names += [*KINDS, *SPACES.values(), "bbox", RECORD]
+            names += [*KINDS, SCALE, *SPACES.values(), "bbox", RECORD]
         names = [name for name in self._source.schema.names if name in names] or self._source.schema.names[:1]
         space = self._space
         rows = max(64, min(READ_ROWS, int(READ_BYTES / max(1.0, self.row_bytes))))
@@ -384,7 +388,8 @@ class Table:
             if roles.geometry:
                 columns["geometry"] = self._placed(self._as_wkb(read[roles.geometry], row), read)
             if self.is_ours:
-                columns |= {name: read[name] for name in (*KINDS, *SPACES.values(), "bbox", RECORD) if name in names}
+                own = (*KINDS, SCALE, *SPACES.values(), "bbox", RECORD)
+                columns |= {name: read[name] for name in own if name in names}
             elif roles.vectors:
                 columns["embedding"] = self._vectors_in(read)
                 stated = None if space is None else orjson.dumps(space.as_property()).decode()
@@ -548,17 +553,18 @@ def _take_column(batch: Batch, columns: pa.RecordBatch, stream: StreamSpace, ski
         error = no_vector(record, kind, None, others=kind in columns.schema.names, beside=stream.is_beside)
         error.place = batch.place(i)
         skips(error)
-    column = columns[kind] if kind in there else None
     if not sound.all():
         chosen = np.flatnonzero(sound)
         batch.keep(chosen.tolist())
-        column = column.take(as_column(chosen)) if column is not None else None
+        columns = columns.take(as_column(chosen))
     if stream.space is None or not len(batch):
         return
-    values, fits = _matrix(column, stream.space)
+    values, fits = _vectors(columns, kind, stream.space)
     wrong = (
         f"its {kind} does not have the {stream.space.size} {'bits' if kind == 'code' else 'dimensions'} of its space"
     )
+    if stream.space.dtype == "int8":
+        wrong += f", or no scale in {SCALE}"
     batch.keep_sound(fits, lambda _: wrong, skips)
     if len(batch):
         batch.set_vectors(values if fits.all() else values[fits], stream.space, skips)
@@ -585,7 +591,7 @@ def _leave_vectors(records: list[Record], columns: pa.RecordBatch) -> None:
         for number in np.unique(numbers[there & (numbers >= 0)]).tolist():
             rows = np.flatnonzero(there & (numbers == number))
             space = Space.of_property(kind, _head(texts[number]))
-            values, fits = _matrix(columns[kind].take(as_column(rows)), space)
+            values, fits = _vectors(columns.take(as_column(rows)), kind, space)
             give_vectors([records[i] for i in rows[fits].tolist()], values[fits], space)
 
 
@@ -610,6 +616,15 @@ def _admit(text: str, kind: Kind, stream: StreamSpace, batch: Batch, rows: NDArr
 def _head(text: str) -> dict[str, Any]:
     """Return what a row states of its space, as the property of a record does."""
     return object_in(text)
+
+
+def _vectors(columns: pa.RecordBatch, kind: Kind, space: Space) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return vectors (n, width), of int8 the numbers that they stand for, and which rows have one: bool (n,)."""
+    values, fits = _matrix(columns[kind], space)
+    if space.dtype != "int8":
+        return values, fits
+    scales = columns[SCALE] if SCALE in columns.schema.names else pa.nulls(len(columns), pa.float32())
+    return widened(values, as_numpy(scales.cast(pa.float32(), safe=False))), fits & are_valid(scales)
 
 
 def _matrix(column: pa.Array, space: Space) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = ("code", "embedding")
 #: Maximum accepted vector length, in dimensions or bits.
 MAX_SIZE = 1 << 24
 #: The dtypes that an embedding may have, little-endian in the record.
-DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+DTYPES = {"int8": "|i1", "float16": "<f2", "float32": "<f4", "float64": "<f8"}
 #: What a code keeps of its embedding, besides the fingerprint.
 EMBEDDING_FACTS = ("model", "weights", "filled", "unit", "precision", "transform")
 #: Types of the facts that are used.
@@ -53,7 +53,8 @@ class Space:
     size : int
         Dimensions of an embedding, bits of a code.
     dtype : str
-        ``float16``, ``float32`` or ``float64`` for embeddings, ``uint8`` (packed bits) for codes.
+        The type of number that embeddings are written in, one of `DTYPES`, whatever they are compared with; ``uint8``
+        (packed bits) for codes.
     fingerprint : str
         Hash of the recipe.
     facts : dict
@@ -91,7 +92,8 @@ class Space:
         dtype = "uint8" if kind == "code" else found.get("dtype")
         if kind == "embedding" and not (isinstance(dtype, str) and dtype in DTYPES):
             raise RecordError(f"its embedding has the dtype {shown(dtype)}; supported are {', '.join(DTYPES)}")
-        facts = {key: value for key, value in found.items() if key not in ("data", "fingerprint", "dtype", name)}
+        own = {"data", "fingerprint", "dtype", name} | ({"scale"} if dtype == "int8" else set())  # of one vector
+        facts = {key: value for key, value in found.items() if key not in own}
         space = cls(kind, size, str(dtype), found["fingerprint"], facts)
         space.check()
         return space
@@ -274,12 +276,16 @@ class StreamSpace:
         RecordError
             The property does not state its space.
         FingerprintError
-            The vector is of another space.
+            The vector is of another space, or of another type of number.
         """
         if self.space is None:
             return Space.of_property(kind, found).n_bytes
         if (found.get("fingerprint"), found.get("dtype")) != self._key:
-            difference = Space.of_property(kind, found).difference(self.space)
+            other = Space.of_property(kind, found)
+            if other.fingerprint == self.space.fingerprint:
+                what = f"its embedding is of {other.dtype}, and the first one of {self.space.dtype}"
+                raise FingerprintError(what, remedy="same-dtype")
+            difference = other.difference(self.space)
             raise FingerprintError(
                 f"its {kind} is in another vector space than the first one ({difference})", remedy="same-space"
             )

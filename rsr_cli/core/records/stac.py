@@ -35,6 +35,8 @@ _EXTENSION = "https://stac-extensions.github.io/{}/v2.0.0/schema.json"
 #: Properties of a record that its assets state.
 _OF_ASSETS = frozenset({"source", "bands", "scale", "offset", "nodata", "unit"})
 _TIMES = ("datetime", "start_datetime", "end_datetime")
+#: How embeddings of int8 were quantized.
+_LINEAR = "linear"
 _MEDIA_TYPES = {
     **dict.fromkeys((".tif", ".tiff", ".gtif", ".gtiff"), "image/tiff; application=geotiff"),
     **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
@@ -143,15 +145,21 @@ class RecordWriter:
         if isinstance(code, dict):
             size, method = code.get("bits"), code.get("method")
         elif isinstance(embedding, dict):
-            size, method = embedding.get("dim"), None
+            size, method = embedding.get("dim"), _method_of(embedding.get("dtype"))
         elif space is not None:
-            size, method = space.size, space.facts.get("method")
+            size, method = space.size, space.facts.get("method") if space.kind == "code" else _method_of(space.dtype)
         else:
             return {}
         facts: dict[str, Any] = {"emb:type": "chip", "emb:dimensions": size}
         if method:
-            facts["emb:quantization"] = {"method": method, "original_dtype": "float32", "quantized_dtype": "bit"}
+            dtype = "int8" if method == _LINEAR else "bit"
+            facts["emb:quantization"] = {"method": method, "original_dtype": "float32", "quantized_dtype": dtype}
         return facts
+
+
+def _method_of(dtype: Any) -> str | None:
+    """Return how embeddings of a type of number were quantized, if they were."""
+    return _LINEAR if dtype == "int8" else None
 
 
 def _times(properties: dict[str, Any]) -> dict[str, str | None]:
