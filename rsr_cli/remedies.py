@@ -52,6 +52,7 @@ REMEDIES = {
     "device": "leave out --device to use what is available",
     "directory": "cut rasters into records with rsr tile; of tables, name the files, as only Parquet is found below it",
     "download": "download the file elsewhere and pass --weights FILE",
+    "dtype-of-index": "pass --dtype {dtype} to rsr embed",
     "embed": "pass the stream through rsr embed",
     "embedding": "pass the records as rsr embed wrote them, before rsr binarize",
     "fewer-bits": "pass fewer --bits, or a larger sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from support import batches, binarized, embedding_records, make_index
+from support import batches, binarized, embedding_records, make_index, written
 
+from rsr_cli.core.codes.base import binarize
 from rsr_cli.core.errors import FingerprintError, IndexFormatError, RecordError, Skips, UsageError
 from rsr_cli.core.index import build, integrity, upkeep
 from rsr_cli.core.index.manifest import Manifest, Refine
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.rerank import Refined, RefineWriter
 from rsr_cli.core.index.summary import summarize
+from rsr_cli.core.records.scaled import written_as
 
 SEGMENT = "segments/000001"
 VECTORS = np.random.default_rng(1).standard_normal((30, 12)).astype(np.float32)
@@ -318,3 +321,15 @@ def test_rows_are_read_without_what_is_around_them(tmp_path):
         maps = re.findall(r"(refine|vectors)\.npy\n(?:\w+:.*\n)+?VmFlags: (.*)", Path("/proc/self/smaps").read_text())
         flags = {name: flags.split() for name, flags in maps}
     assert "rr" in flags["refine"]
+
+
+@pytest.mark.parametrize("metric", ["l1", "cosine"])
+def test_embeddings_that_are_int8_keep_their_whole_numbers(tmp_path, metric):
+    read = written_as(batches(embedding_records(VECTORS), ("embedding",)), "int8", Skips())
+    records = written(binarize(read, "sign", None, None, keep_embedding=True))
+    data = [base64.b64decode(record["properties"]["embedding"]["data"]) for record in records]
+    scales = [record["properties"]["embedding"]["scale"] for record in records]
+    make_index(tmp_path / "x.rsr", records, metric, refine="int8").__exit__()
+    assert np.load(tmp_path / "x.rsr" / SEGMENT / "refine.npy").tobytes() == b"".join(data)
+    if metric == "l1":
+        assert np.load(tmp_path / "x.rsr" / SEGMENT / "scales.npy").tolist() == scales

@@ -67,7 +67,8 @@ def stored(metric: str, dtype: str, vectors: np.ndarray = VECTORS) -> np.ndarray
         wide = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)).astype(np.float32).astype(float)
     if dtype != "int8":
         return wide.astype(dtype).astype(float)
-    scales = (np.abs(wide).max(axis=1, keepdims=True) / 127).astype(np.float32).astype(float)
+    digits, powers = np.frexp(np.abs(wide).max(axis=1, keepdims=True) / 127)
+    scales = np.ldexp(np.floor(digits * 2**17) / 2**17, powers)
     return np.round(wide / np.where(scales > 0, scales, 1)) * scales
 
 

@@ -26,7 +26,7 @@ from rsr_cli.core.index.deletions import find_repeats, settle_repeats, with_dele
 from rsr_cli.core.index.generations import NEW, place, publish, writing
 from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MANIFEST, SEGMENTS, Manifest
 from rsr_cli.core.index.reading import learned_in, opened_segments
-from rsr_cli.core.index.writer import SegmentWriter
+from rsr_cli.core.index.writer import SegmentWriter, stored_as
 from rsr_cli.core.records.fields import in_metres, is_near
 from rsr_cli.core.records.space import KINDS, note_int8
 
@@ -87,7 +87,7 @@ def build(
     partitions : str, int or None
         Into how many partitions to divide the rows, see `partitions.py`; ``auto`` for a number that suits them.
     refine : str, optional
-        What to store the embeddings beside codes as, one of `manifest.REFINE_DTYPES`; ``None`` stores none.
+        What to store the embeddings beside codes as, one of `manifest.DTYPES`; ``None`` stores none.
     fitted : sequence of Fitted
         What was learned and the records were made with. The index keeps it for queries.
 
@@ -187,7 +187,8 @@ def append(
         def fill(staging: Path) -> Generator[int, None, Manifest]:
             divided = partitions or ("auto" if known and known.partitions else None)
             kept = fitted or (tuple(learned_in(path, known).values()) if known else ())
-            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine, kept)
+            stored = known.dtype if known and known.space and known.space.kind == "embedding" else None
+            new = SegmentWriter(staging / f"{NEW}1", metric, skips, divided, refine, kept, stored)
             writer = stack.enter_context(contextlib.closing(new))
             writers.append(writer)
             yield from writer.fill(_fitting(batches, known, path))
@@ -286,7 +287,7 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     FingerprintError
         They are of different vector spaces.
     UsageError
-        They have different metrics, or store other embeddings beside their codes.
+        They have different metrics, store embeddings in different types of number, or others beside their codes.
     """
     if manifest.space is None or other.space is None:
         return
@@ -294,6 +295,8 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     if manifest.metric != other.metric:
         what = f"vectors compared by {other.metric} cannot be in one index with those compared by {manifest.metric}"
         raise UsageError(f"{place}: {what}")
+    if manifest.dtype != other.dtype:
+        raise UsageError(f"{place}: stores its embeddings as {other.dtype}, the others as {manifest.dtype}")
     if manifest.refine != other.refine:
         mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
         raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
@@ -317,10 +320,13 @@ def check_space(mine: Space, theirs: Space, place: str) -> None:
 
 
 def _fitting(batches: Iterable[Batch], known: Manifest | None, path: Path) -> Iterator[Batch]:
-    """Yield batches, the first of which must be of an index's vector space."""
+    """Yield batches, the first of which must be of an index's vector space, and of a type of number that it holds."""
     for number, batch in enumerate(batches):
         if number == 0 and known and known.space and batch.space:
             check_space(known.space, batch.space, str(path))
+            if batch.space.kind == "embedding" and known.dtype not in ("float32", stored_as(batch.space)):
+                what = f"the index stores its embeddings as {known.dtype}, and the records' are of {batch.space.dtype}"
+                raise UsageError(f"{path}: {what}", remedy="dtype-of-index", dtype=known.dtype)
         yield batch
 
 

@@ -3,7 +3,8 @@
 Codes are compared by Hamming distance, or by weights of bits, in integers. For embeddings faiss finds candidates in
 float32, and the candidates are measured again in float64; a bound on float32's rounding error tells when no row outside
 them can belong to the result. So the ranking is that of a brute-force search by (distance, row), whatever the batch or
-the number of threads.
+the number of threads. Embeddings of int8 and float16 are turned to float32 block by block for that, and measured as
+they are stored.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rsr_cli.core.index.asked import FLOAT32_ROUNDING, Asked, hammings
 from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 from rsr_cli.core.index.scan import LIST_ROWS
+from rsr_cli.core.index.stored import Stored
 from rsr_cli.core.index.weights import WeightedBits
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.index.asked import Candidates
     from rsr_cli.core.index.scan import Scan
+    from rsr_cli.core.index.stored import Vectors
     from rsr_cli.core.records.batch import Batch
 
     #: Codes, uint8 (n, bytes), or what asks them by other numbers; or embeddings, float32 (n, dim).
-    Vectors = NDArray[Any] | Asked
+    Queries = NDArray[Any] | Asked
     #: The distances, float64 (hits,), and the rows, int64 (hits,), of one query.
     Found = tuple[NDArray[np.float64], NDArray[np.int64]]
     #: Searches an array with the queries of some numbers for k rows each.
@@ -60,6 +63,8 @@ DEVIATIONS, SOME, SPARE_ROWS = 2.5, 3, 8
 #: Bytes of vectors that are copied at once, which stay in the processor's cache; as many rows per hit at least; and the
 #: most bytes for these.
 COPIED_BYTES, COPIED_PER_HIT, MOST_COPIED_BYTES = 1 << 21, 16, 1 << 26
+#: Queries for which a block of int8 or float16 is turned to float32 once.
+QUERIES_AT_ONCE = 1024
 #: Bytes of vectors that a thread searches for one query, in a part of an array at least.
 PART_BYTES = 1 << 22
 #: A thread takes several arrays of codes together, if so many hits or fewer are asked for: arrays of so many bytes
@@ -102,8 +107,8 @@ class Flat:
 
     Parameters
     ----------
-    vectors : numpy.ndarray
-        uint8 (n, bytes) of codes, or float32 (n, dim) of embeddings, of unit length for ``cosine``; may be mapped.
+    vectors : numpy.ndarray or Stored
+        uint8 (n, bytes) of codes, or embeddings (n, dim), of unit length for ``cosine``; may be mapped.
     metric : str
         ``hamming`` or one of `METRICS`.
     max_norm : float
@@ -120,7 +125,7 @@ class Flat:
 
     def __init__(
         self,
-        vectors: NDArray[Any],
+        vectors: Vectors,
         metric: str,
         max_norm: float,
         kept: Kept | None = None,
@@ -128,7 +133,7 @@ class Flat:
         scan: Scan | None = None,
         start: int = 0,
     ) -> None:
-        self.vectors = vectors
+        self.vectors: Any = vectors
         self.metric = metric
         self.max_norm = max_norm
         self.kept = kept
@@ -146,7 +151,7 @@ class Flat:
         """Return a search of all rows, whether or not they may be hits."""
         return Flat(self.vectors, self.metric, self.max_norm, None, self.first, self.scan, self._start)
 
-    def search(self, queries: Vectors, k: int | None = None, radius: float | None = None) -> list[Found]:
+    def search(self, queries: Queries, k: int | None = None, radius: float | None = None) -> list[Found]:
         """Find each query's nearest rows, in the order of (distance, row).
 
         Parameters
@@ -221,7 +226,7 @@ class Flat:
         order = np.lexsort((rows, sums))
         return sums[order], rows[order] + self.first
 
-    def measure(self, queries: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def measure(self, queries: Queries, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them.
 
         The rows are counted from 0.
@@ -234,7 +239,7 @@ class Flat:
         wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
         return np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
 
-    def _search(self, queries: Vectors, k: int | None, radius: float | None) -> list[Found]:
+    def _search(self, queries: Queries, k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""
         if self.kept is not None:
             return self._copied(queries, k, radius)
@@ -280,23 +285,27 @@ class Flat:
             return found
         return [(near[near <= radius], rows[near <= radius]) for near, rows in found]
 
-    def _copied(self, queries: Vectors, k: int | None, radius: float | None) -> list[Found]:
+    def _copied(self, queries: Queries, k: int | None, radius: float | None) -> list[Found]:
         """Search the rows that may be hits, copied piece by piece."""
         assert self.kept is not None
         chosen = self.kept.mask.nonzero()[0]
         row_bytes = max(1, self.vectors[:1].nbytes)
         wanted = min(max(COPIED_BYTES // row_bytes, COPIED_PER_HIT * (k or 0)), MOST_COPIED_BYTES // row_bytes)
         size = min(max(1, wanted), len(chosen))
-        buffer = np.empty((size, self.vectors.shape[1]), self.vectors.dtype)
+        is_array = isinstance(self.vectors, np.ndarray)
+        buffer = np.empty((size, self.vectors.shape[1]), self.vectors.dtype) if is_array else None
         found: list[list[Found]] = []
         for start in range(0, len(chosen), max(1, size)):
             rows = chosen[start : start + size]
-            values = np.take(self.vectors, rows, axis=0, out=buffer[: len(rows)], mode="clip")
+            if buffer is None:
+                values = self.vectors[rows]
+            else:
+                values = np.take(self.vectors, rows, axis=0, out=buffer[: len(rows)], mode="clip")
             pieces = Flat(values, self.metric, self.max_norm)._search(queries, k, radius)
             found.append([(distances, rows[at]) for distances, at in pieces])
         return merged(found, len(queries), k)
 
-    def _candidates(self, queries: Vectors, width: int, k: int) -> Iterator[Candidates]:
+    def _candidates(self, queries: Queries, width: int, k: int) -> Iterator[Candidates]:
         """Yield what the nearest rows tell of the k nearest, as `rescore` does, and all of them for codes."""
         if isinstance(queries, Asked):
             if self.scan is not None and isinstance(queries, WeightedBits):
@@ -316,7 +325,10 @@ class Flat:
         if self.metric == HAMMING:
             found: tuple[NDArray[Any], NDArray[np.int64]] = faiss.knn_hamming(queries, self.vectors, k)
             return found
-        near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
+        if isinstance(self.vectors, Stored):
+            near, rows = _nearest_stored(queries, self.vectors, self.metric, k)
+        else:
+            near, rows = faiss.knn(queries, self.vectors, k, FAISS_METRIC[self.metric])
         _check_finite(np.where(rows < 0, np.inf, near))
         return near, rows
 
@@ -326,7 +338,7 @@ class Flat:
         near: NDArray[np.float32],
         rows: NDArray[np.int64],
         k: int,
-        vectors: NDArray[np.float32],
+        vectors: Vectors,
         at: NDArray[np.int64],
     ) -> Iterator[Candidates]:
         """Measure candidates in float64 and sort them by (distance, row).
@@ -345,8 +357,8 @@ class Flat:
             int64 (n, candidates), -1 for what is no candidate.
         k : int
             Number of rows that are wanted.
-        vectors : numpy.ndarray
-            float32 (any, dim): where the vectors of the candidates are.
+        vectors : numpy.ndarray or Stored
+            (any, dim): where the vectors of the candidates are.
         at : numpy.ndarray
             int64 (n, candidates): the numbers of the candidates' vectors among these.
 
@@ -388,7 +400,7 @@ class Flat:
             yield distances[i, ranked], rows[i, ranked], float(beyond[i])
 
     def _measured(
-        self, wide: NDArray[np.float64], may: NDArray[np.bool_], vectors: NDArray[np.float32], at: NDArray[np.int64]
+        self, wide: NDArray[np.float64], may: NDArray[np.bool_], vectors: Vectors, at: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Return the distances (n, candidates) of queries to their candidates that may be hits, and infinity else."""
         distances = np.full(may.shape, np.inf)
@@ -404,6 +416,46 @@ class Flat:
 
         in_threads(measure, range(0, len(chosen), size))
         return distances
+
+
+def _nearest_stored(
+    queries: NDArray[np.float32], vectors: Stored, metric: str, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return what `faiss.knn` does, of int8 or float16: blocks are turned to float32 in the processor's cache.
+
+    A product is multiplied by the scale of its row, which takes less time than to multiply the row. Each product is
+    computed alone: a library of linear algebra would divide small ones among threads of its own.
+    """
+    are_products = metric in ("cosine", "dot")
+    step = max(1, COPIED_BYTES // (4 * vectors.shape[1]))
+    buffer = np.empty((min(step, len(vectors)), vectors.shape[1]), np.float32)
+    near, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for first in range(0, len(queries), QUERIES_AT_ONCE):
+        some = queries[first : first + QUERIES_AT_ONCE]
+        heap = faiss.ResultHeap(len(some), k, keep_max=are_products)
+        for start in range(0, len(vectors), step):
+            block = vectors[start : start + step]
+            if are_products:
+                found = _products(some, block.unscaled(buffer))
+                if block.scales is not None:
+                    found *= block.scales
+                at = np.broadcast_to(np.arange(start, start + len(block)), found.shape)
+            else:
+                found, at = faiss.knn(some, block.scaled(buffer), min(k, len(block)), FAISS_METRIC[metric])
+                at += start
+            heap.add_result(found, np.ascontiguousarray(at))
+        heap.finalize()
+        near[first : first + len(some)], rows[first : first + len(some)] = heap.D, heap.I
+    return near, rows
+
+
+def _products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the products of queries (m, dim) and vectors (n, dim): float32 (m, n)."""
+    found = np.empty((len(queries), len(vectors)), np.float32)
+    for query, products in zip(queries, found, strict=True):
+        operands = map(faiss.swig_ptr, (products, query, vectors))
+        faiss.fvec_inner_products_ny(*operands, *vectors.shape[::-1])  # type: ignore[attr-defined]
+    return found
 
 
 def _check_finite(distances: NDArray[np.floating[Any]]) -> None:
@@ -527,10 +579,11 @@ def may_be_hits(flats: Sequence[Flat], found: Sequence[Found]) -> list[NDArray[n
 def _in_parts(flats: Sequence[Flat], search: Search, some: NDArray[np.intp], k: int | None) -> list[Found]:
     """Search several arrays for some queries.
 
-    Faiss uses several threads for several queries; for fewer the arrays are divided among as many threads.
+    Faiss uses several threads for several queries; for fewer, and for embeddings that are turned to float32, the arrays
+    are divided among as many threads.
     """
     threads = faiss.omp_get_max_threads()
-    if len(some) >= threads:
+    if len(some) >= threads and not isinstance(flats[0].vectors, Stored):
         return merged([search(flat, some, k) for flat in flats], len(some), k)
     tasks = _tasks(flats, threads, k)
     found = in_threads(lambda parts: [search(part, some, k) for part in parts], tasks)
@@ -584,11 +637,12 @@ def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: floa
     return distances[near], rows[near]
 
 
-def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArray[np.float64]:
     """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
 
     Each is computed alone.
     """
+    vectors = np.asarray(vectors, np.float64)
     if metric == "l1":
         return np.abs(vectors - query).sum(axis=1)
     if metric == "l2":
@@ -596,5 +650,5 @@ def measured(metric: str, query: NDArray[np.float64], vectors: NDArray[np.floati
     products = (vectors * query).sum(axis=1)
     if metric == "dot":
         return 0.0 - products  # and no zero with a sign
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query, axis=-1)
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query, axis=-1)
     return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))

@@ -5,9 +5,10 @@ lake.rsr/
   lock                  held while a writer publishes
   generations/          manifests that were replaced, as long as readers may hold them
   segments/NAME/        files never change once a manifest names them
-    vectors.npy         uint8 (n, bytes) of codes, float32 (n, dim) of embeddings
+    vectors.npy         uint8 (n, bytes) of codes; int8, float16 or float32 (n, dim) of embeddings
     scan.npy            uint8 (bytes,): the codes again, in the order of faiss's fast scan
-    refine.npy          int8, float16 or float32 (n, dim): the embeddings beside codes; scales.npy of int8
+    refine.npy          int8, float16 or float32 (n, dim): the embeddings beside codes
+    scales.npy          float32 (n,): what each row of embeddings is multiplied by, see `stored.py`
     records.sqlite      ids and records
     ids.npy             uint32 (n,): digests of the ids, sorted
     bbox.npy times.npy labels.npy label_ends.npy      columns to filter by
@@ -45,8 +46,8 @@ HAMMING = "hamming"
 NAME = "[0-9]{6,16}"
 #: Metrics of embeddings, the default first.
 METRICS = ("l1", "l2", "cosine", "dot")
-#: What embeddings beside codes may be stored as.
-REFINE_DTYPES = ("int8", "float16", "float32")
+#: What embeddings may be stored as.
+DTYPES = ("int8", "float16", "float32")
 MAX_NORM = 1e18  # its square, and the square of a difference, are float32
 MAX_GENERATION = 10**15
 #: What an index of an earlier schema consists of, so that it can be replaced.
@@ -71,6 +72,11 @@ def learned_for(space: Space) -> dict[str, str]:
     """Return what was learned from a sample that vectors of a space need: file of a segment -> its short digest."""
     transform, fit = space.facts.get("transform"), space.facts.get("fit")
     return ({TRANSFORM: transform["fit"]} if transform else {}) | ({CODEBOOK: fit} if fit else {})
+
+
+def has_scales(dtype: str, metric: str) -> bool:
+    """Return whether embeddings that are stored so have a scale per row."""
+    return dtype == "int8" or (dtype == "float16" and metric == "cosine")
 
 
 def numbered(number: int) -> str:
@@ -138,7 +144,7 @@ class Refine:
     Attributes
     ----------
     dtype : str
-        One of `REFINE_DTYPES`.
+        One of `DTYPES`.
     metric : str
         One of `METRICS`.
     dim : int
@@ -154,7 +160,7 @@ class Refine:
 
     def check(self) -> None:
         """Raise ValueError if a value is unknown or of another type."""
-        if self.dtype not in REFINE_DTYPES or self.metric not in METRICS:
+        if self.dtype not in DTYPES or self.metric not in METRICS:
             raise ValueError(f"its embeddings are {self.dtype!r}, compared by {self.metric!r}, which is unknown")
         if type(self.dim) is not int or not 1 <= self.dim <= MAX_SIZE:
             raise ValueError(f"its embeddings have {self.dim!r} dimensions")
@@ -180,6 +186,8 @@ class Manifest:
         Least and greatest ground sample distance of the records, in metres; ``None`` if none states it.
     extent : tuple of float or None
         Least and greatest extent of their tiles on the ground, likewise (`extent_of`); an older index states none.
+    stored : str or None
+        What embeddings are stored as, one of `DTYPES`; ``None`` of codes, and of an older index, which stores float32.
     refine : Refine or None
         The embeddings beside the codes, if they are stored.
     segments : tuple of SegmentFacts
@@ -201,6 +209,7 @@ class Manifest:
     made_with: dict[str, str]
     arguments: list[str]
     extent: tuple[float, float] | None = None
+    stored: str | None = None
     refine: Refine | None = None
     partitions: Divided = None
     schema_version: int = SCHEMA_VERSION
@@ -209,6 +218,16 @@ class Manifest:
     def count(self) -> int:
         """Number of rows that are not deleted."""
         return sum(segment.count - segment.deleted for segment in self.segments)
+
+    @property
+    def dtype(self) -> str:
+        """What the vectors are stored as."""
+        return "uint8" if self.space is None or self.space.kind == "code" else self.stored or "float32"
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the vectors have scales: of float16 that is compared by cosine, they make its lengths 1."""
+        return has_scales(self.dtype, self.metric)
 
     def extended(self, other: Manifest) -> Manifest:
         """Return this manifest with the new segments of another one, of the same space and metric, after its own."""
@@ -220,6 +239,7 @@ class Manifest:
             self,
             metric=other.metric,
             space=self.space or other.space,
+            stored=self.stored or other.stored,
             refine=self.refine or other.refine,
             max_norm=max(self.max_norm, other.max_norm),
             gsd=(min(gsds), max(gsds)) if gsds else None,
@@ -326,6 +346,8 @@ class Manifest:
             raise ValueError("metric, space and segments do not fit together")
         if self.space and self.space.kind == "embedding" and self.metric == HAMMING:
             raise ValueError("its embeddings have a metric of codes")
+        if self.stored is not None and (self.stored not in DTYPES or self.space is None or self.space.kind == "code"):
+            raise ValueError(f"its vectors are stored as {self.stored!r}, which is unknown")
         if self.refine is not None:
             self.refine.check()
             if self.space is None or self.space.kind == "embedding":

@@ -1,6 +1,6 @@
 """Partitions: a search of the nearest partitions of a segment alone, with a recall that was measured.
 
-A segment's vectors are stored a second time, partition by partition, in files that are mapped:
+A segment's vectors are stored a second time, embeddings as float32, partition by partition, in files that are mapped:
 
 partitions.npy        uint8 (bytes,): for each partition its vectors, then the numbers of their rows as int64, each with
                       room for a multiple of `UNIT` rows
@@ -42,6 +42,7 @@ from rsr_cli.core.index.flat import (
     unit,
 )
 from rsr_cli.core.index.manifest import HAMMING
+from rsr_cli.core.index.stored import Stored
 from rsr_cli.core.index.weights import WeightedBits, use_bits
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.index.asked import Candidates
-    from rsr_cli.core.index.flat import Found, Vectors
+    from rsr_cli.core.index.flat import Found, Queries
+    from rsr_cli.core.index.stored import Vectors
 
 LISTS, ENDS, CENTROIDS, GRID = "partitions.npy", "partition_ends.npy", "centroids.npy", "grid.npy"
 #: Rows below which a segment is searched flat in a fraction of a millisecond.
@@ -332,17 +334,18 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
     PartitionFacts
         For the manifest.
     """
-    vectors, rows = flat.vectors, len(flat.vectors)
+    rows = len(flat.vectors)
     rng = np.random.default_rng(seed)
     held = min(HELD_BACK[flat.metric == HAMMING], -(-rows // 5))
     drawn = rng.permutation(rng.choice(rows, min(rows, held + SAMPLE * count), replace=False, shuffle=False))
     # What is learned from a row may be good for this row, so others are asked for, unless there are none.
     asked, sample = np.sort(drawn[:held]), np.sort(drawn[held:] if len(drawn) > held else drawn)
-    learned = learn(vectors[sample], flat.metric, count, rng)
+    learned = learn(_numbers(flat, sample), flat.metric, count, rng)
     assigned = np.empty(rows, np.int32)
-    step = max(1, (16 * AT_ONCE) // max(1, vectors[:1].nbytes))
+    row_bytes = _numbers(flat, slice(1)).nbytes
+    step = max(1, (16 * AT_ONCE) // max(1, row_bytes))
     for start in range(0, rows, step):
-        assigned[start : start + step] = learned.assigned(learned.points(vectors[start : start + step]))
+        assigned[start : start + step] = learned.assigned(learned.points(_numbers(flat, slice(start, start + step))))
     sizes = np.bincount(assigned, minlength=len(learned.values))
     assigned = (np.cumsum(sizes > 0, dtype=np.int32) - 1)[assigned]
     centroids = Centroids(learned.values[sizes > 0], learned.grid, flat.metric)
@@ -358,8 +361,9 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
         members = order[start:end]
         spare = -len(members) % UNIT
         for first in range(0, len(members), step):  # all rows may be alike, and in one partition
-            lists.append(np.ascontiguousarray(vectors[members[first : first + step]]).view(np.uint8).ravel())
-        lists.append(np.zeros(spare * vectors[:1].nbytes, np.uint8))
+            some = _numbers(flat, members[first : first + step])
+            lists.append(np.ascontiguousarray(some).view(np.uint8).ravel())
+        lists.append(np.zeros(spare * row_bytes, np.uint8))
         lists.append(members.view(np.uint8))
         lists.append(np.zeros(spare * members[:1].nbytes, np.uint8))
         start = end
@@ -368,12 +372,17 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
     return PartitionFacts(len(ends), seed, _measure(centroids, assigned, flat, asked))
 
 
+def _numbers(flat: Flat, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+    """Return some vectors as partitions have them: uint8 (n, bytes), or float32 (n, dim)."""
+    return np.asarray(flat.vectors[rows], np.uint8 if flat.metric == HAMMING else np.float32)
+
+
 def _measure(centroids: Centroids, assigned: NDArray[np.int32], flat: Flat, asked: NDArray[np.int64]) -> Recall:
     """Measure the recall of partitions, with some rows as queries: which partitions have the hits of an exact search.
 
     A hit is one of the k if it is as near as the k-th, so that those with equal distances count alike.
     """
-    queries = np.array(flat.vectors[asked])
+    queries = _numbers(flat, asked)
     ks = [k for k in MEASURED if k < len(flat.vectors)] or [1]
     count = len(centroids.values)
     found = flat.search(queries, min(len(flat.vectors), ks[-1] + 1 + SPARE_CANDIDATES))  # one is the query's own row
@@ -418,7 +427,7 @@ class Partitions:
         The segment.
     count : int
         Number of partitions.
-    vectors : numpy.ndarray
+    vectors : numpy.ndarray or Stored
         The segment's vectors (n, width), as in `Flat`.
     metric : str
         As in `Flat`.
@@ -429,19 +438,20 @@ class Partitions:
         A file is missing or damaged.
     """
 
-    def __init__(self, directory: Path, count: int, vectors: NDArray[Any], metric: str) -> None:
+    def __init__(self, directory: Path, count: int, vectors: Vectors, metric: str) -> None:
         self._directory = directory
         self.count = count
-        self._rows, self._width = vectors.shape
+        self._rows, self._width = len(vectors), int(vectors.shape[1])
         self._metric = metric
-        self._vector_bytes = int(vectors.dtype.itemsize * self._width)
+        dtype = np.dtype(np.uint8 if metric == HAMMING else np.float32)
+        self._vector_bytes = dtype.itemsize * self._width
         row_bytes = self._vector_bytes + 8
         grid = None
         if metric != HAMMING:
             grid = np.array(map_checked(directory / GRID, np.float64, (2, self._width)))
             if not (np.isfinite(grid).all() and (grid[1] > 0).all()):
                 raise self._damaged(GRID, "its steps are not numbers above 0")
-        values = np.array(map_checked(directory / CENTROIDS, vectors.dtype, (count, self._width)))
+        values = np.array(map_checked(directory / CENTROIDS, dtype, (count, self._width)))
         if grid is not None and not (np.abs(values) <= _levels(self._width)).all():
             raise self._damaged(CENTROIDS, "they are not on the grid")
         self._centroids = Centroids(values, grid, metric)
@@ -457,7 +467,7 @@ class Partitions:
         self._offset = (directory / LISTS).stat().st_size - mapped.nbytes
         # A view for each element, as it may be the first of a vector.
         self._used: list[Any] = []
-        self._vectors = np.lib.stride_tricks.sliding_window_view(self._bytes.view(vectors.dtype), self._width)
+        self._vectors = np.lib.stride_tricks.sliding_window_view(self._bytes.view(dtype), self._width)
 
     def _damaged(self, name: str, what: str) -> IndexFormatError:
         return IndexFormatError(f"is damaged: {what}", str(self._directory / name), remedy="rebuild")
@@ -515,7 +525,7 @@ class Partitions:
                 raise self._damaged(LISTS, "a row is in none of the partitions, or in two")
             seen[rows] = True
 
-    def search(self, flat: Flat, queries: Vectors, k: int, probe: int) -> list[Found]:
+    def search(self, flat: Flat, queries: Queries, k: int, probe: int) -> list[Found]:
         """Find each query's nearest rows in its nearest partitions, in the order of (distance, row).
 
         Queries for which these have fewer than k rows that may be hits are searched exactly, and so are those with more
@@ -561,7 +571,7 @@ class Partitions:
         return _exact(results, flat, queries, k)
 
     def _ranked(
-        self, flat: Flat, queries: Vectors, k: int, probe: int, width: int
+        self, flat: Flat, queries: Queries, k: int, probe: int, width: int
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], bool]]:
         """Rank the rows of each query's nearest partitions by (distance, row), as far as some candidates tell.
 
@@ -594,13 +604,14 @@ class Partitions:
             if self._metric == HAMMING:
                 found = _in_order(near, rows, k)
             else:
-                found = flat.rescore(points, near, rows, k, self._vectors, at)
+                own = (flat.vectors, rows) if isinstance(flat.vectors, Stored) else (self._vectors, at)
+                found = flat.rescore(points, near, rows, k, *own)
             for (distances, ranked, beyond), all_were in zip(found, whole.tolist(), strict=True):
                 settled = all_were or (len(ranked) >= k and distances[k - 1] < beyond)
                 yield distances[:k], ranked[:k] + flat.first, settled
 
     def search_for(
-        self, flat: Flat, queries: Vectors, k: int, recall: float, measured: Recall, spare: int = 0
+        self, flat: Flat, queries: Queries, k: int, recall: float, measured: Recall, spare: int = 0
     ) -> list[Found]:
         """Find each query's nearest rows with a recall, in the order of (distance, row).
 
@@ -649,7 +660,7 @@ class Partitions:
         return _exact(results, flat, queries, k + spare)
 
     def _candidates(
-        self, queries: Vectors, lists: NDArray[np.int64], k: int
+        self, queries: Queries, lists: NDArray[np.int64], k: int
     ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
         """Return the k nearest rows in some partitions.
 
@@ -735,7 +746,7 @@ def _in_order(near: NDArray[np.int32] | NDArray[np.float64], rows: NDArray[np.in
         yield distances[i, :count], ranked[i, :count], beyond
 
 
-def _exact(results: list[Found | None], flat: Flat, queries: Vectors, k: int) -> list[Found]:
+def _exact(results: list[Found | None], flat: Flat, queries: Queries, k: int) -> list[Found]:
     """Return results, of which those that are ``None`` are searched exactly."""
     weighted = isinstance(queries, WeightedBits)
 

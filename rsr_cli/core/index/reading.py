@@ -38,6 +38,7 @@ from rsr_cli.core.index.manifest import (
 from rsr_cli.core.index.partitions import LISTS, PartitionFacts, Partitions
 from rsr_cli.core.index.rerank import Refined
 from rsr_cli.core.index.scan import SCAN, Scan
+from rsr_cli.core.index.stored import names_of, opened
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.index.weights import WeightedBits
 from rsr_cli.core.records.ids import among, digests
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsr_cli.core.codes.base import Binarizer, FittedCode
-    from rsr_cli.core.index.flat import Found, Search, Vectors
+    from rsr_cli.core.index.flat import Found, Queries, Search
     from rsr_cli.core.index.partitions import Recall
     from rsr_cli.core.records.space import Space
 
@@ -99,7 +100,8 @@ class Segment:
         self.columns = Columns(directory, facts.count)
         self._manifest = manifest
         self.refined = Refined(directory, facts.count, manifest.refine) if manifest.refine else None
-        for name in (VECTORS, TABLE, *(self.refined.names if self.refined else ())):
+        self._vector_files = names_of(VECTORS, scaled=manifest.scaled)
+        for name in (*self._vector_files, TABLE, *(self.refined.names if self.refined else ())):
             if name not in facts.files:
                 raise self._damaged(name, "the manifest does not state its size")
         self._opened = {name: os.stat(os.path.join(directory, name)) for name in facts.files}  # noqa: PTH116, PTH118  thousands
@@ -112,10 +114,10 @@ class Segment:
                 raise self._damaged(name, f"it has {found.st_size} bytes and the manifest {stated}")
 
     @cached_property
-    def vectors(self) -> NDArray[Any]:
-        """The vectors, mapped: uint8 (n, bytes) of codes, float32 (n, dim) of embeddings."""
-        dtype = np.uint8 if self.space.kind == "code" else np.float32
-        return map_checked(self.directory / VECTORS, dtype, (self.count, self.space.width))
+    def vectors(self) -> Any:
+        """The vectors, mapped: uint8 (n, bytes) of codes, or embeddings (n, dim) as an array or as `stored.Stored`."""
+        stored, shape = self._manifest, (self.count, self.space.width)
+        return opened(self.directory, VECTORS, stored.dtype, shape, scaled=stored.scaled)
 
     @property
     def space(self) -> Space:
@@ -213,8 +215,12 @@ class Segment:
 
     def check(self) -> None:
         """Raise IndexFormatError if a file that is open was written to since the segment was opened."""
-        used = [VECTORS, *([TABLE] if "table" in vars(self) else []), *([LISTS] if "partitions" in vars(self) else [])]
-        used += self.refined.names if self.refined and "arrays" in vars(self.refined) else []
+        used = [
+            *self._vector_files,
+            *([TABLE] if "table" in vars(self) else []),
+            *([LISTS] if "partitions" in vars(self) else []),
+        ]
+        used += self.refined.names if self.refined and "vectors" in vars(self.refined) else []
         used += [SCAN] if vars(self).get("scan") else []
         for name in used:
             opened, path = self._opened[name], os.path.join(self.directory, name)  # noqa: PTH118  thousands
@@ -333,7 +339,8 @@ class Index:
     def vector(self, row: int) -> NDArray[Any]:
         """Return what asks for a row: a code, uint8 (bytes,), or its values; or an embedding, float32 (dim,)."""
         segment, at = self._at(row)
-        vector: NDArray[Any] = np.array(segment.vectors[at])
+        dtype = np.uint8 if segment.space.kind == "code" else np.float32
+        vector: NDArray[Any] = np.array(segment.vectors[at : at + 1], dtype)[0]
         return self.code.decoded(vector[None])[0] if self.code else vector
 
     def embedding(self, row: int) -> NDArray[np.float64]:
@@ -495,7 +502,7 @@ class Index:
             distances[:, mine] = segment.flat().measure(asked, at)
         return distances
 
-    def _asked(self, queries: NDArray[Any]) -> Vectors:
+    def _asked(self, queries: NDArray[Any]) -> Queries:
         """Return what queries ask the vectors with: values ask codes by the codes' own distance, or weights of bits."""
         if self.code:
             return AskedFitted.of(self.code, queries)

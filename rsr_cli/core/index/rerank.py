@@ -1,7 +1,7 @@
 """Embeddings that an index stores beside its codes, by which a shortlist of these is ranked again.
 
-``refine.npy`` is int8, float16 or float32 (n, dim). Of int8 ``scales.npy`` is float32 (n,): what the whole numbers of
-each row are multiplied by. All sums are those of float64 and of one row, so they do not depend on the other rows.
+``refine.npy`` is int8, float16 or float32 (n, dim), see `stored`. All sums are those of float64 and of one row, so they
+do not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import FingerprintError, IndexFormatError
-from rsr_cli.core.index.columns import ArrayFile, map_checked
 from rsr_cli.core.index.flat import measured, unit
+from rsr_cli.core.index.stored import Stored, VectorWriter, names_of, opened
 from rsr_cli.core.inputs import read_scattered
+from rsr_cli.core.records.scaled import drop_beyond
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.index.manifest import Refine
+    from rsr_cli.core.index.stored import Vectors
     from rsr_cli.core.records.batch import Batch
 
-REFINE, SCALES = "refine.npy", "scales.npy"
-INT8_MAX = 127
+REFINE = "refine.npy"
 #: Bytes of float64 that are computed with at once, which stay in the processor's cache.
 BLOCK_BYTES = 1 << 19
 
@@ -50,11 +51,11 @@ class RefineWriter:
     """
 
     def __init__(self, directory: Path, dtype: str, metric: str) -> None:
-        self._directory = directory
         self.dtype = dtype
         self.metric = metric
         self.dim = 0
-        self._files: list[ArrayFile] = []
+        is_int8 = dtype == "int8"
+        self._rows = VectorWriter(directory, REFINE, dtype, scaled=is_int8, unit=is_int8 and metric == "cosine")
 
     def prepare(self, batch: Batch, skips: Skips) -> None:
         """Drop records whose embedding cannot be stored.
@@ -69,39 +70,27 @@ class RefineWriter:
         assert batch.space is not None
         assert batch.beside is not None
         values, space = batch.beside
-        if not self._files and space.fingerprint != batch.space.facts.get("of"):
+        if not self.dim and space.fingerprint != batch.space.facts.get("of"):
             what = space.difference(batch.space.of_embedding())
             raise FingerprintError(f"its embedding is not that of its code ({what})", batch.place(0))
         if self.metric == "cosine":
             batch.beside = unit(values), space
-        elif self.dtype == "float16":
-            largest = np.abs(values).max(axis=1)
-            sound = largest <= np.finfo(np.float16).max
-            what = "its embedding has values up to {:.2g}, beyond float16's"
-            batch.keep_sound(sound, lambda i: what.format(largest[i]), skips)
+        else:
+            drop_beyond(batch, values, self.dtype, skips)
 
     def append(self, embeddings: NDArray[np.float32]) -> None:
         """Append embeddings (n, dim)."""
-        if self.dtype != "int8":
-            self.copy(embeddings.astype(self.dtype))
-            return
-        scales = (np.abs(embeddings).max(axis=1) / INT8_MAX).astype(np.float32)
-        whole = np.rint(embeddings / np.where(scales > 0, scales, 1).astype(np.float64)[:, None])
-        self.copy(whole.clip(-INT8_MAX, INT8_MAX).astype(np.int8), scales)
+        self.dim = embeddings.shape[1]
+        self._rows.append(embeddings)
 
-    def copy(self, *arrays: NDArray[Any]) -> None:
-        """Append rows as they are stored: values (n, dim), and of int8 scales (n,)."""
-        if not self._files:
-            self.dim = arrays[0].shape[1]
-            named = zip((REFINE, SCALES), arrays, strict=False)
-            self._files = [ArrayFile(self._directory / name, rows.dtype, rows.shape[1:]) for name, rows in named]
-        for file, rows in zip(self._files, arrays, strict=True):
-            file.append(rows)
+    def copy(self, rows: Vectors) -> None:
+        """Append rows as they are stored."""
+        self.dim = rows.shape[1]
+        self._rows.copy(rows)
 
     def close(self) -> None:
         """Finish the files."""
-        for file in self._files:
-            file.close()
+        self._rows.close()
 
 
 class Refined:
@@ -120,27 +109,30 @@ class Refined:
     def __init__(self, directory: Path, count: int, refine: Refine) -> None:
         self._directory = directory
         self._refine = refine
-        self.names = (REFINE, SCALES) if refine.dtype == "int8" else (REFINE,)
-        self._shapes = {REFINE: (count, refine.dim), SCALES: (count,)}
-        self._dtypes = {REFINE: refine.dtype, SCALES: "float32"}
+        self._count = count
+        self._scaled = refine.dtype == "int8"
+        self.names = names_of(REFINE, scaled=self._scaled)
 
     @cached_property
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """The files: values (n, dim), and of int8 the scales, float32 (n,).
+    def vectors(self) -> Vectors:
+        """The embeddings (n, dim).
 
         Raises
         ------
         IndexFormatError
-            One is missing or damaged.
+            A file is missing or damaged.
         """
-        return tuple(map_checked(self._directory / name, self._dtypes[name], self._shapes[name]) for name in self.names)
+        shape = self._count, self._refine.dim
+        return opened(self._directory, REFINE, self._refine.dtype, shape, scaled=self._scaled)
 
     @cached_property
-    def _scattered(self) -> tuple[NDArray[Any], ...]:
+    def _scattered(self) -> Vectors:
         """The same, to read a row here and there."""
-        for array in self.arrays:
-            read_scattered(array)
-        return self.arrays
+        found = self.vectors
+        for array in (found.values, found.scales) if isinstance(found, Stored) else (found,):
+            if array is not None:
+                read_scattered(array)
+        return found
 
     def row(self, row: int) -> NDArray[np.float64]:
         """Return the embedding of a row, float64 (dim,); raise IndexFormatError if its values are not finite."""
@@ -148,11 +140,7 @@ class Refined:
 
     def _rows(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the embeddings of some rows, float64 (n, dim)."""
-        values, *scales = (array[rows] for array in self._scattered)
-        wide = values.astype(np.float64)
-        for factors in scales:
-            wide *= np.where(factors >= 0, factors, np.nan)[:, None]
-        return wide
+        return np.asarray(self._scattered[rows], np.float64)
 
     def _sound(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return numbers that embeddings have, or distances to them; raise IndexFormatError if one is not finite."""

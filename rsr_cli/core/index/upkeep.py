@@ -119,11 +119,7 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         _check_space(path, first)
 
         def fill(staging: Path) -> Generator[int, None, Manifest]:
-            metric = first.refine.metric if first.refine else None if first.metric == HAMMING else first.metric
-            refine = first.refine.dtype if first.refine else None
-            with contextlib.closing(
-                SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine, tuple(index.learned.values()))
-            ) as writer:
+            with contextlib.closing(_writer(index, staging, divided)) as writer:
                 writer.max_norm = first.max_norm
                 try:
                     for segment in index.segments:
@@ -152,6 +148,14 @@ def compact(path: Path, *, arguments: Sequence[str] = (), partitions: Divided = 
         _tidy(final)
     except OutputError as error:  # the index is as it was to become
         log.warning("%s: what is no longer needed cannot be removed: %s", path, error.message)
+
+
+def _writer(index: Index, staging: Path, divided: Divided) -> SegmentWriter:
+    """Return what writes a segment that stores vectors as those of an index."""
+    manifest, fitted = index.manifest, tuple(index.learned.values())
+    own = None if manifest.metric == HAMMING else manifest.metric
+    metric, refine = (manifest.refine.metric, manifest.refine.dtype) if manifest.refine else (own, None)
+    return SegmentWriter(staging / f"{NEW}1", metric, Skips(), divided, refine, fitted, manifest.dtype)
 
 
 def _tidy(index: Path) -> None:

@@ -18,6 +18,7 @@ from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
 from rsr_cli.core.index.manifest import (
     CODEBOOK,
+    DTYPES,
     METRICS,
     TABLE,
     TRANSFORM,
@@ -25,12 +26,14 @@ from rsr_cli.core.index.manifest import (
     Manifest,
     Refine,
     SegmentFacts,
+    has_scales,
     learned_for,
     metric_of,
 )
 from rsr_cli.core.index.partitions import partitions_of, write_partitions
 from rsr_cli.core.index.rerank import RefineWriter
 from rsr_cli.core.index.scan import is_scanned, write_scan
+from rsr_cli.core.index.stored import VectorWriter, opened
 from rsr_cli.core.index.table import NOT_STORED, TableWriter, stored
 from rsr_cli.core.inputs import map_array, sha256_of
 from rsr_cli.core.records.facts import Fact, Facts, widened
@@ -39,8 +42,6 @@ from rsr_cli.core.records.ids import digests
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.fitted.state import Fitted
@@ -62,6 +63,8 @@ class SegmentWriter:
         The directory to create.
     metric, skips, partitions, refine, fitted
         As in `build`.
+    stored : str, optional
+        What to store embeddings as, one of `manifest.DTYPES`; ``None`` is the type that the first ones are written in.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class SegmentWriter:
         partitions: Divided = None,
         refine: str | None = None,
         fitted: Sequence[Fitted] = (),
+        stored: str | None = None,
     ) -> None:
         directory.mkdir()
         self._directory = directory
@@ -93,7 +97,8 @@ class SegmentWriter:
         self._gsd: tuple[float, float] | None = None
         self._extent: tuple[float, float] | None = None
         self._files: dict[str, dict[str, Any]] = {}
-        self._vectors: ArrayFile | None = None
+        self._stored_as = stored
+        self._vectors: VectorWriter | None = None
         self._fitted = fitted
         self._refine = RefineWriter(directory, refine, metric or METRICS[0]) if refine else None
         self._columns = FilterColumns(directory)
@@ -109,9 +114,13 @@ class SegmentWriter:
     def add(self, batch: Batch) -> int:
         """Append a batch, and return how many of its records were added."""
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
-            if self._metric == "cosine":
-                batch.vectors = unit(batch.vectors)
-            self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
+            self._stored_as = self._stored_as or stored_as(batch.space)
+            if has_scales(self._stored_as, self._metric or METRICS[0]) and self._metric == "cosine":
+                self.max_norm = 1.0  # by their scales
+            else:
+                if self._metric == "cosine":
+                    batch.vectors = unit(batch.vectors)
+                self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
         if self._refine and len(batch):
             self._refine.prepare(batch, self._skips)
         texts, facts = self._stored(batch)
@@ -123,7 +132,7 @@ class SegmentWriter:
         facts = facts if new.all() else facts.take(new)
         if not len(batch):
             return 0
-        self._append(batch.vectors, batch.space)
+        self._vectors_of(batch.space).append(batch.vectors)
         if self._refine and batch.beside:
             self._refine.append(batch.beside[0])
         self._columns.append(facts)
@@ -132,13 +141,15 @@ class SegmentWriter:
         self.count += len(batch)
         return len(batch)
 
-    def _append(self, values: NDArray[Any], space: Space) -> None:
-        """Append vectors, the first of which decide the space."""
+    def _vectors_of(self, space: Space) -> VectorWriter:
+        """Return what writes the vectors, the first of which decide the space."""
         if self._vectors is None:
             self._learned = files_of(space, self._fitted)
             self._space = space
-            self._vectors = ArrayFile(self._directory / VECTORS, values.dtype, values.shape[1:])
-        self._vectors.append(values)
+            scaled = has_scales(self.dtype, self.metric)
+            unit_length = scaled and self.metric == "cosine"
+            self._vectors = VectorWriter(self._directory, VECTORS, self.dtype, scaled=scaled, unit=unit_length)
+        return self._vectors
 
     def copy(self, segment: Segment) -> Iterator[int]:
         """Append the rows of another segment that are not deleted, and yield how many were since the last time."""
@@ -146,10 +157,10 @@ class SegmentWriter:
         for first, kept in segment.blocks(ROWS_AT_ONCE):
             if not kept.any():
                 continue
-            self._append(segment.vectors[first : first + len(kept)][kept], segment.space)
+            rows = slice(first, first + len(kept))
+            self._vectors_of(segment.space).copy(segment.vectors[rows][kept])
             if self._refine and segment.refined:
-                rows = slice(first, first + len(kept))
-                self._refine.copy(*(array[rows][kept] for array in segment.refined.arrays))
+                self._refine.copy(segment.refined.vectors[rows][kept])
             self._columns.copy(segment.columns, names, first, kept)
             self._ids.append(digests(segment.ids(first, kept)))
             self._table.copy(self.count, segment.directory / TABLE, first, kept)
@@ -199,13 +210,21 @@ class SegmentWriter:
         if self._learned.get(CODEBOOK):
             what = f"codes of {self._learned[CODEBOOK].method} are not divided into partitions"
             raise UsageError(what, remedy="no-partitions")
-        flat = Flat(map_array(self._directory / VECTORS), self.metric, self.max_norm)
+        assert self._space is not None  # as there are rows
+        scaled, shape = has_scales(self.dtype, self.metric), (self.count, self._space.width)
+        vectors = opened(self._directory, VECTORS, self.dtype, shape, scaled=scaled)
+        flat = Flat(vectors, self.metric, self.max_norm)
         return asdict(write_partitions(self._directory, flat, count))
 
     @property
     def metric(self) -> str:
         """How the vectors are compared."""
         return metric_of(self._space, self._metric)
+
+    @property
+    def dtype(self) -> str:
+        """What the vectors are stored as."""
+        return "uint8" if self._space and self._space.kind == "code" else self._stored_as or "float32"
 
     def close(self) -> None:
         """Close the files."""
@@ -228,6 +247,7 @@ class SegmentWriter:
             max_norm=self.max_norm,
             gsd=self._gsd,
             extent=self._extent,
+            stored=None if self.dtype == "uint8" or self._space is None else self.dtype,
             refine=Refine(stored.dtype, stored.metric, stored.dim) if stored else None,
             segments=(segment,) if self.count else (),
             partitions=self._divided,
@@ -263,6 +283,11 @@ def made_by(arguments: Sequence[str]) -> dict[str, Any]:
         "made_with": {"rsr": rsr_cli.__version__, "faiss": faiss.__version__, "python": platform.python_version()},
         "arguments": [os.fsencode(word).decode(errors="backslashreplace") for word in arguments],
     }
+
+
+def stored_as(space: Space) -> str:
+    """Return what embeddings are stored as that are written in the type of a space."""
+    return space.dtype if space.dtype in DTYPES else "float32"
 
 
 def facts_of(path: Path) -> dict[str, Any]:
