@@ -115,7 +115,7 @@ class SegmentWriter:
         """Append a batch, and return how many of its records were added."""
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
             self._stored_as = self._stored_as or stored_as(batch.space)
-            if has_scales(self._stored_as, self._metric or METRICS[0]) and self._metric == "cosine":
+            if self._metric == "cosine" and self._stored_as != "float32":
                 self.max_norm = 1.0  # by their scales
             else:
                 if self._metric == "cosine":
