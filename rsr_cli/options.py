@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from rsr_cli import signals
 from rsr_cli.core.errors import Skips, UsageError, counted
 from rsr_cli.core.files import explained
+from rsr_cli.core.records.scaled import WRITTEN
 from rsr_cli.remedies import explain
 
 if TYPE_CHECKING:
@@ -251,6 +252,17 @@ def destination(function: Callable[P, R]) -> Callable[P, R]:
 # binarize, embed, index, info: commands that read what others wrote in parts.
 allow_missing = click.option(
     "--allow-missing", is_flag=True, help="Read a directory of parts although parts or shards are missing or damaged."
+)
+
+
+# embed, transform: commands that make embeddings.
+dtype = click.option(
+    "--dtype",
+    type=click.Choice(WRITTEN),
+    default=WRITTEN[0],
+    show_default=True,
+    help="Type of number to write embeddings in; int8, with a scale per embedding, takes a quarter of the bytes and"
+    " finds nearly the same.",
 )
 
 

@@ -89,14 +89,7 @@ def _complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: st
     help="Number format of the model; auto is bf16 where the device and the model suit it, else fp32; int8 is faster"
     " on CPUs with AVX-512 VNNI, and changes a few bits of a code.  [default: auto]",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(WRITTEN),
-    default=WRITTEN[0],
-    show_default=True,
-    help="Type of number to write embeddings in; int8, with a scale per embedding, takes a quarter of the bytes and"
-    " finds nearly the same.",
-)
+@options.dtype
 @click.option("--batch-size", type=click.IntRange(1), help="Tiles per forward pass.  [default: cpu 16, else 64]")
 @options.reach
 @options.keep_going

@@ -11,7 +11,10 @@ from rsr_cli.core.progress import Progress
 from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.tables import TableSettings
 
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 @options.destination
 @options.allow_missing
 @options.fitted("TRANSFORM", "What rsr fit wrote.", required=True)
+@options.dtype
 @options.table
 @options.keep_going
 @options.verbosity
@@ -28,6 +32,7 @@ def transform(
     to: options.Destination,
     allow_missing: bool,
     fitted: str,
+    dtype: str,
     settings: TableSettings,
     skips: Skips,
 ) -> None:
@@ -36,6 +41,7 @@ def transform(
     Reads records with an embedding and writes them with one that is centred, or has fewer dimensions, in its place.
     """
     from rsr_cli.core.fitted.transform import Transform
+    from rsr_cli.core.records.scaled import written_as
 
     made = Transform.read(fitted)
     with to.opened("rsr transform", skips) as out, Progress("records") as progress:
@@ -53,5 +59,10 @@ def transform(
             "vector_column": settings.vector_column,
             "id_column": settings.id_column,
         }
-        for count in out.fill(to.of_shard(batches, skips), made.batches, made_with):
+        made_with["dtype"] = dtype
+
+        def make(some: Iterable[Batch]) -> Iterator[Batch]:
+            return written_as(made.batches(some), dtype, skips)
+
+        for count in out.fill(to.of_shard(batches, skips), make, made_with):
             progress.update(count)

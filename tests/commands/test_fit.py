@@ -43,6 +43,19 @@ def vectors(done):
     return np.array([np.frombuffer(base64.b64decode(each["data"]), "<f4") for each in found]), found[0]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_fewer_dimensions_in_fewer_bytes(rsr, lines, drawn, files, dtype):
+    sent = lines(embedding_records(drawn))
+    exact, _ = vectors(rsr("transform", "--with", files["whiten"], input=sent))
+    done = rsr("transform", "--with", files["whiten"], "--dtype", dtype, input=sent)
+    found = [orjson.loads(line)["properties"]["embedding"] for line in done.stdout.splitlines()]
+    numbers = np.array([np.frombuffer(base64.b64decode(each["data"]), np.dtype(dtype)) for each in found], float)
+    assert {each["dtype"] for each in found} == {dtype}
+    scales = np.array([each.get("scale", 1) for each in found])[:, None]
+    step = scales / 2 if dtype == "int8" else np.abs(exact) * 2.0**-11 + 2.0**-25
+    assert (np.abs(numbers * scales - exact) <= step * 1.001).all()
+
+
 def unit(values):
     return values / np.linalg.norm(values.astype(float), axis=1, keepdims=True)
 
