@@ -94,7 +94,6 @@ REMEDIES = {
     "no-columns": "leave out --vector-column and --id-column: records have their vector as embedding, and an id",
     "no-defaults": "pass --bands, --mean, --std and --size",
     "no-metric": "leave --metric out",
-    "no-partitions": "leave --partitions out",
     "no-refine": "leave --refine out",
     "no-rerank": "leave --rerank out",
     "no-valid-pixel": "leave such tiles out with rsr tile --min-valid, or pass --keep-going",

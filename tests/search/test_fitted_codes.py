@@ -182,3 +182,58 @@ def test_codes_of_another_fit_are_refused(indexes, method, tmp_path):
         make_index(tmp_path / "x.rsr", made(), fitted=[other, STATES[method]])
     with pytest.raises(FingerprintError, match="in another vector space"):
         list(searcher.by_record(batches(codes_of(VECTORS[:2], "sign"), searcher.queries.kinds)))
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory):
+    """Indexes of codes of many embeddings in clusters, divided into 12 partitions, and the embeddings."""
+    random = np.random.default_rng(4)
+    centres = random.standard_normal((12, DIM)) * 3
+    vectors = (centres[random.integers(12, size=1500)] + random.standard_normal((1500, DIM))).astype(np.float32)
+    folder, found = tmp_path_factory.mktemp("p"), {}
+    for method in FITTED:
+        fitted = learned(method, vectors, 32)
+        records = binarized(embedding_records(vectors), method, fitted=fitted)
+        found[method] = make_index(folder / f"{method}.rsr", records, fitted=[fitted], partitions=12)
+    yield found, vectors
+    for index in found.values():
+        index.__exit__()
+
+
+@pytest.mark.parametrize("method", FITTED)
+@pytest.mark.parametrize("share", [None, 0.3])
+@pytest.mark.parametrize("probe", [1, 3, 12])
+def test_partitions_are_searched_as_all_rows_would_be_that_they_hold(divided, method, share, probe):
+    indexes, vectors = divided
+    index, some = indexes[method], vectors[:40] + np.float32(0.3)
+    (segment,) = index.segments
+    code, codes = index.code, np.array(segment.vectors)
+    may, kept = np.ones(len(codes), bool), None
+    if share:
+        may = np.random.default_rng(1).random(len(codes)) < share
+        kept = [Kept.where(may)]
+    segment.partitions.check_rows()
+    values = code.values(some)
+    points = code.points(code.decoded(codes)).astype(float)
+    middles = segment.partitions._centroids
+    nearest = middles.nearest(code.points(values), probe)
+    home = middles.assigned(middles.points(points.astype(np.float32)))
+    for query, lists, found in zip(values, nearest, asked(index, some, 10, None, kept, probe=probe), strict=True):
+        distances = code.measure(query, codes)
+        inside = np.flatnonzero(may & np.isin(home, lists))
+        if len(inside) < 10:  # then all rows are searched
+            inside = np.flatnonzero(may)
+        order = sorted(inside.tolist(), key=lambda row: (distances[row], row))[:10]
+        assert found == [(f"t{row}", distances[row]) for row in order]
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_a_recall_is_kept_by_embeddings_and_by_codes(divided, method):
+    indexes, vectors = divided
+    index = indexes[method]
+    some = vectors[:300] + np.random.default_rng(0).standard_normal((300, DIM)).astype(np.float32) / 4
+    exact = asked(index, some, 10)
+    found = asked(index, some, 10, recall=0.95)
+    shares = [sum(d <= own[-1][1] for _, d in hits) / 10 for own, hits in zip(exact, found, strict=True)]
+    assert np.mean(shares) > 0.95 - 2 * np.std(shares) / 300**0.5
+    assert any(hits != own for hits, own in zip(found, exact, strict=True)) or np.mean(shares) == 1

@@ -147,6 +147,10 @@ class FittedCode(Binarizer):
             raise UsageError(f"{self.method} makes {own} bits as it was fitted, not {bits}", remedy="bits-fitted")
         return own
 
+    def points(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Return float32 (n, dim) of values: what is near by Euclidean distance is near by the codes' own."""
+        return values[:, : self.dim].astype(np.float32)
+
     @abstractmethod
     def decoded(self, codes: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Return about what `values` made of the embeddings of codes (n, bytes): (n, numbers)."""

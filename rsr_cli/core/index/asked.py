@@ -36,6 +36,11 @@ class Asked(ABC):
     def __getitem__(self, some: Any) -> Asked:
         """Return some of the queries, by their numbers or as a slice."""
 
+    @property
+    @abstractmethod
+    def points(self) -> NDArray[Any]:
+        """What is compared with the middles of partitions: codes, uint8 (n, bytes), or float32 (n, dim)."""
+
     @abstractmethod
     def measure(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the distances to codes (m, bytes), float64 (n, m)."""
@@ -66,6 +71,11 @@ class AskedFitted(Asked):
     def __getitem__(self, some: Any) -> AskedFitted:
         """Return some of the queries, by their numbers or as a slice."""
         return type(self)(self._code, self._values[some])
+
+    @property
+    def points(self) -> NDArray[Any]:
+        """What is compared with the middles of partitions, float32 (n, dim)."""
+        return self._code.points(self._values)
 
     def measure(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the distances to codes (m, bytes), float64 (n, m)."""

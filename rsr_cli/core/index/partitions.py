@@ -26,7 +26,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError, UsageError
-from rsr_cli.core.index.asked import Asked
+from rsr_cli.core.index.asked import Asked, AskedFitted
 from rsr_cli.core.index.columns import ArrayFile, map_checked
 from rsr_cli.core.index.flat import (
     CANDIDATES,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rsr_cli.core.codes.base import FittedCode
     from rsr_cli.core.index.asked import Candidates
     from rsr_cli.core.index.flat import Found, Queries
     from rsr_cli.core.index.stored import Vectors
@@ -313,7 +314,9 @@ def learn(sample: NDArray[Any], metric: str, count: int, rng: np.random.Generato
 # Building ------------------------------------------------------------------------------------------------------------
 
 
-def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> PartitionFacts:
+def write_partitions(
+    directory: Path, flat: Flat, count: int, seed: int = 0, code: FittedCode | None = None
+) -> PartitionFacts:
     """Divide the vectors of a segment into partitions, write their files, and measure their recall.
 
     Takes the memory of a sample of `SAMPLE` rows per partition, and 24 bytes per row.
@@ -328,6 +331,8 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
         Number of partitions, see `partitions_of`; there are fewer if fewer of the vectors differ.
     seed : int
         Of the rows that are drawn.
+    code : FittedCode, optional
+        What codes are decoded by that have a distance of their own; partitions are those of what they are decoded to.
 
     Returns
     -------
@@ -340,12 +345,16 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
     drawn = rng.permutation(rng.choice(rows, min(rows, held + SAMPLE * count), replace=False, shuffle=False))
     # What is learned from a row may be good for this row, so others are asked for, unless there are none.
     asked, sample = np.sort(drawn[:held]), np.sort(drawn[held:] if len(drawn) > held else drawn)
-    learned = learn(_numbers(flat, sample), flat.metric, count, rng)
+
+    def points(some: slice | NDArray[np.int64]) -> NDArray[Any]:
+        return code.points(code.decoded(flat.vectors[some])) if code else _numbers(flat, some)
+
+    learned = learn(points(sample), flat.metric, count, rng)
     assigned = np.empty(rows, np.int32)
     row_bytes = _numbers(flat, slice(1)).nbytes
-    step = max(1, (16 * AT_ONCE) // max(1, row_bytes))
+    step = max(1, (16 * AT_ONCE) // max(1, points(slice(1)).nbytes))
     for start in range(0, rows, step):
-        assigned[start : start + step] = learned.assigned(learned.points(_numbers(flat, slice(start, start + step))))
+        assigned[start : start + step] = learned.assigned(learned.points(points(slice(start, start + step))))
     sizes = np.bincount(assigned, minlength=len(learned.values))
     assigned = (np.cumsum(sizes > 0, dtype=np.int32) - 1)[assigned]
     centroids = Centroids(learned.values[sizes > 0], learned.grid, flat.metric)
@@ -369,20 +378,31 @@ def write_partitions(directory: Path, flat: Flat, count: int, seed: int = 0) -> 
         start = end
     lists.close()
     del order
-    return PartitionFacts(len(ends), seed, _measure(centroids, assigned, flat, asked))
+    return PartitionFacts(len(ends), seed, _measure(centroids, assigned, flat, asked, code))
 
 
 def _numbers(flat: Flat, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
     """Return some vectors as partitions have them: uint8 (n, bytes), or float32 (n, dim)."""
-    return np.asarray(flat.vectors[rows], np.uint8 if flat.metric == HAMMING else np.float32)
+    some = flat.vectors[rows]
+    return some if isinstance(some, np.ndarray) and some.dtype == np.uint8 else np.asarray(some, np.float32)
 
 
-def _measure(centroids: Centroids, assigned: NDArray[np.int32], flat: Flat, asked: NDArray[np.int64]) -> Recall:
+def _measure(
+    centroids: Centroids,
+    assigned: NDArray[np.int32],
+    flat: Flat,
+    asked: NDArray[np.int64],
+    code: FittedCode | None,
+) -> Recall:
     """Measure the recall of partitions, with some rows as queries: which partitions have the hits of an exact search.
 
     A hit is one of the k if it is as near as the k-th, so that those with equal distances count alike.
     """
-    queries = _numbers(flat, asked)
+    points = _numbers(flat, asked)
+    queries: Queries = points
+    if code:
+        decoded = AskedFitted.of(code, code.decoded(points))
+        queries, points = decoded, decoded.points
     ks = [k for k in MEASURED if k < len(flat.vectors)] or [1]
     count = len(centroids.values)
     found = flat.search(queries, min(len(flat.vectors), ks[-1] + 1 + SPARE_CANDIDATES))  # one is the query's own row
@@ -390,7 +410,7 @@ def _measure(centroids: Centroids, assigned: NDArray[np.int32], flat: Flat, aske
     ranks = np.full(distances.shape, count)
     for start in range(0, len(asked), max(1, AT_ONCE // count)):
         some = slice(start, start + max(1, AT_ONCE // count))
-        order = np.argsort(centroids.nearest(queries[some], count), axis=1)
+        order = np.argsort(centroids.nearest(points[some], count), axis=1)
         for i, own in enumerate(asked[some], start):
             others = found[i][1] != own
             rows = found[i][1][others]
@@ -431,6 +451,8 @@ class Partitions:
         The segment's vectors (n, width), as in `Flat`.
     metric : str
         As in `Flat`.
+    code : FittedCode, optional
+        As in `write_partitions`.
 
     Raises
     ------
@@ -438,21 +460,24 @@ class Partitions:
         A file is missing or damaged.
     """
 
-    def __init__(self, directory: Path, count: int, vectors: Vectors, metric: str) -> None:
+    def __init__(
+        self, directory: Path, count: int, vectors: Vectors, metric: str, code: FittedCode | None = None
+    ) -> None:
         self._directory = directory
         self.count = count
         self._rows, self._width = len(vectors), int(vectors.shape[1])
         self._metric = metric
-        dtype = np.dtype(np.uint8 if metric == HAMMING else np.float32)
+        dim = code.dim if code else self._width  # of what is compared with centroids
+        dtype = np.dtype(np.uint8 if code or metric == HAMMING else np.float32)
         self._vector_bytes = dtype.itemsize * self._width
         row_bytes = self._vector_bytes + 8
         grid = None
         if metric != HAMMING:
-            grid = np.array(map_checked(directory / GRID, np.float64, (2, self._width)))
+            grid = np.array(map_checked(directory / GRID, np.float64, (2, dim)))
             if not (np.isfinite(grid).all() and (grid[1] > 0).all()):
                 raise self._damaged(GRID, "its steps are not numbers above 0")
-        values = np.array(map_checked(directory / CENTROIDS, dtype, (count, self._width)))
-        if grid is not None and not (np.abs(values) <= _levels(self._width)).all():
+        values = np.array(map_checked(directory / CENTROIDS, dtype if grid is None else np.float32, (count, dim)))
+        if grid is not None and not (np.abs(values) <= _levels(dim)).all():
             raise self._damaged(CENTROIDS, "they are not on the grid")
         self._centroids = Centroids(values, grid, metric)
         ends = np.array(map_checked(directory / ENDS, np.int64, (count,)))
@@ -593,8 +618,11 @@ class Partitions:
         step = max(1, CANDIDATES // (width * min(probe, self.count)))
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
-            points: NDArray[Any] = some.codes if isinstance(some, WeightedBits) else np.ascontiguousarray(some)
+            points: NDArray[Any] = some.points if isinstance(some, Asked) else np.ascontiguousarray(some)
             lists = self._centroids.nearest(points, min(probe, self.count))
+            if isinstance(some, AskedFitted):
+                yield from (self._decoded(flat, some[[i]], each, k, width) for i, each in enumerate(lists))
+                continue
             near, rows, at = self._candidates(some if isinstance(some, WeightedBits) else points, lists, width)
             whole = rows[:, -1] < 0
             may = rows >= 0
@@ -609,6 +637,29 @@ class Partitions:
             for (distances, ranked, beyond), all_were in zip(found, whole.tolist(), strict=True):
                 settled = all_were or (len(ranked) >= k and distances[k - 1] < beyond)
                 yield distances[:k], ranked[:k] + flat.first, settled
+
+    def _decoded(
+        self, flat: Flat, query: AskedFitted, lists: NDArray[np.int64], k: int, width: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], bool]:
+        """Rank the rows of some partitions, of codes that have a distance of their own, as `_ranked` does."""
+        starts, sizes = self._starts[lists], self._sizes[lists]
+        ends = starts + self._room[lists] * self._vector_bytes
+        codes = np.concatenate(
+            [self._bytes[start : start + n * self._vector_bytes] for start, n in zip(starts, sizes, strict=True)]
+        ).reshape(-1, self._vector_bytes)
+        rows = np.concatenate([self._bytes[end : end + n * 8] for end, n in zip(ends, sizes, strict=True)]).view(
+            np.int64
+        )
+        if (rows < 0).any() or (rows >= self._rows).any():
+            raise self._damaged(LISTS, "it has numbers beyond the segment's rows")
+        ((distances, at, beyond),) = query.nearest(codes, min(width, len(codes)))
+        rows = rows[at]
+        if flat.kept is not None:
+            may = flat.kept.of(rows)
+            distances, rows = distances[may], rows[may]
+        order = np.lexsort((rows, distances))[:k]
+        is_settled = width >= len(codes) or (len(order) >= k and distances[order[-1]] < beyond)
+        return distances[order], rows[order] + flat.first, is_settled
 
     def search_for(
         self, flat: Flat, queries: Queries, k: int, recall: float, measured: Recall, spare: int = 0
@@ -650,7 +701,7 @@ class Partitions:
                 probe = measured.probe_for(recall, more)
             except UsageError:  # so many are not found with that recall
                 break
-            if isinstance(queries, WeightedBits):  # measured with codes: by weights the recall is up to 0.016 less
+            if isinstance(queries, Asked):  # measured with codes: by weights the recall is up to 0.016 less
                 probe = max(probe + 1, _half_more(probe))
             found = self.search(flat.of_all(), queries[unsettled], more + spare, probe)
             for i, (distances, rows), may in zip(unsettled, found, may_be_hits([flat], found), strict=True):
@@ -748,7 +799,7 @@ def _in_order(near: NDArray[np.int32] | NDArray[np.float64], rows: NDArray[np.in
 
 def _exact(results: list[Found | None], flat: Flat, queries: Queries, k: int) -> list[Found]:
     """Return results, of which those that are ``None`` are searched exactly."""
-    weighted = isinstance(queries, WeightedBits)
+    weighted = isinstance(queries, Asked)
 
     def search(missing: NDArray[np.intp]) -> list[Found]:
         def part(some: Flat, numbers: NDArray[np.intp], width: int | None) -> list[Found]:

@@ -74,6 +74,8 @@ class Segment:
         That of the index, or of the segments that it will be extended by.
     first : int
         Row of the index that is the segment's row 0.
+    code : FittedCode, optional
+        What codes are decoded by that have a distance of their own.
 
     Attributes
     ----------
@@ -92,8 +94,11 @@ class Segment:
         A file is damaged.
     """
 
-    def __init__(self, directory: Path, facts: SegmentFacts, manifest: Manifest, first: int = 0) -> None:
+    def __init__(
+        self, directory: Path, facts: SegmentFacts, manifest: Manifest, first: int = 0, code: FittedCode | None = None
+    ) -> None:
         self.directory = directory
+        self._code = code
         self.facts = facts
         self.first = first
         self.count = facts.count
@@ -158,7 +163,8 @@ class Segment:
         assert self.facts.partitions is not None
         if LISTS not in self.facts.files:
             raise self._damaged(LISTS, "the manifest does not state its size")
-        return Partitions(self.directory, self.facts.partitions["count"], self.vectors, self._manifest.metric)
+        count = self.facts.partitions["count"]
+        return Partitions(self.directory, count, self.vectors, self._manifest.metric, self._code)
 
     @cached_property
     def table(self) -> Table:
@@ -275,7 +281,7 @@ class Index:
             try:
                 self.learned = learned_in(path, self.manifest)
                 self.code = code_of(self.manifest, self.learned)
-                self.segments = open_segments(path / SEGMENTS, self.manifest)
+                self.segments = open_segments(path / SEGMENTS, self.manifest, self.code)
             except BaseException as error:
                 self._held.close()
                 if isinstance(error, IndexFormatError) and Manifest.read(path) != self.manifest:
@@ -453,7 +459,7 @@ class Index:
         found: list[list[Found]] = []
         for number, segment in enumerate(self.segments):
             flat = segment.flat(None if kept is None else kept[number])
-            if segment.recall is None or k is None or isinstance(asked, AskedFitted) or probe is recall is None:
+            if segment.recall is None or k is None or probe is recall is None:
                 flats.append(flat)
             elif probe is not None:
                 found.append(segment.partitions.search(flat, asked, k + spare, probe))
@@ -597,8 +603,8 @@ def opened_segments(directory: Path, manifest: Manifest) -> Iterator[list[Segmen
             segment.close()
 
 
-def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
-    """Open the segments that a manifest names below a directory.
+def open_segments(directory: Path, manifest: Manifest, code: FittedCode | None = None) -> list[Segment]:
+    """Open the segments that a manifest names below a directory; ``code`` is as in `Segment`.
 
     Raises
     ------
@@ -610,7 +616,7 @@ def open_segments(directory: Path, manifest: Manifest) -> list[Segment]:
     _allow_files(FILES_PER_SEGMENT * len(manifest.segments))
     for facts in manifest.segments:
         try:
-            segments.append(Segment(directory / facts.name, facts, manifest, first))
+            segments.append(Segment(directory / facts.name, facts, manifest, first, code))
         except FileNotFoundError as error:
             raise IndexFormatError("is missing", str(error.filename), remedy="rebuild") from None
         except OSError as error:

@@ -68,6 +68,11 @@ class WeightedBits(Asked):
         chosen.codes, chosen.signed = self.codes[some], self.signed[some]
         return chosen
 
+    @property
+    def points(self) -> NDArray[np.uint8]:
+        """What is compared with the middles of partitions: the codes."""
+        return self.codes
+
     def distances(self, products: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return distances, float64 (n, k), from the sums of the signed weights of the bits that rows have, (n, k)."""
         weights = self.signed.astype(np.float64)

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 
 import rsr_cli
+from rsr_cli.core.codes.registry import fitted_code
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import sync_file
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
@@ -207,14 +208,12 @@ class SegmentWriter:
         count = partitions_of(self.count) if self._divided == "auto" else min(self._divided or 0, self.count)
         if not count:
             return None
-        if self._learned.get(CODEBOOK):
-            what = f"codes of {self._learned[CODEBOOK].method} are not divided into partitions"
-            raise UsageError(what, remedy="no-partitions")
         assert self._space is not None  # as there are rows
         scaled, shape = has_scales(self.dtype, self.metric), (self.count, self._space.width)
         vectors = opened(self._directory, VECTORS, self.dtype, shape, scaled=scaled)
         flat = Flat(vectors, self.metric, self.max_norm)
-        return asdict(write_partitions(self._directory, flat, count))
+        code = fitted_code(self._space, self._learned.get(CODEBOOK))
+        return asdict(write_partitions(self._directory, flat, count, code=code))
 
     @property
     def metric(self) -> str:
