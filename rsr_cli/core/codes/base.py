@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.fitted.transform import Transform
     from rsr_cli.core.records.batch import Batch
+
+T = TypeVar("T", np.float64, np.int64)
+#: Rows that are measured at once, which stay in the processor's cache.
+_ROWS_AT_ONCE = 1 << 10
 
 
 class Binarizer(ABC):
@@ -158,6 +162,15 @@ class FittedCode(Binarizer):
     @abstractmethod
     def measure(self, query: NDArray[np.floating[Any]], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the distances of a query's values, (numbers,), to codes (n, bytes), float64 (n,)."""
+
+
+def summed(tables: NDArray[T], codes: NDArray[np.uint8]) -> NDArray[T]:
+    """Return the sums (n,) of what tables (bytes, 256) have for the bytes of codes (n, bytes)."""
+    starts, found = 256 * np.arange(len(tables)), np.empty(len(codes), tables.dtype)
+    for first in range(0, len(codes), _ROWS_AT_ONCE):
+        some = codes[first : first + _ROWS_AT_ONCE]
+        found[first : first + len(some)] = tables.ravel().take(some + starts).sum(axis=1)
+    return found
 
 
 def binarize(

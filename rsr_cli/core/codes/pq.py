@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.codes.base import FittedCode
+from rsr_cli.core.codes.base import FittedCode, summed
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.fitted.transform import of_unit_length
 
@@ -62,5 +62,4 @@ class PQ(FittedCode):
         """Return the distances of a query's values (dim,) to codes (n, parts), float64 (n,)."""
         parts = query.reshape(len(self.centroids), 1, -1)
         tables = np.square(parts - self.centroids).sum(axis=2) / 2
-        distances: NDArray[np.float64] = tables[np.arange(len(tables)), codes].sum(axis=1)
-        return distances
+        return summed(tables, codes)

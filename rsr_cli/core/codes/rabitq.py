@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.codes.base import FittedCode
+from rsr_cli.core.codes.base import FittedCode, summed
 from rsr_cli.core.codes.rotated import transform
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.fitted.transform import of_unit_length
@@ -114,7 +114,7 @@ class RaBitQ(FittedCode):
         whole, step = self.rounded(query)
         eights = np.pad(whole, (0, -len(whole) % 8)).reshape(-1, 8)
         tables = eights @ np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T.astype(np.int64)
-        sums = tables[np.arange(len(tables)), codes[:, : self.sign_bytes]].sum(axis=1)
+        sums = summed(tables, codes[:, : self.sign_bytes])
         return self.distances(query, 2 * sums - whole.sum(), step, codes)
 
     def distances(
