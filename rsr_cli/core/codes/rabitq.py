@@ -115,11 +115,16 @@ class RaBitQ(FittedCode):
         eights = np.pad(whole, (0, -len(whole) % 8)).reshape(-1, 8)
         tables = eights @ np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T.astype(np.int64)
         sums = summed(tables, codes[:, : self.sign_bytes])
-        return self.distances(query, 2 * sums - whole.sum(), step, codes)
+        return self.distances(query, 2 * sums - whole.sum(), step, self.factors(codes))
 
+    @staticmethod
     def distances(
-        self, query: NDArray[np.floating[Any]], products: NDArray[np.int64], step: float, codes: NDArray[np.uint8]
+        query: NDArray[np.floating[Any]],
+        products: NDArray[np.signedinteger[Any]],
+        step: float,
+        factors: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Return the distances (n,) that follow from the products (n,) of signs and a query's whole numbers."""
-        squares, scales = self.factors(codes)
-        return (query[-1] + squares) / 2 - scales * (step * products)
+        """Return distances (n,) by the products (n,) of signs and a query's whole numbers, and by what codes state."""
+        squares, scales = factors
+        distances: NDArray[np.float64] = (query[-1] + squares) / 2 - scales * (step * products)
+        return distances

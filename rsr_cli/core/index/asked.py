@@ -133,9 +133,15 @@ class BySigns(AskedFitted):
         for first in range(0, len(codes), ROWS_AT_ONCE):
             some = codes[first : first + ROWS_AT_ONCE]
             differing = hammings(signs, some[:, :width]).reshape(len(self), PLANES, len(some))
+            products = np.zeros((len(self), len(some)), np.int32)
+            for plane in planes[::-1]:  # in place, as numpy multiplies no matrices of whole numbers fast
+                products *= 2
+                products -= differing[:, plane]
+            products *= 2
+            products += ((1 << PLANES) - 1) * self._code.dim
+            factors = self._code.factors(some)
             for i, (query, (_, step)) in enumerate(zip(self._values, rounded, strict=True)):
-                products = ((1 << PLANES) - 1) * self._code.dim - 2 * ((1 << planes) @ differing[i])
-                near = self._code.distances(query, products, step, some)
+                near = self._code.distances(query, products[i], step, factors)
                 distances, rows = found[i]
                 may = np.flatnonzero(near < distances[-1]) if len(rows) == k else np.arange(len(near))
                 distances, rows = np.concatenate([distances, near[may]]), np.concatenate([rows, first + may])
