@@ -274,3 +274,14 @@ def test_a_file_that_cannot_be_read_is_one_line(rsr, lines, drawn, tmp_path, kin
         assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
         assert b"cannot be read" in done.stderr
         assert not (tmp_path / "lake.rsr").exists()
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("mean", "bit"), ("pq", "uint8"), ("rabitq", "uint8")])
+def test_items_state_how_vectors_were_quantized(rsr, lines, drawn, files, tmp_path, method, dtype):
+    records = embedding_records(drawn[:3])
+    for record in records:
+        record["properties"]["datetime"] = "2024-05-01T00:00:00Z"
+    path = tmp_path / "codes.stac.json"
+    assert rsr("binarize", "--with", files[method], "-o", path, input=lines(records)).returncode == 0
+    for item in orjson.loads(path.read_bytes())["features"]:
+        assert item["properties"]["emb:quantization"]["quantized_dtype"] == dtype

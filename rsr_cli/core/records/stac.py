@@ -37,6 +37,8 @@ _OF_ASSETS = frozenset({"source", "bands", "scale", "offset", "nodata", "unit"})
 _TIMES = ("datetime", "start_datetime", "end_datetime")
 #: How embeddings of int8 were quantized.
 _LINEAR = "linear"
+#: How vectors were quantized -> to what, if not to bits.
+_QUANTIZED = {_LINEAR: "int8", "pq": "uint8", "rabitq": "uint8"}
 _MEDIA_TYPES = {
     **dict.fromkeys((".tif", ".tiff", ".gtif", ".gtiff"), "image/tiff; application=geotiff"),
     **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
@@ -152,7 +154,7 @@ class RecordWriter:
             return {}
         facts: dict[str, Any] = {"emb:type": "chip", "emb:dimensions": size}
         if method:
-            dtype = "int8" if method == _LINEAR else "bit"
+            dtype = _QUANTIZED.get(method, "bit")
             facts["emb:quantization"] = {"method": method, "original_dtype": "float32", "quantized_dtype": dtype}
         return facts
 
