@@ -508,7 +508,8 @@ def refuse_typed(why: str, *names: str) -> None:
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} {why}")
+            flag = next(param.opts[0] for param in context.command.params if param.name == name)
+            raise UsageError(f"{flag} {why}")
 
 
 # embed, query, show, tile: commands that open rasters, which records of a stranger may name.

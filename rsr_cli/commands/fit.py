@@ -40,7 +40,7 @@ def _named(size: str) -> str:
 @click.option("--bits", type=click.IntRange(1), help=f"Bits per code; required for {_named('bits')}.")
 @click.option(
     "--sample",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1 << 31),
     default=50_000,
     show_default=True,
     help="Learn from at most this many embeddings, drawn at random.",

@@ -159,10 +159,9 @@ class Job:
         merged = any(is_index(name) for name in self.inputs)
         if self.compact or self.delete or merged:
             options.refuse_typed("is for an index that is built", "allow_empty")
+            options.refuse_typed("is for records that are added", "fitted")
         if self.compact or self.ids or self.wanted or merged:
             options.refuse_typed("is for records that are read", *options.TABLE, "allow_missing")
-        if self.fitted and (self.compact or self.delete or merged):
-            raise UsageError("--with is for records that are added")
         if self.partitions and self.delete:
             raise UsageError("--partitions is for items that are added, or for --compact")
 

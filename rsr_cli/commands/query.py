@@ -52,8 +52,8 @@ DEFAULT_K = 20  # the paper's
 @click.option(
     "--symmetric",
     is_flag=True,
-    help="Compare codes by Hamming distance, also with embeddings. Without it, these ask codes of rsr binarize --method"
-    " rotated by weights: a bit that differs counts by how far the query's value is from 0.",
+    help="Compare codes by Hamming distance, also with embeddings. Without it, these ask rotated codes, and those of"
+    " transformed embeddings, by weights: a bit that differs counts by how far the query's value is from 0.",
 )
 # What to ask with, in place of INPUT.
 @click.option(
@@ -212,8 +212,8 @@ def query(
     """Find the nearest items in an index.
 
     Reads records with a code or an embedding and writes the hits of each, nearest first: the found records with
-    query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were, and
-    ask rotated ones by weights of their bits; see --symmetric.
+    query, rank, distance and query_labels. If the index contains codes, embeddings are binarized as its codes were, or
+    ask them by weights of their bits; see --symmetric.
     Hits at the same distance are in the order of the index. Filters are exact: hits are the nearest of the items
     that all filters keep.
 

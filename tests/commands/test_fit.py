@@ -104,7 +104,8 @@ def test_an_index_transforms_the_queries_that_are_not(rsr, lines, drawn, files, 
     metric = ("--metric", "cosine") if command == "transform" else ()
     path = tmp_path / "lake.rsr"
     assert rsr("index", "-o", path, *metric, *with_file, input=made).returncode == 0
-    ask = ("query", path, "-k", "5") + (("--symmetric",) if "--symmetric" in str(rsr("query", "-h").stdout) else ())
+    by_bits = command == "binarize" and not FIT_METHODS[method].is_code
+    ask = ("query", path, "-k", "5", *(["--symmetric"] if by_bits else []))
     found = hits(rsr(*ask, input=sent))
     assert FIT_METHODS[method].is_code or found == hits(rsr(*ask, input=made))
     assert len(found) == 5 * len(drawn)
@@ -153,7 +154,7 @@ def test_an_index_keeps_what_it_was_given_through_all_that_changes_it(rsr, lines
         (("fit", "--method", "itq", "--dims", "3"), b"itq takes no --dims, but --bits"),
         (("fit", "--method", "itq", "--bits", "3", "--dims", "3"), b"itq takes no --dims, but --bits"),
         (("fit", "--method", "mean", "--dims", "3"), b"mean takes no --dims"),
-        (("fit", "--method", "pca", "--dims", "13"), b"varies in 12 directions, fewer than 13; pass fewer --dims"),
+        (("fit", "--method", "pca", "--dims", "13"), b"have 12 dimensions, fewer than 13; pass as many --dims at most"),
         (("transform",), b"missing option '--with'"),
         (("transform", "--with", __file__), b"is no safetensors file"),
     ],
@@ -186,10 +187,10 @@ def test_embeddings_are_transformed_once(rsr, lines, drawn, files, tmp_path):
     done = rsr("transform", "--with", files["mean"], input=made)
     assert done.returncode == 1
     assert b"was fitted to embeddings of another vector space" in done.stderr
-    assert rsr("fit", "--method", "pca", "--dims", "2", "-o", tmp_path / "pca.st", input=made).returncode == 0
-    done = rsr("transform", "--with", tmp_path / "pca.st", input=made)
+    done = rsr("fit", "--method", "pca", "--dims", "2", "-o", tmp_path / "pca.st", input=made)
     assert done.returncode == 2
-    assert b"transformed already" in done.stderr
+    assert b"transformed already, and pca is a transform; pass the embeddings as rsr embed wrote" in done.stderr
+    assert rsr("fit", "--method", "rabitq", "-o", tmp_path / "rabitq.st", input=made).returncode == 0
 
 
 def test_what_was_fitted_is_replaced_only_if_asked_and_only_by_its_like(rsr, lines, drawn, tmp_path):
@@ -285,3 +286,42 @@ def test_items_state_how_vectors_were_quantized(rsr, lines, drawn, files, tmp_pa
     assert rsr("binarize", "--with", files[method], "-o", path, input=lines(records)).returncode == 0
     for item in orjson.loads(path.read_bytes())["features"]:
         assert item["properties"]["emb:quantization"]["quantized_dtype"] == dtype
+
+
+@pytest.mark.parametrize("method", ["itq", "pq", "rabitq"])
+def test_every_seed_is_one(rsr, lines, drawn, tmp_path, method):
+    sent, size = lines(embedding_records(drawn)), {"itq": "4", "pq": "32"}.get(method)
+    found = set()
+    for seed in ("0", "2147483648", "4294967295"):
+        path = tmp_path / f"{seed}.st"
+        bits = ("--bits", size) if size else ()
+        assert rsr("fit", "--method", method, *bits, "--seed", seed, "-o", path, input=sent).returncode == 0
+        found.add(rsr("binarize", "--with", path, input=sent).stdout)
+    assert len(found) == 3
+
+
+def test_a_sample_takes_no_memory_for_what_does_not_come(rsr, lines, drawn, tmp_path):
+    fit = ("fit", "--method", "mean", "--sample", str(1 << 31), "-o", tmp_path / "mean.st")
+    done = rsr(*fit, input=lines(embedding_records(drawn)))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rsr("fit", "--method", "mean", "--sample", str(1 << 32), "-o", "x", input=b"").returncode == 2
+
+
+def test_what_the_environment_states_is_no_hindrance(rsr, lines, drawn, files, tmp_path):
+    sent, path = lines(embedding_records(drawn[:9])), tmp_path / "lake.rsr"
+    env = {**os.environ, "RSR_INDEX_WITH": str(files["mean"]), "RSR_BINARIZE_WITH": str(files["mean"])}
+    made = rsr("binarize", input=sent, env=env).stdout
+    assert rsr("index", "-o", path, input=made, env=env).returncode == 0
+    assert rsr("index", "-o", path, "--delete", "--id", "t3", env=env).returncode == 0
+    assert rsr("index", "-o", path, "--compact", env=env).returncode == 0
+    done = rsr("index", "-o", path, "--compact", "--with", files["mean"])
+    assert b"--with is for records that are added" in done.stderr
+
+
+@pytest.mark.parametrize("method", TRANSFORMS)
+def test_codes_of_centred_embeddings_are_asked_by_weights(rsr, lines, drawn, files, tmp_path, method):
+    sent, path, with_file = lines(embedding_records(drawn)), tmp_path / "lake.rsr", ("--with", files[method])
+    made = rsr("binarize", *with_file, "--method", "sign", input=sent).stdout
+    assert rsr("index", "-o", path, *with_file, input=made).returncode == 0
+    by_weights, by_bits = (rsr("query", path, "-k", "9", *some, input=sent).stdout for some in ([], ["--symmetric"]))
+    assert (by_weights != by_bits) == FIT_METHODS[method].asymmetric

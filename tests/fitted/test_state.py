@@ -16,7 +16,7 @@ from rsr_cli.core.fitted.state import Fitted
 from rsr_cli.core.records.space import Space
 
 SPACE = Space("embedding", 3, "float32", "emb", {"model": "rcf:seed=3", "filled": ["nir08"]})
-ARRAYS = {"centre": np.array([1, -0.0, 3e38], np.float32), "directions": np.ones((2, 3), np.float32)}
+ARRAYS = {"centre": np.array([1, -0.0, 3e6], np.float32), "directions": np.ones((2, 3), np.float32)}
 
 
 def made(method="pca", arrays=ARRAYS, **settings):
@@ -60,10 +60,15 @@ def stated(**changed):
         "no method": (with_metadata(orjson.dumps({"of": SPACE.as_property()}).decode()), "is damaged"),
         "unknown method": (with_metadata(stated(method="neural")), "'neural' is unknown"),
         "a method that is none": (with_metadata(stated(method=[])), "is damaged"),
-        "no space": (with_metadata(stated(of=None)), "is damaged"),
+        "no space": (with_metadata(stated(of=None)), "does not state what embeddings"),
         "a space without a size": (with_metadata(stated(of={"fingerprint": "f"})), "does not state its dim"),
-        "a setting": (with_metadata(stated(seed="4")), "no number"),
-        "not finite": (made(arrays={"centre": np.array([0, 1, np.nan], np.float32)}).data, "not finite"),
+        "no seed": (with_metadata(stated(sample=3)), "does not state seed and sample"),
+        "a seed in words": (with_metadata(stated(seed="4", sample=3)), "does not state seed and sample"),
+        "a seed below 0": (with_metadata(stated(seed=-1, sample=3)), "does not state seed and sample"),
+        "a large seed": (with_metadata(stated(seed=1 << 40, sample=3)), "does not state seed and sample"),
+        "a space that is a list": (with_metadata(stated(of=[])), "does not state what embeddings"),
+        "not finite": (made(arrays={"centre": np.array([0, 1, np.nan], np.float32)}).data, "greater numbers"),
+        "too large": (made(arrays={"centre": np.array([0, 1, -1e30], np.float32)}).data, "greater numbers"),
         "float64": (made(arrays={"centre": np.zeros(3)}).data, "not float32"),
     }.values(),
 )

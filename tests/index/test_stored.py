@@ -294,7 +294,9 @@ def test_an_index_takes_what_it_can_hold(rsr, tmp_path):
         with Index(tmp_path / "float32.rsr") as index:
             assert np.array_equal([index.vector(row) for row in range(first, first + 9)], came.vectors)
             assert index.manifest.stored == "float32"
-    with pytest.raises(UsageError, match=r"int8\.rsr: stores its embeddings as int8, the others as float16"):
+    with pytest.raises(
+        UsageError, match=r"int8\.rsr: embeddings stored as int8 cannot be in one index with those stored as float16"
+    ):
         sum(upkeep.merge([tmp_path / "float16.rsr", tmp_path / "int8.rsr"], tmp_path / "z.rsr", Skips()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import orjson
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from support import batches, binarized, codes_of, embedding, embedding_records, feature, learned, make_index
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
-from rsr_cli.core.errors import FingerprintError, Skips, UsageError
+from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips, UsageError
 from rsr_cli.core.index import build, upkeep
 from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.reading import Index
@@ -128,6 +130,8 @@ def test_examples_are_one_query(indexes, method, combine):
     codes = code(VECTORS)
     if combine == "mean":
         wanted = (2 * decoded[:2].mean(axis=0) - decoded[2]).astype(np.float32)
+        if method == "rabitq":  # the last number is the squared length
+            wanted[-1] = np.square(wanted[:-1]).sum()
         distances = code.measure(wanted, codes)
     else:
         distances = np.min([code.measure(each, codes) for each in decoded[:2]], axis=0)
@@ -135,6 +139,52 @@ def test_examples_are_one_query(indexes, method, combine):
     order = sorted(np.flatnonzero(may).tolist(), key=lambda row: (distances[row], row))[:12]
     assert [name for name, _ in found] == [f"t{row}" for row in order]
     assert np.allclose([distance for _, distance in found], distances[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_an_embedding_asks_although_a_code_is_beside_it(indexes, method):
+    made = binarized(embedding_records(VECTORS[:9]), method, fitted=STATES[method], keep_embedding=True)
+    searcher = Searcher(Scope(indexes[method]), 4, exclude_self=False, skips=Skips())
+    found = [hits_of(lines) for lines in searcher.by_record(batches(made, searcher.queries.kinds))]
+    assert found == [brute(method, query, 4) for query in CODES[method].values(VECTORS[:9])]
+    with pytest.raises(UsageError, match=f"compares {method} by a distance of their own, and no bits"):
+        Searcher(Scope(indexes[method]), 4, exclude_self=False, skips=Skips(), symmetric=True)
+
+
+@pytest.mark.parametrize("numbers", [(np.nan, 1), (1, np.inf), (-1, 1), (1, -1), (3e38, 3e38), (5, 0.1)])
+def test_numbers_that_no_embedding_has_are_refused(indexes, numbers, tmp_path):
+    (record,) = binarized(embedding_records(VECTORS[:1]), "rabitq", fitted=STATES["rabitq"])
+    data = bytearray(base64.b64decode(record["properties"]["code"]["data"]))
+    data[-8:] = np.array(numbers, "<f4").tobytes()
+    record["properties"]["code"]["data"] = base64.b64encode(data).decode()
+    searcher = Searcher(Scope(indexes["rabitq"]), 4, exclude_self=False, skips=Skips())
+    with pytest.raises(RecordError, match="in:1: its code has numbers that are of no embedding"):
+        list(searcher.by_record(batches(copied([record]), searcher.queries.kinds)))
+    with pytest.raises(RecordError, match="in:1: its code has numbers that are of no embedding"):
+        make_index(tmp_path / "x.rsr", copied([record]), fitted=[STATES["rabitq"]])
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"fit": None}, "do not go together"),
+        ({"fit": ""}, "do not go together"),
+        ({"method": "sign"}, "do not go together"),
+        ({"method": None}, "do not go together"),
+    ],
+)
+def test_a_code_that_states_what_cannot_be_is_refused(changed, what, tmp_path):
+    records = binarized(embedding_records(VECTORS[:3]), "rabitq", fitted=STATES["rabitq"])
+    for record in records:
+        record["properties"]["code"] |= changed
+    for fitted in ([], [STATES["rabitq"]]):
+        with pytest.raises(RsrError, match=f"{what}|made with it|needs that"):
+            make_index(tmp_path / "x.rsr", copied(records), fitted=fitted)
+        assert not (tmp_path / "x.rsr").exists()
+
+
+def copied(records):
+    return orjson.loads(orjson.dumps(records))
 
 
 @pytest.mark.parametrize("method", FITTED)

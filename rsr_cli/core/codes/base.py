@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rsr_cli.core.records.batch import Batch
 
 T = TypeVar("T", np.float64, np.int64)
+#: Length that embeddings and their means have at most, with what is rounded.
+UNIT = 1.001
 #: Rows that are measured at once, which stay in the processor's cache.
 _ROWS_AT_ONCE = 1 << 10
 
@@ -114,7 +116,10 @@ class Binarizer(ABC):
 
     @abstractmethod
     def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        """Return the numbers whose signs are the bits, (n, bits), of embeddings, float32 (n, dim)."""
+        """Return the numbers whose signs are the bits, (n, bits), of embeddings, float32 (n, dim).
+
+        Of a `FittedCode` they are what a query is compared by.
+        """
 
     def signs(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return the bits, bool (n, bits), of embeddings, float32 (n, dim): 1 where the value is above 0."""
@@ -154,6 +159,14 @@ class FittedCode(Binarizer):
     def points(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return float32 (n, dim) of values: what is near by Euclidean distance is near by the codes' own."""
         return values[:, : self.dim].astype(np.float32)
+
+    def are_sound(self, codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which codes (n, bytes) stand for an embedding, bool (n,)."""
+        return np.ones(len(codes), np.bool_)
+
+    def completed(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return values (n, numbers) that were averaged, with the numbers that follow from others."""
+        return values
 
     @abstractmethod
     def decoded(self, codes: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.codes.base import FittedCode, summed
+from rsr_cli.core.codes.base import UNIT, FittedCode, summed
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.fitted.transform import of_unit_length
 
@@ -32,7 +32,12 @@ class PQ(FittedCode):
         """The centroids, float64 (parts, 256, dim / parts)."""
         assert self.fitted is not None
         found = self.fitted.arrays.get("centroids", np.empty(0))
-        if found.ndim != 3 or found.shape[1] != CENTROIDS or found.shape[0] * found.shape[2] != self.dim:
+        if (
+            found.ndim != 3
+            or found.shape[1] != CENTROIDS
+            or found.shape[0] * found.shape[2] != self.dim
+            or not (np.abs(found) <= UNIT).all()
+        ):
             raise RsrError(f"has no centroids of {self.dim} dimensions", self.fitted.place, remedy="fit")
         return found.astype(np.float64)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsr_cli.core.codes.base import FittedCode, summed
+from rsr_cli.core.codes.base import UNIT, FittedCode, summed
 from rsr_cli.core.codes.rotated import transform
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.fitted.transform import of_unit_length
@@ -43,7 +43,7 @@ class RaBitQ(FittedCode):
     def _centre(self) -> NDArray[np.float64]:
         assert self.fitted is not None
         found = self.fitted.arrays.get("centre", np.empty(0))
-        if found.shape != (self.dim,):
+        if found.shape != (self.dim,) or not np.linalg.norm(found.astype(np.float64)) <= UNIT:
             raise RsrError(f"has no centre of {self.dim} dimensions", self.fitted.place, remedy="fit")
         return found.astype(np.float64)
 
@@ -52,7 +52,7 @@ class RaBitQ(FittedCode):
         """The random signs of the rounds, float32 (rounds, dim, 1)."""
         assert self.fitted is not None
         count = ROUNDS * self.dim
-        random = np.random.RandomState(self.fitted.settings.get("seed", 0))
+        random = np.random.RandomState(self.fitted.settings["seed"])
         drawn = np.frombuffer(random.bytes(-(-count // 8)), np.uint8)
         return (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(ROUNDS, -1, 1).astype(np.float32)
 
@@ -96,6 +96,16 @@ class RaBitQ(FittedCode):
         signs = 2.0 * np.unpackbits(codes[:, : self.sign_bytes], axis=1, count=self.dim) - 1
         sizes = np.divide(squares, scales * self.dim, out=np.zeros_like(squares), where=scales > 0)
         return np.column_stack([signs * sizes[:, None], squares])
+
+    def completed(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return values (n, dim + 1) with the squared lengths of the residuals."""
+        values[:, -1] = np.square(values[:, :-1]).sum(axis=1)
+        return values
+
+    def are_sound(self, codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which codes (n, bytes) have numbers that residuals can have, bool (n,)."""
+        squares, scales = self.factors(codes)
+        return (squares >= 0) & (squares <= 4 * UNIT) & (scales >= 0) & (scales <= 2 * UNIT)
 
     def factors(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the numbers of codes (n, bytes): float64 (2, n)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rsr_cli.core.errors import RsrError, UsageError
+from rsr_cli.core.fitted.registry import FIT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,8 @@ class Method:
 
     def is_weighed(self, facts: Mapping[str, Any]) -> bool:
         """Return whether embeddings ask its codes by weights of bits, of a space that states some facts."""
-        return not self.is_fitted and (self.asymmetric or facts.get("transform") is not None)
+        fit = FIT_METHODS.get((facts.get("transform") or {}).get("method", ""))
+        return not self.is_fitted and (self.asymmetric or (fit is not None and fit.asymmetric))
 
     def seed(self, given: int | None) -> int | None:
         """Return the seed that is used if one is given or not."""
@@ -89,10 +91,16 @@ def fitted_code(space: Space, fitted: Fitted | None) -> FittedCode | None:
     UsageError, RsrError
         What was learned is missing, or is not what the codes were made with.
     """
-    if space.kind != "code" or "fit" not in space.facts:
+    if space.kind != "code":
         return None
-    made = binarizer_class(str(space.facts.get("method")))
-    if fitted is None or not METHODS[made.method].is_fitted:
+    method = METHODS.get(str(space.facts.get("method")))
+    if (method is not None and method.is_fitted) != bool(space.facts.get("fit")):
+        what = f"its method, {space.facts.get('method')}, and what was learned from a sample do not go together"
+        raise RsrError(f"a code states what cannot be: {what}")
+    if method is None or not method.is_fitted:
+        return None
+    made = binarizer_class(str(space.facts["method"]))
+    if fitted is None:
         raise UsageError(f"codes of {made.method} need what was learned from a sample", remedy="with")
     found = made(fitted.of, space.size, None, fitted)
     if found.space.fingerprint != space.fingerprint:

@@ -78,8 +78,8 @@ def project(batches: Iterable[Batch], size: int, seed: int, skips: Skips) -> Poi
         if batch.vectors is None:
             continue
         space = space or batch.space
-        if space and "fit" in space.facts:
-            what = f"codes of {space.facts['method']} are not compared by Hamming distance"
+        if space and space.kind == "code" and space.facts.get("fit"):
+            what = f"codes of {space.facts.get('method')} are not compared by Hamming distance"
             raise UsageError(what, batch.name, remedy="plot-embeddings")
         for vector, names in zip(batch.vectors, labels, strict=True):
             seen += 1

@@ -27,6 +27,8 @@ def fit(method: str, drawn: Reservoir, size: int | None, seed: int) -> Fitted:
     """Learn from the sample of a stream, as `learn` does."""
     sample = drawn.drawn()
     assert drawn.space is not None
+    if "transform" in drawn.space.facts and not FIT_METHODS[method].is_code:
+        raise UsageError(f"the embeddings are transformed already, and {method} is a transform", remedy="untransformed")
     settings = {"seed": seed, "sample": len(sample)}
     return Fitted.make(method, drawn.space, learn(method, sample, size, seed), settings)
 
@@ -73,9 +75,13 @@ def learn(method: str, sample: NDArray[np.float32], size: int | None, seed: int)
     variances, directions = np.linalg.eigh(wide.T @ wide / max(1, len(wide) - 1))
     variances, directions = variances[::-1], directions.T[::-1]
     varied = int(np.count_nonzero(variances > LEAST_VARIANCE))
+    name = FIT_METHODS[method].size
+    if size > len(variances):
+        what = f"the embeddings have {len(variances)} dimensions, fewer than {size}"
+        raise UsageError(what, remedy=f"{name}-at-most")
     if size > varied:
         what = f"the sample of {len(sample)} embeddings varies in {varied} directions, fewer than {size}"
-        raise UsageError(what, remedy=f"fewer-{FIT_METHODS[method].size}")
+        raise UsageError(what, remedy=f"fewer-{name}")
     variances, directions = variances[:size], directions[:size]
     greatest = np.abs(directions).argmax(axis=1)
     directions = directions * np.sign(directions[np.arange(size), greatest])[:, None]
@@ -86,12 +92,17 @@ def learn(method: str, sample: NDArray[np.float32], size: int | None, seed: int)
     return {"centre": centre.astype(np.float32), "directions": directions.astype(np.float32)}
 
 
+def _int32(seed: int) -> int:
+    """Return the number that has the bits of a seed, as faiss takes it."""
+    return seed - (seed >> 31 << 32)
+
+
 def _itq(points: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     """Return the rotation (bits, bits) of points (n, bits) whose signs are nearest to what they are of."""
     import faiss
 
     itq: Any = faiss.ITQMatrix(points.shape[1])
-    itq.seed, itq.max_iter = seed, ITERATIONS["itq"]
+    itq.seed, itq.max_iter = _int32(seed), ITERATIONS["itq"]
     itq.train(points)
     turned: NDArray[np.float32] = faiss.vector_to_array(itq.A)
     return turned.reshape(points.shape[1], -1).astype(np.float64)
@@ -106,9 +117,11 @@ def _product_quantizer(sample: NDArray[np.float32], bits: int, seed: int) -> NDA
         what = f"pq needs a number of bytes that divides the {dim} dimensions, and not {bits / 8:g}"
         raise UsageError(what, remedy="bits-of-parts")
     if len(sample) < CENTROIDS:
-        raise UsageError(f"pq learns {CENTROIDS} centroids, and the sample has {len(sample)} embeddings")
+        what = f"pq learns {CENTROIDS} centroids, and the sample has {len(sample)} embeddings"
+        raise UsageError(what, remedy="larger-sample")
     quantizer: Any = faiss.ProductQuantizer(dim, parts, 8)
-    quantizer.cp.seed, quantizer.cp.niter, quantizer.cp.min_points_per_centroid = seed, ITERATIONS["pq"], 1
+    quantizer.cp.seed, quantizer.cp.niter = _int32(seed), ITERATIONS["pq"]
+    quantizer.cp.min_points_per_centroid = 1
     quantizer.train(sample)
     found: NDArray[np.float32] = faiss.vector_to_array(quantizer.centroids)
     return found.reshape(parts, CENTROIDS, dim // parts)

@@ -43,7 +43,7 @@ class Reservoir:
         self.seen = 0
         self.space: Space | None = None
         self._pieces: list[NDArray[np.float32]] = []
-        self._numbers = np.arange(size)  # in the stream
+        self._numbers = np.empty(0, np.int64)  # in the stream, once some were replaced
 
     def fill(self, batches: Iterable[Batch]) -> Iterator[int]:
         """Draw from a stream, and yield how many embeddings each batch has."""
@@ -66,8 +66,8 @@ class Reservoir:
         last = {place: i for i, place in enumerate(places.tolist()) if place < self._size}
         if not last:
             return
-        if len(self._pieces) > 1:
-            self._pieces = [np.concatenate(self._pieces)]
+        if not len(self._numbers):
+            self._pieces, self._numbers = [np.concatenate(self._pieces)], np.arange(self._size)
         at, taken = list(last), list(last.values())
         self._pieces[0][at] = embeddings[taken]
         self._numbers[at] = numbers[taken]
@@ -83,4 +83,4 @@ class Reservoir:
         if not self.seen:
             raise RsrError("there are no embeddings to learn from")
         drawn = np.concatenate(self._pieces)
-        return drawn[np.argsort(self._numbers[: len(drawn)])]
+        return drawn[np.argsort(self._numbers)] if len(self._numbers) else drawn

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Hexadecimal digits of the digest that records state.
 DIGITS = 16
+#: What a file states of how it was learned.
+SETTINGS = ("seed", "sample")
+#: Greatest number in an array: embeddings are of unit length, and of what is whitened the variance has a limit.
+LARGEST = 2.0**24
 #: The name that our settings have in the metadata of a file.
 _KEY = "rsr"
 
@@ -87,13 +91,18 @@ class Fitted:
         if not isinstance(stated, dict):
             raise RsrError("was not fitted: it does not state a method", str(path), remedy="fit")
         try:
-            of = Space.of_property("embedding", stated.pop("of"))
+            of = stated.pop("of")
+            if not isinstance(of, dict):
+                raise ValueError("it does not state what embeddings it was fitted to")
+            of = Space.of_property("embedding", of)
             method = stated.pop("method")
-            if method not in FIT_METHODS or not all(type(value) is int for value in stated.values()):
-                raise ValueError(f"its method {method!r} is unknown, or a setting is no number")
+            if method not in FIT_METHODS:
+                raise ValueError(f"its method {method!r} is unknown")
+            if not all(type(stated.get(name)) is int and 0 <= stated[name] < 1 << 32 for name in SETTINGS):
+                raise ValueError(f"it does not state {' and '.join(SETTINGS)}, or as no such numbers")
             for name, array in arrays.items():
-                if array.dtype != "float32" or not (abs(array) < float("inf")).all():
-                    raise ValueError(f"its {name} is not float32, or not finite")
+                if array.dtype != "float32" or not (abs(array) <= LARGEST).all():
+                    raise ValueError(f"its {name} is not float32, or has greater numbers than are learned")
         except (RecordError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RsrError(f"is damaged: {error}", str(path), remedy="fit") from None
         return cls(method, of, arrays, stated, data, str(path))

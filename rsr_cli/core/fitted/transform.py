@@ -48,17 +48,23 @@ class Transform:
             what = f"was learned for codes of {fitted.method}, and transforms no embeddings"
             raise RsrError(what, fitted.place, remedy="codes-with")
         centre, directions = fitted.arrays.get("centre"), fitted.arrays.get("directions")
-        shape = (0 if directions is None else len(directions), self.of.size)
-        if (
-            centre is None
-            or centre.shape != (self.of.size,)
-            or not (directions is None or (directions.shape == shape and len(directions)))
-        ):
+        if centre is None or centre.shape != (self.of.size,) or not self._is_fit(directions):
             raise RsrError(f"is no transform of {self.of.size} dimensions", fitted.place, remedy="fit")
         self._centre = centre.astype(np.float64)
         self._directions = None if directions is None else directions.astype(np.float64).T
-        self.dim = shape[0] or self.of.size
+        self.dim = self.of.size if directions is None else len(directions)
         self.space = self.space_of(self.of)
+
+    def _is_fit(self, directions: NDArray[np.float32] | None) -> bool:
+        """Return whether the method has such directions."""
+        if FIT_METHODS[self.fitted.method].size is None:
+            return directions is None
+        return (
+            directions is not None
+            and directions.ndim == 2
+            and directions.shape[1] == self.of.size
+            and len(directions) > 0
+        )
 
     def space_of(self, of: Space) -> Space:
         """Return the space of what it makes of embeddings of a space.

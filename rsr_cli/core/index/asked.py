@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     #: The distances and rows of one query's candidates, ranked, and a distance that no other row is below.
     Candidates = tuple[NDArray[np.float64], NDArray[np.int64], float]
 
+#: What is wrong with a code that is not sound, see `FittedCode.are_sound`.
+UNSOUND = "its code has numbers that are of no embedding"
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
 #: Rows that are compared at once.
 ROWS_AT_ONCE = 1 << 14

@@ -296,10 +296,12 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
         what = f"vectors compared by {other.metric} cannot be in one index with those compared by {manifest.metric}"
         raise UsageError(f"{place}: {what}")
     if manifest.dtype != other.dtype:
-        raise UsageError(f"{place}: stores its embeddings as {other.dtype}, the others as {manifest.dtype}")
+        what = f"embeddings stored as {other.dtype} cannot be in one index with those stored as {manifest.dtype}"
+        raise UsageError(f"{place}: {what}")
     if manifest.refine != other.refine:
         mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
-        raise UsageError(f"{place}: stores as embeddings beside its codes {mine}, the others {theirs}")
+        what = f"codes with these embeddings beside them cannot be in one index: {theirs}; {mine}"
+        raise UsageError(f"{place}: {what}")
     for what, known, new in zip(("pixels", "tiles"), manifest.ranges, other.ranges, strict=True):
         if known and new and not is_near(new, known):
             log.warning(

@@ -167,8 +167,8 @@ class Flat:
         -------
         list of tuple
             For each query the distances, float64 (hits,), and the rows, int64 (hits,). Distances are bits that
-            differ for codes, or their weights; for embeddings sums of absolute differences (l1), Euclidean (l2), one
-            minus the cosine, or the negative dot product.
+            differ for codes, or what `Asked` measures; for embeddings sums of absolute differences (l1), Euclidean
+            (l2), one minus the cosine, or the negative dot product.
 
         Raises
         ------
@@ -495,7 +495,7 @@ def nearest(
     k : int or None
         Maximum number of hits per query.
     weighted : bool
-        Codes are compared by weights of bits.
+        Codes are asked by numbers (`Asked`), which takes longer per byte.
 
     Returns
     -------

@@ -64,13 +64,13 @@ def metric_of(space: Space | None, metric: str | None) -> str:
     Codes that are fitted have a distance of their own, which is about the cosine's.
     """
     if space is None or space.kind == "code":
-        return "cosine" if space and "fit" in space.facts else HAMMING
+        return "cosine" if space and space.facts.get("fit") else HAMMING
     return metric or METRICS[0]
 
 
 def learned_for(space: Space) -> dict[str, str]:
     """Return what was learned from a sample that vectors of a space need: file of a segment -> its short digest."""
-    transform, fit = space.facts.get("transform"), space.facts.get("fit")
+    transform, fit = space.facts.get("transform"), space.facts.get("fit") if space.kind == "code" else None
     return ({TRANSFORM: transform["fit"]} if transform else {}) | ({CODEBOOK: fit} if fit else {})
 
 

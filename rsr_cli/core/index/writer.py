@@ -15,6 +15,7 @@ import rsr_cli
 from rsr_cli.core.codes.registry import fitted_code
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.files import sync_file
+from rsr_cli.core.index.asked import UNSOUND
 from rsr_cli.core.index.columns import IDS, ArrayFile, FilterColumns
 from rsr_cli.core.index.flat import Flat, drop_too_long, unit
 from rsr_cli.core.index.manifest import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from rsr_cli.core.codes.base import FittedCode
     from rsr_cli.core.errors import Skips
     from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.index.manifest import Divided
@@ -93,6 +95,7 @@ class SegmentWriter:
         self._partitions: dict[str, Any] | None = None
         self._space: Space | None = None
         self._learned: dict[str, Fitted] = {}
+        self._code: FittedCode | None = None
         self.count = 0
         self.max_norm = 0.0
         self._gsd: tuple[float, float] | None = None
@@ -122,6 +125,11 @@ class SegmentWriter:
                 if self._metric == "cosine":
                     batch.vectors = unit(batch.vectors)
                 self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
+        elif batch.vectors is not None and batch.space:
+            learned = files_of(batch.space, self._fitted).get(CODEBOOK)
+            self._code = self._code or fitted_code(batch.space, learned)
+            if self._code:
+                batch.keep_sound(self._code.are_sound(batch.vectors), lambda _: UNSOUND, self._skips)
         if self._refine and len(batch):
             self._refine.prepare(batch, self._skips)
         texts, facts = self._stored(batch)
@@ -146,6 +154,7 @@ class SegmentWriter:
         """Return what writes the vectors, the first of which decide the space."""
         if self._vectors is None:
             self._learned = files_of(space, self._fitted)
+            self._code = self._code or fitted_code(space, self._learned.get(CODEBOOK))
             self._space = space
             scaled = has_scales(self.dtype, self.metric)
             unit_length = scaled and self.metric == "cosine"
@@ -212,8 +221,7 @@ class SegmentWriter:
         scaled, shape = has_scales(self.dtype, self.metric), (self.count, self._space.width)
         vectors = opened(self._directory, VECTORS, self.dtype, shape, scaled=scaled)
         flat = Flat(vectors, self.metric, self.max_norm)
-        code = fitted_code(self._space, self._learned.get(CODEBOOK))
-        return asdict(write_partitions(self._directory, flat, count, code=code))
+        return asdict(write_partitions(self._directory, flat, count, code=self._code))
 
     @property
     def metric(self) -> str:
@@ -267,7 +275,7 @@ def files_of(space: Space, fitted: Sequence[Fitted]) -> dict[str, Fitted]:
     }
     for name, some in found.items():
         if not some:
-            stated = space.facts["transform"]["method"] if name == TRANSFORM else space.facts["method"]
+            stated = space.facts["transform"]["method"] if name == TRANSFORM else space.facts.get("method")
             what = f"the {space.kind}s were made with what was learned ({stated}), and an index needs that for queries"
             raise UsageError(what, remedy="with")
     for each in fitted:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsr_cli.core.errors import RsrError, Skips
+from rsr_cli.core.errors import RsrError, Skips, UsageError
 from rsr_cli.core.records.fields import id_of
 from rsr_cli.core.search.diversity import ALL, Chooser, Diversity
 from rsr_cli.core.search.examples import Examples
@@ -82,6 +82,10 @@ class Searcher:
         symmetric: bool = False,
     ) -> None:
         scope.check(k)
+        space = scope.index.manifest.space
+        if symmetric and space and (space.kind == "embedding" or scope.index.code):
+            own = f"{space.facts['method']} by a distance of their own" if scope.index.code else "embeddings"
+            raise UsageError(f"compares {own}, and no bits", str(scope.index.path), remedy="no-symmetric")
         self._scope = scope
         self._index = scope.index
         self._k = k

@@ -91,6 +91,8 @@ class Examples:
         if combine == "mean" and not by_codes:  # a direction alone decides weights of bits, as it does a cosine
             by = "l2" if scope.index.code else "cosine" if metric == HAMMING else metric
             self._vector = _rocchio(self._likes, self._unlikes, by)
+            if scope.index.code and len(vectors) > 1:
+                self._vector = scope.index.code.completed(self._vector)
         if scope.rerank:
             refine = scope.index.manifest.refine
             self._fine_likes = np.array([item.fine for item in likes])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rsr_cli.core.errors import RecordError, Skips, shown
+from rsr_cli.core.index.asked import UNSOUND
 from rsr_cli.core.index.flat import drop_too_long
 from rsr_cli.core.index.manifest import HAMMING
 from rsr_cli.core.index.weights import by_weights
@@ -114,7 +115,7 @@ class Queries:
         space = self._index.manifest.space
         if self._fine or (space and space.kind == "embedding"):
             return ("embedding",)
-        return ("embedding", "code") if self.by_weights else KINDS
+        return ("embedding", "code") if self.by_weights or self._index.code else KINDS
 
     def size_px(self) -> tuple[int, int]:
         """Return the width and height in pixels of the first item of the index, to cut queries of the same size.
@@ -160,6 +161,9 @@ class Queries:
             self._compare(batch.records)
             vectors: NDArray[Any] = batch.vectors
             if self._index.code:
+                if not binarizer:
+                    batch.keep_sound(self._index.code.are_sound(vectors), lambda _: UNSOUND, self._skips)
+                    vectors = batch.vectors
                 vectors = (binarizer.values if binarizer else self._index.code.decoded)(vectors)
             elif binarizer:
                 vectors = binarizer(vectors)

@@ -79,7 +79,8 @@ class Scope:
                 raise UsageError(what, str(self.index.path), remedy="refine")
             by = f"{metric} of embeddings" if refine else "weights of their bits, as no embeddings are stored"
             log.info("the %d nearest codes of each query are ranked again, by %s", self.rerank, by)
-        below_zero = metric == "dot" or (metric == HAMMING and self.below_zero)
+        own = self.index.code is not None and not self.rerank  # an estimate, which may be below 0
+        below_zero = metric == "dot" or own or (metric == HAMMING and self.below_zero)
         if self.radius is not None and not self.radius >= 0 and not below_zero:
             raise UsageError(f"a radius of {self.radius:g} contains nothing: {metric} distances are 0 or more")
         if self.probe is None and self.recall is None:
