@@ -108,6 +108,8 @@ def _shown(name: str, value: Any) -> str:
         return f"probe {', '.join(f'{probe}: {recall}' for probe, recall in value.items())}"
     if value is True:
         return "yes"
+    if name == "" and isinstance(value, dict):  # a transform
+        return f"{value.get('method')} {value.get('fit')}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     if isinstance(value, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 from itertools import product
@@ -325,3 +326,11 @@ def test_codes_of_centred_embeddings_are_asked_by_weights(rsr, lines, drawn, fil
     assert rsr("index", "-o", path, *with_file, input=made).returncode == 0
     by_weights, by_bits = (rsr("query", path, "-k", "9", *some, input=sent).stdout for some in ([], ["--symmetric"]))
     assert (by_weights != by_bits) == FIT_METHODS[method].asymmetric
+
+
+def test_info_names_a_transform_by_its_method_and_digest(rsr, lines, drawn, files, tmp_path):
+    made = rsr("transform", "--with", files["mean"], input=lines(embedding_records(drawn[:3]))).stdout
+    digest = hashlib.sha256(files["mean"].read_bytes()).hexdigest()[:16]
+    assert f"transform mean {digest}, fingerprint".encode() in rsr("info", "-", input=made).stdout
+    assert rsr("index", "-o", tmp_path / "lake.rsr", "--with", files["mean"], input=made).returncode == 0
+    assert f"transform mean {digest}, fingerprint".encode() in rsr("info", tmp_path / "lake.rsr").stdout

@@ -9,12 +9,12 @@ import numpy as np
 
 from rsr_cli.core.codes.base import UNIT, FittedCode, summed
 from rsr_cli.core.errors import RsrError
+from rsr_cli.core.fitted.learn import CENTROIDS
 from rsr_cli.core.fitted.transform import of_unit_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CENTROIDS = 256
 _ROWS_AT_ONCE = 1 << 10
 
 

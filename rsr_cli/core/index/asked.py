@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: What is wrong with a code that is not sound, see `FittedCode.are_sound`.
 UNSOUND = "its code has numbers that are of no embedding"
 FLOAT32_ROUNDING = 2.0**-24  # greatest relative error of one operation
-#: Rows that are compared at once.
-ROWS_AT_ONCE = 1 << 14
+#: Rows of codes that are compared at once.
+COMPARED_ROWS = 1 << 14
 
 
 class Asked(ABC):
@@ -132,8 +132,8 @@ class BySigns(AskedFitted):
         added = np.array([(whole + (1 << PLANES) - 1) // 2 for whole, _ in rounded])
         signs = np.packbits(added[:, None] >> planes[:, None] & 1, axis=2).reshape(-1, width)
         found = [(np.empty(0), np.empty(0, np.int64))] * len(self)
-        for first in range(0, len(codes), ROWS_AT_ONCE):
-            some = codes[first : first + ROWS_AT_ONCE]
+        for first in range(0, len(codes), COMPARED_ROWS):
+            some = codes[first : first + COMPARED_ROWS]
             differing = hammings(signs, some[:, :width]).reshape(len(self), PLANES, len(some))
             products = np.zeros((len(self), len(some)), np.int32)
             for plane in planes[::-1]:  # in place, as numpy multiplies no matrices of whole numbers fast

@@ -16,7 +16,8 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
-from rsr_cli.core.index.asked import FLOAT32_ROUNDING, Asked, hammings
+from rsr_cli.core.fitted.transform import of_unit_length
+from rsr_cli.core.index.asked import COMPARED_ROWS, FLOAT32_ROUNDING, Asked, hammings
 from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
 from rsr_cli.core.index.scan import LIST_ROWS
@@ -49,8 +50,8 @@ FIRST_CANDIDATES = 256
 #: Candidates beyond those asked for, so that float32's rounding rarely asks for a second search.
 SPARE_CANDIDATES = 32
 GROWTH = 4
-#: Rows of codes that are compared at once, and bytes of embeddings in float64 that a thread measures at once.
-COMPARED_ROWS, MEASURED_BYTES = 1 << 14, 1 << 18
+#: Bytes of embeddings in float64 that a thread measures at once.
+MEASURED_BYTES = 1 << 18
 FLOAT32_UNDERFLOW = 2.0**-126  # greatest absolute error of a number below float32's normal ones, flushed to zero or not
 #: Maximum number of candidates in memory, and of queries by weights, which have tables of 100 kB or so.
 CANDIDATES, WEIGHTED = 1 << 22, 1 << 8
@@ -96,10 +97,8 @@ def drop_too_long(batch: Batch, skips: Skips) -> float:
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
-    wide = values.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # of an index with values that are not finite, which its search refuses
-        return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+        return of_unit_length(values).astype(np.float32)
 
 
 class Flat:
