@@ -1,4 +1,4 @@
-"""The table of quality over bytes: its parts, its numbers its page, and that the page in docs/ is what it writes."""
+"""The table of quality over bytes: its parts, its numbers and its page, also that in docs/."""
 
 from __future__ import annotations
 
@@ -213,3 +213,10 @@ def test_make_writes_the_page_and_its_chart(warm, tmp_path, write_raster):
         assert len(np.unique(np.asarray(image.convert("L")))) > 20
     assert "codes.py" not in make()
     assert (out / "codes.md").read_text() == page
+
+
+def test_the_page_in_docs_is_what_the_results_say(table):
+    results = json.loads((ROOT / "docs" / "codes.json").read_text())
+    text = (ROOT / "docs" / "codes.md").read_text()
+    assert table.page(text, results) == text
+    assert (ROOT / "docs" / "codes.png").exists()
