@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rsr_cli.core.errors import RsrError, UsageError
-from rsr_cli.core.fitted.registry import FIT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +46,7 @@ class Method:
 
     def is_weighed(self, facts: Mapping[str, Any]) -> bool:
         """Return whether embeddings ask its codes by weights of bits, of a space that states some facts."""
-        fit = FIT_METHODS.get((facts.get("transform") or {}).get("method", ""))
-        return not self.is_fitted and (self.asymmetric or (fit is not None and fit.asymmetric))
+        return not self.is_fitted and (self.asymmetric or facts.get("transform") is not None)
 
     def seed(self, given: int | None) -> int | None:
         """Return the seed that is used if one is given or not."""

@@ -17,8 +17,6 @@ class FitMethod:
         What it needs the number of: ``dims`` of what it makes, or ``bits`` of a code; ``None`` if that is not chosen.
     code : str
         Method of `rsr_cli.core.codes.registry` that makes codes of it if none is given.
-    asymmetric : bool
-        Whether embeddings ask codes of what it transforms by their values.
     is_code : bool
         Whether that method needs what was learned, which is no transform.
     """
@@ -26,14 +24,13 @@ class FitMethod:
     summary: str
     size: str | None = None
     code: str = "rotated"
-    asymmetric: bool = True
     is_code: bool = False
 
 
 #: Name -> method.
 FIT_METHODS = {
     "mean": FitMethod("centre on the mean"),
-    "median": FitMethod("centre each dimension on its median", code="sign", asymmetric=False),
+    "median": FitMethod("centre each dimension on its median", code="sign"),
     "pca": FitMethod("centre, and turn to the principal components", size="dims"),
     "whiten": FitMethod("principal components, scaled to unit variance", size="dims"),
     "itq": FitMethod("principal components, turned so that their signs lose least", size="bits", code="sign"),
