@@ -61,7 +61,7 @@ def ways(dim: int, seed: int) -> dict[str, Way]:
         "lsh": Way(binarize=f"--method lsh --bits {SHORT_BITS} --seed {seed}"),
         "centred sign": Way("mean", "--method sign", asymmetric=True),
         "centred rotated": Way("mean", f"--method rotated --seed {seed}", asymmetric=True),
-        "median": Way("median", "--method sign"),
+        "median": Way("median", "--method sign", asymmetric=True),
         "itq": Way("itq", "--method sign", asymmetric=True),
         "pca, rotated": Way("pca", f"--method rotated --seed {seed}", asymmetric=True),
         "pq": Way("pq", ""),
