@@ -178,7 +178,7 @@ def test_indexes_that_store_other_embeddings_are_not_merged(tmp_path, other):
     make_index(tmp_path / "x.rsr", both(), "l1", refine="int8").__exit__()
     metric, refine = other or (None, None)
     make_index(tmp_path / "y.rsr", both(first=30), metric, refine=refine).__exit__()
-    with pytest.raises(UsageError, match="stores as embeddings beside its codes"):
+    with pytest.raises(UsageError, match="codes with these embeddings beside them cannot be in one index"):
         sum(upkeep.merge([tmp_path / "x.rsr", tmp_path / "y.rsr"], tmp_path / "z.rsr", Skips()))
     assert not (tmp_path / "z.rsr").exists()
 

@@ -149,8 +149,8 @@ def test_a_part_that_is_damaged_is_refused_and_made_again(rsr, folder, binarize,
     done = rsr("index", "p", "-o", "i.rsr", cwd=folder)
     assert (done.returncode, not (folder / "i.rsr").exists()) == (1, True)
     assert done.stderr.decode() == (
-        f"rsr index: p: {says}; run again the command that writes them; rsr info, index, embed and binarize read the"
-        " rest with --allow-missing\n"
+        f"rsr index: p: {says}; run again the command that writes them; rsr info, index, embed, fit, transform and"
+        " binarize read the rest with --allow-missing\n"
     )
     done = rsr("index", "p", "-o", "i.rsr", "--allow-missing", cwd=folder)
     rest = f"p: {says}; the rest is read\n"
