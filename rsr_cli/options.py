@@ -25,10 +25,12 @@ from rsr_cli.remedies import explain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rsr_cli.core.progress import Progress
     from rsr_cli.core.records.batch import Batch
     from rsr_cli.core.records.part_writer import Writer as PartWriter
     from rsr_cli.core.records.parts import Shard
     from rsr_cli.core.records.streams import Writer
+    from rsr_cli.core.records.tables import TableSettings
     from rsr_cli.core.sources import Found, Source
 
 P = ParamSpec("P")
@@ -197,6 +199,22 @@ class Destination:
         from rsr_cli.core.records import parts
 
         return batches if self.shard is None else parts.of_shard(batches, self._shard, skips)
+
+    def embeddings(
+        self,
+        inputs: Sequence[str],
+        skips: Skips,
+        progress: Progress,
+        settings: TableSettings,
+        *,
+        allow_missing: bool,
+    ) -> Iterator[Batch]:
+        """Read the records with embeddings of the shard."""
+        from rsr_cli.core.records import streams
+
+        may_make_ids = not self.is_shared
+        read = partial(streams.read, allow_missing=allow_missing, may_make_ids=may_make_ids)
+        return self.of_shard(read(inputs, skips, ("embedding",), progress, settings), skips)
 
     def scenes_of_shard(self, scenes: Iterable[Found]) -> Iterator[Found]:
         """Yield the scenes of the shard alone."""

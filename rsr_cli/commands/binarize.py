@@ -13,7 +13,6 @@ from rsr_cli.core.codes.registry import METHODS
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
@@ -90,17 +89,9 @@ def binarize(
     seed = METHODS[method].seed(seed)
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
-        batches = streams.read(
-            inputs,
-            skips,
-            ("embedding",),
-            progress,
-            settings,
-            allow_missing=allow_missing,
-            may_make_ids=not to.is_shared,
-        )
+        embeddings = to.embeddings(inputs, skips, progress, settings, allow_missing=allow_missing)
         made_with = make.keywords | {"vector_column": settings.vector_column, "id_column": settings.id_column}
         made_with |= {"transform": transform and transform.fitted.digest, "fit": learned and learned.digest}
         make.keywords.update(transform=transform, fitted=learned)
-        for count in out.fill(to.of_shard(batches, skips), make, made_with):
+        for count in out.fill(embeddings, make, made_with):
             progress.update(count)

@@ -8,7 +8,6 @@ import click
 
 from rsr_cli import options
 from rsr_cli.core.progress import Progress
-from rsr_cli.core.records import streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,24 +44,12 @@ def transform(
 
     made = Transform.read(fitted)
     with to.opened("rsr transform", skips) as out, Progress("records") as progress:
-        batches = streams.read(
-            inputs,
-            skips,
-            ("embedding",),
-            progress,
-            settings,
-            allow_missing=allow_missing,
-            may_make_ids=not to.is_shared,
-        )
-        made_with = {
-            "transform": made.fitted.digest,
-            "vector_column": settings.vector_column,
-            "id_column": settings.id_column,
-        }
-        made_with["dtype"] = dtype
+        embeddings = to.embeddings(inputs, skips, progress, settings, allow_missing=allow_missing)
+        made_with = {"vector_column": settings.vector_column, "id_column": settings.id_column}
+        made_with |= {"transform": made.fitted.digest, "dtype": dtype}
 
         def make(some: Iterable[Batch]) -> Iterator[Batch]:
             return written_as(made.batches(some), dtype, skips)
 
-        for count in out.fill(to.of_shard(batches, skips), make, made_with):
+        for count in out.fill(embeddings, make, made_with):
             progress.update(count)
