@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.codes.base import UNIT, FittedCode, summed
-from rsr_cli.core.codes.rotated import transform
+from rsr_cli.core.codes.rotated import diagonals, transform
 from rsr_cli.core.errors import RsrError
 from rsr_cli.core.fitted.transform import of_unit_length
 
@@ -51,10 +51,7 @@ class RaBitQ(FittedCode):
     def _diagonals(self) -> NDArray[np.float32]:
         """The random signs of the rounds, float32 (rounds, dim, 1)."""
         assert self.fitted is not None
-        count = ROUNDS * self.dim
-        random = np.random.RandomState(self.fitted.settings["seed"])
-        drawn = np.frombuffer(random.bytes(-(-count // 8)), np.uint8)
-        return (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(ROUNDS, -1, 1).astype(np.float32)
+        return diagonals(ROUNDS, self.dim, self.fitted.settings["seed"])
 
     @property
     def sign_bytes(self) -> int:

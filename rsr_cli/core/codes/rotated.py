@@ -68,10 +68,7 @@ class Rotation:
 
     def __init__(self, dim: int, seed: int) -> None:
         self.padded = 1 << (dim - 1).bit_length()
-        count = ROUNDS * self.padded
-        drawn = np.frombuffer(np.random.RandomState(seed).bytes(-(-count // 8)), np.uint8)
-        #: The diagonals of the rounds, float32 (rounds, padded, 1).
-        self._signs = (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(ROUNDS, -1, 1).astype(np.float32)
+        self._signs = diagonals(ROUNDS, self.padded, seed)
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return rotated embeddings, float32 (n, padded), of some (n, dim) that are not near float32's limits."""
@@ -85,6 +82,13 @@ class Rotation:
                 transform(rotated)
             found[first : first + len(some)] = rotated.T
         return found
+
+
+def diagonals(rounds: int, dim: int, seed: int) -> NDArray[np.float32]:
+    """Return the random signs of some rounds, float32 (rounds, dim, 1), drawn as `Rotated` states."""
+    count = rounds * dim
+    drawn = np.frombuffer(np.random.RandomState(seed).bytes(-(-count // 8)), np.uint8)
+    return (1 - 2.0 * np.unpackbits(drawn, count=count)).reshape(rounds, -1, 1).astype(np.float32)
 
 
 def transform(columns: NDArray[np.float32]) -> None:
