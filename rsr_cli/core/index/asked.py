@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -99,16 +100,13 @@ class ByParts(AskedFitted):
         not negative (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
         """
         assert isinstance(self._code, PQ)
-        parts, _, size = self._code.centroids.shape
-        quantizer: Any = faiss.ProductQuantizer(parts * size, parts, 8)
-        faiss.copy_array_to_vector(self._code.centroids.astype(np.float32).ravel(), quantizer.centroids)
+        quantizer, longest = _quantizer(self._code)
         near, rows = np.empty((len(self), k), np.float32), np.empty((len(self), k), np.int64)
         heaps: Any = faiss.float_maxheap_array_t()
         heaps.nh, heaps.k, heaps.val, heaps.ids = len(self), k, faiss.swig_ptr(near), faiss.swig_ptr(rows)
         narrow = np.ascontiguousarray(self._values, np.float32)
         quantizer.search(faiss.swig_ptr(narrow), len(self), faiss.swig_ptr(codes), len(codes), heaps, True)
-        terms = (parts * size + 4) * FLOAT32_ROUNDING
-        longest = np.sqrt(np.square(self._code.centroids).sum(axis=2).max(axis=1).sum())
+        terms = (self._code.dim + 4) * FLOAT32_ROUNDING
         for query, farthest, at in zip(self._values, near.max(axis=1), rows, strict=True):
             length = float(np.linalg.norm(query))
             lost = 2 * FLOAT32_ROUNDING * length * (length + longest)
@@ -150,6 +148,15 @@ class BySigns(AskedFitted):
                 order = np.lexsort((rows, distances))[:k]
                 found[i] = distances[order], rows[order]
         yield from ((distances, rows, float(distances[-1])) for distances, rows in found)
+
+
+@lru_cache(maxsize=2)
+def _quantizer(code: PQ) -> tuple[Any, float]:
+    """Return faiss's product quantizer with the centroids of a code, and the greatest length that a code stands for."""
+    parts, _, size = code.centroids.shape
+    quantizer: Any = faiss.ProductQuantizer(parts * size, parts, 8)
+    faiss.copy_array_to_vector(code.centroids.astype(np.float32).ravel(), quantizer.centroids)
+    return quantizer, float(np.sqrt(np.square(code.centroids).sum(axis=2).max(axis=1).sum()))
 
 
 def hammings(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int32]:
