@@ -120,6 +120,26 @@ def make_index(path, records: list[dict], metric=None, *, refine=None, **setting
     return Index(path)
 
 
+def grown(path, records: list[dict], segments, deleted, metric=None, refine=None, fitted=()) -> Index:
+    """Build an index of a segment per range of records, in which items of some numbers are deleted, and open it."""
+    from rsr_cli.core.index import build, upkeep
+    from rsr_cli.core.index.reading import Index
+
+    for number, rows in enumerate(segments):
+        takes = build.appendable(path, metric, refine)
+        read = batches(records[rows.start : rows.stop], takes.kinds, beside=takes.beside)
+        given = () if number else fitted  # the index keeps it
+        sum(build.append(read, path, takes.metric, Skips(), refine=takes.refine, fitted=given))
+    upkeep.delete(path, lambda index: upkeep.rows_with_ids(index, [f"t{row}" for row in deleted], Skips()))
+    return Index(path)
+
+
+def hits_of(lines: Iterable[bytes]) -> list[tuple[str, float]]:
+    """Return the ids and distances of hits."""
+    hits = [orjson.loads(line) for line in lines]
+    return [(hit["id"], hit["properties"]["distance"]) for hit in hits]
+
+
 def binarized(records: Iterable[dict], method="sign", bits=None, seed=None, skips=None, **keep) -> list[dict]:
     from rsr_cli.core.codes.base import binarize
 

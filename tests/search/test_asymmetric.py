@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import orjson
 import pytest
+import support
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import batches, binarized, codes_of, embedding, embedding_records, feature, make_index, weighted_distances
+from support import (
+    batches,
+    binarized,
+    codes_of,
+    embedding,
+    embedding_records,
+    feature,
+    hits_of,
+    make_index,
+    weighted_distances,
+)
 
 from rsr_cli.core.codes.rotated import Rotated
 from rsr_cli.core.errors import Skips
-from rsr_cli.core.index import build, partitions, scan, upkeep
+from rsr_cli.core.index import partitions, scan
 from rsr_cli.core.index.kept import Kept
-from rsr_cli.core.index.reading import Index
 from rsr_cli.core.index.summary import summarize
 from rsr_cli.core.records.space import Space
 from rsr_cli.core.search.ask import Searcher
@@ -39,15 +48,10 @@ VECTORS = drawn()
 SIGNS = ROTATED.signs(VECTORS)
 
 
-def grown(path, refine=None, method="rotated", bits=BITS) -> Index:
+def grown(path, refine=None, method="rotated", bits=BITS):
     """Build an index of several segments, the large ones with the codes in the order of a scan, and deleted rows."""
     records = binarized(embedding_records(VECTORS), method, bits, keep_embedding=True)
-    for rows in SEGMENTS:
-        takes = build.appendable(path, None, refine)
-        read = batches(records[rows.start : rows.stop], takes.kinds, beside=takes.beside)
-        sum(build.append(read, path, takes.metric, Skips(), refine=takes.refine))
-    upkeep.delete(path, lambda index: upkeep.rows_with_ids(index, [f"t{row}" for row in DELETED], Skips()))
-    return Index(path)
+    return support.grown(path, records, SEGMENTS, DELETED, refine=refine)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,6 @@ def asked(index, queries, k=None, radius=None, scope=(), size=300, **settings) -
     made = [feature(f"t{i}", embedding=embedding(query)) for i, query in enumerate(queries)]
     read = batches(made, searcher.queries.kinds, size=size)
     return [hits_of(lines) for lines in searcher.by_record(read)]
-
-
-def hits_of(lines) -> list[tuple[str, float]]:
-    hits = [orjson.loads(line) for line in lines]
-    return [(hit["id"], hit["properties"]["distance"]) for hit in hits]
 
 
 def ranked(distances: np.ndarray, k=None, radius=None, may=LIVE) -> list[tuple[str, float]]:

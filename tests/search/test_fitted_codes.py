@@ -7,13 +7,14 @@ import base64
 import numpy as np
 import orjson
 import pytest
+import support
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import batches, binarized, codes_of, embedding, embedding_records, feature, learned, make_index
+from support import batches, binarized, codes_of, embedding, embedding_records, feature, hits_of, learned, make_index
 
 from rsr_cli.core.codes.registry import METHODS, binarizer_class
 from rsr_cli.core.errors import FingerprintError, RecordError, RsrError, Skips, UsageError
-from rsr_cli.core.index import build, upkeep
+from rsr_cli.core.index import upkeep
 from rsr_cli.core.index.kept import Kept
 from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.space import Space
@@ -45,15 +46,8 @@ CODES = {
 
 def grown(path, method, refine=None) -> Index:
     """Build an index of several segments with deleted rows."""
-    fitted = [STATES[method]]
-    records = binarized(embedding_records(VECTORS), method, fitted=fitted[0], keep_embedding=True)
-    for number, rows in enumerate(SEGMENTS):
-        takes = build.appendable(path, None, refine)
-        read = batches(records[rows.start : rows.stop], takes.kinds, beside=takes.beside)
-        given = fitted if number == 0 else []  # the index keeps it
-        sum(build.append(read, path, takes.metric, Skips(), refine=takes.refine, fitted=given))
-    upkeep.delete(path, lambda index: upkeep.rows_with_ids(index, [f"t{row}" for row in DELETED], Skips()))
-    return Index(path)
+    records = binarized(embedding_records(VECTORS), method, fitted=STATES[method], keep_embedding=True)
+    return support.grown(path, records, SEGMENTS, DELETED, refine=refine, fitted=[STATES[method]])
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +64,6 @@ def asked(index, queries, k=None, radius=None, kept=None, size=300, **scope):
     searcher = Searcher(Scope(index, radius, kept, **scope), k, exclude_self=False, skips=Skips())
     made = [feature(f"t{i}", embedding=embedding(query)) for i, query in enumerate(queries)]
     return [hits_of(lines) for lines in searcher.by_record(batches(made, searcher.queries.kinds, size=size))]
-
-
-def hits_of(lines):
-    hits = [orjson.loads(line) for line in lines]
-    return [(hit["id"], hit["properties"]["distance"]) for hit in hits]
 
 
 def brute(method, query, k=None, radius=None, may=LIVE):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import orjson
 import pytest
+import support
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import batches, binarized, embedding, embedding_records, feature, make_index, weighted_distances
 
 from rsr_cli.core.codes.registry import binarizer_class
 from rsr_cli.core.errors import RecordError, Skips, UsageError
-from rsr_cli.core.index import build, upkeep
 from rsr_cli.core.index.kept import Kept
-from rsr_cli.core.index.reading import Index
 from rsr_cli.core.records.space import Space
 from rsr_cli.core.search.ask import Searcher
 from rsr_cli.core.search.diversity import Diversity
@@ -38,15 +37,10 @@ def drawn() -> np.ndarray:
 VECTORS = drawn()
 
 
-def grown(path, metric=None, refine=None, method="sign", bits=None) -> Index:
+def grown(path, metric=None, refine=None, method="sign", bits=None):
     """Build an index of several segments with deleted rows."""
     records = binarized(embedding_records(VECTORS), method, bits, keep_embedding=True)
-    for rows in SEGMENTS:
-        takes = build.appendable(path, metric, refine)
-        read = batches(records[rows.start : rows.stop], takes.kinds, beside=takes.beside)
-        sum(build.append(read, path, takes.metric, Skips(), refine=takes.refine))
-    upkeep.delete(path, lambda index: upkeep.rows_with_ids(index, [f"t{row}" for row in DELETED], Skips()))
-    return Index(path)
+    return support.grown(path, records, SEGMENTS, DELETED, metric, refine)
 
 
 @pytest.fixture(scope="module")
