@@ -109,11 +109,6 @@ class Binarizer(ABC):
         recipe = {**hashed, "embedding": self.of.recipe}
         return Space("code", self.bits, "uint8", fingerprint(hashed), {**made_by, **facts}, recipe)
 
-    @property
-    def asymmetric(self) -> bool:
-        """Whether embeddings ask its codes by weights of bits, see `Method`."""
-        return METHODS[self.method].is_weighed(self.of.facts)
-
     @abstractmethod
     def values(self, embeddings: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Return the numbers whose signs are the bits, (n, bits), of embeddings, float32 (n, dim).

@@ -170,10 +170,9 @@ class Queries:
             fine: Iterable[Any] = batch.vectors if self._fine else repeat(None)
             values: Iterable[Any] = repeat(None)
             again = self._fine and not self._index.manifest.refine
-            weighted = self.by_weights and binarizer is not None and binarizer.asymmetric
-            if binarizer and (again or weighted):
+            if binarizer and (again or self.by_weights):
                 made = [binarizer.values(one[None])[0] for one in batch.vectors]  # the same whatever the batch
-                fine, values = made if again else fine, made if weighted else values
+                fine, values = made if again else fine, made if self.by_weights else values
             yield [Item(*each) for each in zip(batch.records, vectors, repeat(None), fine, values)]
 
     def records(self, batches: Iterable[Batch]) -> Iterator[Item]:
