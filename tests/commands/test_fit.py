@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import orjson
 import pytest
-from support import bits_of, embedding_records
+from support import bits_of, embedding_records, needs_torch
 
 from rsr_cli.core.fitted.registry import FIT_METHODS
 
@@ -229,6 +229,7 @@ def test_parts_are_made_with_one_file(rsr, lines, drawn, files, tmp_path):
         assert len(found) == 540 * 20
 
 
+@needs_torch
 def test_a_chip_is_embedded_as_the_model_of_a_transformed_index_does(rsr, tmp_path, write_raster):
     pixels = np.random.default_rng(0).integers(100, 4000, (6, 96, 96)).astype(np.uint16)
     scene = write_raster(tmp_path / "scene.tif", pixels)
