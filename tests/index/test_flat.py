@@ -154,6 +154,32 @@ def test_cosine_is_one_minus_the_cosine(tmp_path):
         np.testing.assert_allclose(near, [0, 0, 1 - 24 / 25, 1, 2], atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [1e-3, 1, 40])
+def test_equal_embeddings_have_a_cosine_distance_of_0(tmp_path, length):
+    rows = np.random.default_rng(6).standard_normal((300, 768)).astype(np.float32)
+    rows *= np.float32(length) / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[[9, 70, 200]] = rows[4]
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), "cosine") as index:
+        for queries in (rows, np.stack([index.vector(row) for row in range(300)])):
+            found = index.search(queries, radius=0.0)
+            assert [near.tolist() for near, _ in found] == [[0.0] * len(hits) for _, hits in found]
+            equal = [np.flatnonzero((rows == row).all(axis=1)).tolist() for row in rows]
+            assert [hits.tolist() for _, hits in found] == equal
+
+
+def test_small_cosine_distances_have_small_errors(tmp_path):
+    """One minus the cosine of float64 has few digits of them, or none."""
+    rng = np.random.default_rng(7)
+    rows = np.tile(rng.standard_normal(64).astype(np.float32), (100, 1))
+    rows += rng.standard_normal((100, 64)).astype(np.float32) * np.float32(1e-5)
+    with make_index(tmp_path / "i.rsr", embedding_records(rows), "cosine") as index:
+        stored = np.stack([index.vector(row) for row in range(100)])
+        distances = brute("cosine", stored[:1], stored).astype(np.float64)
+        ((near, hits),) = index.search(stored[:1], 100)
+    assert 0 < near[1] < near[-1] < 1e-8
+    np.testing.assert_allclose(near[1:], distances[0][hits[1:]], rtol=1e-7)
+
+
 @pytest.mark.parametrize("metric", ["hamming", "l1", "l2", "dot"])
 @pytest.mark.parametrize("k", [None, 10])
 def test_radius_is_a_closed_ball(tmp_path, metric, k):

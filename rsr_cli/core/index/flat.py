@@ -16,10 +16,9 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
-from rsr_cli.core.fitted.transform import of_unit_length
 from rsr_cli.core.index.asked import COMPARED_ROWS, FLOAT32_ROUNDING, Asked, hammings
 from rsr_cli.core.index.kept import Kept, share_of
-from rsr_cli.core.index.manifest import HAMMING, MAX_NORM, METRICS
+from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
 from rsr_cli.core.index.scan import LIST_ROWS
 from rsr_cli.core.index.stored import Stored
 from rsr_cli.core.index.weights import WeightedBits
@@ -72,7 +71,12 @@ PART_BYTES = 1 << 22
 #: together, and any number of those of few bytes.
 TOGETHER_HITS, TOGETHER_BYTES, FEW_BYTES = 100, 1 << 26, 1 << 20
 
-FAISS_METRIC = dict(zip(METRICS, (faiss.METRIC_L1, faiss.METRIC_L2, *(faiss.METRIC_INNER_PRODUCT,) * 2), strict=True))
+FAISS_METRIC = {
+    "l1": faiss.METRIC_L1,
+    "l2": faiss.METRIC_L2,
+    "cosine": faiss.METRIC_INNER_PRODUCT,
+    "dot": faiss.METRIC_INNER_PRODUCT,
+}
 
 
 def drop_too_long(batch: Batch, skips: Skips) -> float:
@@ -96,9 +100,12 @@ def drop_too_long(batch: Batch, skips: Skips) -> float:
 
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
+    """Return vectors (n, dim) scaled to length 1; a vector of zeros stays, and one that was scaled so before."""
+    wide = values.astype(np.float64)
     with np.errstate(invalid="ignore"):  # of an index with values that are not finite, which its search refuses
-        return of_unit_length(values).astype(np.float32)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+        wide /= np.where(lengths > 0, lengths, 1)
+    return np.where(np.abs(lengths - 1) <= 2 * FLOAT32_ROUNDING, values, wide.astype(np.float32))
 
 
 class Flat:
@@ -109,7 +116,7 @@ class Flat:
     vectors : numpy.ndarray or Stored
         uint8 (n, bytes) of codes, or embeddings (n, dim), of unit length for ``cosine``; may be mapped.
     metric : str
-        ``hamming`` or one of `METRICS`.
+        ``hamming`` or one of `manifest.METRICS`.
     max_norm : float
         Greatest Euclidean norm of an embedding.
     kept : Kept, optional
@@ -639,15 +646,18 @@ def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: floa
 def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArray[np.float64]:
     """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
 
-    Each is computed alone.
+    Each is computed alone. One minus the cosine is half the squared distance of the vectors scaled to length 1, and is
+    computed so: that of equal vectors is 0, and the error of a small distance is small. To a vector of zeros it is 1.
     """
     vectors = np.asarray(vectors, np.float64)
     if metric == "l1":
         return np.abs(vectors - query).sum(axis=1)
     if metric == "l2":
         return np.sqrt(np.square(vectors - query).sum(axis=1))
-    products = (vectors * query).sum(axis=1)
     if metric == "dot":
-        return 0.0 - products  # and no zero with a sign
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query, axis=-1)
-    return np.maximum(0.0, 1.0 - products / np.where(lengths > 0, lengths, 1))
+        return 0.0 - (vectors * query).sum(axis=1)  # and no zero with a sign
+    lengths, length = (np.linalg.norm(each, axis=-1, keepdims=True) for each in (vectors, query))
+    apart = vectors / np.where(lengths > 0, lengths, 1)
+    apart -= query / np.where(length > 0, length, 1)
+    halves = np.square(apart, out=apart).sum(axis=1) / 2
+    return np.where((lengths * length)[:, 0] == 0, 1.0, halves)
