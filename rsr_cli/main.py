@@ -27,7 +27,7 @@ COMMANDS = {
     "embed": "Encode tiles into embeddings with a foundation model.",
     "models": "List the models that rsr embed can use.",
     "fit": "Learn from a sample of embeddings how to transform or binarize such embeddings.",
-    "transform": "Transform embeddings as rsr fit learned to.",
+    "transform": "Transform embeddings as rsr fit learned to, or write them in another type of number.",
     "binarize": "Turn embeddings into binary codes.",
     "index": "Build an index of embeddings or codes, or change one.",
     "query": "Find the nearest items in an index.",

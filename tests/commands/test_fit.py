@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from support import bits_of, embedding_records, needs_torch
 
@@ -55,6 +56,25 @@ def test_fewer_dimensions_in_fewer_bytes(rsr, lines, drawn, files, dtype):
     scales = np.array([each.get("scale", 1) for each in found])[:, None]
     step = scales / 2 if dtype == "int8" else np.abs(exact) * 2.0**-11 + 2.0**-25
     assert (np.abs(numbers * scales - exact) <= step * 1.001).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_table_of_others_takes_fewer_bytes_as_it_is(rsr, drawn, tmp_path, dtype):
+    np.save(tmp_path / "theirs.npy", drawn)
+    made, path = tmp_path / "made.parquet", tmp_path / "lake.rsr"
+    assert rsr("transform", "--dtype", dtype, "--space", "m", tmp_path / "theirs.npy", "-o", made).returncode == 0
+    table = pq.read_table(made)
+    numbers = np.stack(table["embedding"].to_numpy()).astype(float)
+    scales = table["embedding_scale"].to_numpy()[:, None].astype(float) if dtype == "int8" else np.ones((540, 1))
+    assert (np.abs(numbers * scales - drawn) <= (scales / 2 if dtype == "int8" else np.abs(drawn) / 2048)).all()
+    back, stated = vectors(rsr("transform", "--dtype", "float32", made))
+    assert stated["dtype"] == "float32"
+    assert (back == numbers * scales).all()
+    assert rsr("index", made, "-o", path).returncode == 0
+    assert np.load(next(path.glob("segments/*/vectors.npy")), mmap_mode="r").dtype == dtype
+    found = hits(rsr("query", path, "--space", "m", tmp_path / "theirs.npy", "-k", "1"))
+    nearest = (unit(drawn) @ unit(back).T).argmax(axis=1)
+    assert [hit for _, hit, _ in found] == [table["id"][row].as_py() for row in nearest.tolist()]
 
 
 def unit(values):
@@ -156,7 +176,7 @@ def test_an_index_keeps_what_it_was_given_through_all_that_changes_it(rsr, lines
         (("fit", "--method", "itq", "--bits", "3", "--dims", "3"), b"itq takes no --dims, but --bits"),
         (("fit", "--method", "mean", "--dims", "3"), b"mean takes no --dims"),
         (("fit", "--method", "pca", "--dims", "13"), b"have 12 dimensions, fewer than 13; pass as many --dims at most"),
-        (("transform",), b"missing option '--with'"),
+        (("transform",), b"there is nothing to do: pass --with or --dtype"),
         (("transform", "--with", __file__), b"is no safetensors file"),
     ],
 )
