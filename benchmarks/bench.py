@@ -441,7 +441,7 @@ def bench_binarize(bench: Bench) -> None:
 
     bench.compare(
         "`binarize`",
-        lambda tree: tree.seconds("binarize", "-q", path),
+        lambda tree: tree.seconds("binarize", "-q", "--method", "sign", path),
         lambda: seconds(bare),
         "orjson, base64, packbits per line",
         n=n,
@@ -511,7 +511,7 @@ def bench_parquet(bench: Bench) -> None:
 
     bench.compare(
         "`binarize`, Parquet to Parquet",
-        lambda tree: tree.seconds("binarize", "-q", embeddings, "-o", made, "--overwrite"),
+        lambda tree: tree.seconds("binarize", "-q", "--method", "sign", embeddings, "-o", made, "--overwrite"),
         lambda: seconds(read_pack_write),
         "pyarrow reads, packbits, pyarrow writes",
         n=n,

@@ -24,7 +24,7 @@ step 'Cut it into tiles, and label them by their land cover' \
 
 step 'Embed the tiles, turn the embeddings into binary codes, and index them' \
     'rsr embed demo/tiles.geojsonl --model rcf |
-    rsr binarize --method sign |
+    rsr binarize |
     tee demo/codes.geojsonl |
     rsr index --overwrite -o demo/lake.rsr'
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsr_cli import options
-from rsr_cli.core.codes.registry import METHODS
+from rsr_cli.core.codes.registry import DEFAULT_METHOD, METHODS
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.progress import Progress
@@ -23,9 +23,10 @@ _SEEDS = ", ".join(
     f"{method.default_seed} for {name}" for name, method in METHODS.items() if method.default_seed is not None
 )
 
-_WITH = " or ".join(
+_OTHERS = ", ".join(
     f"{code} for {' and '.join(name for name, method in FIT_METHODS.items() if method.code == code)}"
     for code in dict.fromkeys(method.code for method in FIT_METHODS.values())
+    if code != DEFAULT_METHOD
 )
 
 
@@ -37,7 +38,7 @@ _WITH = " or ".join(
     "--method",
     type=click.Choice(list(METHODS)),
     help=". ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-    + f".  [default: {next(iter(METHODS))}; with --with, {_WITH}]",
+    + f".  [default: {DEFAULT_METHOD}; of what rsr fit learned, {_OTHERS}]",
 )
 @click.option(
     "--bits",
@@ -85,13 +86,13 @@ def binarize(
         method = method or known.code
         if not known.is_code:
             transform, learned = Transform(learned), None
-    method = method or next(iter(METHODS))
-    seed = METHODS[method].seed(seed)
+    seed = METHODS[method].seed(seed) if method else seed
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         embeddings = to.embeddings(inputs, skips, progress, settings, allow_missing=allow_missing)
         made_with = make.keywords | {"vector_column": settings.vector_column, "id_column": settings.id_column}
         made_with |= {"transform": transform and transform.fitted.digest, "fit": learned and learned.digest}
+        made_with["method"] = method or "default"
         make.keywords.update(transform=transform, fitted=learned)
         for count in out.fill(embeddings, make, made_with):
             progress.update(count)

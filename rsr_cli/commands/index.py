@@ -74,8 +74,8 @@ class Partitions(click.ParamType):  # type: ignore[type-arg]
 @click.option("--compact", is_flag=True, help="Make one segment of all, without the deleted items, instead.")
 @click.option(
     "--metric",
-    type=click.Choice(["l1", "l2", "cosine", "dot"]),
-    help="Distance between embeddings; codes are always compared by Hamming distance.  [default: l1]",
+    type=click.Choice(["cosine", "l1", "l2", "dot"]),
+    help="Distance between embeddings; codes have their own.  [default: cosine]",
 )
 @click.option(
     "--refine",

@@ -42,7 +42,7 @@ def turned(vectors, bits, seed):
 
 #: Options of the command -> the bits that they make of vectors.
 FORMULAS = {
-    "": lambda vectors: (vectors > 0).astype(int).tolist(),
+    "": lambda vectors: turned(vectors, 24, 0),
     "--method sign": lambda vectors: (vectors > 0).astype(int).tolist(),
     "--method sign --bits 24": lambda vectors: (vectors > 0).astype(int).tolist(),
     "--method rotated": lambda vectors: turned(vectors, 24, 0),
@@ -81,19 +81,19 @@ def test_files_and_stdin_are_read_in_the_order_given(rsr, tmp_path, lines, drawn
     first, second, third = (lines(embedding_records(drawn[i : i + 1])) for i in range(3))
     (tmp_path / "a").write_bytes(first)
     (tmp_path / "b").write_bytes(third)
-    done = rsr("binarize", "a", "-", "b", input=second, cwd=tmp_path)
+    done = rsr("binarize", "--method", "sign", "a", "-", "b", input=second, cwd=tmp_path)
     assert [bits_of(record) for record in parsed(done)] == (drawn[:3] > 0).astype(int).tolist()
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--method", "pca"], "'pca' is not one of 'sign', 'rotated', 'trivial', 'lsh'"),
+        (["--method", "pca"], "'pca' is not one of 'rotated', 'sign', 'trivial', 'lsh'"),
         (["--bits", "0"], "0 is not in the range"),
         (["--method", "lsh", "--bits", "8", "--seed", "-1"], "-1 is not in the range"),
         (["--method", "lsh"], "lsh needs a number of bits; pass --bits"),
         (["--method", "trivial"], "trivial needs a number of bits; pass --bits"),
-        (["--seed", "1"], "sign takes no seed, as it draws nothing; leave --seed out"),
+        (["--method", "sign", "--seed", "1"], "sign takes no seed, as it draws nothing; leave --seed out"),
         (["--method", "trivial", "--bits", "8", "--seed", "1"], "trivial takes no seed"),
     ],
 )
@@ -109,7 +109,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_read(rsr, option
     ("options", "says"),
     [
         (
-            ["--bits", "32"],
+            ["--method", "sign", "--bits", "32"],
             "sign makes one bit per dimension, 24 here, not 32; pass another --method for other lengths",
         ),
         (
@@ -138,7 +138,7 @@ def test_an_embedding_is_kept_beside_its_code_as_it_came(rsr, lines, drawn):
     sent = embedding_records(drawn)
     sent[3]["properties"]["embedding"] |= {"filled": ["nir08"]}
     sent = sent[3:4]
-    (record,) = parsed(rsr("binarize", "--keep-embedding", input=lines(sent)))
+    (record,) = parsed(rsr("binarize", "--method", "sign", "--keep-embedding", input=lines(sent)))
     assert bits_of(record) == (drawn[3] > 0).astype(int).tolist()
     assert record["properties"].pop("code")["of"] == "emb"
     assert record == sent[0]
@@ -165,7 +165,9 @@ def test_both_go_through_parquet_and_back_bit_for_bit(rsr, tmp_path, lines, draw
     (tmp_path / "e.geojsonl").write_bytes(lines(embedding_records(drawn)))
     made = {}
     for source, target in (("e.geojsonl", "both.geojsonl"), ("e.geojsonl", "both.parquet"), ("both.parquet", "again")):
-        assert rsr("binarize", "--keep-embedding", source, "-o", target, cwd=tmp_path).returncode == 0
+        assert (
+            rsr("binarize", "--method", "sign", "--keep-embedding", source, "-o", target, cwd=tmp_path).returncode == 0
+        )
         made[target] = (tmp_path / target).read_bytes()
     assert made["again"] == made["both.geojsonl"]
     frame = geopandas.read_parquet(tmp_path / "both.parquet")

@@ -100,7 +100,7 @@ def test_codes_are_those_of_the_transformed_embeddings(rsr, lines, drawn, files,
     sent = lines(embedding_records(drawn))
     found = rsr("binarize", "--with", files[method], "--keep-embedding", input=sent)
     piped = rsr("transform", "--with", files[method], input=sent)
-    then = rsr("binarize", "--method", FIT_METHODS[method].code, "--keep-embedding", input=piped.stdout)
+    then = rsr("binarize", "--keep-embedding", input=piped.stdout)
     assert found.returncode == 0
     assert found.stdout == then.stdout
     if FIT_METHODS[method].code == "sign":
@@ -122,9 +122,8 @@ def hits(done):
 def test_an_index_transforms_the_queries_that_are_not(rsr, lines, drawn, files, tmp_path, command, method):
     sent, with_file = lines(embedding_records(drawn)), ("--with", files[method])
     made = rsr(command, *with_file, input=sent).stdout
-    metric = ("--metric", "cosine") if command == "transform" else ()
     path = tmp_path / "lake.rsr"
-    assert rsr("index", "-o", path, *metric, *with_file, input=made).returncode == 0
+    assert rsr("index", "-o", path, *with_file, input=made).returncode == 0
     by_bits = command == "binarize" and not FIT_METHODS[method].is_code
     ask = ("query", path, "-k", "5", *(["--symmetric"] if by_bits else []))
     found = hits(rsr(*ask, input=sent))

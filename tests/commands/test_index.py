@@ -116,7 +116,7 @@ def test_an_index_of_schema_1_whose_replacement_failed_can_be_replaced(rsr, tmp_
     [
         ([], "missing option '-o'"),
         (["-o", "-"], "an index is a directory and cannot be written to stdout; pass its name to -o"),
-        (["-o", "i.rsr", "--metric", "hamming"], "'hamming' is not one of 'l1', 'l2', 'cosine', 'dot'"),
+        (["-o", "i.rsr", "--metric", "hamming"], "'hamming' is not one of 'cosine', 'l1', 'l2', 'dot'"),
         (["-o", "i.rsr", "--bits", "8"], "no such option"),
         (["-o", "i.rsr", "--delete", "--replace"], "--replace is for records that are added"),
         (["-o", "i.rsr", "--compact", "--replace"], "--replace is for records that are added"),
@@ -168,11 +168,11 @@ def test_codes_are_preferred_and_a_metric_asks_for_the_embeddings(rsr, tmp_path,
             assert index.vector(0).tolist() == first
 
 
-def test_embeddings_are_compared_by_l1_unless_a_metric_is_passed(rsr, tmp_path, lines):
+def test_embeddings_are_compared_by_cosine_unless_a_metric_is_passed(rsr, tmp_path, lines):
     stream = lines(embedding_records(np.eye(4, dtype=np.float32)))
     assert rsr("index", "-o", "i.rsr", input=stream, cwd=tmp_path).returncode == 0
     with Index(tmp_path / "i.rsr") as index:
-        assert index.manifest.metric == "l1"
+        assert index.manifest.metric == "cosine"
 
 
 def test_files_are_indexed_in_the_order_given(rsr, tmp_path, lines):
@@ -283,7 +283,8 @@ def test_rows_without_one_of_the_two_are_left_out_with_keep_going(rsr, tmp_path,
     (tmp_path / "in.geojsonl").write_bytes(lines(records))
     if ending == "parquet":
         (tmp_path / "lines").write_bytes(lines(both))
-        assert rsr("binarize", "--keep-embedding", "lines", "-o", "both.parquet", cwd=tmp_path).returncode == 0
+        made = rsr("binarize", "--method", "sign", "--keep-embedding", "lines", "-o", "both.parquet", cwd=tmp_path)
+        assert made.returncode == 0
         table = pq.read_table(tmp_path / "both.parquet")
         for name, row in (("code", 4), ("embedding", 9)):
             values = table[name].to_pylist()
@@ -291,7 +292,8 @@ def test_rows_without_one_of_the_two_are_left_out_with_keep_going(rsr, tmp_path,
             place = table.schema.get_field_index(name)
             table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
         pq.write_table(table, tmp_path / "in.parquet")
-    done = rsr("index", f"in.{ending}", "--refine", "float32", "--keep-going", "-o", "x.rsr", cwd=tmp_path)
+    refined = ("--refine", "float32", "--metric", "l1")
+    done = rsr("index", f"in.{ending}", *refined, "--keep-going", "-o", "x.rsr", cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.count(b"; skipped\n") == 2
     vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
@@ -305,7 +307,7 @@ def test_rows_without_one_of_the_two_are_left_out_with_keep_going(rsr, tmp_path,
     [
         (["--refine", "int4"], "'int4' is not one of 'int8', 'float16', 'float32'"),
         (["--refine", "int8", "--append"], "the index stores its embeddings as float16, not int8; leave --refine out"),
-        (["--metric", "l2", "--append"], "the index compares its vectors by l1, not l2; leave --metric out"),
+        (["--metric", "l2", "--append"], "the index compares its vectors by cosine, not l2; leave --metric out"),
         (["--refine", "int8", "--compact"], "--refine is for records that are added"),
         (["--refine", "int8", "--delete"], "--refine is for records that are added"),
         (["--refine", "int8", "x.rsr"], "a merged index compares and stores vectors as its parts do; leave --refine"),

@@ -43,7 +43,7 @@ def test_a_query_too_long_for_the_index(rsr, tmp_path):
 
 
 def test_embeddings_against_codes_of_another_program(rsr, tmp_path):
-    codes = rsr("binarize", input=lines([tile("x", np.ones(8, np.float32))])).stdout
+    codes = rsr("binarize", "--method", "sign", input=lines([tile("x", np.ones(8, np.float32))])).stdout
     (tmp_path / "codes").write_bytes(codes.replace(b'"method":"sign",', b""))
     assert rsr("index", "codes", "-o", "x.rsr", cwd=tmp_path).returncode == 0
     done = rsr("query", "x.rsr", input=lines([tile("q", np.ones(8, np.float32))]), cwd=tmp_path)
@@ -70,14 +70,15 @@ def lake(rsr, tmp_path_factory, vectors):
     folder = tmp_path_factory.mktemp("lake")
     tiles = lines(tile(f"t{i}", v, [f"c{i % 3}"]) for i, v in enumerate(vectors))
     (folder / "tiles.geojsonl").write_bytes(tiles)
-    assert rsr("index", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
+    assert rsr("index", "--metric", "l1", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
     codes = rsr("binarize", "tiles.geojsonl", "--method", "lsh", "--bits", "96", "--seed", "5", cwd=folder).stdout
     (folder / "codes.geojsonl").write_bytes(codes)
     assert rsr("index", "codes.geojsonl", "-o", "codes.rsr", cwd=folder).returncode == 0
     both = rsr(
         "binarize", "--keep-embedding", "tiles.geojsonl", "--method", "lsh", "--bits", "96", "--seed", "5", cwd=folder
     )
-    assert rsr("index", "--refine", "float32", "-o", "both.rsr", input=both.stdout, cwd=folder).returncode == 0
+    refined = ("--refine", "float32", "--metric", "l1")
+    assert rsr("index", *refined, "-o", "both.rsr", input=both.stdout, cwd=folder).returncode == 0
     return folder
 
 
@@ -659,7 +660,8 @@ def test_a_scene_of_ones_own_is_cut_embedded_and_asked_with(rsr, tmp_path, write
     tiles = [orjson.loads(line) for line in (tmp_path / "tiles").read_bytes().splitlines()]
     centres = [np.mean(tile["geometry"]["coordinates"][0][:4], axis=0) for tile in (tiles[5], tiles[10])]
     at = [word for lon, lat in centres for word in ("--at", f"{lon},{lat}")]
-    done = rsr("query", "x.rsr", "--raster", "scene.tif", *at, cwd=tmp_path)
+    symmetric = ["--symmetric"] if kind == "codes" else []  # as an item asks, which has no embedding
+    done = rsr("query", "x.rsr", "--raster", "scene.tif", *at, *symmetric, cwd=tmp_path)
     assert done.stderr == b""
     by_id = rsr("query", "x.rsr", "--id", tiles[5]["id"], "--id", tiles[10]["id"], cwd=tmp_path)
     assert parsed(done)
@@ -733,7 +735,7 @@ def places(rsr, tmp_path_factory):
     (folder / "tiles.geojsonl").write_bytes(lines(records))
     ring = [[30.5, -1], [70, -1], [70, 2], [30.5, 2], [30.5, -1]]
     (folder / "east.geojson").write_bytes(orjson.dumps({"type": "Polygon", "coordinates": [ring]}))
-    assert rsr("index", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
+    assert rsr("index", "--metric", "l1", "tiles.geojsonl", "-o", "floats.rsr", cwd=folder).returncode == 0
     codes = rsr("binarize", "tiles.geojsonl", cwd=folder).stdout
     assert rsr("index", "-o", "codes.rsr", input=codes, cwd=folder).returncode == 0
     return folder

@@ -74,11 +74,10 @@ def test_what_is_stored_is_read_and_summed_up(tmp_path, dtype, bytes_):
     assert sum(integrity.check(path, pytest.fail)) > 30 * bytes_
 
 
-def test_of_cosine_unit_vectors_are_stored_and_l1_is_the_default(tmp_path):
-    with make_index(tmp_path / "x.rsr", both(1e6 * VECTORS), "cosine", refine="float16") as index:
+def test_of_cosine_the_default_unit_vectors_are_stored(tmp_path):
+    with make_index(tmp_path / "x.rsr", both(1e6 * VECTORS), refine="float16") as index:
+        assert index.manifest.refine.metric == "cosine"
         np.testing.assert_allclose(np.linalg.norm(embeddings_in(index), axis=1), 1, atol=1e-3)
-    with make_index(tmp_path / "y.rsr", both(), refine="float16") as index:
-        assert index.manifest.refine.metric == "l1"
 
 
 def test_embeddings_are_ignored_unless_they_are_asked_for(tmp_path):
@@ -92,10 +91,10 @@ def test_a_value_beyond_float16_is_refused_or_skipped(tmp_path):
     vectors = VECTORS.copy()
     vectors[4, 3] = -70000
     with pytest.raises(RecordError, match=r"in:5: its embedding has values up to 7e\+04, beyond float16's"):
-        make_index(tmp_path / "x.rsr", both(vectors), refine="float16")
+        make_index(tmp_path / "x.rsr", both(vectors), "l1", refine="float16")
     skips = Skips(keep_going=True)
     read = batches(both(vectors), ("code",), beside="embedding")
-    assert sum(build.build(read, tmp_path / "x.rsr", None, skips, refine="float16")) == 29
+    assert sum(build.build(read, tmp_path / "x.rsr", "l1", skips, refine="float16")) == 29
     with Index(tmp_path / "x.rsr") as index:
         assert np.array_equal(embeddings_in(index), np.delete(vectors, 4, axis=0).astype(np.float16))
         assert [index.record(row)[0] for row in (3, 4)] == ["t3", "t5"]
@@ -121,7 +120,7 @@ def test_a_record_without_one_of_the_two_is_named_or_skipped(tmp_path, kind, say
         make_index(tmp_path / "x.rsr", records(), refine="int8")
     skips = Skips(keep_going=True)
     read = batches(records(), ("code",), beside="embedding", skips=skips)
-    assert sum(build.build(read, tmp_path / "x.rsr", None, skips, refine="float32")) == 29
+    assert sum(build.build(read, tmp_path / "x.rsr", "l1", skips, refine="float32")) == 29
     with Index(tmp_path / "x.rsr") as index:
         assert np.array_equal(embeddings_in(index), np.delete(VECTORS, 2, axis=0))
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import orjson
 import pytest
+from scipy.spatial.distance import cdist
 
 from rsr_cli.core.errors import Skips
 from rsr_cli.core.records import streams
@@ -33,7 +34,7 @@ def test_an_array_is_searched(rsr, tmp_path):
     says = "v.npy: no column of ids; ids are made of the file's name and the row's number"
     assert (done.returncode, done.stderr.decode()) == (0, f"rsr index: {says}\n")
     done = rsr("query", "x.rsr", "--id", "v_5", "-k", "9", cwd=tmp_path)
-    nearest = np.argsort(np.abs(vectors - vectors[4]).sum(axis=1))[:9] + 1
+    nearest = np.argsort(cdist(vectors[4:5], vectors, "cosine")[0])[:9] + 1
     assert [orjson.loads(line)["id"] for line in done.stdout.splitlines()] == [f"v_{i}" for i in nearest]
 
 

@@ -25,6 +25,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from support import code_records, drawn_lines, embedding, feature, read_all, says_what_is_lost
 
 from rsr_cli.core.errors import RsrError, Skips
@@ -500,7 +501,7 @@ def test_a_plain_table_needs_a_name_for_its_space(rsr, tmp_path):
     done = rsr("query", "x.rsr", "--id", "p1", "-k", "5", cwd=tmp_path)
     hits = [orjson.loads(line) for line in done.stdout.splitlines()]
     vectors = np.stack(geopandas.read_parquet(tmp_path / "x.parquet").embedding)
-    order = np.argsort(np.abs(vectors - vectors[1]).sum(axis=1))
+    order = np.argsort(cdist(vectors[1:2], vectors, "cosine")[0])
     assert [hit["id"] for hit in hits] == [f"p{i}" for i in order]
     assert hits[0]["bbox"] == [1.0, 45.0, 2.0, 46.0]
     assert "city" not in hits[0]["properties"]
@@ -573,7 +574,9 @@ def test_the_column_of_vectors_is_asked_for(rsr, tmp_path):
     done = rsr("binarize", "x.parquet", "--space", "mine", cwd=tmp_path)
     says = "x.parquet: has several columns of vectors: embedding, embeddings; choose it with --vector-column"
     assert (done.returncode, done.stderr.decode()) == (2, f"rsr binarize: {says}\n")
-    done = rsr("binarize", "x.parquet", "--space", "mine", "--vector-column", "embeddings", cwd=tmp_path)
+    done = rsr(
+        "binarize", "x.parquet", "--space", "mine", "--method", "sign", "--vector-column", "embeddings", cwd=tmp_path
+    )
     codes = [np.unpackbits(np.frombuffer(base64.b64decode(orjson.loads(line)["properties"]["code"]["data"]), np.uint8))
              for line in done.stdout.splitlines()]  # fmt: skip
     assert np.array_equal(codes, np.stack(one) > 0)
@@ -609,7 +612,7 @@ def test_the_published_samples_are_searched(rsr, shared_data, tmp_path):
     done = rsr("query", "clay.rsr", "--id", "clay_v0_03WVN_20220610_8", "-k", "4", cwd=tmp_path)
     table = pq.read_table(clay)
     vectors = np.stack(table["embeddings"].to_numpy())
-    nearest = np.argsort(np.abs(vectors - vectors[7]).sum(axis=1))[:4]
+    nearest = np.argsort(cdist(vectors[7:8], vectors, "cosine")[0])[:4]
     hits = [orjson.loads(line) for line in done.stdout.splitlines()]
     assert [hit["properties"]["source_url"] for hit in hits] == [table["source_url"][int(i)].as_py() for i in nearest]
     assert {hit["properties"]["datetime"] for hit in hits} == {"2022-06-10T00:00:00Z"}

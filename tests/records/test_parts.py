@@ -351,7 +351,7 @@ def test_a_shard_is_the_same_on_every_machine():
         (
             ["--method", "lsh", "--bits", "16"],
             2,
-            "p: holds parts made with method 'sign', and this run is with method 'lsh'; pass the settings that they ",
+            "p: holds parts made with method 'default', and this run is with method 'lsh'; pass the settings that ",
         ),
         (
             ["--keep-embedding"],
@@ -448,7 +448,7 @@ def test_other_settings_are_refused_where_nothing_is_missing(folder, binarize):
     binarize()
     before = contents(folder / "p")
     done = binarize("--method", "lsh", "--bits", "16")
-    assert (done.returncode, b"p: holds parts made with method 'sign'" in done.stderr) == (2, True)
+    assert (done.returncode, b"p: holds parts made with method 'default'" in done.stderr) == (2, True)
     assert contents(folder / "p") == before
 
 

@@ -194,7 +194,7 @@ def test_a_value_beyond_float16_is_refused_or_skipped():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_codes_are_made_beside_them(rsr, tmp_path, dtype):
     (tmp_path / "in.geojsonl").write_bytes(lines_of(in_type(VECTORS, dtype)))
-    done = rsr("binarize", "--keep-embedding", "in.geojsonl", cwd=tmp_path)
+    done = rsr("binarize", "--method", "sign", "--keep-embedding", "in.geojsonl", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     for line, record in zip(done.stdout.splitlines(), in_type(VECTORS, dtype), strict=True):
         found = orjson.loads(line)["properties"]

@@ -122,7 +122,7 @@ def test_hits_are_items(lake, validated):
         for name in ("query", "rank", "distance", "window", "datetime", "eo:cloud_cover", "proj:transform", "gsd"):
             assert item.properties[name] == facts[name]
         assert item.properties["emb:dimensions"] == 768
-        assert item.properties["emb:quantization"]["method"] == "sign"
+        assert item.properties["emb:quantization"]["method"] == "rotated"
         assert {key: asset.href for key, asset in item.assets.items()} == {
             name: str(lake / path) for name, path in facts["source"].items()
         }

@@ -51,7 +51,7 @@ SIGNS = ROTATED.signs(VECTORS)
 def grown(path, refine=None, method="rotated", bits=BITS):
     """Build an index of several segments, the large ones with the codes in the order of a scan, and deleted rows."""
     records = binarized(embedding_records(VECTORS), method, bits, keep_embedding=True)
-    return support.grown(path, records, SEGMENTS, DELETED, refine=refine)
+    return support.grown(path, records, SEGMENTS, DELETED, refine and "l1", refine)
 
 
 @pytest.fixture(scope="module")

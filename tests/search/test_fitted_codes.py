@@ -47,7 +47,7 @@ CODES = {
 def grown(path, method, refine=None) -> Index:
     """Build an index of several segments with deleted rows."""
     records = binarized(embedding_records(VECTORS), method, fitted=STATES[method], keep_embedding=True)
-    return support.grown(path, records, SEGMENTS, DELETED, refine=refine, fitted=[STATES[method]])
+    return support.grown(path, records, SEGMENTS, DELETED, refine and "l1", refine, fitted=[STATES[method]])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from rsr_cli.core.codes.registry import METHODS, binarizer_class
+from rsr_cli.core.codes.registry import METHODS, binarizer_class, default_method
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.records.space import EMBEDDING_FACTS, Space, fingerprint
 
@@ -183,7 +183,7 @@ def summed(tables: NDArray[T], codes: NDArray[np.uint8]) -> NDArray[T]:
 
 def binarize(
     batches: Iterable[Batch],
-    method: str,
+    method: str | None,
     bits: int | None,
     seed: int | None,
     *,
@@ -198,7 +198,7 @@ def binarize(
     batches : iterable of Batch
         Records with embeddings of one space; they are changed in place.
     method, bits, seed
-        As in `registry.METHODS` and `Binarizer`.
+        As in `registry.METHODS` and `Binarizer`; no method takes `registry.default_method`.
     keep_embedding : bool
         Keep the embeddings, as `Batch.beside`; they are those that the codes are made of.
     transform : Transform, optional
@@ -216,13 +216,15 @@ def binarize(
     UsageError
         The settings do not fit each other or the embeddings.
     """
-    made = binarizer_class(method)
-    made.check(bits, seed, fitted)
+    if method is not None:
+        binarizer_class(method).check(bits, seed, fitted)
     binarizer = None
     for batch in transform.batches(batches) if transform else batches:
         if batch.space is None or batch.vectors is None:
             continue
-        binarizer = binarizer or made(batch.space, bits, seed, fitted)
+        if binarizer is None:
+            made = binarizer_class(method or default_method(batch.space.facts))
+            binarizer = made(batch.space, bits, seed, fitted)
         if keep_embedding:
             batch.beside = batch.vectors, batch.space
         batch.vectors, batch.space = binarizer(batch.vectors), binarizer.space

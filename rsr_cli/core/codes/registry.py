@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rsr_cli.core.errors import RsrError, UsageError
+from rsr_cli.core.fitted.registry import FIT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,17 +54,28 @@ class Method:
         return self.default_seed if given is None else given
 
 
-#: Name -> method, the default first.
+#: Name -> method.
 METHODS = {
-    "sign": Method("sign:Sign", "one bit per dimension, x > 0", needs_bits=False),
     "rotated": Method(
         "rotated:Rotated", "signs after a random rotation", needs_bits=False, default_seed=0, asymmetric=True
     ),
+    "sign": Method("sign:Sign", "one bit per dimension, x > 0", needs_bits=False),
     "trivial": Method("trivial:Trivial", "signs of means over dimensions"),
     "lsh": Method("lsh:LSH", "sides of random planes", default_seed=42),  # the first of the paper's five seeds
     "pq": Method("pq:PQ", "product quantization", needs_bits=False, is_fitted=True),
     "rabitq": Method("rabitq:RaBitQ", "rotated signs and two numbers", needs_bits=False, is_fitted=True),
 }
+
+
+#: Of embeddings that were not transformed.
+DEFAULT_METHOD = "rotated"
+
+
+def default_method(facts: Mapping[str, Any]) -> str:
+    """Return the method for embeddings of a space that states some facts, where none is asked for."""
+    transform = facts.get("transform")
+    known = FIT_METHODS.get(transform["method"]) if transform else None
+    return known.code if known else DEFAULT_METHOD
 
 
 def binarizer_class(method: str) -> type[Binarizer]:

@@ -45,7 +45,7 @@ HAMMING = "hamming"
 #: Pattern of the name of a segment or generation.
 NAME = "[0-9]{6,16}"
 #: Metrics of embeddings, the default first.
-METRICS = ("l1", "l2", "cosine", "dot")
+METRICS = ("cosine", "l1", "l2", "dot")
 #: What embeddings may be stored as.
 DTYPES = ("int8", "float16", "float32")
 MAX_NORM = 1e18  # its square, and the square of a difference, are float32

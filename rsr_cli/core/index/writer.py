@@ -119,10 +119,11 @@ class SegmentWriter:
         """Append a batch, and return how many of its records were added."""
         if batch.vectors is not None and batch.space and batch.space.kind == "embedding":
             self._stored_as = self._stored_as or stored_as(batch.space)
-            if self._metric == "cosine" and self._stored_as != "float32":
+            is_cosine = metric_of(batch.space, self._metric) == "cosine"
+            if is_cosine and self._stored_as != "float32":
                 self.max_norm = 1.0  # by their scales
             else:
-                if self._metric == "cosine":
+                if is_cosine:
                     batch.vectors = unit(batch.vectors)
                 self.max_norm = max(self.max_norm, drop_too_long(batch, self._skips))
         elif batch.vectors is not None and batch.space:
