@@ -154,19 +154,6 @@ def test_cosine_is_one_minus_the_cosine(tmp_path):
         np.testing.assert_allclose(near, [0, 0, 1 - 24 / 25, 1, 2], atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [1e-3, 1, 40])
-def test_equal_embeddings_have_a_cosine_distance_of_0(tmp_path, length):
-    rows = np.random.default_rng(6).standard_normal((300, 768)).astype(np.float32)
-    rows *= np.float32(length) / np.linalg.norm(rows, axis=1, keepdims=True)
-    rows[[9, 70, 200]] = rows[4]
-    with make_index(tmp_path / "i.rsr", embedding_records(rows), "cosine") as index:
-        for queries in (rows, np.stack([index.vector(row) for row in range(300)])):
-            found = index.search(queries, radius=0.0)
-            assert [near.tolist() for near, _ in found] == [[0.0] * len(hits) for _, hits in found]
-            equal = [np.flatnonzero((rows == row).all(axis=1)).tolist() for row in rows]
-            assert [hits.tolist() for _, hits in found] == equal
-
-
 def test_small_cosine_distances_have_small_errors(tmp_path):
     """One minus the cosine of float64 has few digits of them, or none."""
     rng = np.random.default_rng(7)

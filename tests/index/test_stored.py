@@ -232,7 +232,7 @@ def test_types_are_compared_with_each_other(tmp_path, metric):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", ["l1", "l2"])
+@pytest.mark.parametrize("metric", ["cosine", "l1", "l2"])
 def test_an_item_is_at_no_distance_from_itself(rsr, tmp_path, dtype, metric):
     (tmp_path / "in.geojsonl").write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in records(dtype=dtype)[:40]))
     assert rsr("index", "in.geojsonl", "--metric", metric, "-o", "x.rsr", cwd=tmp_path).returncode == 0
@@ -241,6 +241,21 @@ def test_an_item_is_at_no_distance_from_itself(rsr, tmp_path, dtype, metric):
         assert {orjson.loads(line)["properties"]["distance"] for line in done.stdout.splitlines()} == {0.0}
     info = orjson.loads(rsr("info", "--json", "x.rsr", cwd=tmp_path).stdout)
     assert [space["dtype"] for space in info["spaces"]] == [dtype]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "float32"])
+@pytest.mark.parametrize("length", [1e-3, 1, 40])
+def test_equal_embeddings_have_a_cosine_distance_of_0(tmp_path, dtype, length):
+    vectors = RNG.standard_normal((300, 768)).astype(np.float32)
+    vectors *= np.float32(length) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[[9, 70, 200]] = vectors[4]
+    equal = [np.flatnonzero((vectors == vector).all(axis=1)).tolist() for vector in vectors]
+    (came,) = batches(records(vectors, dtype), ("embedding",), size=1000)
+    with make_index(tmp_path / "x.rsr", records(vectors, dtype), "cosine", partitions=4) as index:
+        for queries in (came.vectors, np.stack([index.vector(row) for row in range(300)])):
+            for found in (index.search(queries, radius=0.0), index.search(queries, 300, 0.0, probe=4)):
+                assert [near.tolist() for near, _ in found] == [[0.0] * len(rows) for rows in equal]
+                assert [rows.tolist() for _, rows in found] == equal
 
 
 # Growing -------------------------------------------------------------------------------------------------------------

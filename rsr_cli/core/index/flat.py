@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 
 from rsr_cli.core.errors import IndexFormatError
+from rsr_cli.core.fitted.transform import of_unit_length
 from rsr_cli.core.index.asked import COMPARED_ROWS, FLOAT32_ROUNDING, Asked, hammings
 from rsr_cli.core.index.kept import Kept, share_of
 from rsr_cli.core.index.manifest import HAMMING, MAX_NORM
@@ -71,6 +72,8 @@ PART_BYTES = 1 << 22
 #: together, and any number of those of few bytes.
 TOGETHER_HITS, TOGETHER_BYTES, FEW_BYTES = 100, 1 << 26, 1 << 20
 
+#: Cosine distance up to which embeddings count as equal: each may have been rounded to float32 twice.
+EQUAL = 2 * (2 * FLOAT32_ROUNDING) ** 2
 FAISS_METRIC = {
     "l1": faiss.METRIC_L1,
     "l2": faiss.METRIC_L2,
@@ -100,12 +103,9 @@ def drop_too_long(batch: Batch, skips: Skips) -> float:
 
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors (n, dim) scaled to length 1; a vector of zeros stays, and one that was scaled so before."""
-    wide = values.astype(np.float64)
+    """Return vectors (n, dim) scaled to length 1; a vector of zeros stays."""
     with np.errstate(invalid="ignore"):  # of an index with values that are not finite, which its search refuses
-        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-        wide /= np.where(lengths > 0, lengths, 1)
-    return np.where(np.abs(lengths - 1) <= 2 * FLOAT32_ROUNDING, values, wide.astype(np.float32))
+        return of_unit_length(values).astype(np.float32)
 
 
 class Flat:
@@ -647,7 +647,8 @@ def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArr
     """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
 
     Each is computed alone. One minus the cosine is half the squared distance of the vectors scaled to length 1, and is
-    computed so: that of equal vectors is 0, and the error of a small distance is small. To a vector of zeros it is 1.
+    computed so, as the error of a small distance is small then; what only the rounding of both to float32 may have made
+    is 0. To a vector of zeros it is 1.
     """
     vectors = np.asarray(vectors, np.float64)
     if metric == "l1":
@@ -660,4 +661,5 @@ def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArr
     apart = vectors / np.where(lengths > 0, lengths, 1)
     apart -= query / np.where(length > 0, length, 1)
     halves = np.square(apart, out=apart).sum(axis=1) / 2
+    halves[halves <= EQUAL] = 0
     return np.where((lengths * length)[:, 0] == 0, 1.0, halves)
