@@ -789,3 +789,20 @@ def test_numbers_beyond_float32_are_infinite_and_refused_as_a_vector(rsr, tmp_pa
     assert base64.b64decode(record["properties"]["embedding"]["data"]) == np.array([np.inf, 1], "<f4").tobytes()
     done = rsr("index", "x.parquet", "-o", "x.rsr", cwd=tmp_path)
     assert (done.returncode, b"its embedding holds NaN or infinite values" in done.stderr) == (1, True)
+
+
+RING = [[15.0, 48.0], [16.0, 48.0], [16.0, 49.0], [15.0, 49.0]]
+
+
+@pytest.mark.parametrize("last", [[15.0, 48.0], [15.0, 48.5], [None, 48.0], []])
+@pytest.mark.parametrize("points", [1, 2, 4])
+def test_a_ring_that_is_odd_is_kept_and_hinders_no_reader(rsr, tmp_path, last, points):
+    """Readers of WKB refuse rings that are not closed, or of fewer than four points."""
+    rings = [[*RING[:points], *([last] if last else [])]]
+    record = feature("a", embedding=embedding(np.ones(4))) | {"geometry": {"type": "Polygon", "coordinates": rings}}
+    done = rsr("transform", "--dtype", "int8", "-o", "x.parquet", input=orjson.dumps(record), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (shape,) = geopandas.read_parquet(tmp_path / "x.parquet").geometry
+    assert shape is None or shape.exterior.is_closed
+    (found,) = rsr("binarize", "x.parquet", cwd=tmp_path).stdout.splitlines()
+    assert orjson.loads(found)["geometry"] == record["geometry"]

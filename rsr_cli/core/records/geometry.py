@@ -31,6 +31,7 @@ _TYPES = dict(
 #: Bytes before the coordinates of a point, and of a polygon of one ring: byte order, type, numbers of rings and points.
 _POINT_HEAD, _POLYGON_HEAD = 5, 13
 _POINT_BYTES = 16
+_FEWEST_POINTS = 4
 #: Coordinates that no map reaches, in the units of a projected CRS and of a geographic one.
 BEYOND_MAPS, BEYOND_TURNS = 1e9, 1e7
 
@@ -54,14 +55,20 @@ def _polygon_head(points: int) -> bytes:
 
 
 def _plain_rings(geometries: Sequence[Geometry | None]) -> NDArray[np.float64] | None:
-    """Return the rings (n, points, 2) of polygons that have one each, of as many points; None if others are there."""
+    """Return the rings (n, points, 2) of polygons that have one each, of as many points; None if others are there.
+
+    Rings that are not closed, or have coordinates that are none, are others: a reader of WKB refuses them.
+    """
     try:
         if {geometry["type"] for geometry in geometries} != {"Polygon"}:  # type: ignore[index]
             return None
         rings = np.array([geometry["coordinates"] for geometry in geometries], "<f8")  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         return None
-    return np.ascontiguousarray(rings[:, 0]) if rings.ndim == 4 and rings.shape[1::2] == (1, 2) else None
+    if rings.ndim != 4 or rings.shape[1::2] != (1, 2) or rings.shape[2] < _FEWEST_POINTS:
+        return None
+    rings = np.ascontiguousarray(rings[:, 0])
+    return rings if np.isfinite(rings).all() and (rings[:, 0] == rings[:, -1]).all() else None
 
 
 def _one_to_wkb(geometry: Geometry) -> bytes | None:
