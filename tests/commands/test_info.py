@@ -65,6 +65,19 @@ def test_the_same_is_said_of_lines_rows_and_an_index(rsr, folder, name):
         assert found["arguments"] == ["rsr", "index", "c.geojsonl", "-o", "c.rsr"]
 
 
+@pytest.mark.parametrize("name", ["int8.geojsonl", "int8.parquet", "int8.rsr"])
+def test_a_scale_of_each_vector_makes_no_space(rsr, tmp_path, name):
+    drawn = [feature(f"t{i}", embedding=embedding(RNG.standard_normal(8).astype(np.float32))) for i in range(5)]
+    quantized = rsr("transform", "--dtype", "int8", input=lines_of(drawn), cwd=tmp_path).stdout
+    assert len({orjson.loads(line)["properties"]["embedding"]["scale"] for line in quantized.splitlines()}) == 5
+    command = "index" if name.endswith("rsr") else "transform"
+    options = () if command == "index" else ("--dtype", "int8")
+    assert rsr(command, *options, "-o", name, input=quantized, cwd=tmp_path).returncode == 0
+    (space,) = orjson.loads(rsr("info", "--json", name, cwd=tmp_path).stdout)["spaces"]
+    assert (space["dtype"], space["records"]) == ("int8", 5)
+    assert "scale" not in space
+
+
 def test_text_is_for_people(rsr, folder):
     lines = dict(line.split(None, 1) for line in rsr("info", "c.rsr", cwd=folder).stdout.decode().splitlines())
     assert lines["bbox"] == "-5.25, 40, 13, 41"

@@ -42,6 +42,12 @@ TRANSFORM_FACTS = ("method", "fit", "of")
 _SIZE = {"embedding": "dim", "code": "bits"}
 
 
+def without_vector(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record's ``embedding`` or ``code`` states of its space, without what is of this vector alone."""
+    own = ("data", "scale", "offset") if found.get("dtype") == "int8" else ("data",)
+    return {key: value for key, value in found.items() if key not in own}
+
+
 @dataclass(frozen=True)
 class Space:
     """A vector space: two vectors may be compared only if their spaces have the same fingerprint.
@@ -92,8 +98,8 @@ class Space:
         dtype = "uint8" if kind == "code" else found.get("dtype")
         if kind == "embedding" and not (isinstance(dtype, str) and dtype in DTYPES):
             raise RecordError(f"its embedding has the dtype {shown(dtype)}; supported are {', '.join(DTYPES)}")
-        own = {"data", "fingerprint", "dtype", name} | ({"scale"} if dtype == "int8" else set())  # of one vector
-        facts = {key: value for key, value in found.items() if key not in own}
+        own = ("fingerprint", "dtype", name)
+        facts = {key: value for key, value in without_vector(found).items() if key not in own}
         space = cls(kind, size, str(dtype), found["fingerprint"], facts)
         space.check()
         return space

@@ -11,7 +11,7 @@ import numpy as np
 from rsr_cli.core.records.exact import dumps, object_in
 from rsr_cli.core.records.facts import NO_BOX, widened
 from rsr_cli.core.records.fields import NO_TIME, bbox_of, gsd_of, interval_of, label_list
-from rsr_cli.core.records.space import KINDS
+from rsr_cli.core.records.space import KINDS, without_vector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,8 +138,7 @@ def _read(record: Record) -> tuple[Any, ...]:
     for kind in KINDS:
         found = record["properties"].get(kind)
         if isinstance(found, dict):
-            stated = {name: value for name, value in found.items() if name != "data"}
-            spaces.append((kind, dumps(stated).decode()))
+            spaces.append((kind, dumps(without_vector(found)).decode()))
         elif kind == "embedding" and isinstance(found, list):
             spaces.append((kind, dumps({"dim": len(found)}).decode()))
     box, gsd, labels = bbox_of(record) or NO_BOX, gsd_of(record), label_list(record) or ()
