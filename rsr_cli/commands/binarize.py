@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsr_cli import options
-from rsr_cli.core.codes.registry import DEFAULT_METHOD, METHODS
+from rsr_cli.core.codes.registry import DEFAULT_METHOD, METHODS, default_method
 from rsr_cli.core.errors import UsageError
 from rsr_cli.core.fitted.registry import FIT_METHODS
 from rsr_cli.core.progress import Progress
 
 if TYPE_CHECKING:
     from rsr_cli.core.errors import Skips
+    from rsr_cli.core.records.space import Space
     from rsr_cli.core.records.tables import TableSettings
 
 _NEED_BITS = " and ".join(name for name, method in METHODS.items() if method.needs_bits)
@@ -86,13 +87,19 @@ def binarize(
         method = method or known.code
         if not known.is_code:
             transform, learned = Transform(learned), None
-    seed = METHODS[method].seed(seed) if method else seed
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
+
+    def by_default(space: Space) -> dict[str, Any]:
+        """Return the method for embeddings of a space, where none was asked for."""
+        chosen = default_method(space.facts)
+        return {"method": chosen, "seed": METHODS[chosen].seed(seed)}
+
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         embeddings = to.embeddings(inputs, skips, progress, settings, allow_missing=allow_missing)
-        made_with = make.keywords | {"vector_column": settings.vector_column, "id_column": settings.id_column}
+        made_with: dict[str, Any] = {"method": method, "seed": METHODS[method].seed(seed)} if method else {}
+        made_with |= {"bits": bits, "keep_embedding": keep_embedding}
+        made_with |= {"vector_column": settings.vector_column, "id_column": settings.id_column}
         made_with |= {"transform": transform and transform.fitted.digest, "fit": learned and learned.digest}
-        made_with["method"] = method or "default"
         make.keywords.update(transform=transform, fitted=learned)
-        for count in out.fill(embeddings, make, made_with):
+        for count in out.fill(embeddings, make, made_with, None if method else by_default):
             progress.update(count)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -351,7 +352,7 @@ def test_a_shard_is_the_same_on_every_machine():
         (
             ["--method", "lsh", "--bits", "16"],
             2,
-            "p: holds parts made with method 'default', and this run is with method 'lsh'; pass the settings that ",
+            "p: holds parts made with method 'rotated', and this run is with method 'lsh'; pass the settings that ",
         ),
         (
             ["--keep-embedding"],
@@ -443,12 +444,27 @@ def test_ids_of_any_kind_are_known_again(folder, binarize, names):
     assert (done.returncode, done.stderr) == (0, f"rsr binarize: p: {len(names)} records in it already\n".encode())
 
 
+def test_a_default_that_is_typed_is_no_other_setting(rsr, folder, binarize):
+    """Of the embeddings that rsr transform makes too, whose default is another one."""
+    typed = (("--method", "rotated"), ("--seed", "0"), ())
+    for options in (*typed, *typed[::-1]):
+        assert binarize(*options).returncode == 0
+    shutil.rmtree(folder / "p")
+    fit = rsr("fit", "--method", "itq", "--bits", "8", "-o", "itq.st", "in.geojsonl", cwd=folder)
+    turned = rsr("transform", "--with", "itq.st", "in.geojsonl", cwd=folder).stdout
+    assert fit.returncode == 0
+    for options in ((), ("--method", "sign"), ()):
+        assert binarize("-", *options, input=turned).returncode == 0
+    done = binarize("-", "--method", "rotated", input=turned)
+    assert (done.returncode, b"p: holds parts made with method 'sign'" in done.stderr) == (2, True)
+
+
 def test_other_settings_are_refused_where_nothing_is_missing(folder, binarize):
     """Or a run with them would end as if what is there had been made with them."""
     binarize()
     before = contents(folder / "p")
     done = binarize("--method", "lsh", "--bits", "16")
-    assert (done.returncode, b"p: holds parts made with method 'default'" in done.stderr) == (2, True)
+    assert (done.returncode, b"p: holds parts made with method 'rotated'" in done.stderr) == (2, True)
     assert contents(folder / "p") == before
 
 

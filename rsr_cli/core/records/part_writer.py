@@ -112,6 +112,7 @@ class Writer:
         self._size = size
         self._ending = ending
         self._settings: dict[str, Any] | None = None
+        self._settings_of: Callable[[Space], dict[str, Any]] | None = None
         self._space: Space | None = None
         self._taken: set[str] = set()
         self._failed: set[str] = set()
@@ -270,7 +271,13 @@ class Writer:
         with explained(str(self._place)):
             self._state.write(self._place)
 
-    def fill(self, inputs: Iterable[Any], make: Make, settings: dict[str, Any]) -> Iterator[int]:
+    def fill(
+        self,
+        inputs: Iterable[Any],
+        make: Make,
+        settings: dict[str, Any],
+        settings_of: Callable[[Space], dict[str, Any]] | None = None,
+    ) -> Iterator[int]:
         """Make what is missing, part by part, and yield the number of records of each batch.
 
         Parameters
@@ -281,6 +288,8 @@ class Writer:
             Makes them.
         settings : dict
             With which it does, besides those that the space of the vectors states.
+        settings_of : callable, optional
+            Returns those that depend on the space of the vectors that records are made of.
 
         Raises
         ------
@@ -292,6 +301,7 @@ class Writer:
             An id is there twice.
         """
         settings = settings | {"part_format": self._ending}
+        self._settings_of = settings_of
         self._settings = {name: self._as_json(name, value) for name, value in settings.items()}
         if self._common:
             self._check(self._common)
@@ -352,7 +362,9 @@ class Writer:
         """Note the space of the vectors that records are made of, which is a setting as others are."""
         assert self._settings is not None
         if origin and "vectors" not in self._settings:
-            self._settings["vectors"] = origin.fingerprint
+            self._settings |= {"vectors": origin.fingerprint}
+            if self._settings_of:
+                self._settings |= self._settings_of(origin)
             if self._common:
                 self._check(self._common)
 

@@ -226,7 +226,7 @@ class Writer:
         self,
         inputs: Iterable[Any],
         make: Callable[[Iterable[Any]], Iterable[Batch]],
-        settings: dict[str, Any],  # noqa: ARG002  nothing that is there was made with others
+        *_settings: Any,  # nothing that is there was made with others
     ) -> Iterator[int]:
         """Write what a function makes of batches or scenes, and yield the number of records of each batch."""
         for batch in make(inputs):
