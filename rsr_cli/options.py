@@ -523,11 +523,14 @@ TABLE = ("space", "vector_column", "id_column")
 
 def refuse_typed(why: str, *names: str) -> None:
     """Raise UsageError if one of the options was typed, and does not come from the environment."""
-    context = click.get_current_context()
-    for name in names:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            flag = next(param.opts[0] for param in context.command.params if param.name == name)
-            raise UsageError(f"{flag} {why}")
+    for name in filter(is_typed, names):
+        flag = next(param.opts[0] for param in click.get_current_context().command.params if param.name == name)
+        raise UsageError(f"{flag} {why}")
+
+
+def is_typed(name: str) -> bool:
+    """Return whether an option was typed, and does not come from the environment or is a default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 # embed, query, show, tile: commands that open rasters, which records of a stranger may name.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from rsr_cli import options
 from rsr_cli.core.encoders import registry, specification
@@ -147,9 +146,8 @@ def embed(
 
 def _check_alone(**flags: Any) -> None:
     """Check that nothing typed beside --as decides the space: it is taken from the index or file, whole."""
-    context = click.get_current_context()
     for name in flags:
-        if name != "weights" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if name != "weights" and options.is_typed(name):
             raise UsageError(f"--{name.replace('_', '-')} and --as both decide the vector space; leave one out")
 
 

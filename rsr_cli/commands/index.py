@@ -154,12 +154,10 @@ class Job:
             raise UsageError("--compact takes no INPUT: it rewrites the index that -o names")
         if self.replace and (self.compact or self.delete):
             raise UsageError("--replace is for records that are added")
-        if (self.metric or self.refine) and (self.compact or self.delete):
-            raise UsageError(f"--{'metric' if self.metric else 'refine'} is for records that are added")
         merged = any(is_index(name) for name in self.inputs)
         if self.compact or self.delete or merged:
             options.refuse_typed("is for an index that is built", "allow_empty")
-            options.refuse_typed("is for records that are added", "fitted")
+            options.refuse_typed("is for records that are added", "fitted", "metric", "refine")
         if self.compact or self.ids or self.wanted or merged:
             options.refuse_typed("is for records that are read", *options.TABLE, "allow_missing")
         if self.partitions and self.delete:
@@ -225,9 +223,6 @@ class Job:
 
         if len(merged) < len(self.inputs):
             raise UsageError(f"{merged[0]} is an index, and other inputs are not; pass either indexes or records")
-        if self.metric or self.refine:
-            left_out = "metric" if self.metric else "refine"
-            raise UsageError(f"a merged index compares and stores vectors as its parts do; leave --{left_out} out")
         if self.partitions:
             raise UsageError("a merged index has the partitions of its parts; pass --partitions to --compact after it")
         if self.append and any(Path(name).resolve() == path.resolve() for name in merged):
@@ -255,11 +250,12 @@ class Job:
             fitted = [Fitted.read(Path(path)) for path in self.fitted]
         if self.refine:
             self.skips.instead["binarize"] = "binarize-keep", {}
+        typed = self.metric if options.is_typed("metric") else None  # of the environment, it is no more than a default
         if self.append:
-            takes = build.appendable(path, self.metric, self.refine)
+            takes = build.appendable(path, typed, self.refine)
             work = partial(build.append, replace_rows=self.replace)
         else:
-            takes = build.taken(self.metric, self.refine)
+            takes = build.taken(typed, self.refine)
             work = partial(build.build, overwrite=self.overwrite)
         batches = streams.read(
             self.inputs,
@@ -273,7 +269,7 @@ class Job:
         yield from work(
             _with_recipes(batches),
             path,
-            takes.metric,
+            takes.metric or self.metric,
             self.skips,
             arguments=arguments,
             allow_empty=self.allow_empty,
