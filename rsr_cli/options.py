@@ -78,7 +78,7 @@ class RecordsCommand(Command):
 
 
 class Once(click.Option):
-    """An option that may be passed once: of two filters, the first would not be applied."""
+    """An option that may be passed once: of two, the first would not be applied."""
 
     def __init__(self, names: Sequence[str], **settings: Any) -> None:
         super().__init__(names, multiple=True, callback=self._one, **settings)
@@ -285,8 +285,9 @@ dtype = click.option(
 
 
 # binarize, index, transform: commands that apply what rsr fit learned.
-def fitted(command: str, help_text: str, **settings: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Add ``--with`` to a command, which takes the path as ``fitted``."""
+def fitted(command: str, help_text: str, *, multiple: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Add ``--with`` to a command, which takes the path as ``fitted``, or several paths."""
+    settings: dict[str, Any] = {"multiple": True} if multiple else {"cls": Once}
     return click.option(
         "--with",
         "fitted",
@@ -294,7 +295,7 @@ def fitted(command: str, help_text: str, **settings: bool) -> Callable[[Callable
         type=File(),
         metavar="FILE",
         help=help_text,
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
 
 

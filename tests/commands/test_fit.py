@@ -177,12 +177,14 @@ def test_an_index_keeps_what_it_was_given_through_all_that_changes_it(rsr, lines
         (("fit", "--method", "pca", "--dims", "13"), b"have 12 dimensions, fewer than 13; pass as many --dims at most"),
         (("transform",), b"there is nothing to do: pass --with or --dtype"),
         (("transform", "--with", __file__), b"is no safetensors file"),
+        (("transform", "--with", "a", "--with", "b"), b"--with is passed 2 times, and only one would count"),
+        (("binarize", "--with", "a", "--with", "b"), b"--with is passed 2 times, and only one would count"),
     ],
 )
 def test_wrong_usage_is_one_line(rsr, lines, drawn, tmp_path, arguments, what):
     output = ("-o", tmp_path / "made.st") if arguments[0] == "fit" else ()
     done = rsr(*arguments, *output, input=lines(embedding_records(drawn)))
-    assert done.returncode == (1 if b"safetensors" in what else 2)
+    assert done.returncode == (1 if b"safetensors file" in what else 2)
     assert what in done.stderr
     assert done.stderr.count(b"\n") == 1
     assert not (tmp_path / "made.st").exists()
