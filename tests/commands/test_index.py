@@ -310,7 +310,7 @@ def test_rows_without_one_of_the_two_are_left_out_with_keep_going(rsr, tmp_path,
         (["--metric", "l2", "--append"], "the index compares its vectors by cosine, not l2; leave --metric out"),
         (["--refine", "int8", "--compact"], "--refine is for records that are added"),
         (["--refine", "int8", "--delete"], "--refine is for records that are added"),
-        (["--refine", "int8", "x.rsr"], "a merged index compares and stores vectors as its parts do; leave --refine"),
+        (["--refine", "int8", "x.rsr"], "--refine is for records that are added"),
     ],
 )
 def test_what_is_stored_beside_codes_is_decided_once(rsr, tmp_path, lines, both, arguments, says):
@@ -335,7 +335,8 @@ def test_merging_names_the_metrics_that_differ(rsr, tmp_path, lines):
         records = [{**each, "id": f"{metric}-{each['id']}"} for each in embedding_records(np.ones((1, 4)))]
         assert rsr("index", "-o", metric, "--metric", metric, input=lines(records), cwd=tmp_path).returncode == 0
     done = rsr("index", "l1", "l2", "-o", "i.rsr", cwd=tmp_path)
-    says = b"rsr index: l2: vectors compared by l2 cannot be in one index with those compared by l1\n"
+    says = b"rsr index: l2: vectors compared by l2 cannot be in one index with those compared by l1; "
+    says += b"build one of them again from its records, as the other one is\n"
     assert (done.returncode, done.stderr) == (2, says)
 
 
@@ -427,6 +428,55 @@ def test_options_that_a_merge_does_not_heed_are_refused_if_they_are_typed(rsr, t
     assert rsr("index", "a.rsr", "b.rsr", "-o", "c.rsr", cwd=tmp_path, env=env).returncode == 0
     assert rsr("index", "--compact", "-o", "c.rsr", cwd=tmp_path, env=env).returncode == 0
     assert rsr("query", "c.rsr", "--id", "a", cwd=tmp_path, env=env).returncode == 0
+
+
+def test_a_metric_of_the_environment_is_a_default(rsr, tmp_path, lines):
+    """It is no reason to refuse what has a metric, or needs none."""
+    records = embedding_records(np.eye(4, dtype=np.float32))
+    other = [record | {"id": f"b{record['id']}"} for record in records]
+    codes = lines(code_records(np.zeros((1, 4), np.uint8), 32))
+    for name in ("cosine", "b"):
+        sent = lines(other if name == "b" else records)
+        assert rsr("index", "-o", f"{name}.rsr", input=sent, cwd=tmp_path).returncode == 0
+    more = lines([record | {"id": f"c{record['id']}"} for record in records])
+    for arguments, sent, metric in (
+        (["-o", "l1.rsr"], lines(records), "l1"),
+        (["-o", "codes.rsr"], codes, "hamming"),
+        (["-o", "cosine.rsr", "--append"], more, "cosine"),
+        (["-o", "cosine.rsr", "--compact"], b"", "cosine"),
+        (["-o", "merged.rsr", "cosine.rsr", "b.rsr"], b"", "cosine"),
+        (["-o", "cosine.rsr", "--delete", "--id", "t1"], b"", "cosine"),
+    ):
+        done = rsr("index", *arguments, input=sent, cwd=tmp_path, env={"RSR_INDEX_METRIC": "l1"})
+        assert (done.returncode, done.stderr) == (0, b"")
+        with Index(tmp_path / arguments[1]) as index:
+            assert index.manifest.metric == metric
+    for mode in ("--compact", "--append", "--delete"):
+        done = rsr("index", "--metric", "l1", mode, "-o", "cosine.rsr", input=more, cwd=tmp_path)
+        assert (done.returncode, b"metric" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("has", "gets", "needs"),
+    [
+        ("--method sign", "", "--method sign --bits 16"),
+        ("", "--method sign", "--method rotated --bits 16 --seed 0"),
+        ("--method lsh --bits 24 --seed 3", "--method lsh --bits 24", "--method lsh --bits 24 --seed 3"),
+        ("--bits 12", "", "--method rotated --bits 12 --seed 0"),
+    ],
+)
+def test_codes_of_another_method_are_refused_with_what_to_pass(rsr, tmp_path, lines, has, gets, needs):
+    records = embedding_records(np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32))
+    sent = [lines([record | {"id": f"{name}{record['id']}"} for record in records]) for name in "ab"]
+    made = rsr("binarize", *has.split(), input=sent[0]).stdout
+    assert rsr("index", "-o", "i.rsr", input=made, cwd=tmp_path).returncode == 0
+    other = rsr("binarize", *gets.split(), input=sent[1]).stdout
+    for command in (["index", "--append", "-o", "i.rsr"], ["query", "i.rsr"]):
+        done = rsr(*command, input=other, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.decode().endswith(f"; pass {needs} to rsr binarize\n")
+    right = rsr("binarize", *needs.split(), input=sent[1]).stdout
+    assert rsr("index", "--append", "-o", "i.rsr", input=right, cwd=tmp_path).returncode == 0
 
 
 def test_an_index_that_was_emptied_has_no_ground_sample_distance(rsr, tmp_path, lines):

@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 from support import drawn_lines, feature, make_index, read_all
 
 from rsr_cli.core.errors import RecordError, RsrError, Skips
@@ -72,6 +73,10 @@ CONTENTS = {
     "carriage returns, broken": (drawn_lines(1).replace(b"\n", b"\r") + b"nul", CARRIAGE_RETURNS),
     "carriage returns before a line feed": (drawn_lines(2).replace(b"}\n{", b"} \r\r{"), CARRIAGE_RETURNS),
     "feather": (b"FEA1\0\0", "is a Feather file and not JSON lines; convert it to Parquet"),
+    "safetensors": (
+        safetensors.numpy.save({"centre": np.ones(3, np.float32)}),
+        "is a safetensors file and not JSON lines; if rsr fit wrote it, pass it with --with",
+    ),
     "binary": (b"abc\0def\n", "is a binary file and not JSON lines"),
     "html": (b"<!DOCTYPE html>\n<html>404</html>\n", "is HTML or XML and not JSON lines"),
     "csv": (b"id,lon,lat\na,1,2\n", "is CSV and not JSON lines; convert it with ogr2ogr -f GeoJSONSeq"),

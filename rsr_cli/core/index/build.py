@@ -28,7 +28,7 @@ from rsr_cli.core.index.manifest import EARLIER, GENERATIONS, HAMMING, LOCK, MAN
 from rsr_cli.core.index.reading import learned_in, opened_segments
 from rsr_cli.core.index.writer import SegmentWriter, stored_as
 from rsr_cli.core.records.fields import in_metres, is_near
-from rsr_cli.core.records.space import KINDS, note_int8
+from rsr_cli.core.records.space import KINDS, note_int8, remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -294,14 +294,14 @@ def check_fits(manifest: Manifest, other: Manifest, place: str) -> None:
     check_space(manifest.space, other.space, place)
     if manifest.metric != other.metric:
         what = f"vectors compared by {other.metric} cannot be in one index with those compared by {manifest.metric}"
-        raise UsageError(f"{place}: {what}")
+        raise UsageError(f"{place}: {what}", remedy="alike")
     if manifest.dtype != other.dtype:
         what = f"embeddings stored as {other.dtype} cannot be in one index with those stored as {manifest.dtype}"
-        raise UsageError(f"{place}: {what}")
+        raise UsageError(f"{place}: {what}", remedy="alike")
     if manifest.refine != other.refine:
         mine, theirs = (str(each.refine) if each.refine else "none" for each in (manifest, other))
         what = f"codes with these embeddings beside them cannot be in one index: {theirs}; {mine}"
-        raise UsageError(f"{place}: {what}")
+        raise UsageError(f"{place}: {what}", remedy="alike")
     for what, known, new in zip(("pixels", "tiles"), manifest.ranges, other.ranges, strict=True):
         if known and new and not is_near(new, known):
             log.warning(
@@ -316,7 +316,7 @@ def check_space(mine: Space, theirs: Space, place: str) -> None:
         raise FingerprintError(
             f"the records are in another vector space than the index ({theirs.difference(mine)})",
             place,
-            remedy="same-space",
+            **(remedy_for(theirs, mine) or {"remedy": "same-space"}),
         )
     note_int8(theirs.facts.get("precision"), mine.facts.get("precision"))
 

@@ -42,7 +42,7 @@ from rsr_cli.core.index.stored import names_of, opened
 from rsr_cli.core.index.table import Table
 from rsr_cli.core.index.weights import WeightedBits
 from rsr_cli.core.records.ids import among, digests
-from rsr_cli.core.records.space import fingerprint, note_int8
+from rsr_cli.core.records.space import fingerprint, note_int8, remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -400,8 +400,11 @@ class Index:
             note_int8(theirs.facts.get("precision"), mine.facts.get("precision"))
             return binarizer
         named = mine.facts.get("model")
+        what = f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})"
+        if remedy := remedy_for(theirs, mine):
+            raise FingerprintError(what, **remedy)
         raise FingerprintError(
-            f"the queries are in another vector space than the index {self.path} ({theirs.difference(mine)})",
+            what,
             # A space that a user named is not of a model that could embed the queries.
             remedy="space-of-index"
             if mine.fingerprint == fingerprint({"space": named, "dim": mine.size})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsr_cli.core.errors import RsrError, UsageError
-from rsr_cli.core.forms import compression_of
+from rsr_cli.core.forms import SAFETENSORS, compression_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,8 @@ def refuse_foreign(lines: Sequence[bytes], path: str) -> None:
 
 def _of_text(lines: list[bytes], path: str) -> tuple[str, str | None] | None:
     first = lines[0]
+    if SAFETENSORS.pattern.match(first):
+        return "a safetensors file", "fitted"
     if b"\0" in first:
         return "a binary file", None
     if _LINES_THAT_END_IN_CR.search(first):

@@ -189,6 +189,8 @@ class Space:
             return f"{self.kind}s, not {other.kind}s"
         mine, theirs = self.settings(), other.settings()
         names = list(dict.fromkeys([*mine, *theirs]))
+        if mine.get("method") != theirs.get("method"):
+            names = [name for name in names if not name.endswith(" seed")]
         if not (self.size and other.size):
             names = [name for name in names if name not in _SIZE.values()]
         if mine["model"] != theirs["model"]:  # the settings of two models have nothing in common
@@ -199,6 +201,15 @@ class Space:
             if mine.get(name) != theirs.get(name)
         ]
         return "; ".join([f"fingerprint {self.fingerprint}, not {other.fingerprint}", *settings])
+
+
+def remedy_for(codes: Space, mine: Space) -> dict[str, Any] | None:
+    """Return the remedy where codes of an index's embeddings are not as its own, with its facts, or ``None``."""
+    method, seed, of = (mine.facts.get(name) for name in ("method", "seed", "of"))
+    if codes.kind != mine.kind or mine.kind != "code" or codes.facts.get("of") != of or mine.facts.get("fit"):
+        return None
+    facts = {"method": method, "bits": mine.size}
+    return {"remedy": "code", **facts} if seed is None else {"remedy": "code-seeded", **facts, "seed": seed}
 
 
 def note_int8(mine: object, theirs: object) -> bool:
