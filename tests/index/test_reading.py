@@ -152,6 +152,20 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path, metric, value):
         opened(path)
 
 
+@pytest.mark.parametrize("metric", ["l1", "cosine"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("asking", ["--id t3", "--like t3 --like t4", "--like t4 --unlike t3 --combine best"])
+def test_one_vector_that_is_no_number_is_refused_however_it_is_asked_for(rsr, tmp_path, metric, value, asking):
+    path = tmp_path / "i.rsr"
+    make_index(path, embedding_records(np.eye(30, 4, dtype=np.float32)), metric)
+    vectors = np.load(path / SEGMENT / "vectors.npy")
+    vectors[3, 1] = value
+    forge(path, lambda: np.save(path / SEGMENT / "vectors.npy", vectors))
+    done = rsr("query", path, *asking.split(), "-k", "2")
+    (line,) = done.stderr.decode().splitlines()
+    assert (done.returncode, "values that are not numbers" in line) == (1, True)
+
+
 FORGED_TEXTS = [
     "5",
     "x'7b7d7d'",

@@ -236,6 +236,11 @@ class Flat:
         """Return the distances of queries to some rows, float64 (queries, rows), exactly as `search` measures them.
 
         The rows are counted from 0.
+
+        Raises
+        ------
+        IndexFormatError
+            A vector has values that are not finite.
         """
         vectors = self.vectors[rows]
         if isinstance(queries, Asked):
@@ -243,7 +248,10 @@ class Flat:
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
         wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
-        return np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+        with np.errstate(invalid="ignore"):
+            found = np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
+        _check_finite(found)
+        return found
 
     def _search(self, queries: Queries, k: int | None, radius: float | None) -> list[Found]:
         """Search as `search` does, with rows that are counted from 0."""

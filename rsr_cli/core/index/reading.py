@@ -343,10 +343,18 @@ class Index:
         return segment.table.record(at)
 
     def vector(self, row: int) -> NDArray[Any]:
-        """Return what asks for a row: a code, uint8 (bytes,), or its values; or an embedding, float32 (dim,)."""
+        """Return what asks for a row: a code, uint8 (bytes,), or its values; or an embedding, float32 (dim,).
+
+        Raises
+        ------
+        IndexFormatError
+            A value is not finite.
+        """
         segment, at = self._at(row)
         dtype = np.uint8 if segment.space.kind == "code" else np.float32
         vector: NDArray[Any] = np.array(segment.vectors[at : at + 1], dtype)[0]
+        if not np.isfinite(vector).all():
+            raise IndexFormatError("is damaged: it has values that are not numbers", str(self.path), remedy="rebuild")
         return self.code.decoded(vector[None])[0] if self.code else vector
 
     def embedding(self, row: int) -> NDArray[np.float64]:
@@ -456,18 +464,27 @@ class Index:
         if not len(queries):
             return []
         asked = self._asked(queries)
-        spare = 0 if without is None else max(map(len, without))
-        more = None if k is None else k + spare
+        spares = np.array([len(rows) for rows in without]) if without is not None else np.zeros(len(queries), int)
+        more = None if k is None else k + int(spares.max())
         flats: list[Flat] = []
         found: list[list[Found]] = []
         for number, segment in enumerate(self.segments):
             flat = segment.flat(None if kept is None else kept[number])
             if segment.recall is None or k is None or probe is recall is None:
                 flats.append(flat)
-            elif probe is not None:
-                found.append(segment.partitions.search(flat, asked, k + spare, probe))
-            elif recall is not None:
-                found.append(segment.partitions.search_for(flat, asked, k, recall, segment.recall, spare))
+                continue
+            # Where partitions have too few hits all rows are searched: how many are wanted must not depend on others.
+            hits: list[Any] = [None] * len(queries)
+            for spare in np.unique(spares).tolist():
+                at = np.flatnonzero(spares == spare)
+                if probe is not None:
+                    some = segment.partitions.search(flat, asked[at], k + spare, probe)
+                else:
+                    assert recall is not None
+                    some = segment.partitions.search_for(flat, asked[at], k, recall, segment.recall, spare)
+                for i, each in zip(at.tolist(), some, strict=True):
+                    hits[i] = each
+            found.append(hits)
         if found and radius is not None:
             found = [[_within(*each, radius) for each in some] for some in found]
         if flats:
