@@ -250,6 +250,19 @@ def test_parts_are_made_with_one_file(rsr, lines, drawn, files, tmp_path):
         assert len(found) == 540 * 20
 
 
+def test_no_transform_is_none_and_what_is_no_transform_makes_no_default(rsr, lines, drawn, files, tmp_path):
+    records = embedding_records(drawn)
+    for record in records:
+        record["properties"]["embedding"]["transform"] = None
+    for arguments in (("fit", "--method", "mean", "-o", tmp_path / "x.st"), ("transform", "--with", files["mean"])):
+        assert rsr(*arguments, input=lines(records)).returncode == 0
+    for record in records:
+        record["properties"]["embedding"]["transform"] = {"method": "pq", "fit": "f", "of": "o"}
+    done = rsr("binarize", input=lines(records))
+    assert done.returncode == 0
+    assert orjson.loads(done.stdout.splitlines()[0])["properties"]["code"]["method"] == "rotated"
+
+
 @needs_torch
 def test_a_chip_is_embedded_as_the_model_of_a_transformed_index_does(rsr, tmp_path, write_raster):
     pixels = np.random.default_rng(0).integers(100, 4000, (6, 96, 96)).astype(np.uint16)

@@ -198,7 +198,7 @@ def binarize(
     batches : iterable of Batch
         Records with embeddings of one space; they are changed in place.
     method, bits, seed
-        As in `registry.METHODS` and `Binarizer`; no method takes `registry.default_method`.
+        As in `registry.METHODS` and `Binarizer`; a method of ``None`` is that of `registry.default_method`.
     keep_embedding : bool
         Keep the embeddings, as `Batch.beside`; they are those that the codes are made of.
     transform : Transform, optional

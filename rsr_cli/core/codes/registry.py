@@ -75,7 +75,7 @@ def default_method(facts: Mapping[str, Any]) -> str:
     """Return the method for embeddings of a space that states some facts, where none is asked for."""
     transform = facts.get("transform")
     known = FIT_METHODS.get(transform["method"]) if transform else None
-    return known.code if known else DEFAULT_METHOD
+    return known.code if known and not known.is_code else DEFAULT_METHOD
 
 
 def binarizer_class(method: str) -> type[Binarizer]:

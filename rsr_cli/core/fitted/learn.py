@@ -24,10 +24,16 @@ CENTROIDS = 256
 
 
 def fit(method: str, drawn: Reservoir, size: int | None, seed: int) -> Fitted:
-    """Learn from the sample of a stream, as `learn` does."""
+    """Learn from the sample of a stream, as `learn` does, which has the parameters.
+
+    Raises
+    ------
+    UsageError
+        As of `learn`; or the embeddings are transformed already, and the method is a transform.
+    """
     sample = drawn.drawn()
     assert drawn.space is not None
-    if "transform" in drawn.space.facts and not FIT_METHODS[method].is_code:
+    if drawn.space.facts.get("transform") and not FIT_METHODS[method].is_code:
         raise UsageError(f"the embeddings are transformed already, and {method} is a transform", remedy="untransformed")
     settings = {"seed": seed, "sample": len(sample)}
     return Fitted.make(method, drawn.space, learn(method, sample, size, seed), settings)

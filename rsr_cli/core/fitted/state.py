@@ -59,7 +59,19 @@ class Fitted:
 
     @classmethod
     def make(cls, method: str, of: Space, arrays: dict[str, NDArray[np.float32]], settings: dict[str, int]) -> Fitted:
-        """Make one of what was learned."""
+        """Make one of what was learned.
+
+        Parameters
+        ----------
+        method : str
+            Its name in `registry.FIT_METHODS`.
+        of : Space
+            Of the embeddings that the sample is of.
+        arrays : dict
+            Name -> float32 array, as `learn.learn` returns them.
+        settings : dict
+            What it was learned with: the seed, and the size of the sample.
+        """
         from safetensors.numpy import save
 
         stated = {"method": method, **settings, "of": of.as_property()}

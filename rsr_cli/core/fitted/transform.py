@@ -77,7 +77,7 @@ class Transform:
             The embeddings are transformed already.
         """
         self.fitted.check_space(of)
-        if "transform" in of.facts:
+        if of.facts.get("transform"):
             raise UsageError("it was fitted to embeddings that are transformed already", self.fitted.place)
         made_by = {key: of.facts[key] for key in EMBEDDING_FACTS if key in of.facts}
         stated = dict(zip(TRANSFORM_FACTS, (self.fitted.method, self.fitted.short_digest, of.fingerprint), strict=True))
