@@ -46,6 +46,7 @@ class Way(NamedTuple):
 
 def ways(dim: int, seed: int) -> dict[str, Way]:
     """Return the ways to store embeddings of ``dim`` dimensions by name."""
+    short = min(SHORT_BITS, 1 << (dim - 1).bit_length())
     trivial = max(bits for bits in range(1, SHORT_BITS + 1) if dim % bits == 0)
     return {
         "float32": Way(),
@@ -57,6 +58,7 @@ def ways(dim: int, seed: int) -> dict[str, Way]:
         "int8, whitened to 64": Way("whiten", dtype="int8"),
         "sign": Way(binarize="--method sign"),
         "rotated": Way(binarize=f"--method rotated --seed {seed}", asymmetric=True),
+        "rotated, short": Way(binarize=f"--method rotated --bits {short} --seed {seed}", asymmetric=True),
         "trivial": Way(binarize=f"--method trivial --bits {trivial}"),
         "lsh": Way(binarize=f"--method lsh --bits {SHORT_BITS} --seed {seed}"),
         "centred sign": Way("mean", "--method sign", asymmetric=True),

@@ -218,6 +218,7 @@ SHOWN = {
     "int8, whitened to 64": "whitened, int8",
     "sign": "sign",
     "rotated": "rotated",
+    "rotated, short": "rotated, short",
     "trivial": "trivial",
     "lsh": "LSH",
     "centred rotated": "centred, rotated",
