@@ -15,6 +15,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import code_records, embedding_records, make_index
 
 from rsr_cli.core.codes.rotated import Rotated
 from rsr_cli.core.errors import IndexFormatError, UsageError
@@ -153,6 +154,24 @@ def test_hits_do_not_depend_on_the_batch(tmp_path, monkeypatch, metric):
         ),
     ):
         assert same(together, alone)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "hamming"])
+def test_what_others_leave_out_changes_no_hits(tmp_path, metric):
+    """Where partitions have too few hits, all rows are searched."""
+    vectors, queries = clustered(600, metric), clustered(12, metric, seed=3)
+    records = code_records(vectors, 8 * vectors.shape[1]) if metric == "hamming" else embedding_records(vectors)
+    without = [np.arange(0, n) for n in (0, 200, 0, 3, 200, 0, 3, 90, 0, 0, 90, 1)]
+    with make_index(tmp_path / "i.rsr", records, None if metric == "hamming" else metric, partitions=30) as index:
+        for asked in ({"probe": 1}, {"probe": 3}, {"recall": 0.5}):
+            together = index.search(queries, 20, without=without, **asked)
+            alone = [
+                index.search(query[None], 20, without=[rows], **asked)[0]
+                for query, rows in zip(queries, without, strict=True)
+            ]
+            assert same(together, alone)
+        exact = index.search(queries, 20, without=without)
+        assert not same(index.search(queries, 20, without=without, probe=1), exact)
 
 
 @pytest.mark.parametrize("metric", METRICS)
