@@ -75,7 +75,7 @@ def build(
     path : Path
         The directory to create.
     metric : str, optional
-        ``l1``, ``l2``, ``cosine`` or ``dot``, for embeddings; ``None`` is ``l1``, the paper's.
+        ``l1``, ``l2``, ``cosine`` or ``dot``, for embeddings; ``None`` is the first of `manifest.METRICS`.
     skips : Skips
         Asked about records that cannot be indexed.
     arguments : sequence of str

@@ -2,7 +2,7 @@
 
 A value of int8 stands for itself times the scale of its vector. The scale is the vector's largest absolute value / 127,
 of as few binary digits that float32 holds each product. So the numbers that are read are those that were written, and
-are written as the same bytes again.
+are written as the same bytes again; int8 of others, whose largest value may be below 127, is quantized anew.
 """
 
 from __future__ import annotations
