@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,8 +58,7 @@ class Asked(NamedTuple):
 def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -> None:
     """Print a table of all ways to search."""
     n_queries, dim = asked.embeddings.shape
-    binarizers = {method: binarizer_class(method)(space_of(dim), dim) for method in ("sign", "rotated")}
-    codes = binarizers["sign"](asked.embeddings)
+    signs, rotated = (binarizer_class(method)(space_of(dim), dim) for method in ("sign", "rotated"))
     gone = asked.without or [np.empty(0, np.int64)] * n_queries
     wanted = K + max(map(len, gone))
     truth: list[NDArray[np.int64]] = []
@@ -75,51 +75,57 @@ def compare(batches: Callable[[], Iterable[Batch]], asked: Asked, metric: str) -
         quality = "" if asked.relevant is None else f" {mean_precision(found, asked.relevant):.3f} |"
         lines.append(f"| {what} | {bytes_:,.0f} | {taken:.2f} | {np.mean(shared):.3f} |{quality}")
 
-    def again(index: Index, n: int) -> Iterator[NDArray[np.int64]]:
+    def once(index: Index, queries: NDArray[Any]) -> Callable[[], Iterable[NDArray[np.int64]]]:
+        """Return a search for hits."""
+        return partial(rows_of, index.search, queries, K, without=asked.without)
+
+    def again(index: Index, queries: NDArray[Any], n: int) -> Iterator[NDArray[np.int64]]:
         """Yield the rows of shortlists, ranked again."""
-        found = index.search(codes, n, without=asked.without)
+        found = index.search(queries, n, without=asked.without)
         for embedding, (_, shortlist) in zip(asked.embeddings, found, strict=True):
             rows = np.sort(shortlist)
             yield ranked(index.remeasure(embedding, rows), rows)[1]
 
-    for dtype in (*DTYPES, None):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "i.rsr"
-            made = binarize(batches(), "sign", None, None, keep_embedding=True)
-            count = sum(build(made, path, metric, Skips(), refine=dtype))
-            with Index(path) as index:
-                (segment,) = index.segments
-                sizes = {name: facts["size"] / count for name, facts in segment.facts.files.items()}
-                beside = sum(sizes.get(name, 0) for name in ("refine.npy", "scales.npy"))
-                if dtype == "float32":
-                    stored = segment.refined.arrays[0]
-                    longest = max(np.linalg.norm(stored[i : i + 4096], axis=1).max() for i in range(0, count, 4096))
-                    flat = Flat(stored, metric, float(longest) * 1.001)
-                    search = partial(rows_of, flat.search, asked.embeddings, wanted)
-                    add("embeddings, float32, exactly", beside, search)
-                by = dtype or "weights of bits"
-                if dtype is None:
-                    search = partial(rows_of, index.search, codes, K, without=asked.without)
-                    add("codes", sizes["vectors.npy"], search)
-                    search = partial(rows_of, index.search, asked.embeddings, K, without=asked.without)
-                    add(f"codes, all by {by}", sizes["vectors.npy"], search)
-                for n in SHORTLISTS:
-                    add(f"codes, {n} again by {by}", sizes["vectors.npy"] + beside, partial(again, index, n))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "i.rsr"
-        count = sum(build(binarize(batches(), "rotated", dim, None), path, None, Skips()))
-        with Index(path) as index:
-            sizes = {name: facts["size"] / count for name, facts in index.segments[0].facts.files.items()}
-            rotated = binarizers["rotated"]
-            search = partial(rows_of, index.search, rotated(asked.embeddings), K, without=asked.without)
-            add("rotated codes, by Hamming distance", sizes["vectors.npy"], search)
-            search = partial(rows_of, index.search, rotated.values(asked.embeddings), K, without=asked.without)
-            add("rotated codes, all by weights of bits", sizes["vectors.npy"] + sizes.get("scan.npy", 0), search)
+    values = rotated.values(asked.embeddings)
+    for dtype in DTYPES:
+        with made(batches, "rotated", metric, dtype) as (index, sizes, count):
+            beside = sum(sizes.get(name, 0) for name in ("refine.npy", "scales.npy"))
+            codes = sizes["vectors.npy"] + sizes.get("scan.npy", 0)
+            if dtype == "float32":
+                (file,) = index.path.glob("segments/*/refine.npy")
+                stored = np.load(file, mmap_mode="r")
+                longest = max(np.linalg.norm(stored[i : i + 4096], axis=1).max() for i in range(0, count, 4096))
+                flat = Flat(stored, metric, float(longest) * 1.001)
+                add("embeddings, float32, exactly", beside, partial(rows_of, flat.search, asked.embeddings, wanted))
+                add("codes, `--symmetric`", sizes["vectors.npy"], once(index, rotated(asked.embeddings)))
+                add("codes", codes, once(index, values))
+            for n in SHORTLISTS:
+                add(f"codes, {n} again by {dtype}", codes + beside, partial(again, index, values, n))
+    with made(batches, "sign", metric, None) as (index, sizes, count):
+        codes = signs(asked.embeddings)
+        add("signs", sizes["vectors.npy"], once(index, codes))
+        add("signs, all by weights of bits", sizes["vectors.npy"], once(index, asked.embeddings))
+        for n in SHORTLISTS:
+            add(f"signs, {n} again by weights of bits", sizes["vectors.npy"], partial(again, index, codes, n))
     threads = faiss.omp_get_max_threads()
     print(f"\n{metric}, {n_queries} queries of {count:,} rows, {threads} thread(s)")
     print(f"\n| | bytes per row | ms per query | recall@{K} |{'' if asked.relevant is None else f' map@{K} |'}")
     print(f"|---|--:|--:|--:|{'' if asked.relevant is None else '--:|'}")
     print("\n".join(lines))
+
+
+@contextmanager
+def made(
+    batches: Callable[[], Iterable[Batch]], method: str, metric: str, refine: str | None
+) -> Iterator[tuple[Index, dict[str, float], int]]:
+    """Build an index of codes, and yield it with the bytes per row of each file, and its rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "i.rsr"
+        codes = binarize(batches(), method, None, None, keep_embedding=True)
+        count = sum(build(codes, path, metric, Skips(), refine=refine))
+        with Index(path) as index:
+            (segment,) = index.segments
+            yield index, {name: facts["size"] / count for name, facts in segment.facts.files.items()}, count
 
 
 def rows_of(search: Callable[..., list[Found]], *arguments: Any, **limits: Any) -> list[NDArray[np.int64]]:
