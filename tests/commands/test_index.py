@@ -479,6 +479,20 @@ def test_codes_of_another_method_are_refused_with_what_to_pass(rsr, tmp_path, li
     assert rsr("index", "--append", "-o", "i.rsr", input=right, cwd=tmp_path).returncode == 0
 
 
+def test_codes_of_another_program_have_no_method_to_pass(rsr, tmp_path, lines):
+    one, other = (code_records(np.zeros((1, 2), np.uint8), 16, [name]) for name in "ab")
+    for record in (*one, *other):
+        for fact in ("method", "of"):
+            record["properties"]["code"].pop(fact, None)
+    other[0]["properties"]["code"]["fingerprint"] = "other"
+    assert rsr("index", "-o", "i.rsr", input=lines(one), cwd=tmp_path).returncode == 0
+    done = rsr("index", "--append", "-o", "i.rsr", input=lines(other), cwd=tmp_path)
+    assert (done.returncode, done.stderr.endswith(b"; make both with the same settings, or keep them apart\n")) == (
+        1,
+        True,
+    )
+
+
 def test_an_index_that_was_emptied_has_no_ground_sample_distance(rsr, tmp_path, lines):
     (record,) = code_records(np.zeros((1, 4), np.uint8), 32)
     record["properties"]["gsd"] = 10

@@ -206,7 +206,8 @@ class Space:
 def remedy_for(codes: Space, mine: Space) -> dict[str, Any] | None:
     """Return the remedy where codes of an index's embeddings are not as its own, with its facts, or ``None``."""
     method, seed, of = (mine.facts.get(name) for name in ("method", "seed", "of"))
-    if codes.kind != mine.kind or mine.kind != "code" or codes.facts.get("of") != of or mine.facts.get("fit"):
+    is_known = mine.kind == "code" and method and of and not mine.facts.get("fit")
+    if codes.kind != "code" or codes.facts.get("of") != of or not is_known:
         return None
     facts = {"method": method, "bits": mine.size}
     return {"remedy": "code", **facts} if seed is None else {"remedy": "code-seeded", **facts, "seed": seed}
