@@ -247,7 +247,7 @@ class Flat:
             return queries.measure(vectors)
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
-        wide = (unit(queries) if self.metric == "cosine" else queries).astype(np.float64)
+        wide = widened(unit(queries) if self.metric == "cosine" else queries, self.metric)
         with np.errstate(invalid="ignore"):
             found = np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
         _check_finite(found)
@@ -382,7 +382,7 @@ class Flat:
             Of each query the distances, float64 (hits,), the rows, int64 (hits,), and a distance that no row beyond
             ``near`` is below.
         """
-        wide = queries.astype(np.float64)
+        wide = widened(queries, self.metric)
         dim, norms = wide.shape[1], np.linalg.norm(wide, axis=1)
         terms = (dim + 3) * FLOAT32_ROUNDING
         gamma = terms / (1 - terms)
@@ -651,12 +651,17 @@ def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: floa
     return distances[near], rows[near]
 
 
+def widened(queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
+    """Return queries (n, dim), of unit length for ``cosine``, as `measured` takes them, float64 (n, dim)."""
+    return of_unit_length(queries) if metric == "cosine" else queries.astype(np.float64)
+
+
 def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArray[np.float64]:
     """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
 
-    Each is computed alone. One minus the cosine is half the squared distance of the vectors scaled to length 1, and is
-    computed so, as the error of a small distance is small then; what only the rounding of both to float32 may have made
-    is 0. To a vector of zeros it is 1.
+    Each is computed alone, of a query that `widened` returned. One minus the cosine is half the squared distance of the
+    vectors scaled to length 1, and is computed so, as the error of a small distance is small then; what the rounding of
+    both to float32 alone may have made is 0. To a vector of zeros it is 1.
     """
     vectors = np.asarray(vectors, np.float64)
     if metric == "l1":
@@ -665,9 +670,9 @@ def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArr
         return np.sqrt(np.square(vectors - query).sum(axis=1))
     if metric == "dot":
         return 0.0 - (vectors * query).sum(axis=1)  # and no zero with a sign
-    lengths, length = (np.linalg.norm(each, axis=-1, keepdims=True) for each in (vectors, query))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     apart = vectors / np.where(lengths > 0, lengths, 1)
-    apart -= query / np.where(length > 0, length, 1)
+    apart -= query
     halves = np.square(apart, out=apart).sum(axis=1) / 2
     halves[halves <= EQUAL] = 0
-    return np.where((lengths * length)[:, 0] == 0, 1.0, halves)
+    return np.where((lengths[:, 0] == 0) | ~query.any(axis=-1), 1.0, halves)
