@@ -393,6 +393,7 @@ class Forward:
         from rsr_cli.core.encoders.specification import EncoderSettings
         from rsr_cli.core.errors import Skips
 
+        torch.set_float32_matmul_precision("highest")  # terratorch, which makes the random weights, lowers it
         encoder = load_encoder(EncoderSettings(model=model, weights=str(weights) if weights else None))
         facts = {"same_in_bf16": encoder.same_in_bf16, "quantizable": encoder.quantizable}
         placement = place(None, precision, batch_size, **facts)
