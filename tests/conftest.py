@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from hypothesis import settings
+from support import script
 from support_rasters import KINDS, NAMES, ONES, RNG, SENTINEL2, SPLITS, bilinear, grid, with_holes
 
 if TYPE_CHECKING:
@@ -184,10 +185,7 @@ def cut():
 @pytest.fixture(scope="session")
 def miniature_layouts():
     """Return the module that writes miniature copies of BigEarthNet and ForestNet for the paper's examples."""
-    spec = importlib.util.spec_from_file_location("miniature", ROOT / "examples" / "paper" / "miniature.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "examples" / "paper" / "miniature.py")
 
 
 @pytest.fixture(params=KINDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from rsr_cli.core.records.streams import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import ModuleType
 
     from rsr_cli.core.fitted.state import Fitted
     from rsr_cli.core.index.reading import Index
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 
 #: Marks a test that runs an encoder with PyTorch, which a search-only installation lacks.
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+
+
+def script(path: Path) -> ModuleType:
+    """Return a script, which is in no package, as a module."""
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def feature(name, **properties) -> dict:

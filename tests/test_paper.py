@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import importlib.util
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ import pytest
 import torch
 import torchmetrics
 from PIL import Image
+from support import script
 
 PAPER = Path(__file__).parents[1] / "examples" / "paper"
 MODELS = ("Prithvi-100M", "Prithvi-100M-RGB", "ViT-B/16-RGB")
@@ -28,10 +28,7 @@ DATASETS = ("BEN-43", "BEN-19", "ForestNet-12", "ForestNet-4")
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("table", PAPER / "table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(PAPER / "table.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import script
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS = 400
@@ -20,12 +20,9 @@ ROWS = 400
 @pytest.fixture(scope="module")
 def bench():
     """Return the module, whose neighbours it imports by their names."""
-    spec = importlib.util.spec_from_file_location("bench_search", BENCHMARKS / "search.py")
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        spec.loader.exec_module(module)
-    return module
+        return script(BENCHMARKS / "search.py")
 
 
 @pytest.fixture(scope="module")

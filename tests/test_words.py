@@ -1,18 +1,16 @@
 """Help texts and manual pages use the words of CONTRIBUTING.md."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import click
 import pytest
+from support import script
 
 from rsr_cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
-SPEC = importlib.util.spec_from_file_location("build", ROOT / "man" / "build.py")
-build = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(build)
+build = script(ROOT / "man" / "build.py")
 
 
 def words_to_avoid():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 from PIL import Image
-from support import needs_torch
+from support import needs_torch, script
 
 ROOT = Path(__file__).parents[2]
 CODES = ROOT / "examples" / "codes"
@@ -25,10 +24,7 @@ N, DIM, K = 250, 16, 20
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("codes_table", CODES / "table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(CODES / "table.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The synthetic scene and its label filter, run as users run them."""
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -12,11 +11,10 @@ import numpy as np
 import pytest
 import rasterio
 from scipy import ndimage
+from support import script
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "synthetic_scene.py"
-SPEC = importlib.util.spec_from_file_location("synthetic_scene", SCRIPT)
-synthetic_scene = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(synthetic_scene)
+synthetic_scene = script(SCRIPT)
 SIZE = 512
 
 
