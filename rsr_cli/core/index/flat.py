@@ -247,7 +247,7 @@ class Flat:
             return queries.measure(vectors)
         if self.metric == HAMMING:
             return hammings(queries, vectors).astype(np.float64)
-        wide = widened(unit(queries) if self.metric == "cosine" else queries, self.metric)
+        wide = in_float64(unit(queries) if self.metric == "cosine" else queries, self.metric)
         with np.errstate(invalid="ignore"):
             found = np.array([measured(self.metric, query, vectors) for query in wide]).reshape(len(wide), len(rows))
         _check_finite(found)
@@ -382,7 +382,7 @@ class Flat:
             Of each query the distances, float64 (hits,), the rows, int64 (hits,), and a distance that no row beyond
             ``near`` is below.
         """
-        wide = widened(queries, self.metric)
+        wide = in_float64(queries, self.metric)
         dim, norms = wide.shape[1], np.linalg.norm(wide, axis=1)
         terms = (dim + 3) * FLOAT32_ROUNDING
         gamma = terms / (1 - terms)
@@ -651,7 +651,7 @@ def ranked(distances: NDArray[np.float64], rows: NDArray[np.int64], radius: floa
     return distances[near], rows[near]
 
 
-def widened(queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
+def in_float64(queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
     """Return queries (n, dim), of unit length for ``cosine``, as `measured` takes them, float64 (n, dim)."""
     return of_unit_length(queries) if metric == "cosine" else queries.astype(np.float64)
 
@@ -659,9 +659,9 @@ def widened(queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
 def measured(metric: str, query: NDArray[np.float64], vectors: Vectors) -> NDArray[np.float64]:
     """Return the distances, float64 (n,), of embeddings (n, dim) to a query (dim,), or each to its own query (n, dim).
 
-    Each is computed alone, of a query that `widened` returned. One minus the cosine is half the squared distance of the
-    vectors scaled to length 1, and is computed so, as the error of a small distance is small then; what the rounding of
-    both to float32 alone may have made is 0. To a vector of zeros it is 1.
+    Each is computed alone, of a query that `in_float64` returned. One minus the cosine is half the squared distance of
+    the vectors scaled to length 1, and is computed so, as the error of a small distance is small then; what rounding
+    both to float32 may have made is 0. To a vector of zeros it is 1.
     """
     vectors = np.asarray(vectors, np.float64)
     if metric == "l1":

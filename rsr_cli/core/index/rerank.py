@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsr_cli.core.errors import FingerprintError, IndexFormatError
-from rsr_cli.core.index.flat import measured, unit, widened
+from rsr_cli.core.index.flat import in_float64, measured, unit
 from rsr_cli.core.index.stored import Stored, VectorWriter, names_of, opened
 from rsr_cli.core.inputs import read_scattered
 from rsr_cli.core.records.scaled import drop_beyond
@@ -161,7 +161,7 @@ class Refined:
         if len(query) != dim:
             what = f"is damaged: its embeddings have {dim} dimensions, and the query's {len(query)}"
             raise IndexFormatError(what, str(self._directory / REFINE), remedy="rebuild")
-        (wide,) = widened(unit(query[None]) if metric == "cosine" else query[None], metric)
+        (wide,) = in_float64(unit(query[None]) if metric == "cosine" else query[None], metric)
         found = np.empty(len(rows))
         with np.errstate(invalid="ignore"):
             step = max(1, BLOCK_BYTES // (8 * dim))
