@@ -433,10 +433,11 @@ def bench_binarize(bench: Bench) -> None:
     n = 100_000
     path = write(bench.folder / "e.geojsonl", records(n, "embedding"))
     few = write(bench.folder / "few.geojsonl", records(10, "embedding"))
-    rotate = faiss.HadamardRotation(1 << (DIM - 1).bit_length(), 0).apply
+    size = 1 << (DIM - 1).bit_length()
+    rotate = faiss.HadamardRotation(size, 0).apply
 
     def bare(method: str) -> None:
-        padded = np.zeros((1, 1 << (DIM - 1).bit_length()), np.float32)
+        padded = np.zeros((1, size), np.float32)
         with path.open("rb") as lines, Path(os.devnull).open("wb") as out:
             for line in lines:
                 record = orjson.loads(line)

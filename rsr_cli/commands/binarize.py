@@ -89,14 +89,16 @@ def binarize(
             transform, learned = Transform(learned), None
     make = partial(binarize, method=method, bits=bits, seed=seed, keep_embedding=keep_embedding)
 
+    def chosen(method: str) -> dict[str, Any]:
+        """Return what parts state of a method."""
+        return {"method": method, "seed": METHODS[method].seed(seed)}
+
     def by_default(space: Space) -> dict[str, Any]:
-        """Return the method for embeddings of a space, where none was asked for."""
-        chosen = default_method(space.facts)
-        return {"method": chosen, "seed": METHODS[chosen].seed(seed)}
+        return chosen(default_method(space.facts))
 
     with to.opened("rsr binarize", skips) as out, Progress("records") as progress:
         embeddings = to.embeddings(inputs, skips, progress, settings, allow_missing=allow_missing)
-        made_with: dict[str, Any] = {"method": method, "seed": METHODS[method].seed(seed)} if method else {}
+        made_with: dict[str, Any] = chosen(method) if method else {}
         made_with |= {"bits": bits, "keep_embedding": keep_embedding}
         made_with |= {"vector_column": settings.vector_column, "id_column": settings.id_column}
         made_with |= {"transform": transform and transform.fitted.digest, "fit": learned and learned.digest}

@@ -25,6 +25,7 @@ from rsr_cli.core.records.exact import Exact, dumps, loads, need_care
 from rsr_cli.core.records.fields import id_text, is_hit, is_tile
 from rsr_cli.core.records.foreign import refuse_directory, refuse_foreign
 from rsr_cli.core.records.scaled import quantized, widened
+from rsr_cli.core.records.space import without_vector
 from rsr_cli.core.records.tables import NOTHING_STATED, declared_space, dequantized
 
 if TYPE_CHECKING:
@@ -374,7 +375,7 @@ def _stated(found: list[Any] | dict[str, Any], settings: TableSettings) -> dict[
             values, facts = np.array(found, np.float32), {}
     else:
         values = dequantized(_int8(found.get("data")), found)
-        facts = {name: value for name, value in found.items() if name not in ("scale", "offset")}
+        facts = without_vector(found)
     data = {"dtype": "float32", "data": b64encode_as_string(values.astype("<f4").data)}
     if "fingerprint" in facts:
         return {**facts, **data}

@@ -362,7 +362,7 @@ class Writer:
         """Note the space of the vectors that records are made of, which is a setting as others are."""
         assert self._settings is not None
         if origin and "vectors" not in self._settings:
-            self._settings |= {"vectors": origin.fingerprint}
+            self._settings["vectors"] = origin.fingerprint
             if self._settings_of:
                 self._settings |= self._settings_of(origin)
             if self._common:
